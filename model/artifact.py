@@ -1,0 +1,136 @@
+"""A network as one file: TorchScript with its manifest and catalogue inside. Every use of `torch.jit` is here.
+
+TorchScript is deprecated but complete in torch 2.13. The eager module is the source of truth and the artifact one export of it, so another
+format would change this file alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from model import manifest as manifests
+from model.errors import ArtifactUnreadable, ManifestMismatch
+from model.manifest import Manifest
+from model.serving import CONTRACT
+
+MANIFEST = "manifest.json"
+CATALOGUE = "catalogue.json"
+PROGRAM = "model.pt"
+
+Program = Any
+"""A scripted module: its methods are those of `model.serving.CONTRACT`, which TorchScript's types cannot say."""
+
+ItemId = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A loaded model version. `item_ids[i]` is the item of row i + 1, as it appeared in the log."""
+
+    program: Program
+    manifest: Manifest
+    item_ids: tuple[ItemId, ...]
+
+
+def save(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], path: Path) -> None:
+    """Write a network that answers the contract, scripted, with manifest and catalogue. Not frozen: that would drop the weights' names."""
+    extra = {MANIFEST: manifests.encode(manifest), CATALOGUE: msgspec.json.encode(list(item_ids))}
+    torch.jit.save(script(network), str(path), _extra_files=extra)
+
+
+def script(network: nn.Module) -> Program:
+    for name in CONTRACT:
+        torch.jit.export(getattr(type(network), name))
+    return torch.jit.script(network.eval())
+
+
+def frozen(program: Program) -> Program:
+    """The same program with its weights as constants; freezing drops every method that is not named."""
+    return torch.jit.freeze(program.eval(), preserved_attrs=list(CONTRACT))
+
+
+def load(path: Path) -> Artifact:
+    """Read, check, freeze and warm up an artifact. A manifest.json beside it has to agree with the one inside.
+
+    Raises:
+        ArtifactUnreadable: no such file, not TorchScript, not written by this program, or a method of the contract is missing.
+        ManifestUnknown: the manifest is malformed or of an unknown schema.
+        ManifestMismatch: weights, manifest and catalogue do not belong together.
+    """
+    extra: dict[str, Any] = {MANIFEST: "", CATALOGUE: ""}
+    if not path.is_file():
+        raise ArtifactUnreadable(f"{path}: no such file")
+    try:
+        program = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise ArtifactUnreadable(f"{path}: not a TorchScript artifact: {str(error).splitlines()[0]}") from error
+    if not extra[MANIFEST] or not extra[CATALOGUE]:
+        missing = MANIFEST if not extra[MANIFEST] else CATALOGUE
+        raise ArtifactUnreadable(f"{path}: a TorchScript file without {missing} inside; `rec2pm train` writes both")
+    manifest = manifests.decode(extra[MANIFEST], f"{path}!{MANIFEST}")
+    item_ids = tuple(msgspec.json.decode(extra[CATALOGUE], type=list[ItemId]))
+    missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
+    if missing_methods:
+        raise ArtifactUnreadable(f"{path}: the program has no method {', '.join(missing_methods)}; the contract is {', '.join(CONTRACT)}")
+    _check(path, program, manifest, item_ids)
+    program = frozen(program)
+    warm_up(program)
+    return Artifact(program, manifest, item_ids)
+
+
+def weights_sha256(network: Any) -> str:
+    """One hash over the names, shapes and bytes of all weights, the same for a network, its script and its file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def warm_up(program: Program) -> None:
+    """The first calls of every method compile it, which takes about a hundred times as long as a call."""
+    spec = program.spec()
+    known = torch.ones_like(program.initial_memory(1))
+    with torch.inference_mode():
+        for _ in range(3):
+            for memory in (program.initial_memory(1), known, torch.cat([program.initial_memory(1), known])):
+                B = memory.size(0)
+                for n in (spec["segment_length"], max(1, spec["segment_length"] // 2)):
+                    _call_all(program, memory, torch.ones(B, n, dtype=torch.int64))
+
+
+def _call_all(program: Program, memory: Tensor, items: Tensor) -> None:
+    B, n = items.shape
+    lengths = torch.full((B,), n)
+    _, hidden = program.update(memory, items, lengths)
+    program.rank(hidden, 10, None)
+    program.rank(hidden, 10, items)
+    program.recommend(memory, items, lengths, 10)
+    program.recommend(memory, items, lengths // 2, 10)
+    program.query(memory, items, lengths)
+    program.score(memory, items, lengths, items)
+
+
+def _check(path: Path, program: Program, manifest: Manifest, item_ids: Sequence[ItemId]) -> None:
+    found = weights_sha256(program)
+    if found != manifest.weights_sha256:
+        raise ManifestMismatch(f"{path}: weights have sha256 {found}, the manifest inside says {manifest.weights_sha256}")
+    spec = program.spec()
+    for name, said in (
+        ("n_items", manifest.n_items),
+        ("segment_length", manifest.segment_length),
+        ("state_floats", manifest.state_floats),
+    ):
+        if spec[name] != said:
+            raise ManifestMismatch(f"{path}: the program has {name} {spec[name]}, the manifest inside says {said}")
+    if len(item_ids) != manifest.n_items:
+        raise ManifestMismatch(f"{path}: the catalogue has {len(item_ids)} items, the manifest inside says {manifest.n_items}")
+    beside = path.with_name(MANIFEST)
+    if beside.is_file() and manifests.decode(beside.read_bytes(), str(beside)) != manifest:
+        raise ManifestMismatch(f"{beside} is not the manifest inside {path.name}: one of the two files was replaced")

@@ -1,0 +1,131 @@
+"""An event log as a table of `user_id`, `item_id`, `timestamp` (int64, epoch ms), whatever file it comes from.
+
+Reading checks the whole log once and then stays lazy. Ids keep the type they have in the log: strings or integers.
+"""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from model.errors import LogUnreadable
+
+FORMATS = {".parquet": "Parquet", ".csv": "CSV", ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".json": "JSON lines"}
+
+SECONDS_BELOW = 100_000_000_000
+"""As seconds this is the year 5138, as milliseconds March 1973: an epoch below it is in seconds."""
+
+MILLISECONDS_BELOW = 100_000_000_000_000
+"""As milliseconds the year 5138: an epoch above it is in micro- or nanoseconds."""
+
+
+def read_log(
+    source: str | Path, user_column: str = "user_id", item_column: str = "item_id", timestamp_column: str = "timestamp"
+) -> pl.LazyFrame:
+    """The interactions of a log, in file order.
+
+    Args:
+        source: a Parquet, CSV or JSON lines file, a folder of such files or a glob. Several files are read in the order of their names and
+            must be of one format.
+        user_column, item_column, timestamp_column: what the columns are called in the log. Others are ignored.
+
+    Raises:
+        LogUnreadable: there is no such log, it is empty, or a column is missing or not what it should be.
+    """
+    files = _files(str(source))
+    named = {"user_id": user_column, "item_id": item_column, "timestamp": timestamp_column}
+    try:
+        frame = _scan(files)
+        schema = frame.collect_schema()
+        _check_columns(source, named, schema)
+        frame = frame.select(pl.col(column).alias(name) for name, column in named.items())
+        _check_nulls(source, named, frame)
+        return frame.with_columns(_milliseconds(source, timestamp_column, frame))
+    except pl.exceptions.NoDataError as error:
+        raise LogUnreadable(f"{source}: the log is empty: {error}") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise LogUnreadable(f"{source}: not readable as {FORMATS[files[0].suffix]}: {error}") from error
+
+
+def in_time_order(log: pl.LazyFrame) -> pl.LazyFrame:
+    """Sorted by time; interactions of the same millisecond keep their order in the file."""
+    return log.sort("timestamp", maintain_order=True)
+
+
+def _files(source: str) -> list[Path]:
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in FORMATS)
+    elif path.is_file():
+        files = [path]
+    else:
+        files = sorted(Path(match) for match in glob.glob(source, recursive=True))  # noqa: PTH207  the pattern may be absolute
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise LogUnreadable(f"{source}: no such log: expected a file, a folder or a glob of {', '.join(FORMATS)}")
+    formats = sorted({FORMATS.get(file.suffix, file.suffix or file.name) for file in files})
+    if len(formats) > 1:
+        raise LogUnreadable(f"{source}: files of several formats ({', '.join(formats)}); a log has one")
+    if files[0].suffix not in FORMATS:
+        raise LogUnreadable(f"{source}: unknown format {files[0].suffix!r}; expected {', '.join(FORMATS)}")
+    return files
+
+
+def _scan(files: Sequence[Path]) -> pl.LazyFrame:
+    kind = FORMATS[files[0].suffix]
+    if kind == "Parquet":
+        return pl.scan_parquet(list(files))
+    # The whole file decides on types: an id column may look like integers for a long time.
+    if kind == "CSV":
+        return pl.scan_csv(list(files), infer_schema_length=None, try_parse_dates=True)
+    if all(file.stat().st_size == 0 for file in files):
+        raise pl.exceptions.NoDataError("no line in it")
+    return pl.scan_ndjson(list(files), infer_schema_length=None)
+
+
+def _check_columns(source: str | Path, named: dict[str, str], schema: pl.Schema) -> None:
+    missing = [(name, column) for name, column in named.items() if column not in schema]
+    if missing:
+        options = ", ".join(f"--{name.removesuffix('_id')}-column" for name, _ in missing)
+        raise LogUnreadable(
+            f"{source}: no column {', '.join(repr(column) for _, column in missing)}; the log has {', '.join(schema.names())}. "
+            f"Say what it is called with {options}"
+        )
+    for name in ("user_id", "item_id"):
+        kind = schema[named[name]]
+        if not (kind.is_integer() or kind == pl.String):
+            raise LogUnreadable(f"{source}: column {named[name]!r} holds {kind}; ids are strings or integers")
+
+
+def _check_nulls(source: str | Path, named: dict[str, str], frame: pl.LazyFrame) -> None:
+    counted = frame.select(pl.len().alias("rows"), *(pl.col(name).null_count().alias(name) for name in named)).collect()
+    found = counted.row(0, named=True)
+    if found["rows"] == 0:
+        raise LogUnreadable(f"{source}: the log is empty: it has columns and no rows")
+    nulls = [f"{found[name]} in {column!r}" for name, column in named.items() if found[name]]
+    if nulls:
+        raise LogUnreadable(f"{source}: values are missing: {', '.join(nulls)}, of {found['rows']} rows")
+
+
+def _milliseconds(source: str | Path, column: str, frame: pl.LazyFrame) -> pl.Expr:
+    timestamp = pl.col("timestamp")
+    kind = frame.collect_schema()["timestamp"]
+    if kind == pl.Date:
+        return timestamp.cast(pl.Datetime("ms")).dt.epoch("ms")
+    if isinstance(kind, pl.Datetime):
+        return timestamp.dt.epoch("ms")
+    if not kind.is_integer():
+        raise LogUnreadable(f"{source}: column {column!r} holds {kind}; expected integer epoch seconds or milliseconds, or a datetime")
+    least, most = frame.select(timestamp.min().alias("least"), timestamp.max().alias("most")).collect().row(0)
+    if least < 0:
+        raise LogUnreadable(f"{source}: column {column!r} goes down to {least}; an epoch is not negative")
+    if most < SECONDS_BELOW:
+        return timestamp.cast(pl.Int64) * 1000
+    if most >= MILLISECONDS_BELOW:
+        raise LogUnreadable(
+            f"{source}: column {column!r} goes up to {most}: finer than milliseconds; expected epoch seconds or milliseconds"
+        )
+    if least < SECONDS_BELOW:
+        raise LogUnreadable(f"{source}: column {column!r} mixes seconds and milliseconds: it goes from {least} to {most}")
+    return timestamp.cast(pl.Int64)

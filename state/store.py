@@ -1,0 +1,166 @@
+"""One partition's users in RocksDB.
+
+The changelog is the truth; a store is a copy that may be behind it and is never ahead: its offset and its data are written in one batch,
+and what a crash takes from it is read again from the changelog. So RocksDB's own log is off. This is the one file that knows rocksdict,
+which raises bare `Exception` with RocksDB's status word first.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from rocksdict import BlockBasedOptions, Cache, Options, Rdict, RdictIter, WriteBatch, WriteBufferManager, WriteOptions
+
+from state.changelog import Change
+from state.codec import FOLDED, OFFSET, folded_key, name_key, offset_value, read_folded, read_offset, read_user, user_prefix
+from state.errors import StateCorrupted, StateError, StoreLocked, StoreUnwritable
+from state.user import User
+
+_BLOOM_BITS_PER_KEY: Final = 10
+_OPEN_FILES: Final = 128
+
+
+class StoreMemory:
+    """One block cache and one write-buffer budget for all stores of a process: RocksDB's own defaults are per store."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.cache = Cache(total_bytes // 2)
+        self.buffers = WriteBufferManager(total_bytes // 2, True)
+        self.buffer_bytes = max(1 << 20, total_bytes // 8)
+
+
+class Store:
+    """The state of one partition's users, and the changelog offset that it reaches."""
+
+    def __init__(self, folder: Path, memory: StoreMemory) -> None:
+        """Open the store in `folder`, or make an empty one.
+
+        Raises:
+            StoreLocked: another process, or an earlier owner in this one, has it open.
+            StateCorrupted: RocksDB cannot read its files.
+        """
+        self.folder = folder
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_max_open_files(_OPEN_FILES)
+        options.set_keep_log_file_num(2)
+        options.set_write_buffer_manager(memory.buffers)
+        options.set_write_buffer_size(memory.buffer_bytes)
+        table = BlockBasedOptions()
+        table.set_block_cache(memory.cache)
+        table.set_bloom_filter(_BLOOM_BITS_PER_KEY, False)
+        table.set_cache_index_and_filter_blocks(True)
+        options.set_block_based_table_factory(table)
+        self._unlogged = WriteOptions()
+        self._unlogged.disable_wal = True
+        folder.mkdir(parents=True, exist_ok=True)
+        with _translated(folder):
+            self._rocks = Rdict(str(folder), options)
+
+    def changelog_offset(self) -> int | None:
+        """The next changelog record to restore; None when nothing was ever written."""
+        with _translated(self.folder):
+            value = self._rocks.get(OFFSET)
+        return None if value is None else read_offset(value)
+
+    def read(self, users: Sequence[bytes]) -> list[User]:
+        """The state of each user id, in the order asked for. Sorted ids are read fastest."""
+        with _translated(self.folder):
+            found = self._rocks.iter()
+            return [read_user(_until_folded(found, user_prefix(user))) for user in users]
+
+    def kept(self, segments: Sequence[tuple[bytes, int]]) -> list[list[int]]:
+        """Item keys of folded segments, each named by user id and number; empty where a segment is not kept."""
+        with _translated(self.folder):
+            values = self._rocks.get([folded_key(user_prefix(user), number) for user, number in segments]) if segments else []
+        return [[] if value is None else read_folded(value) for value in values]
+
+    def unnamed(self, items: Sequence[int]) -> list[int]:
+        """Those of the hashed item keys whose text is not stored yet."""
+        with _translated(self.folder):
+            values = self._rocks.get([name_key(item) for item in items]) if items else []
+        return [item for item, value in zip(items, values, strict=True) if value is None]
+
+    def keys_of(self, user: bytes) -> list[bytes]:
+        """Every key that is stored about a user."""
+        with _translated(self.folder):
+            return [key for key, _ in _records(self._rocks.iter(), user_prefix(user))]
+
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Everything that the changelog holds too, in key order."""
+        with _translated(self.folder):
+            for key, value in _records(self._rocks.iter(), b""):
+                if key != OFFSET:
+                    yield key, value
+
+    def write(self, changes: Iterable[Change], changelog_offset: int | None) -> None:
+        """Apply changes and the changelog offset that they reach, all or nothing; None leaves the offset as it is."""
+        batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in changes:
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        if changelog_offset is not None:
+            put(OFFSET, offset_value(changelog_offset))
+        with _translated(self.folder):
+            self._rocks.write(batch, self._unlogged)
+
+    def flush(self) -> None:
+        """Bring what is in memory to disk, so that a crash leaves less to restore."""
+        with _translated(self.folder):
+            self._rocks.flush()
+
+    def close(self) -> None:
+        with _translated(self.folder):
+            self._rocks.flush()
+            self._rocks.close()
+
+
+def wipe(folder: Path) -> None:
+    """Remove a closed store; the changelog rebuilds it."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _records(found: RdictIter, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    found.seek(prefix)
+    while found.valid():
+        key = found.key()
+        if not key.startswith(prefix):
+            return
+        yield key, found.value()
+        found.next()
+
+
+def _until_folded(found: RdictIter, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """A user's preference and working records, keys without the prefix."""
+    end = len(prefix)
+    found.seek(prefix)
+    while found.valid():
+        key = found.key()
+        if not key.startswith(prefix) or key[end : end + 1] == FOLDED:
+            return
+        yield key[end:], found.value()
+        found.next()
+
+
+@contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    """RocksDB's errors by the words they come with, as this package's own."""
+    try:
+        yield
+    except StateError:
+        raise
+    except Exception as error:
+        said = str(error)
+        if "lock" in said.lower():
+            raise StoreLocked(f"{folder} is locked: another worker uses this state folder ({said})") from error
+        if said.startswith("Corruption") or "not found" in said.lower():
+            raise StateCorrupted(f"{folder} cannot be read: {said}") from error
+        if said.startswith("IO error"):
+            raise StoreUnwritable(f"{folder}: {said}") from error
+        raise

@@ -1,0 +1,89 @@
+"""One user's state as a value, and the two things that can happen to it: interactions are remembered, a segment is folded."""
+
+from array import array
+from collections.abc import Sequence
+
+import msgspec
+
+
+class Preference(msgspec.Struct, frozen=True, gc=False):
+    """What stands for every interaction older than the working memory."""
+
+    memory_format: str
+    """Names what `memory` means; only a model with the same memory format may read it."""
+    segment_length: int
+    """How many interactions each of them had."""
+    folds: int
+    """How many segments are in it."""
+    as_of: int
+    """Time of the newest interaction folded, epoch ms."""
+    memory: bytes
+    """float32[C·d], little-endian."""
+
+
+class User(msgspec.Struct, frozen=True, gc=False):
+    """A user's state. Items and times are packed as int64: a cache of many users is bytes, not millions of Python integers."""
+
+    folds: int = 0
+    items: bytes = b""
+    """Working memory: item keys, oldest first, int64 each."""
+    times: bytes = b""
+    """Their times, epoch ms, int64 each."""
+    positions: tuple[int, ...] = ()
+    """Where the stored working records of this user start within their segment, stale ones included."""
+    preference: Preference | None = None
+
+    @property
+    def working(self) -> int:
+        """Items in the working memory."""
+        return len(self.items) >> 3
+
+
+NEW_USER = User()
+
+
+class Segment(msgspec.Struct, frozen=True, gc=False):
+    """`segment_length` consecutive interactions of one user, ready to fold."""
+
+    number: int
+    items: bytes
+    as_of: int
+
+
+class Remembered(msgspec.Struct, frozen=True, gc=False):
+    """A user's state after new interactions, and the segments they completed, oldest first."""
+
+    items: bytes
+    """The working memory after it, as in `User`."""
+    times: bytes
+    segments: tuple[Segment, ...]
+
+
+def packed(values: Sequence[int]) -> bytes:
+    """Integers as little-endian int64."""
+    return array("q", values).tobytes()
+
+
+def unpacked(values: bytes) -> "array[int]":
+    """The integers of `packed`."""
+    return array("q", values)
+
+
+def remember(user: User, items: Sequence[int], times: Sequence[int], segment_length: int) -> Remembered:
+    """Append interactions to the working memory and cut off each segment that they complete.
+
+    Args:
+        user: the state before.
+        items: item keys, oldest first.
+        times: epoch ms, as many.
+        segment_length: `L_seg`; afterwards the working memory is shorter than this.
+    """
+    working, stamps = user.items + packed(items), user.times + packed(times)
+    width = segment_length << 3
+    if len(working) < width:
+        return Remembered(working, stamps, ())
+    segments = []
+    for number in range(user.folds, user.folds + len(working) // width):
+        segments.append(Segment(number, working[:width], unpacked(stamps[width - 8 : width])[0]))
+        working, stamps = working[width:], stamps[width:]
+    return Remembered(working, stamps, tuple(segments))

@@ -1,0 +1,250 @@
+"""The command `rec2pm`. Data goes to stdout, progress and logs to stderr.
+
+Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else, 130 interrupted; SIGTERM is a clean stop (0).
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+from confluent_kafka import KafkaException
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from model.errors import ModelError
+from state.errors import StateError
+from stream.errors import SettingsInvalid, StreamError, TopicsUnusable
+from stream.settings import Settings, described
+
+if TYPE_CHECKING:
+    from stream.topics import TopicSpec
+
+EXIT_ERROR: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+
+logger = logging.getLogger("rec2pm")
+
+
+class Explained(click.Group):
+    """Groups whose errors are one clear line each, with the exit codes of the convention."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        except (SettingsInvalid, TopicsUnusable) as error:
+            _complain(error)
+            sys.exit(EXIT_USAGE)
+        except (StreamError, StateError, ModelError) as error:
+            _complain(error)
+            sys.exit(EXIT_ERROR)
+        except KafkaException as error:
+            click.echo(f"rec2pm: Kafka did not do it: {error.args[0].str()} (REC2PM_BOOTSTRAP_SERVERS says where Kafka is)", err=True)
+            sys.exit(EXIT_ERROR)
+        except BrokenPipeError:
+            # The reader of our output went away, as `head` does.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(error: Exception) -> None:
+    for line in str(error).splitlines() or [type(error).__name__]:
+        click.echo(f"rec2pm: {line}", err=True)
+
+
+def settings() -> Settings:
+    return Settings.from_environ(os.environ)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr: called with (done, of)."""
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(what, total=None)
+        yield lambda done, of: bars.update(bar, completed=done, total=of)
+
+
+def _log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """LOG and the names of its columns."""
+    for field in ("timestamp", "item", "user"):
+        column = "timestamp" if field == "timestamp" else f"{field}_id"
+        command = click.option(f"--{field}-column", default=column, show_default=True, help=f"The column with the {field}.")(command)
+    return click.argument("log")(command)
+
+
+@click.group(cls=Explained, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rec2pm")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+def main(verbose: bool) -> None:  # noqa: FBT001
+    """Streaming stateful recommender worker for Kafka (Rec2PM). Settings are environment variables: see `rec2pm worker --help`."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    if not verbose:
+        logging.getLogger("rdkafka").setLevel(logging.WARNING)
+
+
+def _settings_help() -> str:
+    lines = ["\b", "Settings (environment):"]
+    for name, default, meaning in described():
+        lines += [f"  {name}{f' [{default}]' if default else ''}", f"      {meaning}"]
+    return "\n".join(lines)
+
+
+@main.command(epilog=_settings_help())
+def worker() -> None:
+    """Run one worker process: interactions in, recommendations out.
+
+    As many as there are cores and partitions. SIGTERM and SIGINT finish the step, commit and leave the group.
+    """
+    from stream.compose import run_worker
+
+    run_worker(settings())
+
+
+@main.group()
+def topics() -> None:
+    """The application's topics."""
+
+
+@topics.command("create")
+@click.option("--partitions", default=4, show_default=True, type=click.IntRange(1, 10_000), help="Of interactions and what goes with them.")
+@click.option("--replication", default=1, show_default=True, type=click.IntRange(1, 100), help="Replication factor; 3 in production.")
+@click.option("--dry-run", is_flag=True, help="Say what would be made, and make nothing.")
+def topics_create(partitions: int, replication: int, dry_run: bool) -> None:  # noqa: FBT001
+    """Create the topics that do not exist yet."""
+    from stream import topics as plans
+    from stream.compose import admin_client
+
+    chosen = settings()
+    planned = plans.plan(chosen.app, chosen.interactions_topic, chosen.recommendations_topic, partitions, replication)
+    if dry_run:
+        for spec in planned:
+            click.echo(f"would create {_told(spec)}")
+        return
+    outcomes = plans.create(admin_client(chosen), planned)
+    for outcome in outcomes:
+        click.echo(f"{outcome.result:<8} {_told(outcome.topic)}{f': {outcome.reason}' if outcome.reason else ''}")
+    if any(outcome.result == "refused" for outcome in outcomes):
+        sys.exit(EXIT_ERROR)
+
+
+def _told(topic: "TopicSpec") -> str:
+    return f"{topic.name} ({topic.purpose}): {topic.partitions} partitions, cleanup.policy={topic.cleanup}"
+
+
+@topics.command("check")
+def topics_check() -> None:
+    """Check that the topics exist, with the right partitions and cleanup policies."""
+    from stream import topics as plans
+    from stream.compose import admin_client
+
+    chosen = settings()
+    problems = plans.check(admin_client(chosen), chosen.app, chosen.interactions_topic, chosen.recommendations_topic)
+    for problem in problems:
+        click.echo(f"{'FAIL' if problem.severity == 'error' else 'WARN'} {problem.line}")
+    if any(problem.severity == "error" for problem in problems):
+        sys.exit(EXIT_ERROR)
+    click.echo("PASS every topic is there and fits the others")
+
+
+@main.command()
+@_log_options
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Interactions per second (default: as fast as Kafka takes them).")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many.")
+def produce(log: str, user_column: str, item_column: str, timestamp_column: str, rate: float | None, limit: int | None) -> None:
+    """Send an event log into the interactions topic, in time order.
+
+    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob.
+    """
+    from model.log import read_log
+    from stream import produce as producing
+
+    chosen = settings()
+    with _progress("produce") as progress:
+        sent = producing.produce(
+            read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
+            kafka={"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka},
+            topic=chosen.interactions_topic,
+            limit=limit,
+            rate=rate,
+            clock=time.monotonic,
+            sleep=time.sleep,
+            progress=progress,
+        )
+    click.echo(f"produced {sent} interactions to {chosen.interactions_topic}", err=True)
+
+
+@main.group()
+def state() -> None:
+    """What is remembered about users."""
+
+
+@state.command("export")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The Parquet file to write.")
+def state_export(out: Path) -> None:
+    """Write every user's state to a Parquet file, read from the changelog: no worker needs to stop."""
+    from stream.export import export
+
+    chosen = settings()
+    with _progress("partitions") as progress:
+        users = export({"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka}, f"{chosen.app}.changelog", out, progress)
+    click.echo(f"exported {users} users to {out}", err=True)
+
+
+@main.group()
+def user() -> None:
+    """One user."""
+
+
+@user.command("show")
+@click.argument("user_id")
+@click.option("--json", "as_json", is_flag=True, help="For a program.")
+def user_show(user_id: str, as_json: bool) -> None:  # noqa: FBT001
+    """Show what is remembered about one user, read from the changelog."""
+    from stream.export import show
+
+    chosen = settings()
+    found = show({"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka}, f"{chosen.app}.changelog", user_id)
+    if not found:
+        click.echo(f"nothing is remembered about user {user_id!r}", err=True)
+        sys.exit(EXIT_ERROR)
+    for shown in found:
+        if as_json:
+            click.echo(msgspec.json.encode({**msgspec.structs.asdict(shown.state), "kept_segments": shown.kept_segments}).decode())
+            continue
+        row = shown.state
+        click.echo(f"user {row.user_id} (partition {row.partition})")
+        click.echo(f"  interactions remembered  {row.taken}, the newest at {_moment(row.as_of)}")
+        memory = f"{len(row.memory)} floats of {row.memory_format}" if row.folds else "none yet"
+        click.echo(f"  preference memory        {row.folds} segments folded, {memory}")
+        click.echo(f"  working memory           {len(row.working_items)} items: {' '.join(row.working_items)}")
+        for age, segment in enumerate(reversed(shown.kept_segments)):
+            click.echo(f"  folded segment {row.folds - 1 - age:<9} {' '.join(segment)}")
+
+
+def _moment(epoch_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(epoch_ms / 1000))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The composition root: from settings to a running worker. Clock, logging, signals and torch's threads are set here and nowhere else."""
+
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from confluent_kafka.admin import AdminClient
+
+from model.registry import Registry
+from model.runtime import Runtime
+from state.store import StoreMemory
+from stream import topics
+from stream.errors import TopicsUnusable
+from stream.kafka import KafkaLink
+from stream.partitions import Partition, Partitions
+from stream.policy import StepSize
+from stream.recommender import Recommender
+from stream.restore import ChangelogRestore
+from stream.settings import Settings
+from stream.slot import hold
+from stream.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+def admin_client(settings: Settings) -> AdminClient:
+    """Keep a reference to it until its futures are done: a temporary one ends them."""
+    return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logging.getLogger("rdkafka.admin"))
+
+
+def run_worker(settings: Settings) -> Worker:
+    """One worker process, until SIGTERM or SIGINT: finish the step, commit, leave the group. Returns it for its counts."""
+    clock = time.monotonic
+    torch.set_num_threads(1)  # one process per core scales; threads inside a fold do not
+    version = Registry(settings.models).resolve(settings.model)
+    recommender = Recommender(Runtime.load(version.folder))
+    logger.info("model loaded model=%s segment_length=%d", version.reference, recommender.model.segment_length)
+    _check_topics(settings)
+    folder = settings.state_dir / settings.app
+    slot = hold(folder / "slots", settings.worker)
+    link = KafkaLink(
+        bootstrap=settings.bootstrap_servers,
+        app=settings.app,
+        slot=slot.name,
+        interactions_topic=settings.interactions_topic,
+        recommendations_topic=settings.recommendations_topic,
+        output_format=settings.output_format,
+        extra=settings.kafka,
+    )
+
+    def begin_restore(partition: Partition, memory: StoreMemory) -> ChangelogRestore:
+        return ChangelogRestore(
+            topic=link.changelog_topic,
+            partition=partition,
+            memory=memory,
+            config=link.changelog_reader,
+            settled=link.settled,
+            clock=clock,
+        )
+
+    partitions = Partitions(
+        folder=folder,
+        memory=StoreMemory(settings.store_memory_mb << 20),
+        cache_users=settings.cache_users,
+        begin_restore=begin_restore,
+        resume=link.resume,
+        clock=clock,
+    )
+    worker = Worker(
+        link=link,
+        partitions=partitions,
+        recommender=recommender,
+        topic=settings.interactions_topic,
+        lists=settings.recommend,
+        top_k=settings.top_k,
+        exclude=settings.exclude,
+        keep_segments=settings.keep_segments,
+        step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
+        wait_s=settings.wait_ms / 1000,
+        clock=clock,
+    )
+    logger.info("worker starts app=%s slot=%s bootstrap=%s", settings.app, slot.name, settings.bootstrap_servers)
+    with _stopped_by_signals(worker):
+        try:
+            link.start(partitions)
+            worker.run()
+        finally:
+            # Leaving the group revokes the partitions, which closes their stores; what an error left open is closed after it.
+            link.close()
+            partitions.close()
+            slot.release()
+    logger.info("worker stopped counts=%s", worker.counts)
+    return worker
+
+
+def _check_topics(settings: Settings) -> None:
+    problems = topics.check(admin_client(settings), settings.app, settings.interactions_topic, settings.recommendations_topic)
+    for problem in problems:
+        if problem.severity == "warning":
+            logger.warning("topic=%s %s", problem.topic, problem.line)
+    wrong = [problem.line for problem in problems if problem.severity == "error"]
+    if wrong:
+        raise TopicsUnusable("\n".join(wrong))
+
+
+@contextmanager
+def _stopped_by_signals(worker: Worker) -> Iterator[None]:
+    """SIGTERM and SIGINT ask the worker to stop; the handlers of before return afterwards."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        logger.info("stopping signal=%s", signal.Signals(number).name)
+        worker.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

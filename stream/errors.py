@@ -1,0 +1,81 @@
+"""What the worker does about each error.
+
+    MalformedInteraction   DEAD_LETTER  the record can never succeed; keep it with its reason, go on
+    StepAborted            ABANDON      Kafka refused the transaction; drop the step, go back to the committed offsets, take it again
+    StateCorrupted         RESTORE      wipe the local store, rebuild it from the changelog
+    StoreLocked            WAIT         the partition's last owner on this machine has not let go yet; try again
+    everything else        STOP         one line that says what was found, what was expected and what to do; exit code 1
+
+`ACTIONS` is this table; a test walks every error of the project and fails on one without a row.
+"""
+
+from enum import Enum, auto
+from typing import Final
+
+from model.errors import ModelError
+from state.errors import SegmentLengthChanged, StateCorrupted, StateFormatUnknown, StoreLocked, StoreUnwritable
+
+
+class StreamError(Exception):
+    """Any error of this package."""
+
+
+class MalformedInteraction(StreamError):
+    """A record of the input that can never become an interaction."""
+
+
+class StepAborted(StreamError):
+    """The transaction was refused in a way that another attempt can mend: a rebalance, a broker that came back."""
+
+
+class Fenced(StreamError):
+    """Another process has this worker's transactional id, or a transaction outlived its time-out."""
+
+
+class KafkaUnusable(StreamError):
+    """Kafka reported something that no waiting mends: topic gone, no permission, a fatal client error."""
+
+
+class TopicsUnusable(StreamError):
+    """A topic is missing, or does not fit the others."""
+
+
+class OutputTooLarge(StreamError):
+    """A record is larger than the broker takes."""
+
+
+class RestoreBroken(StreamError):
+    """The changelog cannot be read to its end."""
+
+
+class SettingsInvalid(StreamError):
+    """One or more settings are unknown or wrong."""
+
+
+
+class Action(Enum):
+    """What the worker does."""
+
+    DEAD_LETTER = auto()
+    ABANDON = auto()
+    RESTORE = auto()
+    WAIT = auto()
+    STOP = auto()
+
+
+ACTIONS: Final[dict[type[Exception], Action]] = {
+    MalformedInteraction: Action.DEAD_LETTER,
+    StepAborted: Action.ABANDON,
+    Fenced: Action.STOP,
+    KafkaUnusable: Action.STOP,
+    TopicsUnusable: Action.STOP,
+    OutputTooLarge: Action.STOP,
+    RestoreBroken: Action.STOP,
+    SettingsInvalid: Action.STOP,
+    StateCorrupted: Action.RESTORE,
+    StateFormatUnknown: Action.STOP,
+    StoreLocked: Action.WAIT,
+    StoreUnwritable: Action.STOP,
+    SegmentLengthChanged: Action.STOP,
+    ModelError: Action.STOP,
+}

@@ -1,0 +1,184 @@
+"""The partitions that this worker owns, and the life of each.
+
+    assigned ──▶ restoring ──▶ running ──▶ revoked or lost
+                                   (gone: its store is closed, its users forgotten here)
+
+A partition's records are consumed only while it is running: its store then holds everything that the changelog does. Nothing slow
+happens inside a rebalance: stores open and are restored between steps.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
+from pathlib import Path
+from typing import Final, Protocol
+
+from state.errors import StateCorrupted, StoreLocked
+from state.store import Store, StoreMemory, wipe
+from state.user import User
+
+logger = logging.getLogger(__name__)
+
+LOCK_WAIT_S: Final = 60.0
+"""How long the partition's last owner on this machine may take to let go of its store."""
+_KNOWN_NAMES: Final = 200_000
+_AT_ONCE: Final = 4
+"""Partitions restored side by side."""
+
+
+class Phase(Enum):
+    ASSIGNED = auto()
+    RESTORING = auto()
+    RUNNING = auto()
+
+
+class Restore(Protocol):
+    """A restore in progress."""
+
+    def advance(self) -> bool:
+        """Read and write some more; True when the store holds everything that the changelog does."""
+
+    def close(self) -> None: ...
+
+
+class Partition:
+    """One partition's store, and a cache of its users."""
+
+    def __init__(self, number: int, cache_users: int) -> None:
+        self.number: Final = number
+        self.phase = Phase.ASSIGNED
+        self.cache: OrderedDict[bytes, User] = OrderedDict()
+        self.restore: Restore | None = None
+        self.waiting_since: float | None = None
+        self._cache_users = cache_users
+        self._store: Store | None = None
+        self._named: set[int] = set()
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            raise RuntimeError(f"partition {self.number} is {self.phase.name.lower()}: its store is not open")
+        return self._store
+
+    def open(self, folder: Path, memory: StoreMemory) -> None:
+        """Open the store; one that cannot be read is rebuilt from the changelog."""
+        try:
+            self._store = Store(folder, memory)
+        except StateCorrupted as error:
+            logger.warning("store rebuilt partition=%d reason=%s", self.number, error)
+            wipe(folder)
+            self._store = Store(folder, memory)
+
+    def reopen_empty(self, memory: StoreMemory) -> Store:
+        """Throw the store away, because it is not a copy of this changelog, and begin with nothing."""
+        folder = self.store.folder
+        self.store.close()
+        wipe(folder)
+        self._store = Store(folder, memory)
+        return self._store
+
+    def remember(self, user_id: bytes, user: User) -> None:
+        """Keep a user's state as written; the users untouched for longest make room."""
+        self.cache[user_id] = user
+        self.cache.move_to_end(user_id)
+        if len(self.cache) > self._cache_users:
+            self.cache.popitem(last=False)
+
+    def unnamed(self, items: Iterable[int]) -> list[int]:
+        """Hashed item keys whose text is not in the store yet."""
+        asked = [item for item in items if item not in self._named]
+        return self.store.unnamed(asked)
+
+    def named(self, items: Iterable[int]) -> None:
+        """The text of these is in the store now."""
+        if len(self._named) > _KNOWN_NAMES:
+            self._named.clear()
+        self._named.update(items)
+
+    def close(self) -> None:
+        if self.restore is not None:
+            self.restore.close()
+            self.restore = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        self.cache.clear()
+
+
+class Partitions:
+    """What this worker owns. Its own record of it: the client goes on naming partitions that it has lost."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        memory: StoreMemory,
+        cache_users: int,
+        begin_restore: Callable[[Partition, StoreMemory], Restore],
+        resume: Callable[[int], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._folder = folder
+        self._memory = memory
+        self._cache_users = cache_users
+        self._begin_restore = begin_restore
+        self._resume = resume
+        self._clock = clock
+        self._owned: dict[int, Partition] = {}
+
+    def __getitem__(self, number: int) -> Partition:
+        return self._owned[number]
+
+    def owned(self) -> list[int]:
+        return sorted(self._owned)
+
+    def running(self) -> list[int]:
+        return [number for number, partition in self._owned.items() if partition.phase is Phase.RUNNING]
+
+    def assigned(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._owned[number] = Partition(number, self._cache_users)
+        logger.info("partitions assigned=%s owned=%s", list(numbers), self.owned())
+
+    def gone(self, numbers: Sequence[int], why: str) -> None:
+        """Let go of partitions, revoked or lost: no step is under way here, so their stores hold what was published."""
+        for number in numbers:
+            partition = self._owned.pop(number, None)
+            if partition is not None:
+                partition.close()
+        logger.info("partitions %s=%s owned=%s", why, list(numbers), self.owned())
+
+    def restore(self) -> bool:
+        """Bring partitions that were assigned a little closer to running; True while some are not there yet."""
+        waiting = [partition for partition in self._owned.values() if partition.phase is not Phase.RUNNING]
+        for partition in waiting[:_AT_ONCE]:
+            if partition.phase is Phase.ASSIGNED and not self._opened(partition):
+                continue
+            if partition.restore is not None and partition.restore.advance():
+                partition.restore.close()
+                partition.restore = None
+                partition.phase = Phase.RUNNING
+                self._resume(partition.number)
+        return any(partition.phase is not Phase.RUNNING for partition in waiting)
+
+    def _opened(self, partition: Partition) -> bool:
+        try:
+            partition.open(self._folder / str(partition.number), self._memory)
+        except StoreLocked:
+            if partition.waiting_since is None:
+                partition.waiting_since = self._clock()
+                logger.warning("store locked partition=%d: waiting for its last owner on this machine", partition.number)
+            if self._clock() - partition.waiting_since > LOCK_WAIT_S:
+                raise
+            return False
+        partition.restore = self._begin_restore(partition, self._memory)
+        partition.phase = Phase.RESTORING
+        return True
+
+    def flush(self) -> None:
+        for number in self.running():
+            self._owned[number].store.flush()
+
+    def close(self) -> None:
+        self.gone(self.owned(), "closed")

@@ -1,0 +1,52 @@
+"""Decisions as pure functions of values: when a list is due, how large the next step may be."""
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+Lists: TypeAlias = Literal["interaction", "fold"] | int
+"""When a user gets a list: once per step that touched them, at each fold, or at every N-th of their interactions."""
+
+
+def due(lists: Lists, folds: int, working: int, new: int, segment_length: int) -> Sequence[int]:
+    """After which of a user's new interactions a list is due.
+
+    Args:
+        lists: the setting `REC2PM_RECOMMEND`.
+        folds: segments folded before these interactions.
+        working: items in the working memory before them.
+        new: how many they are.
+        segment_length: interactions to a segment.
+
+    Returns:
+        Indices into the new interactions, ascending.
+    """
+    if lists == "interaction":
+        return (new - 1,) if new else ()
+    if lists == "fold":
+        return range(segment_length - working - 1, new, segment_length) if working + new >= segment_length else ()
+    taken = folds * segment_length + working
+    return range((-taken - 1) % lists, new, lists)
+
+
+class StepSize:
+    """How many records the next step may take.
+
+    A step takes all of a backlog that fits its time budget: a transaction costs the same for ten records as for ten thousand. What a
+    record costs differs a thousandfold between models, so it is measured. The wait for records does not depend on the limit, so light
+    load stays as quick as it is.
+    """
+
+    def __init__(self, *, budget_s: float, largest: int, first: int = 500) -> None:
+        self._budget_s = budget_s
+        self._largest = largest
+        self.limit = min(first, largest)
+
+    def took(self, records: int, seconds: float) -> None:
+        """Learn from a step that took so many records and so long.
+
+        A step that was full, or over the budget, sets the next limit in proportion; growth is at most twofold, because fixed costs make
+        a small step look dearer per record than a large one is.
+        """
+        if records >= self.limit or seconds > self._budget_s:
+            share = self._budget_s / seconds if seconds > 0 else 2.0
+            self.limit = max(1, min(int(records * min(share, 2.0)), self._largest))

@@ -1,0 +1,198 @@
+"""Where state meets the model: item keys become catalogue rows, preference memory is folded, lists are ranked, rows become item ids."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from state.interaction import item_key
+from state.user import Preference
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+class Ranked(Protocol):
+    """Rows (B, K) int64 and scores (B, K) float32, best first; a score of -inf marks a row that was excluded."""
+
+    @property
+    def rows(self) -> Ints: ...
+    @property
+    def scores(self) -> Floats: ...
+
+
+class Folded(Protocol):
+    """Memory (B, S) float32 after a segment, and the last hidden state (B, d)."""
+
+    @property
+    def memory(self) -> Floats: ...
+    @property
+    def hidden(self) -> Floats: ...
+
+
+class Model(Protocol):
+    """What is used of `model.runtime.Runtime`."""
+
+    @property
+    def reference(self) -> str: ...
+    @property
+    def memory_format(self) -> str: ...
+    @property
+    def segment_length(self) -> int: ...
+    @property
+    def state_floats(self) -> int: ...
+    @property
+    def item_ids(self) -> Sequence[int | str]: ...
+    @property
+    def oov_row(self) -> int: ...
+    def fold(self, memory: Floats, rows: Ints) -> Folded: ...
+    def rank(self, hidden: Floats, k: int, exclude: Ints) -> Ranked: ...
+    def recommend(self, memory: Floats, rows: Ints, lengths: Ints, k: int, exclude: Ints) -> Ranked: ...
+
+
+class Fold(msgspec.Struct, frozen=True, gc=False):
+    """A preference memory after a fold, and the hidden state from which the list after it is ranked."""
+
+    preference: Preference
+    hidden: Floats
+
+
+class Query(msgspec.Struct, frozen=True, gc=False):
+    """One list to make."""
+
+    preference: Preference | None
+    items: bytes
+    """Working memory: item keys, int64."""
+    exclude: bytes
+    """Item keys that may not be recommended, int64."""
+    hidden: Floats | None
+    """The fold's hidden state, when the interaction in question completed a segment."""
+
+
+class RankedList(msgspec.Struct, frozen=True, gc=False):
+    """One list made."""
+
+    items: list[int | str]
+    scores: list[float]
+    source: Literal["memory", "working", "popular"]
+
+
+class Recommender:
+    """A model and its catalogue, by item key."""
+
+    def __init__(self, model: Model) -> None:
+        self.model: Final = model
+        keys = np.array([item_key(item) for item in model.item_ids], dtype=np.int64)
+        self._order: Final = np.argsort(keys, kind="stable")
+        self._sorted: Final = keys[self._order]
+
+    def rows(self, items: bytes) -> Ints:
+        """The catalogue row of each item key (packed int64); the out-of-vocabulary row for those that the model does not know."""
+        keys = np.frombuffer(items, dtype=np.int64)
+        if not len(self._sorted):
+            return np.full(len(keys), self.model.oov_row, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
+        return np.where(self._sorted[at] == keys, self._order[at] + 1, self.model.oov_row)
+
+    def unknown(self, items: bytes) -> int:
+        """How many of the item keys the model does not know."""
+        return int((self.rows(items) == self.model.oov_row).sum())
+
+    def fold(self, before: Sequence[Preference | None], segments: Sequence[bytes], as_of: Sequence[int]) -> list[Fold]:
+        """Fold one segment of each of B users.
+
+        Args:
+            before: preference memories, None for a user who has none.
+            segments: item keys, `segment_length` each.
+            as_of: time of each segment's last interaction, epoch ms.
+        """
+        model = self.model
+        rows = self.rows(b"".join(segments)).reshape(len(segments), model.segment_length)
+        folded = model.fold(self._memories(before), rows)
+        return [
+            Fold(Preference(model.memory_format, model.segment_length, 1 if old is None else old.folds + 1, time, memory.tobytes()), hidden)
+            for old, time, memory, hidden in zip(before, as_of, folded.memory, folded.hidden, strict=True)
+        ]
+
+    def rebuild(self, preferences: Sequence[Preference], kept: Sequence[Sequence[bytes]]) -> list[Preference]:
+        """Preference memories of another memory format, made anew from the kept segments, oldest first; folds stay as they are.
+
+        What was folded before the oldest kept segment is lost to the new memory.
+        """
+        made: list[Preference | None] = [None] * len(preferences)
+        for turn in range(max(map(len, kept), default=0)):
+            now = [user for user, segments in enumerate(kept) if len(segments) > turn]
+            folds = self.fold([made[user] for user in now], [kept[user][turn] for user in now], [preferences[user].as_of for user in now])
+            for user, fold in zip(now, folds, strict=True):
+                made[user] = fold.preference
+        empty = bytes(4 * self.model.state_floats)
+        return [
+            Preference(self.model.memory_format, old.segment_length, old.folds, old.as_of, empty if new is None else new.memory)
+            for old, new in zip(preferences, made, strict=True)
+        ]
+
+    def recommend(self, queries: Sequence[Query], k: int) -> list[RankedList]:
+        """Rank B lists of at most k items; shorter only where the catalogue has no more."""
+        lists: list[RankedList | None] = [None] * len(queries)
+        after_fold = [at for at, query in enumerate(queries) if query.hidden is not None]
+        others = [at for at, query in enumerate(queries) if query.hidden is None]
+        excludes = [self.rows(query.exclude) for query in queries]
+        excludes = [rows[rows != self.model.oov_row] for rows in excludes]
+        if after_fold:
+            hidden = np.stack([queries[at].hidden for at in after_fold])  # type: ignore[misc]  # chosen by it
+            sources: list[Literal["memory", "working", "popular"]] = ["memory"] * len(after_fold)
+            self._rank(lists, after_fold, sources, excludes, k, lambda exclude: self.model.rank(hidden, k, exclude))
+        if others:
+            rows = [self.rows(queries[at].items) for at in others]
+            empty = bytes(4 * self.model.state_floats)
+            usable = [(old := queries[at].preference) is not None and old.memory != empty for at in others]
+            sources = [
+                "memory" if memory else "working" if (known != self.model.oov_row).any() else "popular"
+                for memory, known in zip(usable, rows, strict=True)
+            ]
+            # Without a memory and a known item there is nothing to go by: no items, and the model answers with its popularity list.
+            rows = [known[:0] if source == "popular" else known for known, source in zip(rows, sources, strict=True)]
+            memory = self._memories([queries[at].preference for at in others])
+            lengths = np.array([len(known) for known in rows], dtype=np.int64)
+            padded = _padded(rows)
+            self._rank(lists, others, sources, excludes, k, lambda exclude: self.model.recommend(memory, padded, lengths, k, exclude))
+        return [made for made in lists if made is not None]
+
+    def _rank(
+        self,
+        lists: list[RankedList | None],
+        places: Sequence[int],
+        sources: Sequence[Literal["memory", "working", "popular"]],
+        excludes: Sequence[Ints],
+        k: int,
+        ranked_without: Callable[[Ints], Ranked],
+    ) -> None:
+        """Fill `lists` at `places`."""
+        exclude = _padded([excludes[at] for at in places])
+        ranked = ranked_without(exclude)
+        allowed = np.isfinite(ranked.scores)
+        if not allowed.any(axis=1).all():
+            # A list is never empty: who has had the whole catalogue gets it again.
+            again = ranked_without(np.zeros_like(exclude[:, :1]))
+            emptied = ~allowed.any(axis=1)
+            ranked.rows[emptied], ranked.scores[emptied], allowed[emptied] = again.rows[emptied], again.scores[emptied], True
+        ids = self.model.item_ids
+        for place, source, rows, scores, count in zip(places, sources, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True):
+            lists[place] = RankedList([ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), source)
+
+    def _memories(self, preferences: Sequence[Preference | None]) -> Floats:
+        """(B, S) float32; zeros for a user without preference memory."""
+        empty = bytes(4 * self.model.state_floats)
+        # A bytearray, because torch takes no array that it may not write to.
+        joined = bytearray().join(empty if preference is None else preference.memory for preference in preferences)
+        return np.frombuffer(joined, dtype=np.float32).reshape(len(preferences), self.model.state_floats)
+
+
+def _padded(rows: Sequence[Ints]) -> Ints:
+    """Ragged rows as one (B, widest) array, padded with 0 on the right; at least one column wide, since a model sees no empty tensor."""
+    padded = np.zeros((len(rows), max(1, *map(len, rows))), dtype=np.int64)
+    for line, row in zip(padded, rows, strict=True):
+        line[: len(row)] = row
+    return padded

@@ -1,0 +1,119 @@
+"""The settings: one frozen value, a pure function of the environment. Every mistake is reported, all at once, before anything starts."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from stream.errors import SettingsInvalid
+from stream.kafka import MAX_STEP_RECORDS, RESERVED
+from stream.policy import Lists
+
+PREFIX: Final = "REC2PM_"
+_KAFKA: Final = "REC2PM_KAFKA_"
+_ELSEWHERE: Final = frozenset({"REC2PM_TEST_BOOTSTRAP"})
+_TOPIC: Final = r"^[A-Za-z0-9._-]{1,200}$"
+
+
+def _lists(value: object) -> object:
+    if isinstance(value, str) and value not in ("interaction", "fold"):
+        if not value.isdigit() or int(value) < 1:
+            raise ValueError("expected `interaction`, `fold`, or a whole number from 1")
+        return int(value)
+    return value
+
+
+class Settings(BaseModel):
+    """A field `name` is the variable `REC2PM_NAME`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="Kafka's bootstrap servers")
+    app: str = Field(
+        "rec2pm",
+        pattern=_TOPIC,
+        description="consumer group, transactional-id prefix, and prefix of the topics .changelog, .dead-letter and .models",
+    )
+    interactions_topic: str = Field("interactions", pattern=_TOPIC, description="the input: keyed by user")
+    recommendations_topic: str = Field("recommendations", pattern=_TOPIC, description="the output: the newest list of each user")
+    state_dir: Path = Field(Path("var/state"), description="local stores, one folder per partition below it; the changelog rebuilds them")
+    worker: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="this worker's slot, part of its transactional id; never shared by two live workers (default: made once, kept in the state folder)",
+    )
+    models: Path = Field(Path("var/models"), description="the model registry, a folder")
+    model: str | None = Field(None, min_length=1, description="NAME (its newest version) or NAME@VERSION (default: the registry's only model)")
+    recommend: Annotated[Lists, BeforeValidator(_lists)] = Field(
+        "interaction", description="interaction: a list per user and step that touched them; fold: at each fold; N: at every N-th interaction"
+    )
+    top_k: int = Field(10, ge=1, le=1000, description="items in a list")
+    exclude: Literal["none", "working", "kept"] = Field(
+        "kept", description="which of a user's own items are not recommended: none, working (memory), kept (working memory and kept segments)"
+    )
+    keep_segments: int = Field(5, ge=0, le=1000, description="folded segments kept per user, for exclusion and for rebuilding a memory")
+    output_format: Literal["msgpack", "json"] = Field("msgpack", description="format of recommendations")
+    step_budget_ms: int = Field(250, ge=1, le=60_000, description="how long a step may take; its size adapts")
+    step_records: int = Field(MAX_STEP_RECORDS, ge=1, le=100_000, description="most records of a step")
+    wait_ms: int = Field(10, ge=1, le=1000, description="how long a poll waits for more records: about half of it is added latency")
+    cache_users: int = Field(50_000, ge=1, description="users kept in memory per worker")
+    store_memory_mb: int = Field(128, ge=8, description="block cache and write buffers of all stores of a worker")
+    kafka: dict[str, str] = Field(default_factory=dict, description="REC2PM_KAFKA_X_Y: librdkafka's option x.y")
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read every `REC2PM_` variable; an empty one counts as not set.
+
+        Raises:
+            SettingsInvalid: names every unknown variable and every wrong value.
+        """
+        wrong: list[str] = []
+        given: dict[str, Any] = {}
+        kafka: dict[str, str] = {}
+        for variable, value in sorted(environ.items()):
+            if not variable.startswith(PREFIX) or variable in _ELSEWHERE or not value:
+                continue
+            if variable.startswith(_KAFKA):
+                option = variable.removeprefix(_KAFKA).lower().replace("_", ".")
+                if option in RESERVED:
+                    wrong.append(f"{variable}: {option} is set by rec2pm and cannot be changed")
+                kafka[option] = value
+                continue
+            name = variable.removeprefix(PREFIX).lower()
+            if name == "kafka" or name not in cls.model_fields:
+                wrong.append(f"{variable} is not a setting{_did_you_mean(variable, cls)}")
+                continue
+            given[name] = value
+        try:
+            settings = cls(**given, kafka=kafka)
+        except ValidationError as error:
+            wrong += [
+                f"{variable_of(str(each['loc'][0]))}={each['input']}: {each['msg'].removeprefix('Value error, ')}"
+                for each in error.errors(include_url=False)
+            ]
+        if wrong:
+            raise SettingsInvalid("\n".join(wrong))
+        return settings
+
+
+def variable_of(field: str) -> str:
+    """The environment variable of a settings field."""
+    return PREFIX + field.upper()
+
+
+def _did_you_mean(variable: str, settings: type[Settings]) -> str:
+    close = difflib.get_close_matches(variable, [variable_of(field) for field in settings.model_fields], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def described() -> list[tuple[str, str, str]]:
+    """Variable, default, meaning of each setting: what `rec2pm worker --help` prints."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        if name == "kafka":
+            rows.append((_KAFKA + "*", "", field.description or ""))
+        else:
+            rows.append((variable_of(name), "" if field.default is None else str(field.default), field.description or ""))
+    return rows

@@ -1,0 +1,240 @@
+"""The application's topics: which there should be, making them, and what is wrong with those that are there.
+
+Plans, outcomes and problems are values; printing them is the command line's. Nothing here deletes or alters a topic that exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+
+ANSWERS_WITHIN_S = 15.0
+
+CleanupPolicy = Literal["compact", "delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it should be.
+
+    Attributes:
+        name: its name in Kafka.
+        purpose: what is in it, for people.
+        partitions: how many.
+        replication: copies of each partition; None leaves it to the broker's `default.replication.factor`.
+        cleanup: what is done with old records: `compact` keeps the newest of each key for ever, `delete` forgets with age or size.
+    """
+
+    name: str
+    purpose: str
+    partitions: int
+    replication: int | None
+    cleanup: CleanupPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `create` did about one topic: made it, left the one that is there, or was refused (`reason` says why)."""
+
+    topic: TopicSpec
+    result: Literal["created", "exists", "refused"]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something about the topics that is wrong (`error`: a worker must not start) or deserves a look (`warning`), in one line."""
+
+    topic: str
+    severity: Literal["error", "warning"]
+    line: str
+
+
+def plan(app: str, interactions_topic: str, recommendations_topic: str, partitions: int, replication: int | None) -> list[TopicSpec]:
+    """The topics of an application, the input first.
+
+    A user's changelog records must be in the partition with the number of the user's input partition: equal counts, for ever.
+    """
+    return [
+        TopicSpec(interactions_topic, "interactions, the input", partitions, replication, "delete"),
+        TopicSpec(recommendations_topic, "the latest list of each user", partitions, replication, "compact"),
+        TopicSpec(changelog_topic(app), "every user's state", partitions, replication, "compact"),
+        TopicSpec(dead_letter_topic(app), "refused records, each with its reason", partitions, replication, "delete"),
+        TopicSpec(models_topic(app), "promoted model versions", 1, replication, "compact"),
+    ]
+
+
+def changelog_topic(app: str) -> str:
+    return f"{app}.changelog"
+
+
+def dead_letter_topic(app: str) -> str:
+    return f"{app}.dead-letter"
+
+
+def models_topic(app: str) -> str:
+    return f"{app}.models"
+
+
+def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
+    """Make the topics that are missing, and leave those that exist as they are; outcomes are in the order of `topics`.
+
+    Raises:
+        KafkaException: the broker does not answer.
+    """
+    existing = _found(admin)
+    missing = [topic for topic in topics if topic.name not in existing]
+    futures = (
+        admin.create_topics(
+            [NewTopic(t.name, t.partitions, t.replication or -1, config={"cleanup.policy": t.cleanup}) for t in missing],
+            operation_timeout=ANSWERS_WITHIN_S,
+            request_timeout=ANSWERS_WITHIN_S,
+        )
+        if missing
+        else {}
+    )
+    outcomes = []
+    for topic in topics:
+        if topic.name not in futures:
+            outcomes.append(Outcome(topic, "exists"))
+            continue
+        try:
+            futures[topic.name].result()
+        except KafkaException as error:
+            # Someone else was quicker: two init jobs of one deployment are not an error.
+            exists = _kafka_error(error).code() == KafkaError.TOPIC_ALREADY_EXISTS
+            outcomes.append(Outcome(topic, "exists") if exists else Outcome(topic, "refused", _kafka_error(error).str()))
+        else:
+            outcomes.append(Outcome(topic, "created"))
+    return outcomes
+
+
+def check(admin: AdminClient, app: str, interactions_topic: str, recommendations_topic: str) -> list[Problem]:
+    """What is wrong with the topics on the broker, errors first; a worker starts when there is no error.
+
+    Raises:
+        KafkaException: the broker does not answer.
+    """
+    found = _found(admin)
+    width = found[interactions_topic].partitions if interactions_topic in found else None
+    wanted = plan(app, interactions_topic, recommendations_topic, width or 1, None)
+    present = [topic for topic in wanted if topic.name in found]
+    configs = _configs(admin, [topic.name for topic in present])
+
+    problems = [
+        _error(topic, f"topic {topic.name} ({topic.purpose}) is missing: run `rec2pm topics create`")
+        for topic in wanted
+        if topic.name not in found
+    ]
+    for topic in present:
+        if width is not None and topic.name == changelog_topic(app):
+            problems += _wrong_width(topic, found[topic.name].partitions, interactions_topic)
+        problems += _wrong_policy(topic, configs[topic.name], app, interactions_topic)
+        problems += _too_few_copies(topic, found[topic.name].replication, configs[topic.name])
+    return sorted(problems, key=lambda problem: problem.severity)  # "error" before "warning"; the order of the plan within each
+
+
+def _wrong_width(topic: TopicSpec, partitions: int, interactions_topic: str) -> list[Problem]:
+    if partitions == topic.partitions:
+        return []
+    return [
+        _error(
+            topic,
+            f"topic {topic.name} has {_counted(partitions)}, expected {topic.partitions} as {interactions_topic} has: choose another "
+            "REC2PM_APP, or delete the topic and with it every user's state, then run `rec2pm topics create`",
+        )
+    ]
+
+
+def _wrong_policy(topic: TopicSpec, config: Mapping[str, str] | str, app: str, interactions_topic: str) -> list[Problem]:
+    told = config if isinstance(config, str) else config.get("cleanup.policy")
+    if isinstance(config, str) or told is None:
+        reason = f" ({config})" if isinstance(config, str) else ""
+        return [
+            _warning(
+                topic, f"topic {topic.name}: the broker does not tell its cleanup.policy{reason}, expected {topic.cleanup}: not checked"
+            )
+        ]
+    policies = {policy.strip() for policy in told.split(",")}
+    repair = f"set it with `kafka-configs.sh --alter --topic {topic.name} --add-config cleanup.policy={topic.cleanup}`"
+    found = f"topic {topic.name} has cleanup.policy={told}, expected {topic.cleanup}"
+    if topic.cleanup == "compact" and "compact" not in policies:
+        forgotten = f"{found}, or {topic.purpose} would be forgotten with age: {repair}"
+        # Lists that are forgotten are made again; state and promotions are not.
+        internal = topic.name in (changelog_topic(app), models_topic(app))
+        return [_error(topic, forgotten) if internal else _warning(topic, forgotten)]
+    if topic.name in (changelog_topic(app), models_topic(app)) and "delete" in policies:
+        return [_error(topic, f"{found} alone, or {topic.purpose} would be forgotten with age: {repair}")]
+    if topic.cleanup == "delete" and "compact" in policies:
+        lost = f"{found}, or records with the same key would replace each other: {repair}"
+        # The input is not ours to judge: a user's newest interaction alone may be all that somebody wants.
+        return [_warning(topic, lost) if topic.name == interactions_topic else _error(topic, lost)]
+    return []
+
+
+def _too_few_copies(topic: TopicSpec, replication: int, config: Mapping[str, str] | str) -> list[Problem]:
+    least = None if isinstance(config, str) else config.get("min.insync.replicas")
+    if least is None or replication >= int(least):
+        return []
+    return [
+        _error(
+            topic,
+            f"topic {topic.name} has replication {replication}, below its min.insync.replicas={least}, so that no write can succeed: "
+            f"expected a replication of {least} or more; raise it with `kafka-reassign-partitions.sh`, or lower min.insync.replicas",
+        )
+    ]
+
+
+def _error(topic: TopicSpec, line: str) -> Problem:
+    return Problem(topic.name, "error", line)
+
+
+def _warning(topic: TopicSpec, line: str) -> Problem:
+    return Problem(topic.name, "warning", line)
+
+
+def _counted(partitions: int) -> str:
+    return f"{partitions} partition{'' if partitions == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    partitions: int
+    replication: int
+
+
+def _found(admin: AdminClient) -> dict[str, _Found]:
+    # All topics and not these by name: a broker that makes topics by itself does so when it is asked about one by name.
+    topics = admin.list_topics(timeout=ANSWERS_WITHIN_S).topics
+    return {
+        name: _Found(len(topic.partitions), min(len(partition.replicas) for partition in topic.partitions.values()))
+        for name, topic in topics.items()
+        if topic.error is None and topic.partitions
+    }
+
+
+def _configs(admin: AdminClient, topics: Sequence[str]) -> dict[str, Mapping[str, str] | str]:
+    """Each topic's configuration, or why the broker does not tell it (no permission, or it knows no such call)."""
+    if not topics:
+        return {}
+    asked = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic) for topic in topics], request_timeout=ANSWERS_WITHIN_S)
+    configs: dict[str, Mapping[str, str] | str] = {}
+    for resource, future in asked.items():
+        try:
+            entries: Mapping[str, ConfigEntry] = future.result(ANSWERS_WITHIN_S)
+        except KafkaException as error:
+            configs[resource.name] = _kafka_error(error).str()
+        except TimeoutError:  # a broker that hangs up on a call it does not know leaves the future open
+            configs[resource.name] = f"no answer within {ANSWERS_WITHIN_S:.0f} s"
+        else:
+            configs[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
+    return configs
+
+
+def _kafka_error(error: KafkaException) -> KafkaError:
+    reason: KafkaError = error.args[0]
+    return reason

@@ -1,0 +1,111 @@
+"""The application's topics: made once, left alone afterwards, and every way in which they can be wrong is found."""
+
+from dataclasses import replace
+
+import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from stream.broker import Broker
+from stream.topics import Problem, TopicSpec, changelog_topic, check, create, dead_letter_topic, models_topic, plan
+from tests.integration.test_broker import until
+
+
+@pytest.fixture
+def admin(bootstrap: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": bootstrap})
+
+
+@pytest.fixture
+def planned(app: str) -> list[TopicSpec]:
+    return plan(app, f"{app}-interactions", f"{app}-recommendations", partitions=3, replication=1)
+
+
+def checked(admin: AdminClient, app: str) -> list[Problem]:
+    return check(admin, app, f"{app}-interactions", f"{app}-recommendations")
+
+
+def changed(planned: list[TopicSpec], name: str, **differently: object) -> list[TopicSpec]:
+    assert name in {topic.name for topic in planned}
+    return [replace(topic, **differently) if topic.name == name else topic for topic in planned]  # type: ignore[arg-type]
+
+
+def test_the_plan_gives_the_changelog_the_width_of_the_input_and_the_models_one_partition(app: str) -> None:
+    widths = {topic.name: topic.partitions for topic in plan(app, "in", "out", partitions=7, replication=3)}
+    assert widths == {"in": 7, "out": 7, f"{app}.changelog": 7, f"{app}.dead-letter": 7, f"{app}.models": 1}
+
+
+def test_topics_are_created_once_and_left_alone_the_second_time(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
+    assert [outcome.result for outcome in create(admin, planned)] == ["created"] * 5
+    assert checked(admin, app) == []
+    assert [outcome.result for outcome in create(admin, planned)] == ["exists"] * 5
+
+
+def test_create_makes_only_what_is_missing(admin: AdminClient, planned: list[TopicSpec]) -> None:
+    create(admin, planned[:2])
+    assert [outcome.result for outcome in create(admin, planned)] == ["exists", "exists", "created", "created", "created"]
+
+
+def test_every_missing_topic_is_an_error_that_says_how_to_make_it(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
+    problems = checked(admin, app)
+    assert [problem.topic for problem in problems] == [topic.name for topic in planned]
+    assert all(problem.severity == "error" and "rec2pm topics create" in problem.line for problem in problems)
+    assert len(checked(admin, app)) == 5, "asking made no topic"
+
+
+def test_a_changelog_of_another_width_than_the_input_is_an_error(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
+    create(admin, changed(planned, changelog_topic(app), partitions=2))
+    (problem,) = checked(admin, app)
+    assert problem.severity == "error"
+    assert f"{app}.changelog has 2 partitions, expected 3 as {app}-interactions has" in problem.line
+
+
+@pytest.mark.parametrize("suffix", [".changelog", "-recommendations", ".models"])
+def test_a_topic_that_forgets_with_age_is_an_error_where_the_newest_of_each_key_must_stay(
+    admin: AdminClient, app: str, planned: list[TopicSpec], suffix: str
+) -> None:
+    create(admin, changed(planned, f"{app}{suffix}", cleanup="delete"))
+    (problem,) = checked(admin, app)
+    assert problem.severity == "error"
+    assert f"{app}{suffix} has cleanup.policy=delete, expected compact" in problem.line
+
+
+@pytest.mark.parametrize(("suffix", "wrong"), [(".changelog", True), (".models", True), ("-recommendations", False)])
+def test_compaction_and_deletion_together_may_only_forget_recommendations(
+    admin: AdminClient, app: str, planned: list[TopicSpec], suffix: str, wrong: bool
+) -> None:
+    create(admin, changed(planned, f"{app}{suffix}", cleanup="compact,delete"))
+    assert [problem.topic for problem in checked(admin, app)] == ([f"{app}{suffix}"] if wrong else [])
+
+
+def test_a_compacted_dead_letter_topic_is_an_error_and_a_compacted_input_a_warning(
+    admin: AdminClient, app: str, planned: list[TopicSpec]
+) -> None:
+    compacted = changed(planned, dead_letter_topic(app), cleanup="compact")
+    create(admin, changed(compacted, f"{app}-interactions", cleanup="compact"))
+    problems = checked(admin, app)
+    assert [(problem.topic, problem.severity) for problem in problems] == [
+        (dead_letter_topic(app), "error"),
+        (f"{app}-interactions", "warning"),
+    ]
+
+
+def test_fewer_copies_than_must_be_in_sync_is_an_error(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
+    create(admin, planned)
+    entry = ConfigEntry("min.insync.replicas", "2", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, models_topic(app), incremental_configs=[entry])
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
+    until(lambda: bool(checked(admin, app)), 30, "the broker tells the setting it was given")
+    (problem,) = checked(admin, app)
+    assert problem.severity == "error"
+    assert "replication 1, below its min.insync.replicas=2" in problem.line
+
+
+def test_a_topic_that_the_broker_refuses_is_reported_with_the_brokers_reason(
+    admin: AdminClient, broker: Broker, app: str, planned: list[TopicSpec]
+) -> None:
+    if broker.kind == "embedded":
+        pytest.skip("the embedded broker refuses no topic")
+    outcomes = create(admin, [*planned[:-1], replace(planned[-1], name=f"{app}!")])
+    assert [outcome.result for outcome in outcomes] == ["created"] * 4 + ["refused"]
+    assert outcomes[-1].reason

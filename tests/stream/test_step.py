@@ -1,0 +1,236 @@
+"""The step, without a broker: what it computes does not depend on how polls are cut, on partitions, on the cache or on aborts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from state.codec import FOLDED, read_folded, user_of
+from stream.export import Row, rows
+from stream.policy import Lists
+from stream.wire import Recommendation
+from tests.fakes import FakeLink, FakeModel, FakeRecord, run_to_end, said, worker_on
+
+SEGMENT = 4
+USERS = [b"ann", b"bob", b"eve-1", b"\xc3\xa9"]
+
+items = st.one_of(st.integers(0, 60), st.sampled_from(["song-a", "song-b", "7"]))
+happenings = st.lists(
+    st.tuples(st.sampled_from(USERS), st.one_of(items, items, items, items, st.none()), st.integers(0, 1)), max_size=60
+)
+"""User, item (None: forget this user) and partition."""
+
+
+def as_records(happened: Sequence[tuple[bytes, int | str | None, int]], partitions: int) -> list[FakeRecord]:
+    ends = [0] * partitions
+    records = []
+    for at, (user, item, partition) in enumerate(happened):
+        number = partition % partitions
+        records.append(FakeRecord(user, None if item is None else said(item, 1_000 + 10 * at), number, ends[number]))
+        ends[number] += 1
+    return records
+
+
+class Outcome:
+    """Everything committed: users' rows and kept segments per partition, and each user's lists in order."""
+
+    def __init__(self, link: FakeLink, partitions: int) -> None:
+        self.rows: dict[int, list[Row]] = {}
+        self.kept: dict[int, dict[bytes, list[int]]] = {}
+        self.lists: dict[bytes, list[Recommendation | None]] = {}
+        for number in range(partitions):
+            records = sorted(link.state(number).items())
+            self.rows[number] = list(rows(iter(records), number))
+            self.kept[number] = {key: read_folded(value) for key, value in records if user_of(key)[1][:1] == FOLDED}
+        for user, made in link.lists():
+            self.lists.setdefault(user, []).append(made)
+
+
+def outcome(
+    records: list[FakeRecord], cuts: Sequence[int], *, lists: Lists, partitions: int = 1, refusals: int = 0, cache_users: int = 3
+) -> Outcome:
+    with TemporaryDirectory() as folder:
+        link = FakeLink(records, list(cuts), refusals=refusals)
+        worker = worker_on(link, Path(folder), FakeModel(SEGMENT), lists=lists, partitions=range(partitions), cache_users=cache_users)
+        run_to_end(worker, link)
+        return Outcome(link, partitions)
+
+
+@settings(max_examples=60, deadline=None)
+@given(happenings, st.lists(st.integers(1, 59)), st.sampled_from(["fold", 1, 3]), st.integers(1, 2), st.integers(1, 3))
+def test_state_and_lists_do_not_depend_on_how_polls_are_cut_nor_on_the_cache(
+    happened: list[tuple[bytes, int | str | None, int]], cuts: list[int], lists: Lists, partitions: int, cache_users: int
+) -> None:
+    records = as_records(happened, partitions)
+    one_by_one = outcome(records, range(len(records) + 1), lists=lists, partitions=partitions, cache_users=10)
+    cut = outcome(records, cuts, lists=lists, partitions=partitions, cache_users=cache_users)
+    assert cut.rows == one_by_one.rows
+    assert cut.kept == one_by_one.kept
+    for user in USERS:
+        for number in range(partitions):
+            mine = [made for made in cut.lists.get(user, []) if made and made.partition == number]
+            expected = [made for made in one_by_one.lists.get(user, []) if made and made.partition == number]
+            assert mine == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(happenings, st.lists(st.integers(1, 59)))
+def test_a_list_per_step_is_the_list_that_a_list_per_interaction_would_have_been(
+    happened: list[tuple[bytes, int | str | None, int]], cuts: list[int]
+) -> None:
+    records = as_records(happened, 1)
+    each = outcome(records, range(len(records) + 1), lists="interaction")
+    some = outcome(records, cuts, lists="interaction")
+    for user in USERS:
+        by_offset = {made.offset: made for made in each.lists.get(user, []) if made}
+        mine = [made for made in some.lists.get(user, []) if made]
+        assert all(by_offset[made.offset] == made for made in mine)
+        assert (some.lists.get(user) or [None])[-1] == (each.lists.get(user) or [None])[-1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(happenings)
+def test_partitions_of_a_worker_do_not_meet(happened: list[tuple[bytes, int | str | None, int]]) -> None:
+    both = outcome(as_records(happened, 2), [], lists="fold", partitions=2)
+    for number in (0, 1):
+        alone = outcome(as_records([(u, i, 0) for u, i, p in happened if p == number], 1), [], lists="fold")
+        assert [row.working_items for row in both.rows[number]] == [row.working_items for row in alone.rows[0]]
+        assert [row.memory for row in both.rows[number]] == [row.memory for row in alone.rows[0]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(happenings, st.lists(st.integers(1, 59)))
+def test_aborted_steps_leave_no_trace(happened: list[tuple[bytes, int | str | None, int]], cuts: list[int]) -> None:
+    records = as_records(happened, 1)
+    smooth, bumpy = outcome(records, cuts, lists="fold"), outcome(records, cuts, lists="fold", refusals=2)
+    assert (bumpy.rows, bumpy.kept, bumpy.lists) == (smooth.rows, smooth.kept, smooth.lists)
+
+
+@settings(max_examples=40, deadline=None)
+@given(happenings, st.lists(st.integers(1, 59)))
+def test_state_is_what_the_log_says(happened: list[tuple[bytes, int | str | None, int]], cuts: list[int]) -> None:
+    """The oracle: segments, working memory and totals, recomputed from the log alone."""
+    found = {row.user_id.encode(): row for row in outcome(as_records(happened, 1), cuts, lists="fold").rows[0]}
+    for user in USERS:
+        since = [None if item is None else str(item) for who, item, _ in happened if who == user]
+        while None in since:
+            since = since[since.index(None) + 1 :]
+        row = found.get(user)
+        if not since:
+            assert row is None
+            continue
+        assert row is not None
+        assert (row.taken, row.folds) == (len(since), len(since) // SEGMENT)
+        assert row.working_items == since[row.folds * SEGMENT :]
+
+
+def test_a_user_who_fills_several_segments_within_one_poll_gets_each_fold_and_each_list(tmp_path: Path) -> None:
+    records = [FakeRecord(b"ann", said(item, item), 0, item) for item in range(3 * SEGMENT + 1)]
+    link = FakeLink(records, [])
+    worker = worker_on(link, tmp_path, FakeModel(SEGMENT), lists="fold")
+    run_to_end(worker, link)
+    assert [(made.offset, made.folds, made.taken) for _, made in link.lists() if made] == [(3, 1, 4), (7, 2, 8), (11, 3, 12)]
+    assert worker.counts.folds == 3
+
+
+def test_lists_do_not_hold_the_users_own_items(tmp_path: Path) -> None:
+    records = [FakeRecord(b"ann", said(item, item), 0, item) for item in range(11)]
+    link = FakeLink(records, list(range(20)))
+    run_to_end(worker_on(link, tmp_path, FakeModel(SEGMENT), exclude="kept", keep_segments=1), link)
+    for _, made in link.lists():
+        assert made is not None
+        kept_from = max(0, made.folds - 1) * SEGMENT
+        assert not set(made.items) & set(range(kept_from, made.taken))
+    last = link.lists()[-1][1]
+    assert last is not None
+    assert len(last.items) == 5
+
+
+def test_malformed_records_are_dead_lettered_and_the_stream_goes_on(tmp_path: Path) -> None:
+    bad: list[tuple[bytes | None, bytes | None, str]] = [
+        (None, said(1, 1), "key is null"),
+        (None, None, "key is null"),
+        (b"", said(1, 1), "key is null or empty"),
+        (b"x" * 256, said(1, 1), "256 bytes"),
+        (b"\xff\xfe", said(1, 1), "UTF-8"),
+        (b"ann", b"", "empty"),
+        (b"ann", b"\x00\x00\x00\x00\x07abc", "schema id 7"),
+        (b"ann", b"hello", "0x68"),
+        (b"ann", b"[1]", "0x5b"),
+        (b"ann", b"{}", "missing required field `item`"),
+        (b"ann", b'{"item": 1.5}', "float"),
+        (b"ann", b'{"item": null}', "null"),
+        (b"ann", b'{"item": 7, "ts": "yesterday"}', "str"),
+        (b"ann", b'{"item": "' + b"x" * 256 + b'"}', "255"),
+        (b"ann", ('{"item": "' + "é" * 200 + '"}').encode(), "400 bytes"),
+        (b"ann", b'{"item": 7', "JSON"),
+        (b"ann", b"\x81\xa4item", "MessagePack"),
+    ]
+    records = [FakeRecord(key, value, 0, at, _headers=(("trace", b"t"),)) for at, (key, value, _) in enumerate(bad)]
+    records.append(FakeRecord(b"ann", b' {"item": 7, "unknown": [1, 2]}', 0, len(bad), _timestamp=77))
+    link = FakeLink(records, [])
+    worker = worker_on(link, tmp_path, FakeModel(SEGMENT))
+    run_to_end(worker, link)
+    dead = [letter for outgoing in link.published for letter in outgoing.dead]
+    assert [(letter.key, letter.value) for letter in dead] == [(key, value) for key, value, _ in bad]
+    for at, (letter, (_, _, reason)) in enumerate(zip(dead, bad, strict=True)):
+        headers = dict(letter.headers)
+        assert letter.headers[0] == ("trace", b"t")
+        assert headers["__streams.errors.exception"] == b"MalformedInteraction"
+        assert reason in (headers["__streams.errors.message"] or b"").decode()
+        assert headers["__streams.errors.topic"] == b"interactions"
+        assert headers["__streams.errors.partition"] == b"0"
+        assert headers["__streams.errors.offset"] == str(at).encode()
+        assert headers["rec2pm.attempts"] == b"1"
+    (row,) = rows(iter(sorted(link.state(0).items())), 0)
+    assert (row.taken, row.working_items, row.working_times) == (1, ["7"], [77])
+    assert worker.counts.dead_letters == len(bad)
+    assert link.published[-1].next_offsets == {0: len(records)}
+
+
+def test_unknown_items_are_remembered_and_counted(tmp_path: Path) -> None:
+    records = [FakeRecord(b"ann", said(item, 1), 0, at) for at, item in enumerate([3, "never-seen", 10**17, -5])]
+    link = FakeLink(records, [])
+    worker = worker_on(link, tmp_path, FakeModel(9))
+    run_to_end(worker, link)
+    (row,) = rows(iter(sorted(link.state(0).items())), 0)
+    assert row.working_items == ["3", "never-seen", str(10**17), "-5"]
+    assert worker.counts.unknown_items == 3
+
+
+def test_a_user_with_no_memory_and_no_known_item_gets_the_popularity_list(tmp_path: Path) -> None:
+    link = FakeLink([FakeRecord(b"ann", said("never-seen", 1), 0, 0)], [])
+    run_to_end(worker_on(link, tmp_path, FakeModel(9)), link)
+    ((_, made),) = link.lists()
+    assert made is not None
+    assert made.source == "popular"
+    assert len(made.items) == 5
+
+
+def test_a_forgotten_user_leaves_nothing_and_their_list_is_withdrawn(tmp_path: Path) -> None:
+    records = [FakeRecord(b"ann", said(item, item), 0, item) for item in range(2 * SEGMENT + 1)]
+    records.append(FakeRecord(b"ann", None, 0, len(records)))
+    link = FakeLink(records, [len(records) - 1])
+    run_to_end(worker_on(link, tmp_path, FakeModel(SEGMENT)), link)
+    assert link.state(0) == {}
+    assert link.lists()[-1] == (b"ann", None)
+
+
+def test_a_memory_of_another_model_is_rebuilt_from_the_kept_segments(tmp_path: Path) -> None:
+    """Preference memory is only read by a model version whose memory format it has."""
+    records = [FakeRecord(b"ann", said(item, item), 0, item) for item in range(3 * SEGMENT)]
+    link = FakeLink(records[: 2 * SEGMENT], [])
+    run_to_end(worker_on(link, tmp_path, FakeModel(SEGMENT), keep_segments=5), link)
+    other = FakeModel(SEGMENT)
+    other.memory_format = "fake/2"
+    link = FakeLink(records[2 * SEGMENT :], [])
+    worker = worker_on(link, tmp_path, other, keep_segments=5)
+    run_to_end(worker, link)
+    (row,) = rows(iter(sorted(link.state(0).items())), 0)
+    expected = outcome(records, [], lists="fold").rows[0][0]
+    assert (row.memory, row.memory_format, row.folds) == (expected.memory, "fake/2", 3)
+    assert worker.counts.rebuilt == 1
+
+
