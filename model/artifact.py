@@ -44,15 +44,16 @@ def save(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], pat
     torch.jit.save(script(network), str(path), _extra_files=extra)
 
 
-def script(network: nn.Module) -> Program:
-    for name in CONTRACT:
+def script(network: nn.Module, methods: Sequence[str] = CONTRACT) -> Program:
+    """The network as TorchScript; `methods` are what can be called on it."""
+    for name in methods:
         torch.jit.export(getattr(type(network), name))
     return torch.jit.script(network.eval())
 
 
-def frozen(program: Program) -> Program:
+def frozen(program: Program, methods: Sequence[str] = CONTRACT) -> Program:
     """The same program with its weights as constants; freezing drops every method that is not named."""
-    return torch.jit.freeze(program.eval(), preserved_attrs=list(CONTRACT))
+    return torch.jit.freeze(program.eval(), preserved_attrs=list(methods))
 
 
 def load(path: Path) -> Artifact:
@@ -74,7 +75,10 @@ def load(path: Path) -> Artifact:
         missing = MANIFEST if not extra[MANIFEST] else CATALOGUE
         raise ArtifactUnreadable(f"{path}: a TorchScript file without {missing} inside; `rec2pm train` writes both")
     manifest = manifests.decode(extra[MANIFEST], f"{path}!{MANIFEST}")
-    item_ids = tuple(msgspec.json.decode(extra[CATALOGUE], type=list[ItemId]))
+    try:
+        item_ids = tuple(msgspec.json.decode(extra[CATALOGUE], type=list[ItemId]))
+    except msgspec.DecodeError as error:
+        raise ArtifactUnreadable(f"{path}!{CATALOGUE}: not a list of item ids: {error}") from error
     missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
     if missing_methods:
         raise ArtifactUnreadable(f"{path}: the program has no method {', '.join(missing_methods)}; the contract is {', '.join(CONTRACT)}")

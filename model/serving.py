@@ -4,6 +4,8 @@ Every method is a pure function of its arguments and the weights: no counters, n
 all-zero hidden state, mean that nothing is known about the user. Item rows are right-padded with 0.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +20,7 @@ class Serving(nn.Module):
     """A trained network with what ranking needs baked in.
 
     Args:
-        network: the trained network; copied by reference, not trained further.
+        network: the trained network; copied, so it can be trained further.
         popularity: (V + 1,) float32, how popular each item row is; index 0 is not used.
     """
 
@@ -28,7 +30,7 @@ class Serving(nn.Module):
     def __init__(self, network: Rec2PM, popularity: Tensor) -> None:
         super().__init__()
         config = network.config
-        self.network = network
+        self.network = network = copy.deepcopy(network)
         self.body = nn.ModuleList(list(network.blocks)[:-1])
         self.head: Block = network.blocks[-1]  # type: ignore[assignment]
         self.n_items, self.d, self.slots, self.segment_length = config.n_items, config.d, config.slots, config.segment_length
@@ -190,10 +192,7 @@ class Serving(nn.Module):
         """`network.read`, `embed` and `write_rows` in one: [M; S; Q] as input rows, (B, N, d), leaving out what is not asked for."""
         B, n = items.size(0), items.size(1)
         network = self.network
-        if n <= self.segment_length:
-            position = network.position[:n]
-        else:
-            position = network.position[torch.arange(n) % self.segment_length]
+        position = network.position[:n] if n <= self.segment_length else network.position[torch.arange(n) % self.segment_length]
         rows = [network.item(items) + position]
         if memory is not None:
             rows.insert(0, memory * network.read_gain + network.slot)

@@ -50,14 +50,14 @@ class SyntheticLog:
     interactions_median: float = 60.0
     interactions_spread: float = 0.6
     popularity_skew: float = 1.0
-    days: float = 60.0
+    days: float = 30.0
     start_ms: int = 1_767_225_600_000
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.genres <= len(_GENRES) or self.favourites > self.genres:
             raise ValueError(f"genres is {self.genres}, must be in 1..{len(_GENRES)} and at least favourites ({self.favourites})")
-        if not self.genres <= self.items <= self.genres * len(_ADJECTIVES) * len(_NOUNS) // 30:
+        if not self.genres <= self.items <= len(_ADJECTIVES) * len(_NOUNS):
             raise ValueError(f"items is {self.items}: at least one a genre, and no more than there are titles")
         if self.users < 1:
             raise ValueError(f"users is {self.users}, must be at least 1")
@@ -105,8 +105,9 @@ def _times(log: SyntheticLog, rng: np.random.Generator, user: NDArray[np.int64])
     burst[0] = True
     burst[1:] = (rng.random(len(user) - 1) < 1 / 8) | (user[1:] != user[:-1])
     start = day[burst][np.cumsum(burst) - 1] * _DAY_MS
-    times = (log.start_ms + start + rng.random(len(user)) * 1_800_000).astype(np.int64)
-    return times[np.lexsort((times, user))]
+    times: NDArray[np.int64] = (log.start_ms + start + rng.random(len(user)) * 1_800_000).astype(np.int64)
+    ordered: NDArray[np.int64] = times[np.lexsort((times, user))]
+    return ordered
 
 
 def _genres(log: SyntheticLog, rng: np.random.Generator, user: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -261,7 +261,7 @@ def _step(network: Rec2PM, optimizer: torch.optim.Optimizer, batch: Windows, neg
 
 def _validate(network: Rec2PM, data: Dataset, targets: Targets) -> Metrics:
     network.eval()
-    return validation.evaluate(Serving(copy.deepcopy(network), torch.from_numpy(data.popularity)), data, targets)
+    return validation.evaluate(Serving(network, torch.from_numpy(data.popularity)), data, targets)
 
 
 def _parameter_groups(network: Rec2PM) -> list[dict[str, Any]]:

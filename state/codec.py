@@ -41,9 +41,13 @@ _decode_name = msgspec.msgpack.Decoder(str).decode
 _decode_offset = msgspec.msgpack.Decoder(int).decode
 
 
+_LENGTHS: Final = tuple(bytes((length,)) for length in range(256))
+_POSITIONS: Final = tuple(WORKING + position.to_bytes(2, "big") for position in range(MAX_SEGMENT_LENGTH))
+
+
 def user_prefix(user: bytes) -> bytes:
     """What all keys of a user start with. `user` has 1 to 255 bytes."""
-    return bytes((len(user),)) + user
+    return _LENGTHS[len(user)] + user
 
 
 def user_of(key: bytes) -> tuple[bytes, bytes]:
@@ -57,7 +61,7 @@ def preference_key(prefix: bytes) -> bytes:
 
 
 def working_key(prefix: bytes, position: int) -> bytes:
-    return prefix + WORKING + position.to_bytes(2, "big")
+    return prefix + _POSITIONS[position]
 
 
 def folded_key(prefix: bytes, segment: int) -> bytes:

@@ -1,7 +1,7 @@
 """One user's state as a value, and the two things that can happen to it: interactions are remembered, a segment is folded."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import msgspec
 
@@ -51,16 +51,15 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
 
 
 class Remembered(msgspec.Struct, frozen=True, gc=False):
-    """A user's state after new interactions, and the segments they completed, oldest first."""
+    """A user's working memory after new interactions, and the segments that they completed, oldest first."""
 
     items: bytes
-    """The working memory after it, as in `User`."""
     times: bytes
     segments: tuple[Segment, ...]
 
 
-def packed(values: Sequence[int]) -> bytes:
-    """Integers as little-endian int64."""
+def packed(values: Iterable[int]) -> bytes:
+    """Integers as int64, in this machine's order: packed values stay in memory."""
     return array("q", values).tobytes()
 
 
@@ -69,16 +68,16 @@ def unpacked(values: bytes) -> "array[int]":
     return array("q", values)
 
 
-def remember(user: User, items: Sequence[int], times: Sequence[int], segment_length: int) -> Remembered:
+def remember(user: User, items: bytes, times: bytes, segment_length: int) -> Remembered:
     """Append interactions to the working memory and cut off each segment that they complete.
 
     Args:
         user: the state before.
-        items: item keys, oldest first.
-        times: epoch ms, as many.
+        items: item keys, oldest first, packed.
+        times: epoch ms, as many, packed.
         segment_length: `L_seg`; afterwards the working memory is shorter than this.
     """
-    working, stamps = user.items + packed(items), user.times + packed(times)
+    working, stamps = user.items + items, user.times + times
     width = segment_length << 3
     if len(working) < width:
         return Remembered(working, stamps, ())

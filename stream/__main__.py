@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,7 +93,7 @@ def _log_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(cls=Explained, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rec2pm")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
-def main(verbose: bool) -> None:  # noqa: FBT001
+def main(verbose: bool) -> None:
     """Streaming stateful recommender worker for Kafka (Rec2PM). Settings are environment variables: see `rec2pm worker --help`."""
     logging.basicConfig(
         stream=sys.stderr,
@@ -130,7 +131,7 @@ def topics() -> None:
 @click.option("--partitions", default=4, show_default=True, type=click.IntRange(1, 10_000), help="Of interactions and what goes with them.")
 @click.option("--replication", default=1, show_default=True, type=click.IntRange(1, 100), help="Replication factor; 3 in production.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made, and make nothing.")
-def topics_create(partitions: int, replication: int, dry_run: bool) -> None:  # noqa: FBT001
+def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
     """Create the topics that do not exist yet."""
     from stream import topics as plans
     from stream.compose import admin_client
@@ -194,6 +195,77 @@ def produce(log: str, user_column: str, item_column: str, timestamp_column: str,
     click.echo(f"produced {sent} interactions to {chosen.interactions_topic}", err=True)
 
 
+@main.command()
+@_log_options
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The registry that gets the new version.")
+@click.option("--name", default="rec2pm", show_default=True, help="The model's name.")
+@click.option("--segment-length", default=50, show_default=True, type=click.IntRange(min=2), help="Interactions folded at once.")
+@click.option("--layers", default=2, show_default=True, type=click.IntRange(min=1))
+@click.option("--heads", default=4, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--width", default=64, show_default=True, type=click.IntRange(min=1), help="d, floats of an item's and of a memory slot's vector."
+)
+@click.option("--max-epochs", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Stop by then and keep the best epoch.")
+@click.option("--until", default=1.0, show_default=True, type=click.FloatRange(0, 1, min_open=True), help="Use the log's first share only.")
+@click.option("--seed", default=0, show_default=True, type=int)
+def train(
+    log: str,
+    user_column: str,
+    item_column: str,
+    timestamp_column: str,
+    out: Path,
+    name: str,
+    segment_length: int,
+    layers: int,
+    heads: int,
+    width: int,
+    max_epochs: int,
+    max_seconds: float | None,
+    until: float,
+    seed: int,
+) -> None:
+    """Train on an event log and write a new model version into a registry.
+
+    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. The last tenth of it, by time, is kept for validation: training stops
+    when NDCG@10 on it no longer rises. Prints the new version's NAME@VERSION.
+    """
+    from model.log import read_log
+    from model.registry import Registry
+    from model.train import TrainOptions, progress_bar
+    from model.train import train as training
+
+    if width % heads:
+        raise click.UsageError(f"--width ({width}) must be a multiple of --heads ({heads})")
+    options = TrainOptions(
+        name=name,
+        segment_length=segment_length,
+        layers=layers,
+        heads=heads,
+        d=width,
+        max_epochs=max_epochs,
+        max_seconds=max_seconds,
+        until_share=until,
+        seed=seed,
+    )
+    version = training(
+        read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
+        Registry(out),
+        options,
+        log_name=log,
+        program_version=metadata.version("rec2pm"),
+        clock=time.monotonic,
+        progress=progress_bar(),
+    )
+    if (metrics := version.manifest().metrics) is not None:
+        click.echo(
+            f"wrote {version.folder}: on {metrics.targets} later interactions HR@10 {metrics.hr_at_10:.4f}, "
+            f"NDCG@10 {metrics.ndcg_at_10:.4f} (the popularity list: HR@10 {metrics.popularity_hr_at_10:.4f})",
+            err=True,
+        )
+    click.echo(version.reference)
+
+
 @main.group()
 def state() -> None:
     """What is remembered about users."""
@@ -219,7 +291,7 @@ def user() -> None:
 @user.command("show")
 @click.argument("user_id")
 @click.option("--json", "as_json", is_flag=True, help="For a program.")
-def user_show(user_id: str, as_json: bool) -> None:  # noqa: FBT001
+def user_show(user_id: str, as_json: bool) -> None:
     """Show what is remembered about one user, read from the changelog."""
     from stream.export import show
 

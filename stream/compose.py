@@ -59,6 +59,7 @@ def run_worker(settings: Settings) -> Worker:
             memory=memory,
             config=link.changelog_reader,
             settled=link.settled,
+            bounds=link.changelog_bounds,
             clock=clock,
         )
 

@@ -52,7 +52,6 @@ class SettingsInvalid(StreamError):
     """One or more settings are unknown or wrong."""
 
 
-
 class Action(Enum):
     """What the worker does."""
 

@@ -169,7 +169,7 @@ def _changelog(kafka: Mapping[str, Any], topic: str, partition: int) -> Iterator
             for message in consumer.consume(_BATCH, 0.1):
                 error = message.error()
                 if error is None:
-                    yield message.key(), message.value()
+                    yield message.key() or b"", message.value()
                 elif error.code() == KafkaError._PARTITION_EOF:
                     # A worker's open transaction ends what can be read now; what it holds is not committed yet.
                     return

@@ -8,13 +8,14 @@ then; no poll happens inside a transaction; and the worker's own positions are c
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented, not in its __all__
 
 from stream.errors import Fenced, KafkaUnusable, OutputTooLarge, StepAborted
 from stream.partitions import Partitions
-from stream.wire import MODEL_HEADER, recommendation_as_json, recommendation_as_msgpack
+from stream.wire import MODEL_HEADER, Record, recommendation_as_json, recommendation_as_msgpack
 from stream.worker import Outgoing
 
 logger = logging.getLogger(__name__)
@@ -80,20 +81,18 @@ class KafkaLink:
         self._input: Final = interactions_topic
         self._output: Final = recommendations_topic
         self._encode: Final[Callable[[Any], bytes]] = recommendation_as_json if output_format == "json" else recommendation_as_msgpack
-        common = {"bootstrap.servers": bootstrap, "client.id": f"{app}-{slot}", **extra}
+        common: dict[str, Any] = {"bootstrap.servers": bootstrap, "client.id": f"{app}-{slot}", **extra}
         self.changelog_reader: Final = {**CHANGELOG_READER, **common, "group.id": f"{app}-{slot}-restore"}
         self._consumer = Consumer({**CONSUMER, **common, "group.id": app}, logger=logging.getLogger("rdkafka.consumer"))
         self._producer = Producer({**PRODUCER, **common, "transactional.id": f"{app}-{slot}"}, logger=logging.getLogger("rdkafka.producer"))
+        self._admin = AdminClient(common, logger=logging.getLogger("rdkafka.admin"))
         self._metadata: object = None
-        self._callback_error: BaseException | None = None
-        self._partitions: Partitions | None = None
 
     def start(self, partitions: Partitions) -> None:
         """Fence this slot's last process, then join the group.
 
         The order lets Kafka abort a dead predecessor's transaction before its partitions arrive here.
         """
-        self._partitions = partitions
         self._until_done(lambda: self._producer.init_transactions(_CALL_S), "init_transactions")
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
@@ -109,7 +108,7 @@ class KafkaLink:
 
         self._consumer.subscribe([self._input], on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
-    def poll(self, limit: int, wait_s: float) -> Sequence[Message]:
+    def poll(self, limit: int, wait_s: float) -> Sequence[Record]:
         try:
             messages = self._consumer.consume(limit, wait_s)
         except KafkaException as error:
@@ -117,12 +116,12 @@ class KafkaLink:
         self._metadata = self._consumer.consumer_group_metadata()
         if not messages:
             self._producer.poll(0)  # serves its log and error callbacks
-            return messages
+            return ()
         records = [message for message in messages if message.error() is None]
         if len(records) < len(messages):
             for message in messages:
                 self._report(message.error())
-        return records
+        return cast("list[Record]", records)  # only a message with an error lacks partition and offset
 
     def _report(self, error: KafkaError | None) -> None:
         """A message that carries no record."""
@@ -147,38 +146,42 @@ class KafkaLink:
         reached: dict[int, int] = {}
 
         def delivered(error: KafkaError | None, message: Message) -> None:
-            offset = message.offset()
-            if error is None and offset is not None and offset >= 0:
-                reached[message.partition()] = offset + 1
+            partition, offset = message.partition(), message.offset()
+            if error is None and partition is not None and offset is not None and offset >= 0:
+                reached[partition] = offset + 1
 
         try:
             self._producer.begin_transaction()
             for partition, changes in outgoing.changes.items():
-                last = len(changes) - 1
-                for at, (key, value) in enumerate(changes):
-                    # The last record's offset is the highest: one callback per partition is enough.
-                    self._produce(self.changelog_topic, key, value, partition=partition, on_delivery=delivered if at == last else None)
+                if not changes:
+                    continue
+                for key, value in changes[:-1]:
+                    self._produce(self.changelog_topic, value, key, partition)
+                # The last record's offset is the highest: one callback per partition is enough.
+                key, value = changes[-1]
+                self._produce(self.changelog_topic, value, key, partition, delivered)
             for user, made in outgoing.recommendations:
                 headers = [] if made is None else [(MODEL_HEADER, made.model.encode())]
-                self._produce(self._output, user, None if made is None else self._encode(made), headers=headers)
+                self._produce(self._output, None if made is None else self._encode(made), user, headers=headers)
             for dead in outgoing.dead:
-                self._produce(self._dead_letter_topic, dead.key, dead.value, headers=dead.headers)
+                self._produce(self._dead_letter_topic, dead.value, dead.key, headers=dead.headers)
             offsets = [TopicPartition(self._input, partition, offset) for partition, offset in outgoing.next_offsets.items()]
             # The only call that fences: it carries the generation that owned these records when they were polled.
-            self._until_done(lambda: self._producer.send_offsets_to_transaction(offsets, self._metadata, _CALL_S), "send_offsets_to_transaction")
+            self._until_done(
+                lambda: self._producer.send_offsets_to_transaction(offsets, self._metadata, _CALL_S), "send_offsets_to_transaction"
+            )
             self._until_done(lambda: self._producer.commit_transaction(_CALL_S), "commit_transaction")
         except KafkaException as error:
             self._abort(error)
         return reached
 
-    def _produce(self, topic: str, key: bytes | None, value: bytes | None, **more: Any) -> None:
-        if more.get("on_delivery", 0) is None:
-            del more["on_delivery"]
+    def _produce(self, topic: str, value: bytes | None, key: bytes | None, *more: Any, **named: Any) -> None:
+        """`Producer.produce`, again while its queue is full: a record that was not taken must not be missed."""
         while True:
             try:
-                self._producer.produce(topic, value, key, **more)
+                return self._producer.produce(topic, value, key, *more, **named)
             except BufferError:
-                self._producer.poll(_FULL_QUEUE_WAIT_S)  # the queue is full; this record was not taken
+                self._producer.poll(_FULL_QUEUE_WAIT_S)
             except KafkaException as error:
                 if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
                     # Swallowed, the transaction would commit without it.
@@ -187,8 +190,6 @@ class KafkaLink:
                         "REC2PM_KAFKA_MESSAGE_MAX_BYTES and the topic's max.message.bytes"
                     ) from error
                 raise
-            else:
-                return
 
     def _abort(self, error: KafkaException) -> None:
         """Turn a failed transaction into what it means for the step."""
@@ -224,6 +225,27 @@ class KafkaLink:
     def settled(self, partition: int) -> bool:
         """Whether Kafka says what is committed of an input partition: not while a transaction on it is pending."""
         return self._committed([TopicPartition(self._input, partition)], timeout=1.0) is not None
+
+    def changelog_bounds(self, partition: int) -> tuple[int, int] | None:
+        """First offset and high watermark of a changelog partition; None when Kafka does not answer now.
+
+        Asked as read_uncommitted: a read_committed question, and a read_committed consumer's watermark, is answered with the last stable
+        offset, which somebody's open transaction holds back.
+        """
+        place = TopicPartition(self.changelog_topic, partition)
+        try:
+            low, high = (
+                self._admin.list_offsets({place: spec}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S)[place]
+                .result(_CALL_S)
+                .offset
+                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            )
+        except KafkaException as error:
+            if error.args[0].retriable() or error.args[0].code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+                logger.warning("restore waits partition=%d reason=%s", partition, error)
+                return None
+            raise _stop(error, f"offsets of {place.topic}[{partition}]") from error
+        return low, high
 
     def _committed(self, asked: Sequence[TopicPartition], timeout: float = _CALL_S) -> list[TopicPartition] | None:
         try:

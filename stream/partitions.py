@@ -80,10 +80,11 @@ class Partition:
 
     def remember(self, user_id: bytes, user: User) -> None:
         """Keep a user's state as written; the users untouched for longest make room."""
-        self.cache[user_id] = user
-        self.cache.move_to_end(user_id)
-        if len(self.cache) > self._cache_users:
-            self.cache.popitem(last=False)
+        cache = self.cache
+        cache[user_id] = user
+        cache.move_to_end(user_id)
+        if len(cache) > self._cache_users:
+            cache.popitem(last=False)
 
     def unnamed(self, items: Iterable[int]) -> list[int]:
         """Hashed item keys whose text is not in the store yet."""

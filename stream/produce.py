@@ -45,7 +45,7 @@ def produce(
     rows = (frame if limit is None else frame.head(limit)).collect()
     failed: list[str] = []
 
-    def delivered(error: KafkaError | None, message: Message) -> None:
+    def delivered(error: KafkaError | None, _: Message) -> None:
         if error is not None:
             failed.append(str(error))
 
@@ -68,5 +68,7 @@ def produce(
             sleep(ahead)
     left = producer.flush(60)
     if failed or left:
-        raise KafkaUnusable(f"{len(failed) + left} of {len(rows)} interactions were not taken by {topic}: {(failed or ['no answer in 60 s'])[0]}")
+        raise KafkaUnusable(
+            f"{len(failed) + left} of {len(rows)} interactions were not taken by {topic}: {(failed or ['no answer in 60 s'])[0]}"
+        )
     return len(rows)

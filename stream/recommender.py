@@ -90,15 +90,17 @@ class Recommender:
 
     def rows(self, items: bytes) -> Ints:
         """The catalogue row of each item key (packed int64); the out-of-vocabulary row for those that the model does not know."""
-        keys = np.frombuffer(items, dtype=np.int64)
+        return self._rows(np.frombuffer(items, dtype=np.int64))
+
+    def _rows(self, keys: Ints) -> Ints:
         if not len(self._sorted):
             return np.full(len(keys), self.model.oov_row, dtype=np.int64)
         at = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
         return np.where(self._sorted[at] == keys, self._order[at] + 1, self.model.oov_row)
 
-    def unknown(self, items: bytes) -> int:
+    def unknown(self, items: Sequence[int]) -> int:
         """How many of the item keys the model does not know."""
-        return int((self.rows(items) == self.model.oov_row).sum())
+        return int((self._rows(np.array(items, dtype=np.int64)) == self.model.oov_row).sum())
 
     def fold(self, before: Sequence[Preference | None], segments: Sequence[bytes], as_of: Sequence[int]) -> list[Fold]:
         """Fold one segment of each of B users.
@@ -138,14 +140,14 @@ class Recommender:
         lists: list[RankedList | None] = [None] * len(queries)
         after_fold = [at for at, query in enumerate(queries) if query.hidden is not None]
         others = [at for at, query in enumerate(queries) if query.hidden is None]
-        excludes = [self.rows(query.exclude) for query in queries]
+        excludes = self._cut([query.exclude for query in queries])
         excludes = [rows[rows != self.model.oov_row] for rows in excludes]
         if after_fold:
             hidden = np.stack([queries[at].hidden for at in after_fold])  # type: ignore[misc]  # chosen by it
             sources: list[Literal["memory", "working", "popular"]] = ["memory"] * len(after_fold)
-            self._rank(lists, after_fold, sources, excludes, k, lambda exclude: self.model.rank(hidden, k, exclude))
+            self._rank(lists, after_fold, sources, excludes, lambda exclude: self.model.rank(hidden, k, exclude))
         if others:
-            rows = [self.rows(queries[at].items) for at in others]
+            rows = self._cut([queries[at].items for at in others])
             empty = bytes(4 * self.model.state_floats)
             usable = [(old := queries[at].preference) is not None and old.memory != empty for at in others]
             sources = [
@@ -157,7 +159,7 @@ class Recommender:
             memory = self._memories([queries[at].preference for at in others])
             lengths = np.array([len(known) for known in rows], dtype=np.int64)
             padded = _padded(rows)
-            self._rank(lists, others, sources, excludes, k, lambda exclude: self.model.recommend(memory, padded, lengths, k, exclude))
+            self._rank(lists, others, sources, excludes, lambda exclude: self.model.recommend(memory, padded, lengths, k, exclude))
         return [made for made in lists if made is not None]
 
     def _rank(
@@ -166,7 +168,6 @@ class Recommender:
         places: Sequence[int],
         sources: Sequence[Literal["memory", "working", "popular"]],
         excludes: Sequence[Ints],
-        k: int,
         ranked_without: Callable[[Ints], Ranked],
     ) -> None:
         """Fill `lists` at `places`."""
@@ -181,6 +182,11 @@ class Recommender:
         ids = self.model.item_ids
         for place, source, rows, scores, count in zip(places, sources, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True):
             lists[place] = RankedList([ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), source)
+
+    def _cut(self, items: Sequence[bytes]) -> list[Ints]:
+        """The rows of each of many packed sequences, looked up at once."""
+        rows = self.rows(b"".join(items))
+        return np.split(rows, np.cumsum([len(each) >> 3 for each in items[:-1]]))
 
     def _memories(self, preferences: Sequence[Preference | None]) -> Floats:
         """(B, S) float32; zeros for a user without preference memory."""

@@ -1,16 +1,16 @@
 """Changelog → store: the bytes of one partition, from the offset that the store reaches to the changelog's end.
 
 The order matters, and was measured (docs/kafka.md). The end is asked for only after Kafka has answered what is committed of the input:
-until then a dead predecessor's transaction may still land. The end is the high watermark: the last stable offset hides committed records
-that lie behind somebody's open transaction. And it is reached when the client reports the partition's end there, never when some record's
-offset is compared with it: markers and compaction leave gaps.
+until then a dead predecessor's transaction may still land. The end is the high watermark, which only a read_uncommitted question is told:
+the last stable offset hides committed records that lie behind somebody's open transaction. And it is reached when the client reports the
+partition's end there, never when some record's offset is compared with it: markers and compaction leave gaps.
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from state.changelog import Change
 from state.store import StoreMemory
@@ -35,17 +35,20 @@ class ChangelogRestore:
         memory: StoreMemory,
         config: Mapping[str, Any],
         settled: Callable[[int], bool],
+        bounds: Callable[[int], tuple[int, int] | None],
         clock: Callable[[], float],
     ) -> None:
         """Args:
         config: for a consumer of its own: read_committed, `enable.partition.eof`, `auto.offset.reset=error`.
         settled: whether Kafka has answered what is committed of the input partition.
+        bounds: the changelog partition's first offset and high watermark; None when Kafka does not answer now.
         """
         self._topic = topic
         self._partition = partition
         self._memory = memory
         self._config = config
         self._settled = settled
+        self._bounds = bounds
         self._clock = clock
         self._consumer: Consumer | None = None
         self._start = self._end = 0
@@ -69,12 +72,13 @@ class ChangelogRestore:
         for message in self._consumer.consume(_BATCH, _WAIT_S):
             error = message.error()
             if error is None:
-                key, value = message.key(), message.value()
+                key, value = message.key() or b"", message.value()
                 changes.append((key, value))
                 self._bytes += len(key) + len(value or b"")
-                reached = message.offset() + 1
+                reached = (message.offset() or 0) + 1
             elif error.code() == KafkaError._PARTITION_EOF:
-                reached = message.offset()
+                # It is past the transaction markers, and comes early while a transaction is open.
+                reached = message.offset() or 0
                 done = reached >= self._end
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._start_over(f"offset {self._start} is not in the changelog")
@@ -99,16 +103,12 @@ class ChangelogRestore:
             self._consumer = None
 
     def _begin(self) -> None:
-        consumer = Consumer(dict(self._config))
         number = self._partition.number
-        try:
-            low, high = consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=10, cached=False)
-        except KafkaException as error:
-            consumer.close()
-            if error.args[0].retriable() or error.args[0].code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
-                logger.warning("restore waits partition=%d reason=%s", number, error)
-                return
-            raise RestoreBroken(f"{self._topic}[{number}] has no offsets: {error}") from error
+        bounds = self._bounds(number)
+        if bounds is None:
+            return
+        low, high = bounds
+        consumer = Consumer(dict(self._config))
         self._consumer = consumer
         self._start, self._end = self._partition.store.changelog_offset() or 0, high
         if self._start > high or (self._start and self._start < low):

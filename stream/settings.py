@@ -42,16 +42,20 @@ class Settings(BaseModel):
     worker: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
-        description="this worker's slot, part of its transactional id; never shared by two live workers (default: made once, kept in the state folder)",
+        description="this worker's slot, part of its transactional id: each live worker has one (default: made once, in the state folder)",
     )
     models: Path = Field(Path("var/models"), description="the model registry, a folder")
-    model: str | None = Field(None, min_length=1, description="NAME (its newest version) or NAME@VERSION (default: the registry's only model)")
+    model: str | None = Field(
+        None, min_length=1, description="NAME (its newest version) or NAME@VERSION (default: the registry's only model)"
+    )
     recommend: Annotated[Lists, BeforeValidator(_lists)] = Field(
-        "interaction", description="interaction: a list per user and step that touched them; fold: at each fold; N: at every N-th interaction"
+        "interaction",
+        description="interaction: a list per user and step that touched them; fold: at each fold; N: at every N-th interaction",
     )
     top_k: int = Field(10, ge=1, le=1000, description="items in a list")
     exclude: Literal["none", "working", "kept"] = Field(
-        "kept", description="which of a user's own items are not recommended: none, working (memory), kept (working memory and kept segments)"
+        "kept",
+        description="which of a user's own items are not recommended: none, working (memory), kept (working memory and kept segments)",
     )
     keep_segments: int = Field(5, ge=0, le=1000, description="folded segments kept per user, for exclusion and for rebuilding a memory")
     output_format: Literal["msgpack", "json"] = Field("msgpack", description="format of recommendations")

@@ -4,12 +4,11 @@ The hot path: one pass over the records, no object per interaction. A user's int
 this user) ends a run and starts a fresh one, so that the result is the same wherever the broker cut its polls.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from state.interaction import NAMED, item_key
-from stream.errors import MalformedInteraction
-from stream.wire import DeadLetter, Record, dead_letter, interaction, user_id
+from stream.wire import UNREADABLE, DeadLetter, Record, dead_letter, from_msgpack, interaction, item_text, malformed, user_id
 
 
 class Run:
@@ -40,8 +39,6 @@ class Taken:
     """Partition → hashed item key → text."""
     next_offsets: dict[int, int] = field(default_factory=dict)
     """Partition → the last record's offset + 1."""
-    records: int = 0
-    interactions: int = 0
     forgotten: int = 0
 
 
@@ -55,7 +52,6 @@ def decode(records: Iterable[Record], topic: str) -> Taken:
     taken = Taken()
     partition = -1
     runs: dict[bytes, Run] = {}
-    names: Mapping[int | str, int] = {}
     offset = 0
     for record in records:
         if record.partition() != partition:
@@ -65,35 +61,38 @@ def decode(records: Iterable[Record], topic: str) -> Taken:
             runs = taken.runs.setdefault(partition, {})
         offset = record.offset()
         key, value = record.key(), record.value()
-        taken.records += 1
         try:
             run = runs.get(key)  # type: ignore[arg-type]  # a null key is not there
-            if run is None:
-                user = user_id(key)
-                run = Run(partition, user, fresh=False)
-                if value is not None:
-                    decoded = interaction(value)  # before the run is kept: a malformed record alone is no touch
-                    runs[user] = run
-            elif value is not None:
-                decoded = interaction(value)
+            user = user_id(key) if run is None else run.user
             if value is None:
                 taken.forgotten += 1
-                if run.items:
+                if run is not None and run.items:
                     taken.superseded.append(run)
-                runs[run.user] = Run(partition, run.user, fresh=True)
+                runs[user] = Run(partition, user, fresh=True)
                 continue
-        except MalformedInteraction as error:
-            taken.dead.append(dead_letter(record, topic, error))
+            # MessagePack maps take the short way; the rest is told apart, or refused, in `interaction`.
+            decoded = from_msgpack(value) if value and value[0] > 0x7F else interaction(value)
+            item = decoded.item
+            if item.__class__ is not int or not 0 <= item < NAMED:
+                item = _named(item, taken.names.setdefault(partition, {}))
+        except UNREADABLE as error:
+            taken.dead.append(dead_letter(record, topic, malformed(value, error)))
             continue
-        item = decoded.item
-        if item.__class__ is not int or not 0 <= item < NAMED:
-            text, item = item, item_key(item)
-            if item >= NAMED:
-                taken.names.setdefault(partition, {})[item] = str(text)
-        time = decoded.ts
+        if run is None:
+            run = runs[user] = Run(partition, user, fresh=False)
         run.items.append(item)
+        time = decoded.ts
         run.times.append(record.timestamp()[1] if time is None else time)
         run.offsets.append(offset)
     if partition >= 0:
         taken.next_offsets[partition] = offset + 1
     return taken
+
+
+def _named(item: int | str, names: dict[int, str]) -> int:
+    """The key of an item that is not its own key; hashed ones are noted with their text."""
+    text = item_text(item) if isinstance(item, str) else str(item)
+    key = item_key(item)
+    if key >= NAMED:
+        names[key] = text
+    return key

@@ -24,40 +24,47 @@ class Record(Protocol):
 class Interaction(msgspec.Struct, frozen=True, gc=False):
     """The value of an interaction; fields that are not named here are ignored."""
 
-    item: (
-        Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
-    )
+    item: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
     ts: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     """Epoch ms; the record's own timestamp when absent."""
 
 
-_from_msgpack: Final = msgspec.msgpack.Decoder(Interaction).decode
+from_msgpack: Final = msgspec.msgpack.Decoder(Interaction).decode
 _from_json: Final = msgspec.json.Decoder(Interaction).decode
 _MAPS: Final = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
 _JSON: Final = frozenset(b"{ \t\r\n")
 _CONFLUENT: Final = 0x00
 
+UNREADABLE: Final = (MalformedInteraction, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a value raises when it is not an interaction; `malformed` makes one error of them."""
+
 
 def interaction(value: bytes) -> Interaction:
-    """Decode a value, MessagePack or JSON, told apart by its first byte.
-
-    Raises:
-        MalformedInteraction: it says what was found and what was expected, without repeating the user's data.
-    """
+    """Decode a value, MessagePack or JSON, told apart by its first byte. Raises one of `UNREADABLE`."""
     first = value[0] if value else None
-    try:
-        if first in _MAPS:
-            decoded = _from_msgpack(value)
-        elif first in _JSON:
-            decoded = _from_json(value)
-        else:
-            raise MalformedInteraction(_not_a_map(value))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        kind = "MessagePack" if first in _MAPS else "JSON"
-        raise MalformedInteraction(f"value is not an interaction ({kind}): {error}") from error
-    if isinstance(decoded.item, str) and len(decoded.item.encode()) > MAX_ID_BYTES:
-        raise MalformedInteraction(f"item id has {len(decoded.item.encode())} bytes, expected at most {MAX_ID_BYTES}")
-    return decoded
+    if first in _MAPS:
+        return from_msgpack(value)
+    if first in _JSON:
+        return _from_json(value)
+    raise MalformedInteraction(_not_a_map(value))
+
+
+def malformed(value: bytes | None, error: Exception) -> MalformedInteraction:
+    """Why a value was refused: what was found and what was expected, without repeating the user's data."""
+    if isinstance(error, MalformedInteraction) or not value:
+        return error if isinstance(error, MalformedInteraction) else MalformedInteraction(str(error))
+    if value[0] in _MAPS:
+        return MalformedInteraction(f"value is not an interaction (MessagePack): {error}")
+    if value[0] in _JSON:
+        return MalformedInteraction(f"value is not an interaction (JSON): {error}")
+    return MalformedInteraction(_not_a_map(value))
+
+
+def item_text(item: str) -> str:
+    """An item id as text. Raises MalformedInteraction when it is too long."""
+    if (size := len(item.encode())) > MAX_ID_BYTES:
+        raise MalformedInteraction(f"item id has {size} bytes, expected at most {MAX_ID_BYTES}")
+    return item
 
 
 def _not_a_map(value: bytes) -> str:

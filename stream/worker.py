@@ -10,7 +10,6 @@ what never happened.
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Final, Protocol
 
 import msgspec
@@ -22,9 +21,9 @@ from state.user import NEW_USER, Preference, Remembered, User, packed, remember
 from stream.errors import StepAborted
 from stream.partitions import Partition, Partitions
 from stream.policy import Lists, StepSize, due
-from stream.recommender import Fold, Query, RankedList, Recommender
+from stream.recommender import Floats, Query, RankedList, Recommender
 from stream.taken import Run, Taken, decode
-from stream.wire import DeadLetter, Record, Recommendation
+from stream.wire import DeadLetter, Recommendation, Record
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +63,12 @@ class Touch(msgspec.Struct, gc=False):
     run: Run
     before: User
     remembered: Remembered
-    preferences: list[Preference | None]
+    preferences: tuple[Preference | None, ...]
     """Before the step, and after each fold of it."""
-    hidden: list[Fold]
     due: Sequence[int]
     """Indices of the run's interactions after which a list is asked for."""
+    hidden: tuple[Floats, ...] = ()
+    """The hidden state of each fold."""
 
 
 @dataclass(slots=True)
@@ -85,7 +85,6 @@ class Counts:
     forgotten: int = 0
     unknown_items: int = 0
     rebuilt: int = 0
-    restored: int = 0
 
 
 class Worker:
@@ -155,37 +154,42 @@ class Worker:
             return
         started = self.clock()
         taken = decode(records, self.topic)
-        touched = self._read(taken)
-        touches = [self._remember(run, before) for run, before in touched]
+        touches = self._remember(self._read(taken))
         self._fold(touches)
         lists = self._recommend(touches)
         outgoing, after = self._collect(taken, touches, lists)
         reached = self.link.publish(outgoing)
         self._write(taken, outgoing, after, reached)
-        self._count(taken, touches, outgoing)
+        self._count(len(records), taken, touches, outgoing)
         self.step_size.took(len(records), self.clock() - started)
 
     def _read(self, taken: Taken) -> list[tuple[Run, User]]:
         """Each run with its user's state before it: from the cache, else from the store."""
-        touched: list[tuple[Run, User]] = []
-        superseded = {id(run) for run in taken.superseded}
-        for number, runs in taken.runs.items():
+        read: list[tuple[Run, User]] = []
+        for number, last in taken.runs.items():
             partition = self.partitions[number]
-            mine = [run for run in taken.superseded if run.partition == number] if superseded else []
             cached = partition.cache.get
-            missing = sorted({run.user for run in chain(mine, runs.values()) if not run.fresh and cached(run.user) is None})
-            read = dict(zip(missing, partition.store.read(missing), strict=True)) if missing else {}
-            for run in chain(mine, runs.values()):
-                if run.fresh:
-                    touched.append((run, NEW_USER))
-                else:
-                    touched.append((run, cached(run.user) or read[run.user]))
-        return touched
+            runs = [*(run for run in taken.superseded if run.partition == number), *last.values()]
+            missing = sorted({run.user for run in runs if not run.fresh and run.user not in partition.cache})
+            stored = dict(zip(missing, partition.store.read(missing), strict=True)) if missing else {}
+            read += [(run, NEW_USER if run.fresh else cached(run.user) or stored[run.user]) for run in runs]
+        return read
 
-    def _remember(self, run: Run, before: User) -> Touch:
-        remembered = remember(before, run.items, run.times, self.recommender.model.segment_length)
-        asked = due(self.lists, before.folds, before.working, len(run.items), self.recommender.model.segment_length)
-        return Touch(run, before, remembered, [before.preference], [], asked)
+    def _remember(self, read: Sequence[tuple[Run, User]]) -> list[Touch]:
+        """Append each run to its user's working memory; say which segments that completes and which lists are due."""
+        # Packed once for the whole step, then cut into runs.
+        items = packed([item for run, _ in read for item in run.items])
+        times = packed([time for run, _ in read for time in run.times])
+        length = self.recommender.model.segment_length
+        touches: list[Touch] = []
+        start = 0
+        for run, before in read:
+            end = start + (len(run.items) << 3)
+            remembered = remember(before, items[start:end], times[start:end], length)
+            start = end
+            asked = due(self.lists, before.folds, before.working, len(run.items), length)
+            touches.append(Touch(run, before, remembered, (before.preference,), asked))
+        return touches
 
     def _fold(self, touches: Sequence[Touch]) -> None:
         """Fold every completed segment: the first of each user together, then the second of those who have one, and so on."""
@@ -200,8 +204,8 @@ class Worker:
                 [segment.as_of for segment in segments],
             )
             for touch, fold in zip(folding, folds, strict=True):
-                touch.preferences.append(fold.preference)
-                touch.hidden.append(fold)
+                touch.preferences += (fold.preference,)
+                touch.hidden += (fold.hidden,)
             turn += 1
             folding = [touch for touch in folding if len(touch.remembered.segments) > turn]
 
@@ -214,44 +218,51 @@ class Worker:
         for _, old in foreign:
             if old.segment_length != model.segment_length:
                 raise SegmentLengthChanged(
-                    f"stored preference memories were folded every {old.segment_length} interactions; {model.reference} folds every "
-                    f"{model.segment_length}. Serve a model with segment_length {old.segment_length}, or start a new REC2PM_APP for this one"
+                    f"stored preference memories were folded every {old.segment_length} interactions, and {model.reference} folds every "
+                    f"{model.segment_length}: serve a model with segment_length {old.segment_length}, or choose a new REC2PM_APP"
                 )
-        kept = [self._kept(touch, touch.before.folds) for touch, _ in foreign]
+        kept = self._kept([(touch, old.folds) for touch, old in foreign])
         rebuilt = self.recommender.rebuild([old for _, old in foreign], kept)
         for (touch, _), preference in zip(foreign, rebuilt, strict=True):
-            touch.preferences[0] = preference
+            touch.preferences = (preference,)
         self.counts.rebuilt += len(foreign)
 
     def _recommend(self, touches: Sequence[Touch]) -> list[tuple[Touch, int, RankedList]]:
         """The lists that are due: (touch, index of the interaction in its run, list)."""
-        asked = [(touch, at) for touch in touches for at in touch.due]
+        length = self.recommender.model.segment_length
+        asked = [(touch, at, *divmod(touch.before.working + at + 1, length)) for touch in touches for at in touch.due]
         if not asked:
             return []
-        ranked = self.recommender.recommend([self._query(touch, at) for touch, at in asked], self.top_k)
-        return [(touch, at, made) for (touch, at), made in zip(asked, ranked, strict=True)]
-
-    def _query(self, touch: Touch, at: int) -> Query:
-        """What a list after the run's `at`-th interaction may know: nothing that came later in the poll."""
-        folded, within = divmod(touch.before.working + at + 1, self.recommender.model.segment_length)
-        items = packed(touch.run.items[at + 1 - within : at + 1]) if within <= at else touch.before.items + packed(touch.run.items[: at + 1])
-        exclude = b""
-        if self.exclude != "none":
-            exclude = items
+        kept: Sequence[Sequence[bytes]] = [()] * len(asked)
         if self.exclude == "kept":
-            exclude += b"".join(self._kept(touch, touch.before.folds + folded))
-        return Query(touch.preferences[folded], items, exclude, touch.hidden[folded - 1].hidden if not within else None)
+            kept = self._kept([(touch, touch.before.folds + folded) for touch, _, folded, _ in asked])
+        queries = []
+        for (touch, at, folded, within), segments in zip(asked, kept, strict=True):
+            # A list may know what came before its interaction, and nothing that came later in the poll.
+            new = packed(touch.run.items[max(0, at + 1 - within) : at + 1])
+            items = new if within <= at else touch.before.items + new
+            exclude = b"" if self.exclude == "none" else b"".join([items, *segments])
+            queries.append(Query(touch.preferences[folded], items, exclude, None if within else touch.hidden[folded - 1]))
+        ranked = self.recommender.recommend(queries, self.top_k)
+        return [(touch, at, made) for (touch, at, _, _), made in zip(asked, ranked, strict=True)]
 
-    def _kept(self, touch: Touch, folds: int) -> list[bytes]:
-        """The kept segments of a user after `folds` folds, oldest first: of this step, or of the store."""
-        before = touch.before.folds
-        stored = range(max(0, folds - self.keep_segments), min(before, folds))
-        kept: list[bytes] = []
-        if stored:
-            store = self.partitions[touch.run.partition].store
-            kept = [packed(items) for items in store.kept([(touch.run.user, number) for number in stored]) if items]
-        new = touch.remembered.segments[max(0, folds - self.keep_segments - before) : max(0, folds - before)]
-        return kept + [segment.items for segment in new]
+    def _kept(self, asked: Sequence[tuple[Touch, int]]) -> list[list[bytes]]:
+        """The kept segments of a touch's user as they are after so many folds, oldest first: the store's, then this step's."""
+        wanted: dict[int, list[tuple[bytes, int]]] = {}
+        for touch, folds in asked:
+            stored = range(max(0, folds - self.keep_segments), min(touch.before.folds, folds))
+            wanted.setdefault(touch.run.partition, []).extend((touch.run.user, number) for number in stored)
+        found = {
+            number: dict(zip(segments, self.partitions[number].store.kept(segments), strict=True)) for number, segments in wanted.items()
+        }
+        kept = []
+        for touch, folds in asked:
+            before, oldest = touch.before.folds, max(0, folds - self.keep_segments)
+            mine = found[touch.run.partition]
+            stored_segments = [mine[touch.run.user, number] for number in range(oldest, min(before, folds))]
+            new = touch.remembered.segments[max(0, oldest - before) : max(0, folds - before)]
+            kept.append([*(packed(items) for items in stored_segments if items), *(segment.items for segment in new)])
+        return kept
 
     def _collect(
         self, taken: Taken, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]]
@@ -260,21 +271,16 @@ class Worker:
         outgoing = Outgoing(dead=taken.dead, next_offsets=taken.next_offsets)
         superseded = {id(run) for run in taken.superseded}
         after: list[tuple[Partition, bytes, User]] = []
-        changes: list[Change] = []
-        partition: Partition | None = None
         for touch in touches:
             run = touch.run
-            if partition is None or partition.number != run.partition:
-                partition = self.partitions[run.partition]
-                changes = outgoing.changes.setdefault(run.partition, [])
             if id(run) in superseded:
                 continue
-            new: list[Change] = []
+            partition = self.partitions[run.partition]
+            changes = outgoing.changes.setdefault(run.partition, [])
             user = NEW_USER
+            new: list[Change] = []
             if run.items:
-                user, new = take(
-                    run.user, touch.before, run.items, run.times, touch.remembered, touch.preferences[-1], self.keep_segments
-                )
+                user, new = take(run.user, touch.before, run.items, run.times, touch.remembered, touch.preferences[-1], self.keep_segments)
             if run.fresh:
                 rewritten = {key for key, _ in new}
                 changes += [(key, None) for key in partition.store.keys_of(run.user) if key not in rewritten]
@@ -282,7 +288,7 @@ class Worker:
             after.append((partition, run.user, user))
         for number, names in taken.names.items():
             unnamed = self.partitions[number].unnamed(names)
-            outgoing.changes[number] += [(name_key(item), name_value(names[item])) for item in unnamed]
+            outgoing.changes.setdefault(number, []).extend((name_key(item), name_value(names[item])) for item in unnamed)
         self._address(outgoing, touches, lists)
         return outgoing, after
 
@@ -315,9 +321,7 @@ class Worker:
             )
         outgoing.recommendations += [(run.user, None) for key, run in forgotten.items() if key not in withdrawn]
 
-    def _write(
-        self, taken: Taken, outgoing: Outgoing, after: Sequence[tuple[Partition, bytes, User]], reached: Mapping[int, int]
-    ) -> None:
+    def _write(self, taken: Taken, outgoing: Outgoing, after: Sequence[tuple[Partition, bytes, User]], reached: Mapping[int, int]) -> None:
         for number, changes in outgoing.changes.items():
             self.partitions[number].store.write(changes, reached.get(number))
         for partition, user_id, user in after:
@@ -325,13 +329,13 @@ class Worker:
         for number, names in taken.names.items():
             self.partitions[number].named(names)
 
-    def _count(self, taken: Taken, touches: Sequence[Touch], outgoing: Outgoing) -> None:
+    def _count(self, records: int, taken: Taken, touches: Sequence[Touch], outgoing: Outgoing) -> None:
         counts = self.counts
         counts.steps += 1
-        counts.records += taken.records
+        counts.records += records
         counts.forgotten += taken.forgotten
         counts.dead_letters += len(taken.dead)
-        counts.interactions += taken.records - taken.forgotten - len(taken.dead)
-        counts.folds += sum(len(touch.hidden) for touch in touches)
+        counts.interactions += records - taken.forgotten - len(taken.dead)
+        counts.folds += sum(len(touch.hidden) for touch in touches if touch.hidden)
         counts.lists += sum(made is not None for _, made in outgoing.recommendations)
-        counts.unknown_items += self.recommender.unknown(packed([item for touch in touches for item in touch.run.items]))
+        counts.unknown_items += self.recommender.unknown([item for touch in touches for item in touch.run.items])

@@ -17,9 +17,7 @@ SEGMENT = 4
 USERS = [b"ann", b"bob", b"eve-1", b"\xc3\xa9"]
 
 items = st.one_of(st.integers(0, 60), st.sampled_from(["song-a", "song-b", "7"]))
-happenings = st.lists(
-    st.tuples(st.sampled_from(USERS), st.one_of(items, items, items, items, st.none()), st.integers(0, 1)), max_size=60
-)
+happenings = st.lists(st.tuples(st.sampled_from(USERS), st.one_of(items, items, items, items, st.none()), st.integers(0, 1)), max_size=60)
 """User, item (None: forget this user) and partition."""
 
 
@@ -232,5 +230,3 @@ def test_a_memory_of_another_model_is_rebuilt_from_the_kept_segments(tmp_path: P
     expected = outcome(records, [], lists="fold").rows[0][0]
     assert (row.memory, row.memory_format, row.folds) == (expected.memory, "fake/2", 3)
     assert worker.counts.rebuilt == 1
-
-

@@ -1,0 +1,34 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from model import artifact
+from model.artifact import Program
+from model.registry import ModelVersion
+from model.runtime import Runtime
+from tests.model import tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def version(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
+    return tiny.add(tmp_path_factory.mktemp("registry"))
+
+
+@pytest.fixture(scope="session")
+def program(version: ModelVersion) -> Program:
+    """The scripted network, reloaded from disk and frozen."""
+    return artifact.load(version.program).program
+
+
+@pytest.fixture(scope="session")
+def runtime(version: ModelVersion) -> Runtime:
+    return Runtime.load(version.folder)
