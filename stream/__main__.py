@@ -122,6 +122,26 @@ def worker() -> None:
     run_worker(settings())
 
 
+@main.command()
+@click.option("--log", help="Your event log instead of the synthetic one: Parquet, CSV or JSON lines.")
+@click.option(
+    "--folder", default=Path("var/demo"), show_default=True, type=click.Path(file_okay=False, path_type=Path), help="For what it leaves."
+)
+def demo(log: str | None, folder: Path) -> None:
+    """Broker, topics, model, traffic, workers, and what came out: the whole loop in one terminal, in a few minutes.
+
+    Uses the Kafka of REC2PM_BOOTSTRAP_SERVERS or KAFKA_HOME when one is set, else an embedded broker.
+    """
+    from stream.broker import BrokerNotFound
+    from stream.demo import run_demo
+
+    logging.getLogger().setLevel(logging.WARNING)
+    try:
+        run_demo(log, folder, os.environ, Console())
+    except BrokerNotFound as error:
+        raise click.ClickException(str(error)) from error
+
+
 @main.group()
 def topics() -> None:
     """The application's topics."""

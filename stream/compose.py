@@ -1,5 +1,6 @@
 """The composition root: from settings to a running worker. Clock, logging, signals and torch's threads are set here and nowhere else."""
 
+import gc
 import logging
 import signal
 import time
@@ -84,6 +85,7 @@ def run_worker(settings: Settings) -> Worker:
         wait_s=settings.wait_ms / 1000,
         clock=clock,
     )
+    _spare_the_cycle_collector()
     logger.info("worker starts app=%s slot=%s bootstrap=%s", settings.app, slot.name, settings.bootstrap_servers)
     with _stopped_by_signals(worker):
         try:
@@ -106,6 +108,13 @@ def _check_topics(settings: Settings) -> None:
     wrong = [problem.line for problem in problems if problem.severity == "error"]
     if wrong:
         raise TopicsUnusable("\n".join(wrong))
+
+
+def _spare_the_cycle_collector() -> None:
+    """A step makes tens of thousands of lists that reference counting frees; searching them for cycles cost a third of its time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from stream.worker import Outgoing
 
 logger = logging.getLogger(__name__)
 
-MAX_STEP_RECORDS: Final = 10_000
+MAX_STEP_RECORDS: Final = 20_000
 _CALL_S: Final = 30.0
 """How long one transaction call may wait; it is then called again."""
 _FULL_QUEUE_WAIT_S: Final = 0.05
@@ -35,7 +35,7 @@ CONSUMER: Final[Mapping[str, Any]] = {
     "max.poll.interval.ms": 120_000,
     "fetch.queue.backoff.ms": 10,
     "fetch.wait.max.ms": 100,
-    "queued.min.messages": 50_000,
+    "queued.min.messages": 100_000,
     "queued.max.messages.kbytes": 65_536,
 }
 PRODUCER: Final[Mapping[str, Any]] = {

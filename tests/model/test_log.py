@@ -73,7 +73,7 @@ def test_ids_that_turn_into_text_late_are_text_from_the_start(tmp_path: Path) ->
 
 
 def test_time_order_keeps_the_order_of_the_file_within_a_millisecond() -> None:
-    log = pl.LazyFrame({"user_id": list(range(1_000)), "item_id": 1, "timestamp": [i % 3 for i in range(1_000)]})
+    log = pl.LazyFrame({"user_id": list(range(100_000)), "item_id": 1, "timestamp": [i % 3 for i in range(100_000)]})
     ordered = in_time_order(log).collect()
     assert ordered["timestamp"].is_sorted()
     for _, same in ordered.group_by("timestamp"):

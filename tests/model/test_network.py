@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from model import loss
 from model.artifact import Program
 from model.loss import consistency_loss, losses, sampled_softmax
-from model.network import NetworkConfig
+from model.network import NetworkConfig, Rec2PM
 from tests.model import tiny
 
 L = tiny.CONFIG.segment_length
@@ -98,6 +99,22 @@ def test_predicting_the_next_item_teaches_the_write_vectors() -> None:
     found = losses(network, items, items.roll(-1, dims=1), torch.arange(1, 21))
     (gradient,) = torch.autograd.grad(found.next_item, network.write)
     assert gradient.abs().max() > 0
+
+
+def test_every_row_predicts_the_item_after_it_and_the_last_memory_slot_the_first_of_its_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = tiny.rows(1, 2 * L + 4).clamp(max=V)
+    items, targets = torch.zeros(2, 1, 3 * L, dtype=torch.int64).unbind(0)
+    items[:, : 2 * L + 3], targets[:, : 2 * L + 3] = history[:, :-1], history[:, 1:]
+    seen: list[Tensor] = []
+
+    def note(network: Rec2PM, hidden: Tensor, wanted: Tensor, negatives: Tensor) -> Tensor:
+        seen.append(wanted)
+        return sampled_softmax(network, hidden, wanted, negatives)
+
+    monkeypatch.setattr(loss, "sampled_softmax", note)
+    losses(tiny.network(), items, targets, torch.arange(1, 5))
+    first, second, third = history[0, 1 : L + 1], history[0, L : 2 * L + 1], history[0, 2 * L :]
+    assert torch.equal(seen[0], torch.cat([first, second, third]))
 
 
 def test_the_consistency_loss_does_not_move_its_target() -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from model import artifact
 from model.artifact import Program
+from model.network import NetworkConfig
 from model.serving import Serving
 from tests.model import tiny
 
@@ -78,6 +79,35 @@ def test_equal_scores_come_in_the_order_of_their_rows(program: Program) -> None:
     rows, scores = program.recommend(program.initial_memory(2), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), 6)
     assert torch.equal(rows, torch.arange(1, 7).expand(2, -1))
     assert scores[0, 1] == scores[0, 2] > scores[0, 3]
+
+
+def test_the_order_of_equal_scores_is_fixed_however_many_there_are() -> None:
+    """Seven values over 2,000 items for an unknown user, three item vectors for the others; k cuts through the ties."""
+    config = NetworkConfig(n_items=2_000, segment_length=L, d=16, layers=1, heads=2)
+    popularity = torch.randint(0, 7, (2_001,), generator=torch.Generator().manual_seed(0)).float()
+    network = tiny.network(config=config)
+    with torch.no_grad():
+        network.item.weight[1:] = network.item.weight[1:4].repeat(667, 1)
+    program = artifact.script(Serving(network, popularity))
+    hidden = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
+    hidden[0] = 0
+    everything, scores = program.rank(hidden, 2_000, None)
+    for rows_of_one, scores_of_one in zip(everything.tolist(), scores.tolist(), strict=True):
+        pairs = [(-score, row) for row, score in zip(rows_of_one, scores_of_one, strict=True)]
+        assert pairs == sorted(pairs)
+    for k in (1, 3, 10, 250):
+        assert torch.equal(program.rank(hidden, k, None)[0], everything[:, :k])
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 17, 60])
+def test_of_two_equal_items_at_the_end_of_a_list_the_one_with_the_lower_row_is_in_it(k: int) -> None:
+    network = tiny.network(config=NetworkConfig(n_items=2_000, segment_length=L, d=16, layers=1, heads=2))
+    for seed in range(10):
+        popularity = torch.randperm(2_001, generator=torch.Generator().manual_seed(seed)).float()
+        order = popularity[1:].argsort(descending=True) + 1
+        popularity[order[k]] = popularity[order[k - 1]]
+        rows, _ = Serving(network, popularity).rank(torch.zeros(1, 16), k)
+        assert rows[0].tolist() == [*order[: k - 1].tolist(), min(order[k - 1 : k + 1].tolist())]
 
 
 def test_a_user_nothing_is_known_about_gets_the_popular_items_less_the_excluded(program: Program) -> None:

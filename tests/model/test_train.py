@@ -57,7 +57,10 @@ def test_the_manifest_says_what_was_trained_on_and_how_well_it_did(trained: Mode
 
 def test_the_same_seed_gives_the_same_weights_and_another_others(trained: ModelVersion, tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    same, other = _train(tmp_path, max_epochs=2), _train(tmp_path, max_epochs=2, seed=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(1234)  # whatever the process has drawn before
+        same = _train(tmp_path)
+    other = _train(tmp_path, seed=1)
     assert same.manifest().weights_sha256 == trained.manifest().weights_sha256 != other.manifest().weights_sha256
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -113,22 +116,24 @@ def test_validation_ranks_as_the_worker_would(runtime: Runtime) -> None:
     rows[4][3] = rows[5][20] = V + 1
     start = np.concatenate([[0], np.cumsum(lengths)])
     popularity = tiny.popularity().numpy()
-    data = dataset.Dataset(tuple(tiny.IDS), popularity, np.concatenate(rows), start, np.zeros(6, np.int64), 0, 0)
-    targets = validation.Targets(np.arange(6), lengths - 1)
     expected, expected_popular = [], []
-    for history in rows:
-        past, target = history[:-1], history[-1]
+    for i, history in enumerate(rows):
+        past = history[:-1]
         memory = np.zeros((1, runtime.state_floats), np.float32)
         for h in range(len(past) // L):
             folded = runtime.fold(memory, past[None, h * L : (h + 1) * L])
             memory = folded.memory
         working = past[len(past) // L * L :]
         if len(working):
-            ranked = runtime.recommend(memory, working[None], np.array([len(working)]), 10, past[None])
+            ranked = runtime.recommend(memory, working[None], np.array([len(working)]), 12, past[None])
         else:
-            ranked = runtime.rank(folded.hidden, 10, past[None])
-        expected.append(target in ranked.rows[0])
-        expected_popular.append(target in [row for row in range(1, V + 1) if row not in past][:10])
+            ranked = runtime.rank(folded.hidden, 12, past[None])
+        history[-1] = ranked.rows[0, 9 + i % 2]  # the last hit, and the first miss
+        expected.append(10 if i % 2 == 0 else 11)
+        expected_popular.append(history[-1] in [row for row in range(1, V + 1) if row not in past][:10])
+    data = dataset.Dataset(tuple(tiny.IDS), popularity, np.concatenate(rows), start, np.zeros(6, np.int64), 0, 0)
+    targets = validation.Targets(np.arange(6), lengths - 1)
     found = validation.evaluate(Serving(tiny.network(), tiny.popularity()), data, targets)
-    assert found.hr_at_10 == pytest.approx(np.mean(expected))
+    assert found.hr_at_10 == pytest.approx(0.5)
+    assert found.ndcg_at_10 == pytest.approx(np.mean([1 / np.log2(rank + 1) if rank <= 10 else 0 for rank in expected]))
     assert found.popularity_hr_at_10 == pytest.approx(np.mean(expected_popular))

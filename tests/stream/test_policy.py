@@ -1,0 +1,91 @@
+"""Decisions as pure functions: when a list is due, and how large the next step may be."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.policy import Lists, StepSize, due
+
+lengths = st.integers(1, 12)
+every = st.one_of(st.sampled_from(["interaction", "fold"]), st.integers(1, 30))
+
+
+@given(every, st.integers(0, 50), st.data(), lengths, st.integers(0, 40))
+def test_a_list_is_due_exactly_where_its_definition_says(lists: Lists, folds: int, data: st.DataObject, length: int, new: int) -> None:
+    working = data.draw(st.integers(0, length - 1))
+    expected = []
+    for at in range(new):
+        taken = folds * length + working + at + 1
+        if lists == "interaction":
+            asked = at == new - 1
+        elif lists == "fold":
+            asked = taken % length == 0
+        else:
+            asked = taken % lists == 0
+        if asked:
+            expected.append(at)
+    assert list(due(lists, folds, working, new, length)) == expected
+
+
+budgets = st.floats(0.001, 10)
+costs = st.floats(0, 1)
+
+
+def after(size: StepSize, backlog: int, per_record: float, fixed: float = 0.0) -> float:
+    """One step on a backlog; returns how long it took."""
+    records = min(backlog, size.limit)
+    seconds = fixed + records * per_record
+    size.took(records, seconds)
+    return seconds
+
+
+@given(budgets, st.integers(1, 10_000), st.lists(st.tuples(st.integers(1, 20_000), costs), max_size=30))
+def test_the_limit_stays_between_one_and_the_largest(budget: float, largest: int, steps: list[tuple[int, float]]) -> None:
+    size = StepSize(budget_s=budget, largest=largest)
+    for backlog, per_record in steps:
+        assert 1 <= size.limit <= largest
+        after(size, backlog, per_record)
+    assert 1 <= size.limit <= largest
+
+
+def test_with_a_backlog_and_time_to_spare_the_limit_doubles_up_to_the_largest() -> None:
+    size = StepSize(budget_s=0.25, largest=10_000, first=500)
+    limits = []
+    for _ in range(7):
+        limits.append(size.limit)
+        after(size, 10**6, 1e-6)
+    assert limits == [500, 1000, 2000, 4000, 8000, 10_000, 10_000]
+
+
+def test_light_load_leaves_the_limit_alone() -> None:
+    size = StepSize(budget_s=0.25, largest=10_000, first=500)
+    for records in (1, 20, 499):
+        size.took(records, 0.01)
+        assert size.limit == 500
+
+
+def test_a_step_over_the_budget_shrinks_the_limit_even_when_it_was_not_full() -> None:
+    size = StepSize(budget_s=0.25, largest=10_000, first=500)
+    size.took(400, 1.0)
+    assert size.limit == 100
+
+
+@given(st.integers(1, 5_000), st.floats(1e-5, 0.2))
+def test_the_limit_settles_where_a_step_takes_its_budget(first: int, per_record: float) -> None:
+    size = StepSize(budget_s=0.25, largest=10_000, first=first)
+    for _ in range(20):
+        seconds = after(size, 10**6, per_record)
+    assert seconds <= 0.25 * 1.001
+    assert abs(size.limit - min(10_000, int(0.25 / per_record))) <= 1, "one more or less is rounding"
+
+
+def test_a_record_that_alone_takes_longer_than_the_budget_is_taken_all_the_same() -> None:
+    size = StepSize(budget_s=0.01, largest=10_000, first=500)
+    for _ in range(5):
+        after(size, 10**6, 1.0)
+    assert size.limit == 1
+
+
+def test_a_step_that_took_no_time_at_all_is_no_error() -> None:
+    size = StepSize(budget_s=0.25, largest=10_000, first=500)
+    size.took(500, 0.0)
+    assert size.limit == 1000
