@@ -35,9 +35,8 @@ format: $(INSTALLED) ## format the sources and repair what the linter can
 bench: $(INSTALLED) ## throughput and latency on this machine; ARGS= for its options
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-verify: $(INSTALLED) ## LOG=FILE: exactly once under kill -9, compared with a calculation from the log; WORKERS= KILLS=
-	@test -n "$(LOG)" || { echo "which event log? make verify LOG=FILE [WORKERS=N] [KILLS=N]" >&2; exit 2; }
-	@$(BIN)/python -m tests.verify --log "$(LOG)" $(if $(WORKERS),--workers $(WORKERS)) $(if $(KILLS),--kills $(KILLS))
+verify: $(INSTALLED) ## every state and list recomputed from the log, after kill -9s if asked; LOG=FILE WORKERS=2 KILLS=0
+	@$(BIN)/python -m tests.verify $(if $(LOG),--log "$(LOG)") $(if $(WORKERS),--workers $(WORKERS)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)
 
 clean: ## remove .venv and caches; var/ (models, state) stays
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 import torch
@@ -17,6 +17,7 @@ from state.store import StoreMemory
 from stream import topics
 from stream.errors import TopicsUnusable
 from stream.kafka import KafkaLink
+from stream.metrics import served
 from stream.partitions import Partition, Partitions
 from stream.policy import StepSize
 from stream.recommender import Recommender
@@ -87,7 +88,7 @@ def run_worker(settings: Settings) -> Worker:
     )
     _spare_the_cycle_collector()
     logger.info("worker starts app=%s slot=%s bootstrap=%s", settings.app, slot.name, settings.bootstrap_servers)
-    with _stopped_by_signals(worker):
+    with _stopped_by_signals(worker), _metrics(worker, settings):
         try:
             link.start(partitions)
             worker.run()
@@ -108,6 +109,10 @@ def _check_topics(settings: Settings) -> None:
     wrong = [problem.line for problem in problems if problem.severity == "error"]
     if wrong:
         raise TopicsUnusable("\n".join(wrong))
+
+
+def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[None]:
+    return served(worker, settings.metrics_listen, worker.clock, by_default="metrics_listen" not in settings.model_fields_set)
 
 
 def _spare_the_cycle_collector() -> None:

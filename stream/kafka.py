@@ -28,7 +28,8 @@ _FULL_QUEUE_WAIT_S: Final = 0.05
 CONSUMER: Final[Mapping[str, Any]] = {
     "isolation.level": "read_committed",
     "enable.auto.commit": False,
-    "auto.offset.reset": "earliest",
+    # Where a group begins is said in `resume`; an offset that the topic does not have is never replaced by another one in silence.
+    "auto.offset.reset": "error",
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": 6000,
     "heartbeat.interval.ms": 500,
@@ -96,7 +97,9 @@ class KafkaLink:
         self._until_done(lambda: self._producer.init_transactions(_CALL_S), "init_transactions")
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
-            consumer.incremental_assign(list(given))
+            # At a place of no meaning, and paused: `resume` says where to begin. Left to itself the client would ask for the committed
+            # offset here, before a dead predecessor's transaction has ended.
+            consumer.incremental_assign([TopicPartition(each.topic, each.partition, 0) for each in given])
             consumer.pause(list(given))
             partitions.assigned([each.partition for each in given])
 
@@ -120,14 +123,19 @@ class KafkaLink:
         records = [message for message in messages if message.error() is None]
         if len(records) < len(messages):
             for message in messages:
-                self._report(message.error())
+                self._report(message.partition(), message.error())
         return cast("list[Record]", records)  # only a message with an error lacks partition and offset
 
-    def _report(self, error: KafkaError | None) -> None:
+    def _report(self, partition: int | None, error: KafkaError | None) -> None:
         """A message that carries no record."""
         if error is None:
             return
         code = error.code()
+        if code == KafkaError._AUTO_OFFSET_RESET:
+            raise KafkaUnusable(
+                f"{self._input}[{partition}] does not have the offset that was committed last: its records were deleted before they were "
+                f"taken, or the topic was made anew. Nothing is changed here; kafka-consumer-groups.sh --reset-offsets says where to go on ({error})"
+            )
         if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
             raise KafkaUnusable(f"topic {self._input} is gone: create it again with `rec2pm topics create`, then restart ({error})")
         if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
@@ -214,13 +222,16 @@ class KafkaLink:
         asked = [TopicPartition(self._input, partition) for partition in partitions]
         if not asked:
             return
-        committed = self._committed(asked)
-        while committed is None:
-            logger.warning("rewind waits for the committed offsets")
-            committed = self._committed(asked)
+        committed = self._waited_for(asked)
         low = {each.partition: self._consumer.get_watermark_offsets(each, timeout=_CALL_S)[0] for each in committed if each.offset < 0}
         for each in committed:
             self._consumer.seek(TopicPartition(self._input, each.partition, each.offset if each.offset >= 0 else low[each.partition]))
+
+    def _waited_for(self, asked: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """The committed offsets, however long Kafka takes to say them."""
+        while (committed := self._committed(asked)) is None:
+            logger.warning("waiting for the committed offsets")
+        return committed
 
     def settled(self, partition: int) -> bool:
         """Whether Kafka says what is committed of an input partition: not while a transaction on it is pending."""
@@ -255,8 +266,21 @@ class KafkaLink:
                 return None
             raise _stop(error, "committed") from error
 
-    def resume(self, partition: int) -> None:
-        self._consumer.resume([TopicPartition(self._input, partition)])
+    def resume(self, partition: int) -> bool:
+        """Begin to take a partition's records: at the committed offset, at the very first one where there is none. False: not yet."""
+        place = TopicPartition(self._input, partition)
+        committed = self._committed([place], timeout=1.0)
+        if committed is None:
+            return False
+        try:
+            start = committed[0].offset if committed[0].offset >= 0 else self._consumer.get_watermark_offsets(place, timeout=_CALL_S)[0]
+            self._consumer.seek(TopicPartition(self._input, partition, start))
+        except KafkaException as error:
+            if error.args[0].code() in (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+                return False  # the client is still taking in the assignment, or Kafka is away
+            raise _stop(error, f"seek {self._input}[{partition}]") from error
+        self._consumer.resume([place])
+        return True
 
     def close(self) -> None:
         """Leave the group, so that others need not wait for the session to end."""

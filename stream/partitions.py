@@ -117,9 +117,10 @@ class Partitions:
         memory: StoreMemory,
         cache_users: int,
         begin_restore: Callable[[Partition, StoreMemory], Restore],
-        resume: Callable[[int], None],
+        resume: Callable[[int], bool],
         clock: Callable[[], float],
     ) -> None:
+        """`begin_restore` and `resume` are called for a partition in this order; `resume` again until it says that records will come."""
         self._folder = folder
         self._memory = memory
         self._cache_users = cache_users
@@ -133,6 +134,9 @@ class Partitions:
 
     def owned(self) -> list[int]:
         return sorted(self._owned)
+
+    def all(self) -> list[Partition]:
+        return list(self._owned.values())
 
     def running(self) -> list[int]:
         return [number for number, partition in self._owned.items() if partition.phase is Phase.RUNNING]
@@ -159,8 +163,8 @@ class Partitions:
             if partition.restore is not None and partition.restore.advance():
                 partition.restore.close()
                 partition.restore = None
+            if partition.restore is None and self._resume(partition.number):
                 partition.phase = Phase.RUNNING
-                self._resume(partition.number)
         return any(partition.phase is not Phase.RUNNING for partition in waiting)
 
     def _opened(self, partition: Partition) -> bool:

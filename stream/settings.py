@@ -14,6 +14,7 @@ from stream.policy import Lists
 PREFIX: Final = "REC2PM_"
 _KAFKA: Final = "REC2PM_KAFKA_"
 _ELSEWHERE: Final = frozenset({"REC2PM_TEST_BOOTSTRAP"})
+_MAY_BE_EMPTY: Final = frozenset({"REC2PM_METRICS_LISTEN"})
 _TOPIC: Final = r"^[A-Za-z0-9._-]{1,200}$"
 
 
@@ -64,6 +65,11 @@ class Settings(BaseModel):
     wait_ms: int = Field(10, ge=1, le=1000, description="how long a poll waits for more records: about half of it is added latency")
     cache_users: int = Field(50_000, ge=1, description="users kept in memory per worker")
     store_memory_mb: int = Field(128, ge=8, description="block cache and write buffers of all stores of a worker")
+    metrics_listen: str = Field(
+        "127.0.0.1:9464",
+        pattern=r"^$|^[^:\s]+:\d{1,5}$",
+        description="HOST:PORT of Prometheus /metrics, /livez and /readyz; empty: off",
+    )
     kafka: dict[str, str] = Field(default_factory=dict, description="REC2PM_KAFKA_X_Y: librdkafka's option x.y")
 
     @classmethod
@@ -77,7 +83,7 @@ class Settings(BaseModel):
         given: dict[str, Any] = {}
         kafka: dict[str, str] = {}
         for variable, value in sorted(environ.items()):
-            if not variable.startswith(PREFIX) or variable in _ELSEWHERE or not value:
+            if not variable.startswith(PREFIX) or variable in _ELSEWHERE or not (value or variable in _MAY_BE_EMPTY):
                 continue
             if variable.startswith(_KAFKA):
                 option = variable.removeprefix(_KAFKA).lower().replace("_", ".")

@@ -37,6 +37,7 @@ HEARTBEAT_S: Final = 15.0
 STOPS_WITHIN_S: Final = 4.0
 _STREAMS_END_WITHIN_S: Final = 0.2
 _ANSWERS_WITHIN_S: Final = 15.0
+_LOOK_EVERY_S: Final = 0.2
 _ROCKSDB: Final = {"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20}  # per partition; Faust's own are 2 GiB and 64 MiB
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -129,13 +130,9 @@ class View:
             web_enabled=False,
         )
         self.app.transport.Consumer = _CommittedConsumer
+        # Without acks, as Faust's own changelogs: it would keep a tree of the gaps that transactions leave, in quadratic time.
         topic = self.app.topic(
-            settings.recommendations_topic,
-            key_type=bytes,
-            value_type=bytes,
-            key_serializer="raw",
-            value_serializer="raw",
-            partitions=partitions,
+            settings.recommendations_topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False
         )
         # A buffer of one: Faust goes on following the changelog after recovery only then.
         self._table: Final = self.app.GlobalTable(
@@ -148,6 +145,8 @@ class View:
             on_changelog_event=self._on_change,
             options=dict(_ROCKSDB),
         )
+        # Faust's own queue is cleared at the end of a recovery, and with it what arrived since: lists that would be missing for ever.
+        self.app.tables._changelog_queue = self.app.FlowControlQueue(maxsize=self.app.conf.stream_buffer_maxsize)  # noqa: SLF001
         # Faust 0.15.3 assigns a global table's partitions by this name, which ignores `changelog_topic`: a KeyError that it swallows, and a
         # join that hangs without a message.
         self._table._changelog_topic_name = topic.get_topic_name  # noqa: SLF001
@@ -229,22 +228,38 @@ class _CommittedConsumer(Consumer):  # type: ignore[misc]
 
     logger = logging.getLogger("faust.view")
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._handed_over: dict[Any, int] = {}
+        self._look_at = 0.0
+
     def _new_consumer_thread(self) -> _CommittedThread:
         return _CommittedThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
-        tables = self.app.tables
-        recovery = tables.recovery
-        # Whatever was fetched before is handed over when this is called. Faust waits for a record at the last offset, but a transaction
-        # ends with a marker, which is never delivered: the position is what tells that everything was read.
-        if recovery.in_recovery and self.flow_active and recovery.active_highwaters and tables.changelog_queue.empty():
-            ends = dict(recovery.active_highwaters)
-            if all([((await self.position(tp)) or 0) > end for tp, end in ends.items()]):
-                recovery.flush_buffers()
-                recovery._set_recovery_ended()  # noqa: SLF001
-                recovery.signal_recovery_end.set()
-        async for each in super().getmany(timeout):
-            yield each
+        recovery = self.app.tables.recovery
+        if recovery.in_recovery and self.flow_active and time.monotonic() >= self._look_at and await self._has_read(recovery):
+            recovery.flush_buffers()
+            recovery._set_recovery_ended()  # noqa: SLF001
+            recovery.signal_recovery_end.set()
+        async for partition, message in super().getmany(timeout):
+            self._handed_over[partition] = message.offset
+            yield partition, message
+
+    async def _has_read(self, recovery: Any) -> bool:
+        """Whether the table has everything up to the end that the recovery found.
+
+        Faust waits for a record at the last offset, but a transaction ends with a marker, which is never delivered: there the position
+        tells. What was fetched has been handed over by the time `getmany` is called again.
+        """
+        self._look_at = time.monotonic() + _LOOK_EVERY_S
+        for partition, end in list(recovery.active_highwaters.items()):
+            applied = recovery.active_offsets[partition]
+            if applied is None or applied < min(self._handed_over.get(partition, -1), end):
+                return False
+            if applied < end and ((await self.position(partition)) or 0) <= end:
+                return False
+        return bool(recovery.active_highwaters)
 
 
 def _described(settings: Settings) -> TopicDescription:

@@ -118,6 +118,7 @@ class Worker:
         self.clock = clock
         self.counts = Counts()
         self.stopping = False
+        self.turned_at = clock()
         self._aborts = 0
         self._flushed_at = clock()
 
@@ -132,6 +133,7 @@ class Worker:
 
     def turn(self) -> None:
         """One step, and what surrounds it: restore, retry, flush."""
+        self.turned_at = self.clock()
         restoring = self.partitions.restore()
         try:
             self.step(0.0 if restoring else self.wait_s)

@@ -174,7 +174,7 @@ def worker_on(
         memory=StoreMemory(8 << 20),
         cache_users=cache_users,
         begin_restore=begin_restore,
-        resume=lambda number: None,
+        resume=lambda number: True,
         clock=clock,
     )
     owned.assigned(list(partitions))

@@ -191,14 +191,18 @@ def report(asked: argparse.Namespace, folder: Path, bootstrap: str, description:
             "",
             "## A backlog, users interleaved",
             "",
-            f"{asked.records:,} interactions of {source}, users mixed at random, 4 partitions, one process, a transaction at least every 100 ms; "
-            f"medians of {asked.rounds} interleaved rounds. The peers do the state path's bookkeeping (newest 50 items per user, a record of 10 "
-            "ids every 50th interaction) and have no model. Changelog figures are per interaction.",
+            (
+                f"{asked.records:,} interactions of {source}, users mixed at random, 4 partitions, one process, a transaction at least every 100 ms; "
+                f"medians of {asked.rounds} interleaved rounds. The peers do the state path's bookkeeping (newest 50 items per user, a record of 10 "
+                "ids every 50th interaction) and have no model. Changelog figures are per interaction."
+            ),
             "",
             *journey.table(backlog, base),
             "",
-            f"The state path costs {state_us:.1f} µs an interaction; with SASRec-4L (fold every {SEGMENT_LENGTH}, a list per fold) it is "
-            f"{whole_us:.1f} µs.",
+            (
+                f"The state path costs {state_us:.1f} µs an interaction; with SASRec-4L (fold every {SEGMENT_LENGTH}, a list per fold) it is "
+                f"{whole_us:.1f} µs."
+            ),
             "",
             "## A backlog, 300,000 occasional users",
             "",

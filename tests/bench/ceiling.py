@@ -14,7 +14,7 @@ from stream.wire import from_msgpack
 
 def main() -> None:
     bootstrap, group, source, output = sys.argv[1:5]
-    consumer = Consumer({**CONSUMER, "bootstrap.servers": bootstrap, "group.id": group})
+    consumer = Consumer({**CONSUMER, "auto.offset.reset": "earliest", "bootstrap.servers": bootstrap, "group.id": group})
     producer = Producer({"bootstrap.servers": bootstrap})
     consumer.subscribe([source])
     started = False

@@ -32,12 +32,12 @@ FOLD_MFLOP = 85.2
 class Full(nn.Module):
     """SASRec over a whole history: no memory, one position per item of the window."""
 
+    position: Tensor
+
     def __init__(self, serving: Serving, longest: int) -> None:
         super().__init__()
         self.serving = serving
         self.register_buffer("position", torch.randn(longest, serving.d) * 0.02)
-
-    position: Tensor
 
     def recommend(self, items: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """(B, n) int64, all of the same length → item rows and scores, (B, k)."""

@@ -1,3 +1,4 @@
+import io
 import itertools
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from rich.console import Console
 
 import model.train as module
 from model import dataset, validation
@@ -15,7 +17,7 @@ from model.registry import ModelVersion, Registry
 from model.runtime import Runtime
 from model.serving import Serving
 from model.synthetic import SyntheticLog, generate
-from model.train import TrainOptions, train
+from model.train import TrainOptions, progress_bar, train
 from tests.model import tiny
 
 LOG = generate(SyntheticLog(users=80, items=60, genres=6, interactions_median=40)).interactions
@@ -63,6 +65,17 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(trained: ModelV
     other = _train(tmp_path, seed=1)
     assert same.manifest().weights_sha256 == trained.manifest().weights_sha256 != other.manifest().weights_sha256
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_progress_is_reported_where_it_is_asked_for(tmp_path: Path) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=160)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "Console", lambda **_: screen)
+        bar = progress_bar()
+    train(LOG.lazy(), Registry(tmp_path), OPTIONS, log_name="x", program_version="0", clock=lambda: 0.0, progress=bar)
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "HR@10" in shown
+    assert "popularity" in shown
 
 
 def test_training_learns(tmp_path: Path) -> None:

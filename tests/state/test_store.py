@@ -107,6 +107,8 @@ def test_a_write_without_an_offset_leaves_the_offset_as_it_is(store: Store) -> N
     store.write([working(b"ann", 1)], 12)
     store.write([working(b"bob", 1)], None)
     assert store.changelog_offset() == 12
+    store.write([], 0)
+    assert store.changelog_offset() == 0, "an offset, and not the absence of one"
 
 
 def test_changes_and_their_offset_are_one_write_or_none(store: Store) -> None:

@@ -45,14 +45,23 @@ class Owner:
         self.resumed: list[int] = []
         self.restores: dict[int, SlowRestore] = {}
         self.turns = turns
+        self.refusals = 0
+        """How often Kafka is not ready to resume."""
         self.partitions = Partitions(
-            folder=folder, memory=MEMORY, cache_users=3, begin_restore=self._begin, resume=self.resumed.append, clock=self.clock
+            folder=folder, memory=MEMORY, cache_users=3, begin_restore=self._begin, resume=self._resume, clock=self.clock
         )
 
     def _begin(self, partition: Partition, memory: StoreMemory) -> SlowRestore:
         assert partition.phase is Phase.ASSIGNED
         made = self.restores[partition.number] = SlowRestore(self.turns)
         return made
+
+    def _resume(self, number: int) -> bool:
+        if self.refusals:
+            self.refusals -= 1
+            return False
+        self.resumed.append(number)
+        return True
 
 
 @pytest.fixture
@@ -88,6 +97,16 @@ def test_a_partition_is_resumed_once_when_its_restore_is_done(tmp_path: Path) ->
     assert (owner.resumed, owner.partitions.running()) == ([2], [2])
     assert owner.restores[2].closed
     owner.partitions.close()
+
+
+def test_a_partition_that_kafka_cannot_resume_yet_is_not_running_and_is_asked_for_again(owner: Owner) -> None:
+    owner.refusals = 2
+    owner.partitions.assigned([2])
+    assert [owner.partitions.restore() for _ in range(2)] == [True, True]
+    assert owner.partitions.running() == []
+    assert owner.restores[2].turns == 0, "the restore is done and is not asked again"
+    assert not owner.partitions.restore()
+    assert (owner.resumed, owner.partitions.running()) == ([2], [2])
 
 
 def test_with_many_partitions_every_one_gets_restored(tmp_path: Path) -> None:
@@ -221,7 +240,7 @@ def test_a_store_whose_offset_cannot_be_read_is_made_anew(tmp_path: Path) -> Non
         memory=MEMORY,
         cache_users=3,
         begin_restore=lambda partition, _: ReadsTheOffset(partition),
-        resume=lambda number: None,
+        resume=lambda number: True,
         clock=Clock(),
     )
     try:

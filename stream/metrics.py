@@ -1,0 +1,115 @@
+"""What a running worker tells: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts or routes.
+
+Read from the worker when asked; the worker itself only counts. Never ids of users or items in labels.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import make_wsgi_app
+from prometheus_client.registry import Collector
+
+from stream.errors import SettingsInvalid
+from stream.partitions import Phase
+from stream.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+ALIVE_WITHIN_S: Final = 60.0
+"""A loop that has not turned for so long is stuck; a step and a wait for the broker are shorter."""
+
+_COUNTS: Final = {
+    "steps": "Steps published",
+    "aborted": "Steps aborted and taken again",
+    "records": "Records taken from the interactions topic",
+    "interactions": "Interactions remembered",
+    "folds": "Segments folded",
+    "lists": "Recommendations published",
+    "dead_letters": "Records refused",
+    "forgotten": "Users forgotten on request",
+    "unknown_items": "Interactions with an item that the model does not know",
+    "rebuilt": "Preference memories rebuilt for another memory format",
+}
+
+
+class WorkerMetrics(Collector):
+    """The worker's counts at the moment of the scrape."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterable[Metric]:
+        worker = self._worker
+        for name, meaning in _COUNTS.items():
+            yield CounterMetricFamily(f"rec2pm_{name}", f"{meaning}.", value=getattr(worker.counts, name))
+        phases = Counter(partition.phase for partition in worker.partitions.all())
+        gauge = GaugeMetricFamily("rec2pm_partitions", "Partitions of this worker, by phase.", labels=["phase"])
+        for phase in Phase:
+            gauge.add_metric([phase.name.lower()], phases[phase])
+        yield gauge
+        yield GaugeMetricFamily("rec2pm_step_records_limit", "Most records that the next step may take.", value=worker.step_size.limit)
+        yield InfoMetricFamily("rec2pm_model", "The model version that serves.", value={"model": worker.recommender.model.reference})
+
+
+@contextmanager
+def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_default: bool) -> Iterator[None]:
+    """Answer on `listen` (HOST:PORT) while the block runs; empty: do not.
+
+    Raises:
+        SettingsInvalid: the port cannot be had. A port nobody asked for (`by_default`) is gone without, as by a second worker on a machine.
+    """
+    if not listen:
+        yield
+        return
+    host, _, port = listen.rpartition(":")
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(worker))
+    metrics = make_wsgi_app(registry)
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            return cast("Iterable[bytes]", metrics(environ, start))
+        if path == "/livez":
+            silent = clock() - worker.turned_at
+            return _plain(start, silent < ALIVE_WITHIN_S, f"the loop turned {silent:.1f} s ago")
+        if path == "/readyz":
+            phases = [partition.phase for partition in worker.partitions.all()]
+            running = phases.count(Phase.RUNNING)
+            return _plain(start, bool(phases) and running == len(phases), f"{running} of {len(phases)} assigned partitions are running")
+        start("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"/metrics, /livez, /readyz\n"]
+
+    try:
+        server = make_server(host, int(port), answer, handler_class=_Quiet)
+    except OSError as error:
+        if by_default:
+            logger.warning("metrics off: %s is taken (%s); give each worker on a machine its own REC2PM_METRICS_LISTEN", listen, error)
+            yield
+            return
+        raise SettingsInvalid(f"REC2PM_METRICS_LISTEN={listen}: {error}. Give each worker on a machine its own port, or none") from error
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+    logger.info("metrics at http://%s:%d/metrics", host, server.server_port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _plain(start: Callable[..., Any], good: bool, said: str) -> list[bytes]:
+    start("200 OK" if good else "503 Service Unavailable", [("Content-Type", "text/plain")])
+    return [f"{said}\n".encode()]
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
