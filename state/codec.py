@@ -96,6 +96,9 @@ def offset_value(offset: int) -> bytes:
     return _FORMAT + _encode(offset)
 
 
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
+
+
 def _body(value: bytes) -> memoryview:
     """A value after its format number."""
     if not value:
@@ -108,7 +111,7 @@ def _body(value: bytes) -> memoryview:
 def read_preference(value: bytes) -> Preference:
     try:
         return Preference(*_decode_preference(_body(value)))
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise StateCorrupted(f"a preference record cannot be read: {error}") from error
 
 
@@ -116,7 +119,7 @@ def read_working(value: bytes) -> tuple[int, list[int], list[int]]:
     """Segment number, item keys, times."""
     try:
         segment, items, times = _decode_working(_body(value))
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise StateCorrupted(f"a working record cannot be read: {error}") from error
     if len(items) != len(times):
         raise StateCorrupted(f"a working record has {len(items)} items and {len(times)} times")
@@ -126,21 +129,21 @@ def read_working(value: bytes) -> tuple[int, list[int], list[int]]:
 def read_folded(value: bytes) -> list[int]:
     try:
         return _decode_folded(_body(value))
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise StateCorrupted(f"a folded segment cannot be read: {error}") from error
 
 
 def read_name(value: bytes) -> str:
     try:
         return _decode_name(_body(value))
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise StateCorrupted(f"an item's name cannot be read: {error}") from error
 
 
 def read_offset(value: bytes) -> int:
     try:
         return _decode_offset(_body(value))
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise StateCorrupted(f"the changelog offset cannot be read: {error}") from error
 
 

@@ -1,12 +1,16 @@
 """What can go wrong with remembered state. What the worker does about each stands in `stream/errors.py`."""
 
+from pathlib import Path
+
 
 class StateError(Exception):
     """Any error of this package."""
 
 
 class StateCorrupted(StateError):
-    """The local store cannot be read, or holds bytes that no format explains."""
+    """The local store cannot be read, or holds bytes that no format explains. `folder` is the store, where one is involved."""
+
+    folder: Path | None = None
 
 
 class StateFormatUnknown(StateError):

@@ -55,15 +55,15 @@ class Store:
         options.set_block_based_table_factory(table)
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True
-        folder.mkdir(parents=True, exist_ok=True)
         with _translated(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             self._rocks = Rdict(str(folder), options)
 
     def changelog_offset(self) -> int | None:
         """The next changelog record to restore; None when nothing was ever written."""
         with _translated(self.folder):
             value = self._rocks.get(OFFSET)
-        return None if value is None else read_offset(value)
+            return None if value is None else read_offset(value)
 
     def read(self, users: Sequence[bytes]) -> list[User]:
         """The state of each user id, in the order asked for. Sorted ids are read fastest."""
@@ -75,7 +75,7 @@ class Store:
         """Item keys of folded segments, each named by user id and number; empty where a segment is not kept."""
         with _translated(self.folder):
             values = self._rocks.get([folded_key(user_prefix(user), number) for user, number in segments]) if segments else []
-        return [[] if value is None else read_folded(value) for value in values]
+            return [[] if value is None else read_folded(value) for value in values]
 
     def unnamed(self, items: Sequence[int]) -> list[int]:
         """Those of the hashed item keys whose text is not stored yet."""
@@ -134,6 +134,7 @@ def _records(found: RdictIter, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
             return
         yield key, found.value()
         found.next()
+    found.status()  # raises where it was damage that ended the scan, and not the last record
 
 
 def _until_folded(found: RdictIter, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -146,21 +147,37 @@ def _until_folded(found: RdictIter, prefix: bytes) -> Iterator[tuple[bytes, byte
             return
         yield key[end:], found.value()
         found.next()
+    found.status()
+
+
+_DAMAGED: Final = ("Corruption", "IO error: No such file or directory")
+_LOCKED: Final = ("lock hold by current process", "While lock file")
 
 
 @contextmanager
 def _translated(folder: Path) -> Iterator[None]:
-    """RocksDB's errors by the words they come with, as this package's own."""
+    """RocksDB's errors, by the words they begin with, and the codec's, as this package's own with the folder named."""
     try:
         yield
+    except StateCorrupted as error:
+        raise _corrupted(folder, str(error)) from error
     except StateError:
         raise
+    except OSError as error:
+        raise StoreUnwritable(f"{folder}: {error}") from error
     except Exception as error:
         said = str(error)
-        if "lock" in said.lower():
-            raise StoreLocked(f"{folder} is locked: another worker uses this state folder ({said})") from error
-        if said.startswith("Corruption") or "not found" in said.lower():
-            raise StateCorrupted(f"{folder} cannot be read: {said}") from error
+        if said.startswith(_DAMAGED):
+            raise _corrupted(folder, said) from error
         if said.startswith("IO error"):
+            # The message ends with the path, which may say anything; what RocksDB says of the lock stands before it.
+            if any(words in said.split(str(folder), 1)[0] for words in _LOCKED):
+                raise StoreLocked(f"{folder} is locked: another worker uses this state folder ({said})") from error
             raise StoreUnwritable(f"{folder}: {said}") from error
         raise
+
+
+def _corrupted(folder: Path, said: str) -> StateCorrupted:
+    error = StateCorrupted(f"{folder} cannot be read: {said}")
+    error.folder = folder
+    return error

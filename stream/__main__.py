@@ -133,13 +133,25 @@ def demo(log: str | None, folder: Path) -> None:
     Uses the Kafka of REC2PM_BOOTSTRAP_SERVERS or KAFKA_HOME when one is set, else an embedded broker.
     """
     from stream.broker import BrokerNotFound
+    from stream.compose import one_thread
     from stream.demo import run_demo
 
     logging.getLogger().setLevel(logging.WARNING)
+    one_thread()
     try:
-        run_demo(log, folder, os.environ, Console())
+        run_demo(log, folder, os.environ, Console(width=None if sys.stdout.isatty() else 120))
     except BrokerNotFound as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.option("--listen", default="127.0.0.1:6066", show_default=True, help="HOST:PORT for HTTP.")
+@click.option("--name", default="view", show_default=True, help="Of this process: its own among the application's views.")
+def view(listen: str, name: str) -> None:
+    """Serve each user's latest list over HTTP, and a page that shows one as it changes."""
+    from stream.view import run_view
+
+    run_view(settings(), listen=listen, name=name)
 
 
 @main.group()
@@ -254,7 +266,9 @@ def train(
     from model.registry import Registry
     from model.train import TrainOptions, progress_bar
     from model.train import train as training
+    from stream.compose import one_thread
 
+    one_thread()
     if width % heads:
         raise click.UsageError(f"--width ({width}) must be a multiple of --heads ({heads})")
     options = TrainOptions(

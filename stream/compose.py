@@ -34,10 +34,15 @@ def admin_client(settings: Settings) -> AdminClient:
     return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logging.getLogger("rdkafka.admin"))
 
 
+def one_thread() -> None:
+    """One thread for torch: workers scale by processes, and a small network's training slows manifold when another process has the core."""
+    torch.set_num_threads(1)
+
+
 def run_worker(settings: Settings) -> Worker:
     """One worker process, until SIGTERM or SIGINT: finish the step, commit, leave the group. Returns it for its counts."""
     clock = time.monotonic
-    torch.set_num_threads(1)  # one process per core scales; threads inside a fold do not
+    one_thread()
     version = Registry(settings.models).resolve(settings.model)
     recommender = Recommender(Runtime.load(version.folder))
     logger.info("model loaded model=%s segment_length=%d", version.reference, recommender.model.segment_length)
@@ -71,6 +76,7 @@ def run_worker(settings: Settings) -> Worker:
         cache_users=settings.cache_users,
         begin_restore=begin_restore,
         resume=link.resume,
+        pause=link.pause,
         clock=clock,
     )
     worker = Worker(
@@ -111,7 +117,7 @@ def _check_topics(settings: Settings) -> None:
         raise TopicsUnusable("\n".join(wrong))
 
 
-def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[None]:
+def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int | None]:
     return served(worker, settings.metrics_listen, worker.clock, by_default="metrics_listen" not in settings.model_fields_set)
 
 

@@ -44,6 +44,7 @@ KEPT_SEGMENTS: Final = 5
 TOP_K: Final = 10
 TRAINED_SHARE: Final = 0.7
 """The log's first part is trained on and is every user's history; the rest is the traffic that is served."""
+TRAINING_S: Final = 55.0
 TRAFFIC_S: Final = 60.0
 MOST_INTERACTIONS: Final = 120_000
 SHOWN_USERS: Final = 3
@@ -166,7 +167,7 @@ def _train(history: pl.DataFrame, folder: Path) -> ModelVersion:
     return train(
         history.lazy(),
         Registry(folder / "models"),
-        TrainOptions(name="demo", segment_length=SEGMENT_LENGTH, max_seconds=55.0, validation_targets=1_000),
+        TrainOptions(name="demo", segment_length=SEGMENT_LENGTH, lr=3e-3, max_seconds=TRAINING_S, validation_targets=1_000),
         log_name="demo",
         program_version=metadata.version("rec2pm"),
         clock=time.monotonic,

@@ -282,6 +282,9 @@ class KafkaLink:
         self._consumer.resume([place])
         return True
 
+    def pause(self, partition: int) -> None:
+        self._consumer.pause([TopicPartition(self._input, partition)])
+
     def close(self) -> None:
         """Leave the group, so that others need not wait for the session to end."""
         self._consumer.close()

@@ -59,14 +59,14 @@ class WorkerMetrics(Collector):
 
 
 @contextmanager
-def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_default: bool) -> Iterator[None]:
-    """Answer on `listen` (HOST:PORT) while the block runs; empty: do not.
+def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_default: bool) -> Iterator[int | None]:
+    """Answer on `listen` (HOST:PORT) while the block runs; empty: do not. Yields the port.
 
     Raises:
         SettingsInvalid: the port cannot be had. A port nobody asked for (`by_default`) is gone without, as by a second worker on a machine.
     """
     if not listen:
-        yield
+        yield None
         return
     host, _, port = listen.rpartition(":")
     registry = CollectorRegistry()
@@ -92,14 +92,14 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
     except OSError as error:
         if by_default:
             logger.warning("metrics off: %s is taken (%s); give each worker on a machine its own REC2PM_METRICS_LISTEN", listen, error)
-            yield
+            yield None
             return
         raise SettingsInvalid(f"REC2PM_METRICS_LISTEN={listen}: {error}. Give each worker on a machine its own port, or none") from error
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     logger.info("metrics at http://%s:%d/metrics", host, server.server_port)
     try:
-        yield
+        yield server.server_port
     finally:
         server.shutdown()
         server.server_close()

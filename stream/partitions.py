@@ -10,11 +10,12 @@ happens inside a rebalance: stores open and are restored between steps.
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final, Protocol
 
-from state.errors import StateCorrupted, StoreLocked
+from state.errors import StateCorrupted, StateError, StoreLocked
 from state.store import Store, StoreMemory, wipe
 from state.user import User
 
@@ -51,6 +52,7 @@ class Partition:
         self.cache: OrderedDict[bytes, User] = OrderedDict()
         self.restore: Restore | None = None
         self.waiting_since: float | None = None
+        self.rebuilt = False
         self._cache_users = cache_users
         self._store: Store | None = None
         self._named: set[int] = set()
@@ -62,21 +64,14 @@ class Partition:
         return self._store
 
     def open(self, folder: Path, memory: StoreMemory) -> None:
-        """Open the store; one that cannot be read is rebuilt from the changelog."""
-        try:
-            self._store = Store(folder, memory)
-        except StateCorrupted as error:
-            logger.warning("store rebuilt partition=%d reason=%s", self.number, error)
-            wipe(folder)
-            self._store = Store(folder, memory)
+        self._store = Store(folder, memory)
 
-    def reopen_empty(self, memory: StoreMemory) -> Store:
+    def reopen_empty(self, memory: StoreMemory) -> None:
         """Throw the store away, because it is not a copy of this changelog, and begin with nothing."""
         folder = self.store.folder
         self.store.close()
         wipe(folder)
         self._store = Store(folder, memory)
-        return self._store
 
     def remember(self, user_id: bytes, user: User) -> None:
         """Keep a user's state as written; the users untouched for longest make room."""
@@ -101,10 +96,11 @@ class Partition:
         if self.restore is not None:
             self.restore.close()
             self.restore = None
-        if self._store is not None:
-            self._store.close()
-            self._store = None
         self.cache.clear()
+        self._named.clear()
+        if self._store is not None:
+            store, self._store = self._store, None
+            store.close()
 
 
 class Partitions:
@@ -118,6 +114,7 @@ class Partitions:
         cache_users: int,
         begin_restore: Callable[[Partition, StoreMemory], Restore],
         resume: Callable[[int], bool],
+        pause: Callable[[int], None],
         clock: Callable[[], float],
     ) -> None:
         """`begin_restore` and `resume` are called for a partition in this order; `resume` again until it says that records will come."""
@@ -126,6 +123,7 @@ class Partitions:
         self._cache_users = cache_users
         self._begin_restore = begin_restore
         self._resume = resume
+        self._pause = pause
         self._clock = clock
         self._owned: dict[int, Partition] = {}
 
@@ -158,18 +156,44 @@ class Partitions:
         """Bring partitions that were assigned a little closer to running; True while some are not there yet."""
         waiting = [partition for partition in self._owned.values() if partition.phase is not Phase.RUNNING]
         for partition in waiting[:_AT_ONCE]:
-            if partition.phase is Phase.ASSIGNED and not self._opened(partition):
+            try:
+                if partition.phase is Phase.ASSIGNED and not self._opened(partition):
+                    continue
+                if partition.restore is not None and partition.restore.advance():
+                    partition.restore.close()
+                    partition.restore = None
+            except StateCorrupted as error:
+                self.rebuild(error)
                 continue
-            if partition.restore is not None and partition.restore.advance():
-                partition.restore.close()
-                partition.restore = None
             if partition.restore is None and self._resume(partition.number):
                 partition.phase = Phase.RUNNING
         return any(partition.phase is not Phase.RUNNING for partition in waiting)
 
+    def rebuild(self, error: StateCorrupted) -> None:
+        """Wipe the store that cannot be read and begin its partition's life again: the changelog has everything.
+
+        Raises:
+            StateCorrupted: it is not one of ours, or what came from the changelog cannot be read either.
+        """
+        for partition in self._owned.values():
+            if error.folder == self._folder_of(partition) and not partition.rebuilt:
+                logger.warning("store rebuilt partition=%d reason=%s", partition.number, error)
+                if partition.phase is Phase.RUNNING:
+                    self._pause(partition.number)
+                partition.rebuilt = True
+                partition.phase = Phase.ASSIGNED
+                with suppress(StateError):  # what a damaged store says when it is closed
+                    partition.close()
+                wipe(self._folder_of(partition))
+                return
+        raise error
+
+    def _folder_of(self, partition: Partition) -> Path:
+        return self._folder / str(partition.number)
+
     def _opened(self, partition: Partition) -> bool:
         try:
-            partition.open(self._folder / str(partition.number), self._memory)
+            partition.open(self._folder_of(partition), self._memory)
         except StoreLocked:
             if partition.waiting_since is None:
                 partition.waiting_since = self._clock()

@@ -15,7 +15,7 @@ PREFIX: Final = "REC2PM_"
 _KAFKA: Final = "REC2PM_KAFKA_"
 _ELSEWHERE: Final = frozenset({"REC2PM_TEST_BOOTSTRAP"})
 _MAY_BE_EMPTY: Final = frozenset({"REC2PM_METRICS_LISTEN"})
-_TOPIC: Final = r"^[A-Za-z0-9._-]{1,200}$"
+_TOPIC: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$"
 
 
 def _lists(value: object) -> object:
@@ -42,7 +42,7 @@ class Settings(BaseModel):
     state_dir: Path = Field(Path("var/state"), description="local stores, one folder per partition below it; the changelog rebuilds them")
     worker: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$",
         description="this worker's slot, part of its transactional id: each live worker has one (default: made once, in the state folder)",
     )
     models: Path = Field(Path("var/models"), description="the model registry, a folder")
@@ -58,7 +58,12 @@ class Settings(BaseModel):
         "kept",
         description="which of a user's own items are not recommended: none, working (memory), kept (working memory and kept segments)",
     )
-    keep_segments: int = Field(5, ge=0, le=1000, description="folded segments kept per user, for exclusion and for rebuilding a memory")
+    keep_segments: int = Field(
+        5,
+        ge=0,
+        le=1000,
+        description="folded segments kept per user, for exclusion and for rebuilding a memory; lowered, what is kept already stays",
+    )
     output_format: Literal["msgpack", "json"] = Field("msgpack", description="format of recommendations")
     step_budget_ms: int = Field(250, ge=1, le=60_000, description="how long a step may take; its size adapts")
     step_records: int = Field(MAX_STEP_RECORDS, ge=1, le=100_000, description="most records of a step")

@@ -140,7 +140,7 @@ def dead_letter(record: Record, topic: str, error: MalformedInteraction) -> Dead
         "offset": str(record.offset()),
     }
     tried = [value for name, value in original if name == ATTEMPTS_HEADER and value is not None]
-    attempts = int(tried[-1]) + 1 if tried and tried[-1].isdigit() else 1
+    attempts = int(tried[-1]) + 1 if tried and tried[-1].isdigit() and len(tried[-1]) < 10 else 1
     return DeadLetter(
         record.key(),
         record.value(),

@@ -16,7 +16,7 @@ import msgspec
 
 from state.changelog import Change, take
 from state.codec import name_key, name_value
-from state.errors import SegmentLengthChanged
+from state.errors import SegmentLengthChanged, StateCorrupted
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
 from stream.errors import StepAborted
 from stream.partitions import Partition, Partitions
@@ -144,6 +144,10 @@ class Worker:
             logger.warning("step aborted attempt=%d reason=%s", self._aborts, aborted)
             if self._aborts >= MAX_ABORTS_IN_A_ROW:
                 raise
+            self.link.rewind(self.partitions.running())
+        except StateCorrupted as damaged:
+            # The step had no effect, or its changes are in the changelog: either way the committed offsets say where to go on.
+            self.partitions.rebuild(damaged)
             self.link.rewind(self.partitions.running())
         if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
             self.partitions.flush()

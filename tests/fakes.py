@@ -175,6 +175,7 @@ def worker_on(
         cache_users=cache_users,
         begin_restore=begin_restore,
         resume=lambda number: True,
+        pause=lambda number: None,
         clock=clock,
     )
     owned.assigned(list(partitions))

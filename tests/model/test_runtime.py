@@ -10,7 +10,6 @@ from tests.model import tiny
 
 L = tiny.CONFIG.segment_length
 V = tiny.CONFIG.n_items
-NONE = np.zeros((0, 0), np.int64)
 
 
 def _none(users: int) -> np.ndarray:

@@ -204,22 +204,13 @@ def newest(folder: Path, pattern: str) -> Path:
     return max(folder.glob(pattern))
 
 
-MISSING_IS_NOT_UNWRITABLE = (
-    'state/store.py: "IO error: No such file or directory" is what a file that is missing gives, not a disk that refuses'
-)
-
-
 @pytest.mark.parametrize(
     "damage",
     [
         pytest.param(lambda folder: (folder / "CURRENT").write_bytes(b"MANIFEST-nothing\n"), id="CURRENT names nothing"),
         pytest.param(lambda folder: (folder / "CURRENT").write_bytes(b""), id="CURRENT empty"),
         pytest.param(lambda folder: overwritten(newest(folder, "MANIFEST-*"), 0, 1 << 20), id="MANIFEST overwritten"),
-        pytest.param(
-            lambda folder: newest(folder, "MANIFEST-*").unlink(),
-            marks=pytest.mark.xfail(strict=True, reason=MISSING_IS_NOT_UNWRITABLE, raises=StoreUnwritable),
-            id="MANIFEST missing",
-        ),
+        pytest.param(lambda folder: newest(folder, "MANIFEST-*").unlink(), id="MANIFEST missing"),
         pytest.param(lambda folder: newest(folder, "*.sst").write_bytes(b"short"), id="table cut"),
         pytest.param(lambda folder: newest(folder, "*.sst").unlink(), id="table missing"),
     ],
@@ -233,21 +224,13 @@ def test_a_store_whose_files_cannot_be_read_is_corrupted(folder: Path, damage: C
     Store(folder, MEMORY).close()
 
 
-SILENT = "state/store.py: an iterator that meets a damaged block is no longer valid(), and its status() is never asked: users read as new"
-TAKEN_FOR_A_LOCK = 'state/store.py: RocksDB says "block checksum mismatch", which has "lock" in it'
-
-
 @pytest.mark.parametrize(
     "reads",
     [
-        pytest.param(lambda store: store.read(USERS), marks=pytest.mark.xfail(strict=True, reason=SILENT), id="read"),
-        pytest.param(lambda store: store.keys_of(USERS[9]), marks=pytest.mark.xfail(strict=True, reason=SILENT), id="keys_of"),
-        pytest.param(lambda store: list(store.records()), marks=pytest.mark.xfail(strict=True, reason=SILENT), id="records"),
-        pytest.param(
-            lambda store: store.kept([(user, 0) for user in USERS]),
-            marks=pytest.mark.xfail(strict=True, reason=TAKEN_FOR_A_LOCK, raises=StoreLocked),
-            id="kept",
-        ),
+        pytest.param(lambda store: store.read(USERS), id="read"),
+        pytest.param(lambda store: store.keys_of(USERS[9]), id="keys_of"),
+        pytest.param(lambda store: list(store.records()), id="records"),
+        pytest.param(lambda store: store.kept([(user, 0) for user in USERS]), id="kept"),
     ],
 )
 def test_a_block_that_fails_its_checksum_is_corruption_and_never_a_new_user(folder: Path, reads: Callable[[Store], object]) -> None:
@@ -255,13 +238,13 @@ def test_a_block_that_fails_its_checksum_is_corruption_and_never_a_new_user(fold
     overwritten(newest(folder, "*.sst"), 0, 20_000)
     store = Store(folder, MEMORY)
     try:
-        with pytest.raises(StateCorrupted, match="checksum"):
+        with pytest.raises(StateCorrupted, match="checksum") as caught:
             reads(store)
+        assert caught.value.folder == folder, "so that its owner knows which store to rebuild"
     finally:
         store.close()
 
 
-@pytest.mark.xfail(strict=True, reason="state/store.py: whatever fails below a folder with lock in its name is taken for a lock")
 def test_a_folder_whose_name_has_lock_in_it_is_not_a_locked_one(tmp_path: Path) -> None:
     folder = tmp_path / "block-storage"
     filled(folder)
@@ -298,7 +281,6 @@ def test_a_full_disk_is_named_as_such(folder: Path) -> None:
     assert said.stderr.startswith(f"refused: {folder}: IO error"), said.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="state/store.py: mkdir stands outside _translated, and its OSError is no StateError")
 def test_a_state_folder_that_cannot_be_made_is_a_state_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StateError, match=str(tmp_path / "file")):

@@ -134,9 +134,6 @@ def test_names_that_kafka_would_refuse_are_refused_here(given: str) -> None:
     assert complaints(WORKER=given)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="stream/settings.py: the pattern lets `.` and `..` through, and stream/slot.py opens a folder as a file"
-)
 @pytest.mark.parametrize("given", [".", ".."])
 def test_a_slot_name_is_a_file_name(given: str) -> None:
     assert complaints(WORKER=given)

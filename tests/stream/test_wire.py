@@ -81,11 +81,8 @@ def test_attempts_are_counted_up_from_the_last_counter_that_can_be_read(before: 
     assert attempts(*((ATTEMPTS_HEADER, each) for each in before))[1] == now
 
 
-@pytest.mark.xfail(
-    strict=True, reason="stream/wire.py: int() of more than 4300 digits raises ValueError, which stops the worker", raises=ValueError
-)
 def test_a_counter_of_thousands_of_digits_does_not_stop_the_stream() -> None:
-    attempts((ATTEMPTS_HEADER, b"9" * 5_000))
+    assert attempts((ATTEMPTS_HEADER, b"9" * 5_000))[1] == b"1"
 
 
 def test_original_headers_come_first_and_a_record_that_comes_back_keeps_its_first_reason() -> None:
