@@ -180,4 +180,7 @@ def read_user(records: Iterator[tuple[bytes, bytes]]) -> User:
         times += new_times
     if not positions and preference is None:
         return NEW_USER
-    return User(folds, packed(items), packed(times), tuple(positions), preference)
+    try:
+        return User(folds, packed(items), packed(times), tuple(positions), preference)
+    except OverflowError as error:
+        raise StateCorrupted(f"a working record holds a number of more than 64 bits: {error}") from error

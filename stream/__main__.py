@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from model.errors import ModelError
 from state.errors import StateError
+from state.interaction import MAX_ID_BYTES
 from stream.errors import SettingsInvalid, StreamError, TopicsUnusable
 from stream.settings import Settings, described
 
@@ -54,6 +55,9 @@ class Explained(click.Group):
             _complain(error)
             sys.exit(EXIT_ERROR)
         except KafkaException as error:
+            if error.args[0].code() == KafkaError._INVALID_ARG:
+                click.echo(f"rec2pm: REC2PM_KAFKA_*: {error.args[0].str()}", err=True)
+                sys.exit(EXIT_USAGE)
             click.echo(f"rec2pm: Kafka did not do it: {error.args[0].str()} (REC2PM_BOOTSTRAP_SERVERS says where Kafka is)", err=True)
             sys.exit(EXIT_ERROR)
         except BrokenPipeError:
@@ -329,6 +333,8 @@ def user_show(user_id: str, as_json: bool) -> None:
     """Show what is remembered about one user, read from the changelog."""
     from stream.export import show
 
+    if not 0 < len(user_id.encode()) <= MAX_ID_BYTES:
+        raise click.BadParameter(f"a user id has 1 to {MAX_ID_BYTES} bytes", param_hint="USER_ID")
     chosen = settings()
     found = show({"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka}, f"{chosen.app}.changelog", user_id)
     if not found:

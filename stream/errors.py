@@ -48,6 +48,10 @@ class RestoreBroken(StreamError):
     """The changelog cannot be read to its end."""
 
 
+class StoreBehind(StreamError):
+    """The step is published, but the local store did not take it; a restart restores what is missing."""
+
+
 class SettingsInvalid(StreamError):
     """One or more settings are unknown or wrong."""
 
@@ -71,6 +75,7 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     OutputTooLarge: Action.STOP,
     RestoreBroken: Action.STOP,
     SettingsInvalid: Action.STOP,
+    StoreBehind: Action.STOP,
     StateCorrupted: Action.RESTORE,
     StateFormatUnknown: Action.STOP,
     StoreLocked: Action.WAIT,

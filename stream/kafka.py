@@ -58,7 +58,17 @@ CHANGELOG_READER: Final[Mapping[str, Any]] = {
     "queued.max.messages.kbytes": 32_768,
 }
 RESERVED: Final = frozenset(
-    {"bootstrap.servers", "group.id", "transactional.id", "isolation.level", "enable.auto.commit", "enable.partition.eof", "partitioner"}
+    {
+        "bootstrap.servers",
+        "group.id",
+        "transactional.id",
+        "isolation.level",
+        "enable.auto.commit",
+        "enable.partition.eof",
+        "partitioner",
+        "auto.offset.reset",
+        "partition.assignment.strategy",
+    }
 )
 """What the guarantee rests on, or another setting says: not for `REC2PM_KAFKA_*`."""
 
@@ -252,7 +262,7 @@ class KafkaLink:
                 for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
             )
         except KafkaException as error:
-            if error.args[0].retriable() or error.args[0].code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+            if _comes_back(error):
                 logger.warning("restore waits partition=%d reason=%s", partition, error)
                 return None
             raise _stop(error, f"offsets of {place.topic}[{partition}]") from error
@@ -262,7 +272,7 @@ class KafkaLink:
         try:
             return list(self._consumer.committed(list(asked), timeout=timeout))
         except KafkaException as error:
-            if error.args[0].code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT) or error.args[0].retriable():
+            if _comes_back(error):
                 return None
             raise _stop(error, "committed") from error
 
@@ -276,7 +286,7 @@ class KafkaLink:
             start = committed[0].offset if committed[0].offset >= 0 else self._consumer.get_watermark_offsets(place, timeout=_CALL_S)[0]
             self._consumer.seek(TopicPartition(self._input, partition, start))
         except KafkaException as error:
-            if error.args[0].code() in (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+            if error.args[0].code() == KafkaError._STATE or _comes_back(error):
                 return False  # the client is still taking in the assignment, or Kafka is away
             raise _stop(error, f"seek {self._input}[{partition}]") from error
         self._consumer.resume([place])
@@ -302,6 +312,19 @@ class KafkaLink:
                 time.sleep(0.1)
             else:
                 return
+
+
+def _comes_back(error: KafkaException) -> bool:
+    """Whether Kafka only cannot answer now: away, or its coordinator is being made or moved. `retriable()` says no to most of these."""
+    return error.args[0].retriable() or error.args[0].code() in (
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._WAIT_COORD,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    )
 
 
 def _stop(error: KafkaException, where: str) -> Exception:

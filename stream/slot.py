@@ -28,8 +28,15 @@ def hold(folder: Path, name: str | None) -> Slot:
     """Hold the slot `name`, or with None the first free one of `folder`, made when there is none.
 
     Raises:
-        SettingsInvalid: the named slot is held by a live process.
+        SettingsInvalid: the named slot is held by a live process, or the folder cannot be written.
     """
+    try:
+        return _hold(folder, name)
+    except OSError as error:
+        raise SettingsInvalid(f"REC2PM_STATE_DIR: {folder} cannot be used: {error}") from error
+
+
+def _hold(folder: Path, name: str | None) -> Slot:
     folder.mkdir(parents=True, exist_ok=True)
     if name is not None:
         slot = _held(folder / name)

@@ -16,9 +16,9 @@ import msgspec
 
 from state.changelog import Change, take
 from state.codec import name_key, name_value
-from state.errors import SegmentLengthChanged, StateCorrupted
+from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
-from stream.errors import StepAborted
+from stream.errors import StepAborted, StoreBehind
 from stream.partitions import Partition, Partitions
 from stream.policy import Lists, StepSize, due
 from stream.recommender import Floats, Query, RankedList, Recommender
@@ -146,7 +146,7 @@ class Worker:
                 raise
             self.link.rewind(self.partitions.running())
         except StateCorrupted as damaged:
-            # The step had no effect, or its changes are in the changelog: either way the committed offsets say where to go on.
+            # Found before anything was published: the step had no effect.
             self.partitions.rebuild(damaged)
             self.link.rewind(self.partitions.running())
         if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
@@ -178,8 +178,21 @@ class Worker:
             runs = [*(run for run in taken.superseded if run.partition == number), *last.values()]
             missing = sorted({run.user for run in runs if not run.fresh and run.user not in partition.cache})
             stored = dict(zip(missing, partition.store.read(missing), strict=True)) if missing else {}
+            self._check_segment_length(stored.values())
             read += [(run, NEW_USER if run.fresh else cached(run.user) or stored[run.user]) for run in runs]
         return read
+
+    def _check_segment_length(self, users: Iterable[User]) -> None:
+        """Counts and kept segments mean nothing under another segment length."""
+        model = self.recommender.model
+        for user in users:
+            old = model.segment_length if user.preference is None else user.preference.segment_length
+            if old != model.segment_length or user.working >= model.segment_length:
+                raise SegmentLengthChanged(
+                    f"the stored state was not built by folding every {model.segment_length} interactions, as {model.reference} does"
+                    f"{f', but every {old}' if old != model.segment_length else ''}: serve a model with the former segment_length, or choose a "
+                    "new REC2PM_APP for this one"
+                )
 
     def _remember(self, read: Sequence[tuple[Run, User]]) -> list[Touch]:
         """Append each run to its user's working memory; say which segments that completes and which lists are due."""
@@ -221,12 +234,6 @@ class Worker:
         foreign = [(touch, old) for touch in touches if (old := touch.preferences[0]) and old.memory_format != model.memory_format]
         if not foreign:
             return
-        for _, old in foreign:
-            if old.segment_length != model.segment_length:
-                raise SegmentLengthChanged(
-                    f"stored preference memories were folded every {old.segment_length} interactions, and {model.reference} folds every "
-                    f"{model.segment_length}: serve a model with segment_length {old.segment_length}, or choose a new REC2PM_APP"
-                )
         kept = self._kept([(touch, old.folds) for touch, old in foreign])
         rebuilt = self.recommender.rebuild([old for _, old in foreign], kept)
         for (touch, _), preference in zip(foreign, rebuilt, strict=True):
@@ -328,8 +335,12 @@ class Worker:
         outgoing.recommendations += [(run.user, None) for key, run in forgotten.items() if key not in withdrawn]
 
     def _write(self, taken: Taken, outgoing: Outgoing, after: Sequence[tuple[Partition, bytes, User]], reached: Mapping[int, int]) -> None:
-        for number, changes in outgoing.changes.items():
-            self.partitions[number].store.write(changes, reached.get(number))
+        try:
+            for number, changes in outgoing.changes.items():
+                self.partitions[number].store.write(changes, reached.get(number))
+        except StateError as error:
+            # Going on from what the caches and the other stores know would publish older states over newer ones.
+            raise StoreBehind(f"a published step is not in the local store, a restart restores it: {error}") from error
         for partition, user_id, user in after:
             partition.remember(user_id, user)
         for number, names in taken.names.items():

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state.codec import FOLDED, read_folded, user_of
+from state.errors import SegmentLengthChanged, StateCorrupted
+from stream.errors import StoreBehind
 from stream.export import Row, rows
 from stream.policy import Lists
 from stream.wire import Recommendation
@@ -214,6 +217,53 @@ def test_a_forgotten_user_leaves_nothing_and_their_list_is_withdrawn(tmp_path: P
     run_to_end(worker_on(link, tmp_path, FakeModel(SEGMENT)), link)
     assert link.state(0) == {}
     assert link.lists()[-1] == (b"ann", None)
+
+
+def test_state_of_another_segment_length_stops_the_worker_before_anything_is_published(tmp_path: Path) -> None:
+    records = [FakeRecord(b"ann", said(item, item), 0, item) for item in range(7)]
+    link = FakeLink(records, [])
+    run_to_end(worker_on(link, tmp_path / "unfolded", FakeModel(10)), link)
+    link = FakeLink(records, [])
+    run_to_end(worker_on(link, tmp_path / "folded", FakeModel(3)), link)
+    for folder in ("unfolded", "folded"):
+        link = FakeLink([FakeRecord(b"ann", said(9, 9), 0, 9)], [])
+        worker = worker_on(link, tmp_path / folder, FakeModel(4))
+        with pytest.raises(SegmentLengthChanged, match="segment_length"):
+            worker.turn()
+        assert link.published == []
+        worker.partitions.close()
+
+
+def test_a_write_that_fails_after_the_transaction_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going on would publish the other partitions' users from before the step."""
+    link = FakeLink([FakeRecord(b"ann", said(1, 1), 0, 0), FakeRecord(b"bob", said(2, 2), 1, 0)], [])
+    worker = worker_on(link, tmp_path, FakeModel(4), partitions=(0, 1))
+
+    def fails(changes: object, changelog_offset: object) -> None:
+        raise StateCorrupted("a block")
+
+    monkeypatch.setattr(worker.partitions[0].store, "write", fails)
+    with pytest.raises(StoreBehind):
+        worker.turn()
+    worker.partitions.close()
+
+
+def test_damage_found_before_the_transaction_is_healed_from_the_changelog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = FakeLink([FakeRecord(b"ann", said(1, 1), 0, 0)], [])
+    worker = worker_on(link, tmp_path, FakeModel(4))
+
+    def fails(users: object) -> None:
+        error = StateCorrupted("a block")
+        error.folder = tmp_path / "0"
+        raise error
+
+    monkeypatch.setattr(worker.partitions[0].store, "read", fails)
+    worker.turn()
+    assert (worker.partitions.running(), link.published) == ([], [])
+    while not link.published:
+        worker.turn()
+    assert worker.partitions.running() == [0]
+    worker.partitions.close()
 
 
 def test_a_memory_of_another_model_is_rebuilt_from_the_kept_segments(tmp_path: Path) -> None:
