@@ -1,6 +1,7 @@
 """Where state meets the model: item keys become catalogue rows, preference memory is folded, lists are ranked, rows become item ids."""
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -90,17 +91,15 @@ class Recommender:
 
     def rows(self, items: bytes) -> Ints:
         """The catalogue row of each item key (packed int64); the out-of-vocabulary row for those that the model does not know."""
-        return self._rows(np.frombuffer(items, dtype=np.int64))
-
-    def _rows(self, keys: Ints) -> Ints:
+        keys = np.frombuffer(items, dtype=np.int64)
         if not len(self._sorted):
             return np.full(len(keys), self.model.oov_row, dtype=np.int64)
         at = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
         return np.where(self._sorted[at] == keys, self._order[at] + 1, self.model.oov_row)
 
-    def unknown(self, items: Sequence[int]) -> int:
-        """How many of the item keys the model does not know."""
-        return int((self._rows(np.array(items, dtype=np.int64)) == self.model.oov_row).sum())
+    def unknown(self, items: bytes) -> int:
+        """How many of the item keys (packed int64) the model does not know."""
+        return int((self.rows(items) == self.model.oov_row).sum())
 
     def fold(self, before: Sequence[Preference | None], segments: Sequence[bytes], as_of: Sequence[int]) -> list[Fold]:
         """Fold one segment of each of B users.
@@ -140,14 +139,13 @@ class Recommender:
         lists: list[RankedList | None] = [None] * len(queries)
         after_fold = [at for at, query in enumerate(queries) if query.hidden is not None]
         others = [at for at, query in enumerate(queries) if query.hidden is None]
-        excludes = self._cut([query.exclude for query in queries])
-        excludes = [rows[rows != self.model.oov_row] for rows in excludes]
+        excludes = self._cut([query.exclude for query in queries], unknown=0)
         if after_fold:
             hidden = np.stack([queries[at].hidden for at in after_fold])  # type: ignore[misc]  # chosen by it
             sources: list[Literal["memory", "working", "popular"]] = ["memory"] * len(after_fold)
             self._rank(lists, after_fold, sources, excludes, lambda exclude: self.model.rank(hidden, k, exclude))
         if others:
-            rows = self._cut([queries[at].items for at in others])
+            rows = self._cut([queries[at].items for at in others], unknown=self.model.oov_row)
             empty = bytes(4 * self.model.state_floats)
             usable = [(old := queries[at].preference) is not None and old.memory != empty for at in others]
             sources = [
@@ -183,10 +181,12 @@ class Recommender:
         for place, source, rows, scores, count in zip(places, sources, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True):
             lists[place] = RankedList([ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), source)
 
-    def _cut(self, items: Sequence[bytes]) -> list[Ints]:
-        """The rows of each of many packed sequences, looked up at once."""
+    def _cut(self, items: Sequence[bytes], unknown: int) -> list[Ints]:
+        """The rows of each of many packed sequences, looked up at once; `unknown` for items that the model does not know."""
         rows = self.rows(b"".join(items))
-        return np.split(rows, np.cumsum([len(each) >> 3 for each in items[:-1]]))
+        rows[rows == self.model.oov_row] = unknown
+        ends = list(accumulate(len(each) >> 3 for each in items))
+        return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def _memories(self, preferences: Sequence[Preference | None]) -> Floats:
         """(B, S) float32; zeros for a user without preference memory."""

@@ -6,6 +6,7 @@ Only this file knows Faust, which is an extra; importing it without Faust says h
 """
 
 import asyncio
+import fcntl
 import logging
 import os
 import re
@@ -15,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 15.0
 STOPS_WITHIN_S: Final = 4.0
+"""After a signal or a crash, whatever Faust and its threads still wait for: the process exits."""
 _STREAMS_END_WITHIN_S: Final = 0.2
 _ANSWERS_WITHIN_S: Final = 15.0
 _LOOK_EVERY_S: Final = 0.2
@@ -83,24 +86,26 @@ async def _serve(settings: Settings, host: str, port: int, name: str) -> None:
     if ready.done():
         logger.info("view ready seconds=%.1f", time.monotonic() - began)
         await asyncio.wait({follow, stop}, return_when=asyncio.FIRST_COMPLETED)
+    crashed = not stop.done()
+    # There is nothing to lose: offsets are not committed, and the store is a copy of the topic that RocksDB's log protects.
+    limit = threading.Timer(STOPS_WITHIN_S, os._exit, (int(crashed),))
+    limit.daemon = True
+    limit.start()
+    if crashed:
+        logger.error("view crashed reason=%r", follow.exception() or view.app.crash_reason)
     await http.cleanup()
-    if not stop.done():
-        follow.result()
-        raise KafkaUnusable(f"reading {settings.recommendations_topic} ended: {view.app.crash_reason!r}")
     await view.app.stop()
+    if crashed:
+        raise KafkaUnusable(f"reading {settings.recommendations_topic} ended, see the log above; start the view again")
     logger.info("view stopped")
 
 
 async def _signalled() -> None:
-    """Wait for SIGTERM or SIGINT; this process then ends within `STOPS_WITHIN_S`, whatever Faust and its threads still wait for."""
+    """Wait for SIGTERM or SIGINT."""
     signalled = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signalled.set)
     await signalled.wait()
-    # There is nothing to lose: offsets are not committed, and the store is a copy of the topic that RocksDB's log protects.
-    limit = threading.Timer(STOPS_WITHIN_S, os._exit, (0,))
-    limit.daemon = True
-    limit.start()
 
 
 class View:
@@ -110,9 +115,8 @@ class View:
         described = _described(settings)
         partitions = len(described.partitions)
         group = f"{settings.app}.view-{name}"
-        # The id: what is stored of a topic must never be taken for a copy of another one of the same name.
-        folder = settings.state_dir.absolute() / group / f"{described.topic_id}-{partitions}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = settings.state_dir.absolute() / group
+        self._lock: Final = _held(folder, name)
         self.ready: Final = asyncio.Event()
         self._watchers: Final[defaultdict[bytes, set[asyncio.Queue[bytes | None]]]] = defaultdict(set)
         self.app: Final = faust.App(
@@ -124,7 +128,8 @@ class View:
             broker_heartbeat_interval=1.0,
             consumer_auto_offset_reset="earliest",
             store="rocksdb://",
-            datadir=folder,
+            # The id: what is stored of a topic must never be taken for a copy of another one of the same name.
+            datadir=folder / f"{described.topic_id}-{partitions}",
             topic_allow_declare=False,
             topic_disable_leader=True,
             web_enabled=False,
@@ -260,6 +265,19 @@ class _CommittedConsumer(Consumer):  # type: ignore[misc]
             if applied < end and ((await self.position(partition)) or 0) <= end:
                 return False
         return bool(recovery.active_highwaters)
+
+
+def _held(folder: Path, name: str) -> int:
+    """A lock on the folder, until the process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SettingsInvalid(f"--name={name}: a live view has this name and holds {folder}") from None
+    except OSError as error:
+        raise SettingsInvalid(f"REC2PM_STATE_DIR: {folder} cannot be used: {error}") from error
+    return lock
 
 
 def _described(settings: Settings) -> TopicDescription:

@@ -160,13 +160,15 @@ class Worker:
             return
         started = self.clock()
         taken = decode(records, self.topic)
-        touches = self._remember(self._read(taken))
+        read = self._read(taken)
+        items = packed([item for run, _ in read for item in run.items])
+        touches = self._remember(read, items)
         self._fold(touches)
         lists = self._recommend(touches)
         outgoing, after = self._collect(taken, touches, lists)
         reached = self.link.publish(outgoing)
         self._write(taken, outgoing, after, reached)
-        self._count(len(records), taken, touches, outgoing)
+        self._count(len(records), taken, touches, outgoing, items)
         self.step_size.took(len(records), self.clock() - started)
 
     def _read(self, taken: Taken) -> list[tuple[Run, User]]:
@@ -194,10 +196,9 @@ class Worker:
                     "new REC2PM_APP for this one"
                 )
 
-    def _remember(self, read: Sequence[tuple[Run, User]]) -> list[Touch]:
+    def _remember(self, read: Sequence[tuple[Run, User]], items: bytes) -> list[Touch]:
         """Append each run to its user's working memory; say which segments that completes and which lists are due."""
-        # Packed once for the whole step, then cut into runs.
-        items = packed([item for run, _ in read for item in run.items])
+        # Items and times are packed once for the whole step, then cut into runs.
         times = packed([time for run, _ in read for time in run.times])
         length = self.recommender.model.segment_length
         touches: list[Touch] = []
@@ -346,7 +347,7 @@ class Worker:
         for number, names in taken.names.items():
             self.partitions[number].named(names)
 
-    def _count(self, records: int, taken: Taken, touches: Sequence[Touch], outgoing: Outgoing) -> None:
+    def _count(self, records: int, taken: Taken, touches: Sequence[Touch], outgoing: Outgoing, items: bytes) -> None:
         counts = self.counts
         counts.steps += 1
         counts.records += records
@@ -355,4 +356,4 @@ class Worker:
         counts.interactions += records - taken.forgotten - len(taken.dead)
         counts.folds += sum(len(touch.hidden) for touch in touches if touch.hidden)
         counts.lists += sum(made is not None for _, made in outgoing.recommendations)
-        counts.unknown_items += self.recommender.unknown([item for touch in touches for item in touch.run.items])
+        counts.unknown_items += self.recommender.unknown(items)

@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 from stream.topics import create, plan
 from stream.wire import Recommendation, recommendation_as_json, recommendation_as_msgpack
-from tests.integration.test_broker import AdminClient, until
+from tests.integration.test_broker import until
 
 pytest.importorskip("faust", reason="the extra `view` is not installed")
 
@@ -55,6 +56,11 @@ class Running:
         finally:
             connection.close()
 
+    def is_ready(self) -> bool:
+        status, told = self.get("/ready")
+        assert (status, told) in ((0, None), (503, {"ready": False}), (200, {"ready": True}))
+        return status == 200
+
     def items(self, user: str) -> object:
         status, body = self.get(f"/recommendations/{user}")
         return body["items"] if status == 200 else status
@@ -74,9 +80,7 @@ def start(bootstrap: str, app: str, tmp_path: Path) -> Iterator[Start]:
 
         def started(name: str) -> Running:
             view = launched(running, environment(bootstrap, app, tmp_path), name, tmp_path / f"{name}.log")
-            told: set[int] = set()
-            until(lambda: told.add(view.get("/ready")[0]) or 200 in told, READY_WITHIN_S, "the view is ready")
-            assert told <= {0, 200, 503}
+            until(view.is_ready, READY_WITHIN_S, "the view is ready")
             return view
 
         yield started
@@ -199,6 +203,16 @@ def test_a_view_started_again_knows_what_it_had_and_what_it_missed(worker: Worke
     view = start("view-1")
     assert (view.items("kept"), view.items("changed"), view.items("gone")) == ([1], [2], 404)
     assert view.stop(signal.SIGINT) == 0
+
+
+def test_a_second_view_of_the_same_name_and_folder_is_refused(
+    worker: Worker, start: Start, bootstrap: str, app: str, tmp_path: Path
+) -> None:
+    start("view-1")
+    with ExitStack() as running:
+        second = launched(running, environment(bootstrap, app, tmp_path), "view-1", tmp_path / "second.log")
+        assert second.process.wait(30) == 1
+    assert "--name=view-1: a live view has this name" in second.log.read_text()
 
 
 def test_two_views_of_other_names_both_know_every_user(worker: Worker, start: Start) -> None:

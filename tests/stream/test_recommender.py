@@ -58,8 +58,8 @@ def test_items_that_the_model_does_not_know_are_out_of_vocabulary() -> None:
     recommender = Recommender(NamedModel())
     unknown = [item_key(item) for item in (8, "song-c", 2**62 - 1, "07")]
     assert recommender.rows(packed(unknown)).tolist() == [recommender.model.oov_row] * 4
-    assert recommender.unknown([*unknown, 7]) == 4
-    assert recommender.unknown([]) == 0
+    assert recommender.unknown(packed([*unknown, 7])) == 4
+    assert recommender.unknown(b"") == 0
 
 
 @given(st.lists(st.integers(0, 2**63 - 1)))
