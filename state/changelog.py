@@ -32,7 +32,7 @@ def take(
     """
     prefix = user_prefix(user_id)
     if not remembered.segments:
-        at = before.working
+        at = len(before.items) >> 3
         after = User(before.folds, remembered.items, remembered.times, (*before.positions, at), preference)
         return after, [(working_key(prefix, at), working_value(before.folds, items, times))]
 

@@ -7,7 +7,7 @@ this user) ends a run and starts a fresh one, so that the result is the same whe
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from state.interaction import NAMED, item_key
+from state.interaction import MAX_ID_BYTES, NAMED, item_key
 from stream.wire import UNREADABLE, DeadLetter, Record, dead_letter, from_msgpack, interaction, item_text, malformed, user_id
 
 
@@ -63,12 +63,13 @@ def decode(records: Iterable[Record], topic: str) -> Taken:
         key, value = record.key(), record.value()
         try:
             run = runs.get(key)  # type: ignore[arg-type]  # a null key is not there
-            user = user_id(key) if run is None else run.user
+            if run is None and not (key and len(key) <= MAX_ID_BYTES and key.isascii()):
+                user_id(key)  # says what is wrong, or that it is UTF-8 beyond ASCII
             if value is None:
                 taken.forgotten += 1
                 if run is not None and run.items:
                     taken.superseded.append(run)
-                runs[user] = Run(partition, user, fresh=True)
+                runs[key] = Run(partition, key, fresh=True)  # type: ignore[index,arg-type]  # a null key is refused by now
                 continue
             # MessagePack maps take the short way; the rest is told apart, or refused, in `interaction`.
             decoded = from_msgpack(value) if value and value[0] > 0x7F else interaction(value)
@@ -79,7 +80,7 @@ def decode(records: Iterable[Record], topic: str) -> Taken:
             taken.dead.append(dead_letter(record, topic, malformed(value, error)))
             continue
         if run is None:
-            run = runs[user] = Run(partition, user, fresh=False)
+            run = runs[key] = Run(partition, key, fresh=False)  # type: ignore[index,arg-type]
         run.items.append(item)
         time = decoded.ts
         run.times.append(record.timestamp()[1] if time is None else time)

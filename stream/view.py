@@ -129,7 +129,7 @@ class View:
             consumer_auto_offset_reset="earliest",
             store="rocksdb://",
             # The id: what is stored of a topic must never be taken for a copy of another one of the same name.
-            datadir=folder / f"{described.topic_id}-{partitions}",
+            datadir=folder / f"{str(described.topic_id).replace('/', '_')}-{partitions}",  # it is base64
             topic_allow_declare=False,
             topic_disable_leader=True,
             web_enabled=False,

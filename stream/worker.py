@@ -207,7 +207,10 @@ class Worker:
             end = start + (len(run.items) << 3)
             remembered = remember(before, items[start:end], times[start:end], length)
             start = end
-            asked = due(self.lists, before.folds, before.working, len(run.items), length)
+            # With a list per fold, most touches ask for none.
+            asked = (
+                due(self.lists, before.folds, before.working, len(run.items), length) if remembered.segments or self.lists != "fold" else ()
+            )
             touches.append(Touch(run, before, remembered, (before.preference,), asked))
         return touches
 
@@ -283,16 +286,18 @@ class Worker:
     ) -> tuple[Outgoing, list[tuple[Partition, bytes, User]]]:
         """Everything that the step publishes, and the users as they are after it."""
         outgoing = Outgoing(dead=taken.dead, next_offsets=taken.next_offsets)
-        superseded = {id(run) for run in taken.superseded}
         after: list[tuple[Partition, bytes, User]] = []
+        partition: Partition | None = None
+        changes: list[Change] = []
         for touch in touches:
             run = touch.run
-            if id(run) in superseded:
+            if partition is None or partition.number != run.partition:
+                partition = self.partitions[run.partition]
+                changes = outgoing.changes.setdefault(run.partition, [])
+            if taken.superseded and run in taken.superseded:
                 continue
-            partition = self.partitions[run.partition]
-            changes = outgoing.changes.setdefault(run.partition, [])
             user = NEW_USER
-            new: list[Change] = []
+            new: Sequence[Change] = ()
             if run.items:
                 user, new = take(run.user, touch.before, run.items, run.times, touch.remembered, touch.preferences[-1], self.keep_segments)
             if run.fresh:

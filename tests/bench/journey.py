@@ -5,6 +5,7 @@ primer user's first segment, so that the first output record marks the start of 
 the end − broker's time of that first output); start of the process and joining the group are outside it. CPU is that of the process tree.
 """
 
+import re
 import shlex
 import shutil
 import signal
@@ -125,7 +126,7 @@ def load(bootstrap: str, admin: AdminClient, given: Load) -> str:
 def measure(bootstrap: str, folder: Path, program: Program, topic: str, records: int, turn: int) -> Run:
     """Run a program over a loaded topic."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
-    group = f"bench-{program.name}-{turn}-{time.time_ns() % 10**9}"
+    group = f"bench-{re.sub('[^a-z0-9]+', '-', program.name.lower())}-{turn}-{time.time_ns() % 10**9}"
     output, state = f"out-{group}", folder / group
     state.mkdir(parents=True)
     admin.create_topics([NewTopic(output, PARTITIONS, 1, config={"message.timestamp.type": "LogAppendTime"})])[output].result()
