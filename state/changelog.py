@@ -11,6 +11,7 @@ Change: TypeAlias = tuple[bytes, bytes | None]
 
 
 def take(
+    changes: list[Change],
     user_id: bytes,
     before: User,
     items: Sequence[int],
@@ -18,13 +19,14 @@ def take(
     remembered: Remembered,
     preference: Preference | None,
     keep: int,
-) -> tuple[User, list[Change]]:
-    """The state after a step, and the records that say so.
+) -> User:
+    """The state after a step; the records that say so are appended to `changes`.
 
     Args:
+        changes: those of the partition's whole step: one list, where thousands of users are taken at a time.
         user_id: 1 to 255 bytes of UTF-8.
         before: the state that was read.
-        items: the item keys that the step took, oldest first.
+        items: the item keys that the step took, oldest first; none leaves everything as it is.
         times: their times, epoch ms.
         remembered: what `remember` made of them.
         preference: the preference memory after the last of the remembered segments; as before when there is none.
@@ -32,15 +34,17 @@ def take(
     """
     prefix = user_prefix(user_id)
     if not remembered.segments:
+        if not items:
+            return before
         at = len(before.items) >> 3
-        after = User(before.folds, remembered.items, remembered.times, (*before.positions, at), preference)
-        return after, [(working_key(prefix, at), working_value(before.folds, items, times))]
+        changes.append((working_key(prefix, at), working_value(before.folds, items, times)))
+        return User(before.folds, remembered.items, remembered.times, (*before.positions, at), preference)
 
     if preference is None or preference.folds != before.folds + len(remembered.segments):
         found = None if preference is None else preference.folds
         raise ValueError(f"preference memory has {found} folds, expected {before.folds} and {len(remembered.segments)} more")
     folds = preference.folds
-    changes: list[Change] = [(preference_key(prefix), preference_value(preference))]
+    changes.append((preference_key(prefix), preference_value(preference)))
     # The preference record alone makes every working record below stale; they are deleted to give the space back.
     rest = len(remembered.items) >> 3
     changes += [(working_key(prefix, position), None) for position in set(before.positions) if position or not rest]
@@ -49,4 +53,4 @@ def take(
     for segment in remembered.segments[-keep:] if keep else ():
         changes.append((folded_key(prefix, segment.number), folded_value(unpacked(segment.items).tolist())))
     changes += [(folded_key(prefix, number), None) for number in range(max(0, before.folds - keep), min(before.folds, folds - keep))]
-    return User(folds, remembered.items, remembered.times, (0,) if rest else (), preference), changes
+    return User(folds, remembered.items, remembered.times, (0,) if rest else (), preference)

@@ -11,7 +11,7 @@
 belongs to the partition. Values are MessagePack. Every format ever written stays readable: `tests/state/golden` holds bytes of each.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from operator import sub
 from typing import Final
@@ -152,7 +152,7 @@ def named_item(rest: bytes) -> int | None:
     return int.from_bytes(rest[1:], "big") if rest[:1] == b"n" else None
 
 
-def read_user(records: Iterator[tuple[bytes, bytes]]) -> User:
+def read_user(records: Iterable[tuple[bytes, bytes]]) -> User:
     """A user's state from its preference and working records, in key order: (the key after the user's prefix, value).
 
     Working records of an older segment are what a fold left behind; they are passed over by their tag.

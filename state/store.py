@@ -16,7 +16,7 @@ from rocksdict import BlockBasedOptions, Cache, Options, Rdict, RdictIter, Write
 from state.changelog import Change
 from state.codec import FOLDED, OFFSET, folded_key, name_key, offset_value, read_folded, read_offset, read_user, user_prefix
 from state.errors import StateCorrupted, StateError, StoreLocked, StoreUnwritable
-from state.user import User
+from state.user import NEW_USER, User
 
 _BLOOM_BITS_PER_KEY: Final = 10
 _OPEN_FILES: Final = 128
@@ -69,7 +69,7 @@ class Store:
         """The state of each user id, in the order asked for. Sorted ids are read fastest."""
         with _translated(self.folder):
             found = self._rocks.iter()
-            return [read_user(_until_folded(found, user_prefix(user))) for user in users]
+            return [_user(found, user_prefix(user)) for user in users]
 
     def kept(self, segments: Sequence[tuple[bytes, int]]) -> list[list[int]]:
         """Item keys of folded segments, each named by user id and number; empty where a segment is not kept."""
@@ -137,17 +137,19 @@ def _records(found: RdictIter, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
     found.status()  # raises where it was damage that ended the scan, and not the last record
 
 
-def _until_folded(found: RdictIter, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """A user's preference and working records, keys without the prefix."""
+def _user(found: RdictIter, prefix: bytes) -> User:
+    """A user's state, of their preference and working records."""
     end = len(prefix)
     found.seek(prefix)
+    records: list[tuple[bytes, bytes]] = []
     while found.valid():
         key = found.key()
         if not key.startswith(prefix) or key[end : end + 1] == FOLDED:
-            return
-        yield key[end:], found.value()
+            return read_user(records) if records else NEW_USER
+        records.append((key[end:], found.value()))
         found.next()
     found.status()
+    return read_user(records) if records else NEW_USER
 
 
 _DAMAGED: Final = ("Corruption", "IO error: No such file or directory")

@@ -8,12 +8,11 @@ happens inside a rebalance: stores open and are restored between steps.
 """
 
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from state.errors import StateCorrupted, StateError, StoreLocked
 from state.store import Store, StoreMemory, wipe
@@ -49,7 +48,8 @@ class Partition:
     def __init__(self, number: int, cache_users: int) -> None:
         self.number: Final = number
         self.phase = Phase.ASSIGNED
-        self.cache: OrderedDict[bytes, User] = OrderedDict()
+        self._young: dict[bytes, User] = {}
+        self._old: dict[bytes, User] = {}
         self.restore: Restore | None = None
         self.waiting_since: float | None = None
         self.rebuilt = False
@@ -73,13 +73,26 @@ class Partition:
         wipe(folder)
         self._store = Store(folder, memory)
 
-    def remember(self, user_id: bytes, user: User) -> None:
-        """Keep a user's state as written; the users untouched for longest make room."""
-        cache = self.cache
-        cache[user_id] = user
-        cache.move_to_end(user_id)
-        if len(cache) > self._cache_users:
-            cache.popitem(last=False)
+    def users(self, ids: Sequence[bytes]) -> tuple[list[User], list[User]]:
+        """The state of each user id, from memory or else from the store; and those that were read from the store."""
+        young, old = self._young.get, self._old.get
+        found = [young(user) or old(user) for user in ids]
+        if None not in found:
+            return cast("list[User]", found), []
+        missing = sorted({user for user, state in zip(ids, found, strict=True) if state is None})
+        read = self.store.read(missing)
+        stored = dict(zip(missing, read, strict=True))
+        return [stored[user] if state is None else state for user, state in zip(ids, found, strict=True)], read
+
+    def remember(self, users: Mapping[bytes, User]) -> None:
+        """Keep states as written. When half of what may be kept is new, the half untouched since the last time goes."""
+        self._young.update(users)
+        if len(self._young) * 2 > self._cache_users:
+            self._young, self._old = {}, self._young
+
+    def forget(self) -> None:
+        """Keep no states in memory."""
+        self._young, self._old = {}, {}
 
     def unnamed(self, items: Iterable[int]) -> list[int]:
         """Hashed item keys whose text is not in the store yet."""
@@ -96,7 +109,7 @@ class Partition:
         if self.restore is not None:
             self.restore.close()
             self.restore = None
-        self.cache.clear()
+        self.forget()
         self._named.clear()
         if self._store is not None:
             store, self._store = self._store, None

@@ -19,7 +19,7 @@ from state.codec import name_key, name_value
 from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
 from stream.errors import StepAborted, StoreBehind
-from stream.partitions import Partition, Partitions
+from stream.partitions import Partitions
 from stream.policy import Lists, StepSize, due
 from stream.recommender import Floats, Query, RankedList, Recommender
 from stream.taken import Run, Taken, decode
@@ -69,6 +69,28 @@ class Touch(msgspec.Struct, gc=False):
     """Indices of the run's interactions after which a list is asked for."""
     hidden: tuple[Floats, ...] = ()
     """The hidden state of each fold."""
+
+
+@dataclass(slots=True)
+class After:
+    """What a step changes, by partition: the records that say so, and the users as they are then."""
+
+    changes: dict[int, list[Change]] = field(default_factory=dict)
+    users: dict[int, dict[bytes, User]] = field(default_factory=dict)
+
+    def settle(
+        self, run: Run, before: User, remembered: Remembered, preference: Preference | None, keep: int, stored: Sequence[bytes] = ()
+    ) -> None:
+        """Note what a run makes of its user. `stored`: the keys of a user who was forgotten right before it."""
+        number = run.partition
+        if number not in self.changes:
+            self.changes[number], self.users[number] = [], {}
+        changes = self.changes[number]
+        known = len(changes)
+        self.users[number][run.user] = take(changes, run.user, before, run.items, run.times, remembered, preference, keep)
+        if stored:
+            rewritten = {key for key, _ in changes[known:]}
+            changes += [(key, None) for key in stored if key not in rewritten]
 
 
 @dataclass(slots=True)
@@ -161,27 +183,30 @@ class Worker:
         started = self.clock()
         taken = decode(records, self.topic)
         read = self._read(taken)
-        items = packed([item for run, _ in read for item in run.items])
-        touches = self._remember(read, items)
+        after = After()
+        touches = self._remember(taken, read, after)
         self._fold(touches)
         lists = self._recommend(touches)
-        outgoing, after = self._collect(taken, touches, lists)
+        outgoing = self._collect(taken, touches, lists, after)
         reached = self.link.publish(outgoing)
-        self._write(taken, outgoing, after, reached)
-        self._count(len(records), taken, touches, outgoing, items)
+        self._write(taken, after, reached)
+        self._count(len(records), taken, read, touches, outgoing)
         self.step_size.took(len(records), self.clock() - started)
 
     def _read(self, taken: Taken) -> list[tuple[Run, User]]:
         """Each run with its user's state before it: from the cache, else from the store."""
         read: list[tuple[Run, User]] = []
         for number, last in taken.runs.items():
-            partition = self.partitions[number]
-            cached = partition.cache.get
-            runs = [*(run for run in taken.superseded if run.partition == number), *last.values()]
-            missing = sorted({run.user for run in runs if not run.fresh and run.user not in partition.cache})
-            stored = dict(zip(missing, partition.store.read(missing), strict=True)) if missing else {}
-            self._check_segment_length(stored.values())
-            read += [(run, NEW_USER if run.fresh else cached(run.user) or stored[run.user]) for run in runs]
+            runs = list(last.values())
+            if taken.superseded:
+                runs = [*(run for run in taken.superseded if run.partition == number), *runs]
+            users, stored = self.partitions[number].users([run.user for run in runs if not run.fresh])
+            self._check_segment_length(stored)
+            if len(users) == len(runs):
+                read += zip(runs, users, strict=True)
+            else:
+                known = iter(users)
+                read += [(run, NEW_USER if run.fresh else next(known)) for run in runs]
         return read
 
     def _check_segment_length(self, users: Iterable[User]) -> None:
@@ -196,22 +221,28 @@ class Worker:
                     "new REC2PM_APP for this one"
                 )
 
-    def _remember(self, read: Sequence[tuple[Run, User]], items: bytes) -> list[Touch]:
-        """Append each run to its user's working memory; say which segments that completes and which lists are due."""
-        # Items and times are packed once for the whole step, then cut into runs.
+    def _remember(self, taken: Taken, read: Sequence[tuple[Run, User]], after: After) -> list[Touch]:
+        """Append each run to its user's working memory.
+
+        A run that completes no segment and asks for no list is settled by that; most are, with a list per fold. The others are returned:
+        they need the model.
+        """
+        # Packed once for the whole step, then cut into runs.
+        items = packed([item for run, _ in read for item in run.items])
         times = packed([time for run, _ in read for time in run.times])
         length = self.recommender.model.segment_length
+        quiet = self.lists == "fold" and not taken.forgotten
         touches: list[Touch] = []
         start = 0
         for run, before in read:
             end = start + (len(run.items) << 3)
             remembered = remember(before, items[start:end], times[start:end], length)
             start = end
-            # With a list per fold, most touches ask for none.
-            asked = (
-                due(self.lists, before.folds, before.working, len(run.items), length) if remembered.segments or self.lists != "fold" else ()
-            )
-            touches.append(Touch(run, before, remembered, (before.preference,), asked))
+            if quiet and not remembered.segments:
+                after.settle(run, before, remembered, before.preference, self.keep_segments)
+            else:
+                asked = due(self.lists, before.folds, before.working, len(run.items), length)
+                touches.append(Touch(run, before, remembered, (before.preference,), asked))
         return touches
 
     def _fold(self, touches: Sequence[Touch]) -> None:
@@ -281,35 +312,20 @@ class Worker:
             kept.append([*(packed(items) for items in stored_segments if items), *(segment.items for segment in new)])
         return kept
 
-    def _collect(
-        self, taken: Taken, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]]
-    ) -> tuple[Outgoing, list[tuple[Partition, bytes, User]]]:
-        """Everything that the step publishes, and the users as they are after it."""
-        outgoing = Outgoing(dead=taken.dead, next_offsets=taken.next_offsets)
-        after: list[tuple[Partition, bytes, User]] = []
-        partition: Partition | None = None
-        changes: list[Change] = []
+    def _collect(self, taken: Taken, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]], after: After) -> Outgoing:
+        """Settle the rest, and bring together everything that the step publishes."""
         for touch in touches:
             run = touch.run
-            if partition is None or partition.number != run.partition:
-                partition = self.partitions[run.partition]
-                changes = outgoing.changes.setdefault(run.partition, [])
-            if taken.superseded and run in taken.superseded:
+            if run in taken.superseded:
                 continue
-            user = NEW_USER
-            new: Sequence[Change] = ()
-            if run.items:
-                user, new = take(run.user, touch.before, run.items, run.times, touch.remembered, touch.preferences[-1], self.keep_segments)
-            if run.fresh:
-                rewritten = {key for key, _ in new}
-                changes += [(key, None) for key in partition.store.keys_of(run.user) if key not in rewritten]
-            changes += new
-            after.append((partition, run.user, user))
+            stored = self.partitions[run.partition].store.keys_of(run.user) if run.fresh else ()
+            after.settle(run, touch.before, touch.remembered, touch.preferences[-1], self.keep_segments, stored)
+        outgoing = Outgoing(after.changes, dead=taken.dead, next_offsets=taken.next_offsets)
         for number, names in taken.names.items():
             unnamed = self.partitions[number].unnamed(names)
             outgoing.changes.setdefault(number, []).extend((name_key(item), name_value(names[item])) for item in unnamed)
         self._address(outgoing, touches, lists)
-        return outgoing, after
+        return outgoing
 
     def _address(self, outgoing: Outgoing, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]]) -> None:
         """The lists as records, in each user's order; a forgotten user's last list is withdrawn before a newer one follows."""
@@ -340,25 +356,25 @@ class Worker:
             )
         outgoing.recommendations += [(run.user, None) for key, run in forgotten.items() if key not in withdrawn]
 
-    def _write(self, taken: Taken, outgoing: Outgoing, after: Sequence[tuple[Partition, bytes, User]], reached: Mapping[int, int]) -> None:
+    def _write(self, taken: Taken, after: After, reached: Mapping[int, int]) -> None:
         try:
-            for number, changes in outgoing.changes.items():
+            for number, changes in after.changes.items():
                 self.partitions[number].store.write(changes, reached.get(number))
         except StateError as error:
             # Going on from what the caches and the other stores know would publish older states over newer ones.
             raise StoreBehind(f"a published step is not in the local store, a restart restores it: {error}") from error
-        for partition, user_id, user in after:
-            partition.remember(user_id, user)
+        for number, users in after.users.items():
+            self.partitions[number].remember(users)
         for number, names in taken.names.items():
             self.partitions[number].named(names)
 
-    def _count(self, records: int, taken: Taken, touches: Sequence[Touch], outgoing: Outgoing, items: bytes) -> None:
+    def _count(self, records: int, taken: Taken, read: Sequence[tuple[Run, User]], touches: Sequence[Touch], outgoing: Outgoing) -> None:
         counts = self.counts
         counts.steps += 1
         counts.records += records
         counts.forgotten += taken.forgotten
         counts.dead_letters += len(taken.dead)
         counts.interactions += records - taken.forgotten - len(taken.dead)
-        counts.folds += sum(len(touch.hidden) for touch in touches if touch.hidden)
+        counts.folds += sum(len(touch.hidden) for touch in touches)
         counts.lists += sum(made is not None for _, made in outgoing.recommendations)
-        counts.unknown_items += self.recommender.unknown(items)
+        counts.unknown_items += self.recommender.unknown(packed([item for run, _ in read for item in run.items]))

@@ -31,7 +31,8 @@ def folded(before: Preference | None, segments: Iterable[Segment]) -> Preference
 
 def step(user: User, items: Sequence[int], times: Sequence[int], keep: int = 5) -> tuple[User, list[Change]]:
     remembered = remember(user, packed(items), packed(times), SEGMENT)
-    return take(USER, user, items, times, remembered, folded(user.preference, remembered.segments), keep)
+    changes: list[Change] = []
+    return take(changes, USER, user, items, times, remembered, folded(user.preference, remembered.segments), keep), changes
 
 
 def applied(stored: dict[bytes, bytes], changes: Iterable[Change]) -> None:
@@ -184,4 +185,4 @@ def test_a_preference_memory_that_does_not_hold_the_segments_is_refused(preferen
     items = range(SEGMENT)
     remembered = remember(NEW_USER, packed(items), packed(items), SEGMENT)
     with pytest.raises(ValueError, match="expected 0 and 1 more"):
-        take(USER, NEW_USER, items, items, remembered, preference, 5)
+        take([], USER, NEW_USER, items, items, remembered, preference, 5)

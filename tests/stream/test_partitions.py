@@ -43,6 +43,7 @@ class Owner:
     def __init__(self, folder: Path, turns: int = 1) -> None:
         self.clock = Clock()
         self.resumed: list[int] = []
+        self.cache_users = 6
         self.paused: list[int] = []
         self.restores: dict[int, SlowRestore] = {}
         self.turns = turns
@@ -210,11 +211,12 @@ def test_a_partition_that_comes_back_starts_with_an_empty_cache_and_its_old_stor
     owner.partitions.restore()
     before = owner.partitions[0]
     before.store.write([(working_key(user_prefix(b"ann"), 0), working_value(0, [1], [1]))], 4)
-    before.remember(b"ann", NEW_USER)
+    before.remember({b"ann": User(7)})
     owner.partitions.gone([0], "revoked")
     owner.partitions.assigned([0])
     owner.partitions.restore()
-    assert not owner.partitions[0].cache
+    ((ann,), (read,)) = owner.partitions[0].users([b"ann"])
+    assert (ann.folds, ann.working) == (read.folds, read.working) == (0, 1)
     assert owner.partitions[0].store.changelog_offset() == 4
     assert owner.resumed == [0, 0]
 
@@ -264,17 +266,16 @@ def test_a_running_store_that_cannot_be_read_is_paused_wiped_and_restored(owner:
     owner.partitions.restore()
     partition = owner.partitions[0]
     partition.store.write([(working_key(user_prefix(b"ann"), 0), working_value(0, [1], [1])), (OFFSET, b"\x01\xa1x")], None)
-    partition.remember(b"ann", NEW_USER)
+    partition.remember({b"ann": User(7)})
     partition.named([2**62])
     with pytest.raises(StateCorrupted) as caught:
         partition.store.changelog_offset()
     owner.partitions.rebuild(caught.value)
     assert (owner.paused, owner.partitions.running()) == ([0], [1])
-    assert not partition.cache
     while owner.partitions.restore():
         pass
     assert owner.resumed == [0, 1, 0]
-    assert partition.store.read([b"ann"]) == [NEW_USER]
+    assert partition.users([b"ann"]) == ([NEW_USER], [NEW_USER]), "not the one in memory"
     assert partition.unnamed([2**62]) == [2**62], "a name that was stored is not any more"
 
 
@@ -309,11 +310,17 @@ def test_a_store_that_is_no_copy_of_the_changelog_is_reopened_empty(owner: Owner
     assert (partition.store.changelog_offset(), partition.store.read([b"ann"])) == (None, [NEW_USER])
 
 
-def test_the_cache_drops_the_user_untouched_for_longest() -> None:
-    partition = Partition(0, cache_users=3)
-    for user in (b"a", b"b", b"c", b"a", b"d"):
-        partition.remember(user, User())
-    assert list(partition.cache) == [b"c", b"a", b"d"]
+def test_users_untouched_for_longest_make_room_and_the_newest_state_counts(owner: Owner) -> None:
+    owner.partitions.assigned([0])
+    owner.partitions.restore()
+    partition = owner.partitions[0]
+    users = [b"user-%d" % number for number in range(owner.cache_users * 2)]
+    for user in users:
+        partition.remember({user: User(1)})
+        partition.remember({users[0]: User(2)})  # touched all the time
+    found, read = partition.users([users[0], users[1], users[-1]])
+    assert [user.folds for user in found] == [2, 0, 1]
+    assert len(read) == 1, "only the one that made room is read from the store"
 
 
 def test_an_item_is_asked_for_its_name_until_it_is_known_to_be_stored(owner: Owner) -> None:
