@@ -8,6 +8,7 @@ which raises bare `Exception` with RocksDB's status word first.
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +56,7 @@ class Store:
         options.set_block_based_table_factory(table)
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True
+        self._unlogged.memtable_insert_hint_per_batch = True
         with _translated(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._rocks = Rdict(str(folder), options)
@@ -99,7 +101,7 @@ class Store:
         """Apply changes and the changelog offset that they reach, all or nothing; None leaves the offset as it is."""
         batch = WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
-        for key, value in changes:
+        for key, value in sorted(changes, key=itemgetter(0)):  # in key order, each goes in right after the one before
             if value is None:
                 delete(key)
             else:

@@ -184,13 +184,14 @@ class Worker:
         taken = decode(records, self.topic)
         read = self._read(taken)
         after = After()
-        touches = self._remember(taken, read, after)
+        items = packed([item for run, _ in read for item in run.items])
+        touches = self._remember(taken, read, items, after)
         self._fold(touches)
         lists = self._recommend(touches)
         outgoing = self._collect(taken, touches, lists, after)
         reached = self.link.publish(outgoing)
         self._write(taken, after, reached)
-        self._count(len(records), taken, read, touches, outgoing)
+        self._count(len(records), taken, touches, outgoing, items)
         self.step_size.took(len(records), self.clock() - started)
 
     def _read(self, taken: Taken) -> list[tuple[Run, User]]:
@@ -221,14 +222,13 @@ class Worker:
                     "new REC2PM_APP for this one"
                 )
 
-    def _remember(self, taken: Taken, read: Sequence[tuple[Run, User]], after: After) -> list[Touch]:
+    def _remember(self, taken: Taken, read: Sequence[tuple[Run, User]], items: bytes, after: After) -> list[Touch]:
         """Append each run to its user's working memory.
 
         A run that completes no segment and asks for no list is settled by that; most are, with a list per fold. The others are returned:
         they need the model.
         """
-        # Packed once for the whole step, then cut into runs.
-        items = packed([item for run, _ in read for item in run.items])
+        # Items and times are packed once for the whole step, then cut into runs.
         times = packed([time for run, _ in read for time in run.times])
         length = self.recommender.model.segment_length
         quiet = self.lists == "fold" and not taken.forgotten
@@ -368,7 +368,7 @@ class Worker:
         for number, names in taken.names.items():
             self.partitions[number].named(names)
 
-    def _count(self, records: int, taken: Taken, read: Sequence[tuple[Run, User]], touches: Sequence[Touch], outgoing: Outgoing) -> None:
+    def _count(self, records: int, taken: Taken, touches: Sequence[Touch], outgoing: Outgoing, items: bytes) -> None:
         counts = self.counts
         counts.steps += 1
         counts.records += records
@@ -377,4 +377,4 @@ class Worker:
         counts.interactions += records - taken.forgotten - len(taken.dead)
         counts.folds += sum(len(touch.hidden) for touch in touches)
         counts.lists += sum(made is not None for _, made in outgoing.recommendations)
-        counts.unknown_items += self.recommender.unknown(packed([item for run, _ in read for item in run.items]))
+        counts.unknown_items += self.recommender.unknown(items)
