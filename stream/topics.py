@@ -5,6 +5,7 @@ Plans, outcomes and problems are values; printing them is the command line's. No
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -110,7 +111,15 @@ def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
             outcomes.append(Outcome(topic, "exists") if exists else Outcome(topic, "refused", _kafka_error(error).str()))
         else:
             outcomes.append(Outcome(topic, "created"))
+    _wait_until_listed(admin, {outcome.topic.name for outcome in outcomes if outcome.result == "created"})
     return outcomes
+
+
+def _wait_until_listed(admin: AdminClient, names: set[str]) -> None:
+    """A topic that was made is listed a moment later; who asks next must not find it missing."""
+    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    while not names <= _found(admin).keys() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def check(admin: AdminClient, app: str, interactions_topic: str, recommendations_topic: str) -> list[Problem]:
