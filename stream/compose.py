@@ -127,7 +127,7 @@ def _spare_the_cycle_collector() -> None:
     """A step makes tens of thousands of lists that reference counting frees; searching them for cycles cost a third of its time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(500_000, 50, 100)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 import polars as pl
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from rich.console import Console, Group
 from rich.live import Live
@@ -210,7 +210,10 @@ class _Traffic:
             }
         )
         self._reader.assign([TopicPartition(f"{APP}.recommendations", number, 0) for number in range(PARTITIONS)])
-        self._admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        # Never joins. AdminClient.list_consumer_group_offsets ends the process when the group's coordinator is not there yet (librdkafka 2.16.0).
+        self._group = Consumer(
+            {"bootstrap.servers": broker.bootstrap, "group.id": APP, "isolation.level": "read_uncommitted", "log_level": 3}
+        )
         self._places = [TopicPartition(f"{APP}.interactions", number) for number in range(PARTITIONS)]
         self._failed: list[str] = []
 
@@ -252,13 +255,13 @@ class _Traffic:
     def taken(self) -> int:
         """Interactions that the workers have committed."""
         try:
-            asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(APP, self._places)])
-            return sum(max(place.offset, 0) for place in asked[APP].result().topic_partitions)
+            return sum(max(place.offset, 0) for place in self._group.committed(self._places, timeout=5))
         except KafkaException:
             return 0
 
     def close(self) -> None:
         self._reader.close()
+        self._group.close()
 
 
 def _serve(broker: Broker, log: Log, cut: int, workers: Sequence[subprocess.Popen[bytes]], console: Console) -> Served:

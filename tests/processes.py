@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 REC2PM = (sys.executable, "-m", "stream")
 ROOT = Path(__file__).parent.parent
@@ -94,19 +93,17 @@ class Committed:
     """How far a group has come in a topic."""
 
     def __init__(self, bootstrap: str, group: str, topic: str) -> None:
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
-        self._group = group
-        self._places = [TopicPartition(topic, number) for number in self._admin.list_topics(topic, timeout=10).topics[topic].partitions]
-
-    def ends(self) -> dict[int, int]:
-        asked = self._admin.list_offsets({place: OffsetSpec.latest() for place in self._places})
-        return {place.partition: future.result().offset for place, future in asked.items()}
+        # A consumer that never joins. AdminClient.list_consumer_group_offsets ends the process with a segmentation fault (librdkafka 2.16.0)
+        # when the group's coordinator is not there yet.
+        self._consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": group, "isolation.level": "read_uncommitted", "log_level": 3}
+        )
+        self._places = [TopicPartition(topic, number) for number in self._consumer.list_topics(topic, timeout=10).topics[topic].partitions]
 
     def offsets(self) -> dict[int, int]:
         """Committed offsets, 0 where there are none yet."""
         try:
-            asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._group, self._places)])
-            return {place.partition: max(place.offset, 0) for place in asked[self._group].result().topic_partitions}
+            return {place.partition: max(place.offset, 0) for place in self._consumer.committed(self._places, timeout=10)}
         except KafkaException:
             return {}
 

@@ -152,6 +152,12 @@ def main() -> None:
     print(text)
 
 
+def _told(asked: argparse.Namespace) -> str:
+    """The arguments that matter to the numbers, without the paths of one machine."""
+    log = f"--log {Path(asked.log).name}, " if asked.log else ""
+    return f" with {log}--records {asked.records}, --rounds {asked.rounds}{', --peers' if asked.peers else ''}"
+
+
 def report(asked: argparse.Namespace, folder: Path, bootstrap: str, description: str) -> str:
     models = folder / "models"
     null_model.write(Registry(models), 50)
@@ -186,7 +192,7 @@ def report(asked: argparse.Namespace, folder: Path, bootstrap: str, description:
         [
             "# Benchmarks",
             "",
-            f"Printed by `make bench` ({' '.join(sys.argv[1:]) or 'no arguments'}). {machine()}. Kafka: {description.split(',')[0]}, on the same machine.",
+            f"Printed by `make bench`{_told(asked)}. {machine()}. Kafka: {description.split(',')[0]}, on the same machine.",
             "These machines are shared and noisy: compare the rows of one table, not the tables of two days.",
             "",
             "## A backlog, users interleaved",
@@ -206,7 +212,7 @@ def report(asked: argparse.Namespace, folder: Path, bootstrap: str, description:
             "",
             "## A backlog, 300,000 occasional users",
             "",
-            f"{asked.records:,} generated interactions of 300,000 users; the worker keeps 50,000 of them in memory, the rest is read from RocksDB.",
+            f"{asked.records:,} generated interactions of 300,000 users; the worker keeps at most 200,000 of them in memory (50,000 a partition), the rest is read from RocksDB.",
             "",
             *journey.table(rare, base),
             "",
