@@ -146,7 +146,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch, found_broker(os.environ, Path(scratch)) as broker:
         if broker.kind == "embedded":
             raise SystemExit("make bench needs a real Kafka: set KAFKA_HOME to an unpacked Kafka download, or REC2PM_TEST_BOOTSTRAP")
-        text = report(asked, Path(scratch), broker.bootstrap, broker.description)
+        text = report(
+            asked, Path(scratch), broker.bootstrap, "the Kafka of KAFKA_HOME" if broker.kind == "kafka" else f"{broker.kind} Kafka"
+        )
     asked.out.parent.mkdir(exist_ok=True)
     asked.out.write_text(text)
     print(text)
@@ -192,7 +194,7 @@ def report(asked: argparse.Namespace, folder: Path, bootstrap: str, description:
         [
             "# Benchmarks",
             "",
-            f"Printed by `make bench`{_told(asked)}. {machine()}. Kafka: {description.split(',')[0]}, on the same machine.",
+            f"Printed by `make bench`{_told(asked)}. {machine()}. Broker: {description}, on the same machine.",
             "These machines are shared and noisy: compare the rows of one table, not the tables of two days.",
             "",
             "## A backlog, users interleaved",
