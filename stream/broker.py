@@ -84,6 +84,7 @@ def found_broker(
     Raises:
         BrokerNotFound: what is named in the environment does not work, or there is nothing to start.
     """
+    folder = folder.resolve()  # a broker has a working directory of its own
     with ExitStack() as running:
         kinds: list[Callable[[], Found]] = [
             lambda: _given(environ, given),

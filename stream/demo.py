@@ -5,6 +5,7 @@ lists that are compared with the popularity list at the end are the ones that th
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -92,7 +93,9 @@ def run_demo(log: str | None, folder: Path, environ: Mapping[str, str], console:
     )
     if log is None:
         console.print("   Each user keeps coming back to 3 favourite genres and drifts through others; `model/synthetic.py` says how.")
-    with found_broker(environ, folder, given="REC2PM_BOOTSTRAP_SERVERS", docker=False) as broker:
+    if (leftover := folder / "broker").exists():
+        shutil.rmtree(leftover)  # an earlier demo's topics
+    with found_broker(environ, leftover, given="REC2PM_BOOTSTRAP_SERVERS", docker=False) as broker:
         console.print(f"[bold]2. The broker[/]  {broker.description}.")
         env = _settings(broker, folder, environ)
         _make_topics(broker)

@@ -104,6 +104,14 @@ def test_a_given_broker_that_does_not_answer_is_an_error_that_names_the_variable
         pass
 
 
+def test_a_broker_starts_in_a_folder_that_is_named_relatively(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {name: value for name, value in os.environ.items() if name != "REC2PM_TEST_BOOTSTRAP"}
+    with found_broker(environ, Path("here"), docker=False) as started:
+        assert AdminClient({"bootstrap.servers": started.bootstrap}).list_topics(timeout=10).brokers
+    assert (tmp_path / "here").is_dir()
+
+
 def test_a_kafka_home_that_is_not_there_is_an_error_and_not_a_reason_to_take_another_broker(tmp_path: Path) -> None:
     with pytest.raises(BrokerNotFound, match=r"KAFKA_HOME=.*nowhere"), found_broker({"KAFKA_HOME": str(tmp_path / "nowhere")}, tmp_path):
         pass
