@@ -124,7 +124,7 @@ def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int |
 
 
 def _spare_the_cycle_collector() -> None:
-    """A step makes tens of thousands of lists that reference counting frees; searching them for cycles cost a third of its time."""
+    """A step makes tens of thousands of lists that reference counting frees; searching them for cycles is wasted work."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(500_000, 50, 100)
