@@ -1,14 +1,17 @@
 """The bytes of state: keys and values, the same in RocksDB and in the changelog.
 
     key                          value, after one byte of format number
-    user ∥ 1                     preference: memory format, segment length, folds, as_of, float32[C·d]
-    user ∥ 2 ∥ position          working: segment, item keys, times (first, then differences)
+    user ∥ 1 ∥ taken             working: item key, time, item key, time … (the first time, then differences)
+    user ∥ 2                     preference: memory format, segment length, folds, as_of, float32[C·d]
     user ∥ 3 ∥ segment           folded: item keys
+    0 ∥ "l"                      segment length that all of the partition's users are folded by
     0 ∥ "n" ∥ item key           name: the text of a hashed item id
     0 ∥ "o"                      offset: how far into the changelog the store reaches (RocksDB only)
 
 `user` is one length byte and the id's UTF-8, so no user's keys are a prefix of another's; ids are never empty, which leaves 0 for what
-belongs to the partition. Values are MessagePack. Every format ever written stays readable: `tests/state/golden` holds bytes of each.
+belongs to the partition. `taken` is how many interactions of the user there are with this record's last one, counted down from the
+largest number, so that a user's newest record is their first: how far they are is read off one key. Values are MessagePack. Every format
+ever written stays readable: `tests/state/golden` holds bytes of each.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,25 +27,25 @@ from state.user import NEW_USER, Preference, User, packed
 FORMAT: Final = 1
 _FORMAT: Final = bytes([FORMAT])
 
-PREFERENCE: Final = b"\x01"
-WORKING: Final = b"\x02"
+WORKING: Final = b"\x01"
+PREFERENCE: Final = b"\x02"
 FOLDED: Final = b"\x03"
+SEGMENT_LENGTH: Final = b"\x00l"
 _NAME: Final = b"\x00n"
 OFFSET: Final = b"\x00o"
 
-MAX_SEGMENT_LENGTH: Final = 1 << 16
-"""A position is two bytes."""
+MAX_TAKEN: Final = (1 << 40) - 1
+"""Interactions of one user that five bytes can count: a thousand a second for 34 years."""
+_FIRST_WORKING: Final = (WORKING[0] << 40) + MAX_TAKEN
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_preference = msgspec.msgpack.Decoder(tuple[str, int, int, int, bytes]).decode
-_decode_working = msgspec.msgpack.Decoder(tuple[int, list[int], list[int]]).decode
-_decode_folded = msgspec.msgpack.Decoder(list[int]).decode
+_decode_numbers = msgspec.msgpack.Decoder(list[int]).decode
 _decode_name = msgspec.msgpack.Decoder(str).decode
-_decode_offset = msgspec.msgpack.Decoder(int).decode
+_decode_number = msgspec.msgpack.Decoder(int).decode
 
 
 _LENGTHS: Final = tuple(bytes((length,)) for length in range(256))
-_POSITIONS: Final = tuple(WORKING + position.to_bytes(2, "big") for position in range(MAX_SEGMENT_LENGTH))
 
 
 def user_prefix(user: bytes) -> bytes:
@@ -56,16 +59,22 @@ def user_of(key: bytes) -> tuple[bytes, bytes]:
     return key[1:end], key[end:]
 
 
-def preference_key(prefix: bytes) -> bytes:
-    return prefix + PREFERENCE
+def working_key(user: bytes, taken: int) -> bytes:
+    """`taken` is at most MAX_TAKEN."""
+    return _LENGTHS[len(user)] + user + (_FIRST_WORKING - taken).to_bytes(6, "big")
 
 
-def working_key(prefix: bytes, position: int) -> bytes:
-    return prefix + _POSITIONS[position]
+def taken_of(rest: bytes) -> int:
+    """`taken` of a working record, of the rest of its key (see `user_of`)."""
+    return _FIRST_WORKING - int.from_bytes(rest, "big")
 
 
-def folded_key(prefix: bytes, segment: int) -> bytes:
-    return prefix + FOLDED + segment.to_bytes(4, "big")
+def preference_key(user: bytes) -> bytes:
+    return user_prefix(user) + PREFERENCE
+
+
+def folded_key(user: bytes, segment: int) -> bytes:
+    return user_prefix(user) + FOLDED + segment.to_bytes(4, "big")
 
 
 def name_key(item: int) -> bytes:
@@ -76,12 +85,15 @@ def preference_value(preference: Preference) -> bytes:
     return _FORMAT + _encode(msgspec.structs.astuple(preference))
 
 
-def working_value(segment: int, items: Sequence[int], times: Sequence[int]) -> bytes:
-    """The items that one step took, tagged with the number of the segment that they belong to."""
-    if len(times) > 1:
-        # Differences are small where absolute times are nine bytes each.
-        times = [times[0], *map(sub, times[1:], times)]
-    return _FORMAT + _encode((segment, items, times))
+def working_value(items: Sequence[int], times: Sequence[int]) -> bytes:
+    """The items that one step took, and their times, as many."""
+    if len(items) == 1:
+        return _FORMAT + _encode((items[0], times[0]))
+    flat = [0] * (2 * len(items))
+    flat[::2] = items
+    # Differences are small where absolute times are nine bytes each.
+    flat[1::2] = [*times[:1], *map(sub, times[1:], times)]
+    return _FORMAT + _encode(flat)
 
 
 def folded_value(items: Sequence[int]) -> bytes:
@@ -92,8 +104,9 @@ def name_value(text: str) -> bytes:
     return _FORMAT + _encode(text)
 
 
-def offset_value(offset: int) -> bytes:
-    return _FORMAT + _encode(offset)
+def number_value(number: int) -> bytes:
+    """A changelog offset, or a segment length."""
+    return _FORMAT + _encode(number)
 
 
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
@@ -115,20 +128,20 @@ def read_preference(value: bytes) -> Preference:
         raise StateCorrupted(f"a preference record cannot be read: {error}") from error
 
 
-def read_working(value: bytes) -> tuple[int, list[int], list[int]]:
-    """Segment number, item keys, times."""
+def read_working(value: bytes) -> tuple[list[int], list[int]]:
+    """Item keys and times, as many."""
     try:
-        segment, items, times = _decode_working(_body(value))
+        flat = _decode_numbers(_body(value))
     except _UNREADABLE as error:
         raise StateCorrupted(f"a working record cannot be read: {error}") from error
-    if len(items) != len(times):
-        raise StateCorrupted(f"a working record has {len(items)} items and {len(times)} times")
-    return segment, items, list(accumulate(times))
+    if len(flat) % 2:
+        raise StateCorrupted(f"a working record has {len(flat)} numbers, expected an item and a time in turn")
+    return flat[::2], list(accumulate(flat[1::2]))
 
 
 def read_folded(value: bytes) -> list[int]:
     try:
-        return _decode_folded(_body(value))
+        return _decode_numbers(_body(value))
     except _UNREADABLE as error:
         raise StateCorrupted(f"a folded segment cannot be read: {error}") from error
 
@@ -140,11 +153,11 @@ def read_name(value: bytes) -> str:
         raise StateCorrupted(f"an item's name cannot be read: {error}") from error
 
 
-def read_offset(value: bytes) -> int:
+def read_number(value: bytes) -> int:
     try:
-        return _decode_offset(_body(value))
+        return _decode_number(_body(value))
     except _UNREADABLE as error:
-        raise StateCorrupted(f"the changelog offset cannot be read: {error}") from error
+        raise StateCorrupted(f"an offset or segment length cannot be read: {error}") from error
 
 
 def named_item(rest: bytes) -> int | None:
@@ -153,34 +166,39 @@ def named_item(rest: bytes) -> int | None:
 
 
 def read_user(records: Iterable[tuple[bytes, bytes]]) -> User:
-    """A user's state from its preference and working records, in key order: (the key after the user's prefix, value).
+    """A user's state from their working and preference records, in key order: (the key after the user's prefix, value).
 
-    Working records of an older segment are what a fold left behind; they are passed over by their tag.
+    Working records of what is folded by now are what a fold left behind; they are passed over.
     """
     preference: Preference | None = None
-    folds = 0
+    working: list[tuple[int, bytes]] = []
+    for rest, value in records:
+        if rest[:1] == WORKING:
+            working.append((taken_of(rest), value))
+        else:
+            preference = read_preference(value)
+    folded = 0 if preference is None else preference.folds * preference.segment_length
+    if not working:
+        if preference is None:
+            return NEW_USER
+        raise StateCorrupted(f"a preference memory of {folded} interactions stands without a working record")
     items: list[int] = []
     times: list[int] = []
-    positions: list[int] = []
-    for rest, value in records:
-        if rest[:1] == PREFERENCE:
-            preference = read_preference(value)
-            folds = preference.folds
+    reached = folded
+    for end, value in reversed(working):
+        if end < folded:
             continue
-        position = int.from_bytes(rest[1:], "big")
-        positions.append(position)
-        segment, new_items, new_times = read_working(value)
-        if segment > folds:
-            raise StateCorrupted(f"a working record belongs to segment {segment}, but only {folds} segments are folded")
-        if segment < folds:
+        new_items, new_times = read_working(value)
+        if end == folded and not new_items:
             continue
-        if position != len(items):
-            raise StateCorrupted(f"a working record starts at {position}, but {len(items)} items come before it")
+        if end - len(new_items) != reached:
+            raise StateCorrupted(f"a working record ends at {end} with {len(new_items)} items, but {reached} come before it")
+        reached = end
         items += new_items
         times += new_times
-    if not positions and preference is None:
-        return NEW_USER
+    if reached != working[0][0]:
+        raise StateCorrupted(f"the newest working record ends at {working[0][0]}, but {reached} interactions are folded")
     try:
-        return User(folds, packed(items), packed(times), tuple(positions), preference)
+        return User(reached, packed(items), packed(times), tuple(end for end, _ in working), preference)
     except OverflowError as error:
         raise StateCorrupted(f"a working record holds a number of more than 64 bits: {error}") from error

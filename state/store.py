@@ -15,7 +15,20 @@ from typing import Final
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, RdictIter, WriteBatch, WriteBufferManager, WriteOptions
 
 from state.changelog import Change
-from state.codec import FOLDED, OFFSET, folded_key, name_key, offset_value, read_folded, read_offset, read_user, user_prefix
+from state.codec import (
+    FOLDED,
+    OFFSET,
+    SEGMENT_LENGTH,
+    WORKING,
+    folded_key,
+    name_key,
+    number_value,
+    read_folded,
+    read_number,
+    read_user,
+    taken_of,
+    user_prefix,
+)
 from state.errors import StateCorrupted, StateError, StoreLocked, StoreUnwritable
 from state.user import NEW_USER, User
 
@@ -63,9 +76,22 @@ class Store:
 
     def changelog_offset(self) -> int | None:
         """The next changelog record to restore; None when nothing was ever written."""
+        return self._number(OFFSET)
+
+    def segment_length(self) -> int | None:
+        """What the partition's users are folded by; None when nothing was ever written."""
+        return self._number(SEGMENT_LENGTH)
+
+    def _number(self, key: bytes) -> int | None:
         with _translated(self.folder):
-            value = self._rocks.get(OFFSET)
-            return None if value is None else read_offset(value)
+            value = self._rocks.get(key)
+            return None if value is None else read_number(value)
+
+    def taken(self, users: Sequence[bytes]) -> list[int]:
+        """How many interactions of each user id are remembered, in the order asked for. Sorted ids are read fastest."""
+        with _translated(self.folder):
+            found = self._rocks.iter()
+            return _taken(found, users)
 
     def read(self, users: Sequence[bytes]) -> list[User]:
         """The state of each user id, in the order asked for. Sorted ids are read fastest."""
@@ -76,7 +102,7 @@ class Store:
     def kept(self, segments: Sequence[tuple[bytes, int]]) -> list[list[int]]:
         """Item keys of folded segments, each named by user id and number; empty where a segment is not kept."""
         with _translated(self.folder):
-            values = self._rocks.get([folded_key(user_prefix(user), number) for user, number in segments]) if segments else []
+            values = self._rocks.get([folded_key(user, number) for user, number in segments]) if segments else []
             return [[] if value is None else read_folded(value) for value in values]
 
     def unnamed(self, items: Sequence[int]) -> list[int]:
@@ -107,7 +133,7 @@ class Store:
             else:
                 put(key, value)
         if changelog_offset is not None:
-            put(OFFSET, offset_value(changelog_offset))
+            put(OFFSET, number_value(changelog_offset))
         with _translated(self.folder):
             self._rocks.write(batch, self._unlogged)
 
@@ -139,8 +165,24 @@ def _records(found: RdictIter, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
     found.status()  # raises where it was damage that ended the scan, and not the last record
 
 
+def _taken(found: RdictIter, users: Sequence[bytes]) -> list[int]:
+    """What each user's first record, the newest working one, says in its key."""
+    seek, valid, key = found.seek, found.valid, found.key
+    taken = []
+    for user in users:
+        prefix = user_prefix(user) + WORKING
+        seek(prefix)
+        if valid():
+            first = key()
+            taken.append(taken_of(first[len(prefix) - 1 :]) if first.startswith(prefix) else 0)
+        else:
+            found.status()  # raises where it was damage that ended the scan, and not the last record
+            taken.append(0)
+    return taken
+
+
 def _user(found: RdictIter, prefix: bytes) -> User:
-    """A user's state, of their preference and working records."""
+    """A user's state, of their working and preference records."""
     end = len(prefix)
     found.seek(prefix)
     records: list[tuple[bytes, bytes]] = []

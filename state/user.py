@@ -22,16 +22,22 @@ class Preference(msgspec.Struct, frozen=True, gc=False):
 
 
 class User(msgspec.Struct, frozen=True, gc=False):
-    """A user's state. Items and times are packed as int64: a cache of many users is bytes, not millions of Python integers."""
+    """A user's state, whole: what a fold or a list needs. Items and times are packed as int64: many users are bytes, not millions of integers."""
 
-    folds: int = 0
+    taken: int = 0
+    """Interactions remembered so far, folded ones included."""
     items: bytes = b""
     """Working memory: item keys, oldest first, int64 each."""
     times: bytes = b""
     """Their times, epoch ms, int64 each."""
-    positions: tuple[int, ...] = ()
-    """Where the stored working records of this user start within their segment, stale ones included."""
+    ends: tuple[int, ...] = ()
+    """The stored working records of this user, each by what `taken` was with it, newest first; stale ones included."""
     preference: Preference | None = None
+
+    @property
+    def folds(self) -> int:
+        """Segments that are in the preference memory."""
+        return 0 if self.preference is None else self.preference.folds
 
     @property
     def working(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, Generic, Protocol, TypeVar, cast
 
 from state.errors import StateCorrupted, StateError, StoreLocked
 from state.store import Store, StoreMemory, wipe
@@ -42,19 +42,44 @@ class Restore(Protocol):
     def close(self) -> None: ...
 
 
+V = TypeVar("V")
+
+
+class Recent(Generic[V]):
+    """What was noted of users last, for a bounded number of them: when half of what may be kept is new, the half untouched since goes."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._young: dict[bytes, V] = {}
+        self._old: dict[bytes, V] = {}
+
+    def get(self, users: Iterable[bytes]) -> list[V | None]:
+        """What is noted of each user; None for those who made room."""
+        young, old = self._young.get, self._old.get
+        return [old(user) if (noted := young(user)) is None else noted for user in users]
+
+    def note(self, users: Mapping[bytes, V]) -> None:
+        self._young.update(users)
+        if len(self._young) * 2 > self._size:
+            self._young, self._old = {}, self._young
+
+    def clear(self) -> None:
+        self._young, self._old = {}, {}
+
+
 class Partition:
-    """One partition's store, and a cache of its users."""
+    """One partition's store, and what is known of its users without asking it."""
 
     def __init__(self, number: int, cache_users: int) -> None:
         self.number: Final = number
         self.phase = Phase.ASSIGNED
-        self._young: dict[bytes, User] = {}
-        self._old: dict[bytes, User] = {}
         self.restore: Restore | None = None
         self.waiting_since: float | None = None
         self.rebuilt = False
-        self._cache_users = cache_users
         self._store: Store | None = None
+        self._taken = Recent[int](cache_users)
+        self._users = Recent[User](cache_users)
+        self._segment_length: int | None = None
         self._named: set[int] = set()
 
     @property
@@ -69,30 +94,47 @@ class Partition:
     def reopen_empty(self, memory: StoreMemory) -> None:
         """Throw the store away, because it is not a copy of this changelog, and begin with nothing."""
         folder = self.store.folder
+        self.forget()
         self.store.close()
         wipe(folder)
         self._store = Store(folder, memory)
 
-    def users(self, ids: Sequence[bytes]) -> tuple[list[User], list[User]]:
-        """The state of each user id, from memory or else from the store; and those that were read from the store."""
-        young, old = self._young.get, self._old.get
-        found = [young(user) or old(user) for user in ids]
-        if None not in found:
-            return cast("list[User]", found), []
-        missing = sorted({user for user, state in zip(ids, found, strict=True) if state is None})
-        read = self.store.read(missing)
-        stored = dict(zip(missing, read, strict=True))
-        return [stored[user] if state is None else state for user, state in zip(ids, found, strict=True)], read
+    def segment_length(self) -> int | None:
+        """What the users here are folded by; None while nothing is stored."""
+        if self._segment_length is None:
+            self._segment_length = self.store.segment_length()
+        return self._segment_length
 
-    def remember(self, users: Mapping[bytes, User]) -> None:
-        """Keep states as written. When half of what may be kept is new, the half untouched since the last time goes."""
-        self._young.update(users)
-        if len(self._young) * 2 > self._cache_users:
-            self._young, self._old = {}, self._young
+    def taken(self, users: Sequence[bytes]) -> list[int]:
+        """How many interactions of each user id are remembered. Sorted ids are read fastest."""
+        found = self._taken.get(users)
+        if None not in found:
+            return cast("list[int]", found)
+        read = iter(self.store.taken([user for user, taken in zip(users, found, strict=True) if taken is None]))
+        return [next(read) if taken is None else taken for taken in found]
+
+    def users(self, asked: Mapping[bytes, int]) -> dict[bytes, User]:
+        """The whole state of user ids, each given with what `taken` says of them."""
+        found = {
+            user: state
+            for (user, taken), state in zip(asked.items(), self._users.get(asked), strict=True)
+            if state is not None and state.taken == taken
+        }
+        missing = sorted(asked.keys() - found.keys())
+        found.update(zip(missing, self.store.read(missing), strict=True))
+        return found
+
+    def remember(self, taken: Mapping[bytes, int], users: Mapping[bytes, User]) -> None:
+        """Keep in memory what was written: how far users are, and the whole states that may be asked for again before others are."""
+        self._taken.note(taken)
+        self._users.note(users)
 
     def forget(self) -> None:
-        """Keep no states in memory."""
-        self._young, self._old = {}, {}
+        """Keep nothing in memory."""
+        self._taken.clear()
+        self._users.clear()
+        self._segment_length = None
+        self._named.clear()
 
     def unnamed(self, items: Iterable[int]) -> list[int]:
         """Hashed item keys whose text is not in the store yet."""
@@ -110,7 +152,6 @@ class Partition:
             self.restore.close()
             self.restore = None
         self.forget()
-        self._named.clear()
         if self._store is not None:
             store, self._store = self._store, None
             store.close()

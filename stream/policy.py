@@ -28,6 +28,13 @@ def due(lists: Lists, folds: int, working: int, new: int, segment_length: int) -
     return range((-taken - 1) % lists, new, lists)
 
 
+def stride(lists: Lists, segment_length: int) -> int:
+    """After every how many of a user's interactions a list can be due: a run that completes none of these is due none."""
+    if lists == "interaction":
+        return 1
+    return segment_length if lists == "fold" else lists
+
+
 class StepSize:
     """How many records the next step may take.
 

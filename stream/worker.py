@@ -15,14 +15,14 @@ from typing import Final, Protocol
 import msgspec
 
 from state.changelog import Change, take
-from state.codec import name_key, name_value
+from state.codec import SEGMENT_LENGTH, name_key, name_value, number_value, working_key, working_value
 from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
 from stream.errors import StepAborted, StoreBehind
-from stream.partitions import Partitions
-from stream.policy import Lists, StepSize, due
+from stream.partitions import Partition, Partitions
+from stream.policy import Lists, StepSize, due, stride
+from stream.polled import Polled, Run, columns, decode
 from stream.recommender import Floats, Query, RankedList, Recommender
-from stream.taken import Run, Taken, decode
 from stream.wire import DeadLetter, Recommendation, Record
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Link(Protocol):
 
 
 class Touch(msgspec.Struct, gc=False):
-    """One run on its way through a step: the user before it, what it makes of them, and the lists that are due."""
+    """One run that needs the model, on its way through a step: the user before it, what it makes of them, and the lists that are due."""
 
     run: Run
     before: User
@@ -73,24 +73,11 @@ class Touch(msgspec.Struct, gc=False):
 
 @dataclass(slots=True)
 class After:
-    """What a step changes, by partition: the records that say so, and the users as they are then."""
+    """What a step changes in a partition: the records that say so, how far its users are then, and the whole states that were made."""
 
-    changes: dict[int, list[Change]] = field(default_factory=dict)
-    users: dict[int, dict[bytes, User]] = field(default_factory=dict)
-
-    def settle(
-        self, run: Run, before: User, remembered: Remembered, preference: Preference | None, keep: int, stored: Sequence[bytes] = ()
-    ) -> None:
-        """Note what a run makes of its user. `stored`: the keys of a user who was forgotten right before it."""
-        number = run.partition
-        if number not in self.changes:
-            self.changes[number], self.users[number] = [], {}
-        changes = self.changes[number]
-        known = len(changes)
-        self.users[number][run.user] = take(changes, run.user, before, run.items, run.times, remembered, preference, keep)
-        if stored:
-            rewritten = {key for key, _ in changes[known:]}
-            changes += [(key, None) for key in stored if key not in rewritten]
+    changes: list[Change] = field(default_factory=list)
+    taken: dict[bytes, int] = field(default_factory=dict)
+    users: dict[bytes, User] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -181,68 +168,79 @@ class Worker:
         if not records:
             return
         started = self.clock()
-        taken = decode(records, self.topic)
-        read = self._read(taken)
-        after = After()
-        items = packed([item for run, _ in read for item in run.items])
-        touches = self._remember(taken, read, items, after)
+        polled = decode(records, self.topic)
+        before = self._read(polled)
+        after, touches = self._remember(polled, before)
         self._fold(touches)
         lists = self._recommend(touches)
-        outgoing = self._collect(taken, touches, lists, after)
+        outgoing = self._collect(polled, touches, lists, after)
         reached = self.link.publish(outgoing)
-        self._write(taken, after, reached)
-        self._count(len(records), taken, touches, outgoing, items)
+        self._write(polled, after, reached)
+        self._count(len(records), polled, touches, outgoing)
         self.step_size.took(len(records), self.clock() - started)
 
-    def _read(self, taken: Taken) -> list[tuple[Run, User]]:
-        """Each run with its user's state before it: from the cache, else from the store."""
-        read: list[tuple[Run, User]] = []
-        for number, last in taken.runs.items():
-            runs = list(last.values())
-            if taken.superseded:
-                runs = [*(run for run in taken.superseded if run.partition == number), *runs]
-            users, stored = self.partitions[number].users([run.user for run in runs if not run.fresh])
-            self._check_segment_length(stored)
-            if len(users) == len(runs):
-                read += zip(runs, users, strict=True)
-            else:
-                known = iter(users)
-                read += [(run, NEW_USER if run.fresh else next(known)) for run in runs]
-        return read
+    def _read(self, polled: Polled) -> dict[int, dict[bytes, int]]:
+        """By partition, how many interactions of each user of the poll are remembered: from memory, else from the store."""
+        before = {}
+        for number, runs in polled.runs.items():
+            partition = self.partitions[number]
+            self._check_segment_length(partition)
+            users = sorted(runs)
+            before[number] = dict(zip(users, partition.taken(users), strict=True))
+        return before
 
-    def _check_segment_length(self, users: Iterable[User]) -> None:
+    def _check_segment_length(self, partition: Partition) -> None:
         """Counts and kept segments mean nothing under another segment length."""
-        model = self.recommender.model
-        for user in users:
-            old = model.segment_length if user.preference is None else user.preference.segment_length
-            if old != model.segment_length or user.working >= model.segment_length:
-                raise SegmentLengthChanged(
-                    f"the stored state was not built by folding every {model.segment_length} interactions, as {model.reference} does"
-                    f"{f', but every {old}' if old != model.segment_length else ''}: serve a model with the former segment_length, or choose a "
-                    "new REC2PM_APP for this one"
-                )
+        model, stored = self.recommender.model, partition.segment_length()
+        if stored not in (None, model.segment_length):
+            raise SegmentLengthChanged(
+                f"the stored state was built by folding every {stored} interactions, but {model.reference} folds every {model.segment_length}: "
+                "serve a model with the former segment_length, or choose a new REC2PM_APP for this one"
+            )
 
-    def _remember(self, taken: Taken, read: Sequence[tuple[Run, User]], items: bytes, after: After) -> list[Touch]:
+    def _remember(self, polled: Polled, before: Mapping[int, Mapping[bytes, int]]) -> tuple[dict[int, After], list[Touch]]:
         """Append each run to its user's working memory.
 
-        A run that completes no segment and asks for no list is settled by that; most are, with a list per fold. The others are returned:
-        they need the model.
+        A run that completes no segment and asks for no list is settled by one record, for which it is enough to know how far its user is;
+        most are, with a list per fold. The others are returned: they need the whole user, and the model.
         """
-        # Items and times are packed once for the whole step, then cut into runs.
-        times = packed([time for run, _ in read for time in run.times])
         length = self.recommender.model.segment_length
-        quiet = self.lists == "fold" and not taken.forgotten
-        touches: list[Touch] = []
-        start = 0
-        for run, before in read:
-            end = start + (len(run.items) << 3)
-            remembered = remember(before, items[start:end], times[start:end], length)
-            start = end
-            if quiet and not remembered.segments:
-                after.settle(run, before, remembered, before.preference, self.keep_segments)
-            else:
-                asked = due(self.lists, before.folds, before.working, len(run.items), length)
-                touches.append(Touch(run, before, remembered, (before.preference,), asked))
+        every = stride(self.lists, length)
+        settled: dict[int, After] = {}
+        loud = list(polled.superseded)
+        for number, users in before.items():
+            after = settled[number] = After()
+            changed, known = after.changes.append, after.taken
+            runs, fresh = polled.runs[number], polled.fresh.get(number, ())
+            for user, taken in users.items():
+                flat = runs[user]
+                if len(flat) == 3:
+                    now = taken + 1
+                    items, times = flat[:1], flat[1:2]
+                else:
+                    items, times = flat[::3], flat[1::3]
+                    now = taken + len(items)
+                if now // length != taken // length or now // every != taken // every or user in fresh:
+                    loud.append(columns(number, user, flat, fresh=user in fresh))
+                else:
+                    changed((working_key(user, now), working_value(items, times)))
+                    known[user] = now
+        return settled, self._touches(loud, before)
+
+    def _touches(self, runs: Sequence[Run], before: Mapping[int, Mapping[bytes, int]]) -> list[Touch]:
+        """Each run with its user's whole state before it, and what it makes of them."""
+        asked: dict[int, dict[bytes, int]] = {}
+        for run in runs:
+            if not run.fresh:
+                asked.setdefault(run.partition, {})[run.user] = before[run.partition][run.user]
+        users = {number: self.partitions[number].users(each) for number, each in asked.items()}
+        length = self.recommender.model.segment_length
+        touches = []
+        for run in runs:
+            user = NEW_USER if run.fresh else users[run.partition][run.user]
+            remembered = remember(user, packed(run.items), packed(run.times), length)
+            asked_after = due(self.lists, user.folds, user.working, len(run.items), length)
+            touches.append(Touch(run, user, remembered, (user.preference,), asked_after))
         return touches
 
     def _fold(self, touches: Sequence[Touch]) -> None:
@@ -312,20 +310,38 @@ class Worker:
             kept.append([*(packed(items) for items in stored_segments if items), *(segment.items for segment in new)])
         return kept
 
-    def _collect(self, taken: Taken, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]], after: After) -> Outgoing:
+    def _collect(
+        self, polled: Polled, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]], after: Mapping[int, After]
+    ) -> Outgoing:
         """Settle the rest, and bring together everything that the step publishes."""
-        for touch in touches:
-            run = touch.run
-            if run in taken.superseded:
-                continue
-            stored = self.partitions[run.partition].store.keys_of(run.user) if run.fresh else ()
-            after.settle(run, touch.before, touch.remembered, touch.preferences[-1], self.keep_segments, stored)
-        outgoing = Outgoing(after.changes, dead=taken.dead, next_offsets=taken.next_offsets)
-        for number, names in taken.names.items():
+        for touch in touches[len(polled.superseded) :]:  # they come first, and leave nothing
+            self._settle(touch, after[touch.run.partition])
+        for number, names in polled.names.items():
             unnamed = self.partitions[number].unnamed(names)
-            outgoing.changes.setdefault(number, []).extend((name_key(item), name_value(names[item])) for item in unnamed)
+            after[number].changes.extend((name_key(item), name_value(names[item])) for item in unnamed)
+        for number, partition_after in after.items():
+            if partition_after.changes and self.partitions[number].segment_length() is None:
+                partition_after.changes.append((SEGMENT_LENGTH, number_value(self.recommender.model.segment_length)))
+        changes = {number: each.changes for number, each in after.items() if each.changes}
+        outgoing = Outgoing(changes, dead=polled.dead, next_offsets=polled.next_offsets)
         self._address(outgoing, touches, lists)
         return outgoing
+
+    def _settle(self, touch: Touch, after: After) -> None:
+        """Note what a run that needed the model makes of its user."""
+        run, known = touch.run, len(after.changes)
+        # What is stored of a user who was forgotten right before is deleted, but for what is written anew.
+        stored = self.partitions[run.partition].store.keys_of(run.user) if run.fresh else ()
+        user = take(
+            after.changes, run.user, touch.before, run.items, run.times, touch.remembered, touch.preferences[-1], self.keep_segments
+        )
+        if stored:
+            rewritten = {key for key, _ in after.changes[known:]}
+            after.changes += [(key, None) for key in stored if key not in rewritten]
+        after.taken[run.user] = user.taken
+        if self.lists == "interaction":
+            # With fewer lists a user is mostly asked for after quiet runs, which leave what is kept here behind.
+            after.users[run.user] = user
 
     def _address(self, outgoing: Outgoing, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]]) -> None:
         """The lists as records, in each user's order; a forgotten user's last list is withdrawn before a newer one follows."""
@@ -347,7 +363,7 @@ class Worker:
                         as_of=run.times[at],
                         partition=run.partition,
                         offset=run.offsets[at],
-                        taken=before.folds * length + position,
+                        taken=before.taken + at + 1,
                         folds=before.folds + position // length,
                         model=self.recommender.model.reference,
                         source=made.source,
@@ -356,25 +372,26 @@ class Worker:
             )
         outgoing.recommendations += [(run.user, None) for key, run in forgotten.items() if key not in withdrawn]
 
-    def _write(self, taken: Taken, after: After, reached: Mapping[int, int]) -> None:
+    def _write(self, polled: Polled, after: Mapping[int, After], reached: Mapping[int, int]) -> None:
         try:
-            for number, changes in after.changes.items():
-                self.partitions[number].store.write(changes, reached.get(number))
+            for number, each in after.items():
+                if each.changes:
+                    self.partitions[number].store.write(each.changes, reached.get(number))
         except StateError as error:
             # Going on from what the caches and the other stores know would publish older states over newer ones.
             raise StoreBehind(f"a published step is not in the local store, a restart restores it: {error}") from error
-        for number, users in after.users.items():
-            self.partitions[number].remember(users)
-        for number, names in taken.names.items():
+        for number, each in after.items():
+            self.partitions[number].remember(each.taken, each.users)
+        for number, names in polled.names.items():
             self.partitions[number].named(names)
 
-    def _count(self, records: int, taken: Taken, touches: Sequence[Touch], outgoing: Outgoing, items: bytes) -> None:
+    def _count(self, records: int, polled: Polled, touches: Sequence[Touch], outgoing: Outgoing) -> None:
         counts = self.counts
         counts.steps += 1
         counts.records += records
-        counts.forgotten += taken.forgotten
-        counts.dead_letters += len(taken.dead)
-        counts.interactions += records - taken.forgotten - len(taken.dead)
+        counts.forgotten += polled.forgotten
+        counts.dead_letters += len(polled.dead)
+        counts.interactions += records - polled.forgotten - len(polled.dead)
         counts.folds += sum(len(touch.hidden) for touch in touches)
         counts.lists += sum(made is not None for _, made in outgoing.recommendations)
-        counts.unknown_items += self.recommender.unknown(items)
+        counts.unknown_items += self.recommender.unknown(packed(polled.items))

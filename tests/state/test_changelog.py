@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state.changelog import Change, take
-from state.codec import FOLDED, WORKING, folded_key, preference_key, read_folded, read_user, read_working, user_of, user_prefix, working_key
+from state.codec import FOLDED, WORKING, folded_key, preference_key, read_folded, read_user, read_working, taken_of, user_of, working_key
 from state.user import NEW_USER, Preference, Segment, User, packed, remember, unpacked
 
 SEGMENT = 4
 USER = b"6040"
-PREFIX = user_prefix(USER)
 
 interactions = st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**53))
 steps = st.lists(st.lists(interactions, min_size=1, max_size=3 * SEGMENT), max_size=12)
@@ -75,8 +74,9 @@ def test_what_is_stored_is_the_history_and_nothing_else(steps: list[list[tuple[i
     assert unpacked(user.times).tolist() == times[folds * SEGMENT :]
     assert kept(stored) == {number: items[number * SEGMENT :][:SEGMENT] for number in range(max(0, folds - keep), folds)}
     assert (user.preference and user.preference.as_of) == (times[folds * SEGMENT - 1] if folds else None)
-    fresh = [value for key, value in stored.items() if user_of(key)[1][:1] == WORKING]
-    assert [segment for segment, _, _ in map(read_working, fresh)] == [folds] * len(fresh), "nothing stale stays behind"
+    working = sorted((key, value) for key, value in stored.items() if user_of(key)[1][:1] == WORKING)
+    assert sum(len(read_working(value)[0]) for _, value in working) == len(items) % SEGMENT, "nothing stale stays behind"
+    assert [taken_of(user_of(key)[1]) for key, _ in working][:1] == [len(items)][: len(stored)], "the first one says how far the user is"
 
 
 @given(histories, st.lists(st.integers(1, 40)), st.integers(0, 3))
@@ -90,7 +90,7 @@ def test_state_does_not_depend_on_how_the_history_was_cut_into_steps(history: li
             if new:
                 user, changes = step(user, [item for item, _ in new], [time for _, time in new], keep)
                 applied(stored, changes)
-        ends.append((user.folds, user.items, user.times, user.preference, kept(stored)))
+        ends.append((user.taken, user.folds, user.items, user.times, user.preference, kept(stored)))
     assert ends[0] == ends[1]
 
 
@@ -103,7 +103,7 @@ def test_stale_working_records_that_were_never_deleted_change_nothing(first: lis
         user, changes = step(user, [item], [time])
         applied(stored, [change for change in changes if change[1] is not None])
     again = reread(stored)
-    assert (again.folds, again.items, again.times, again.preference) == (user.folds, user.items, user.times, user.preference)
+    assert (again.taken, again.items, again.times, again.preference) == (user.taken, user.items, user.times, user.preference)
     # A step on from what was read deletes what is stale at the next fold.
     for item, time in then * SEGMENT:
         again, changes = step(again, [item], [time])
@@ -111,17 +111,17 @@ def test_stale_working_records_that_were_never_deleted_change_nothing(first: lis
         if again.folds > user.folds:
             break
     assert reread(stored) == again
-    assert again.positions == ()
+    assert again.ends == (again.taken,)
 
 
 def test_a_step_without_a_fold_writes_one_record_with_the_new_items_alone() -> None:
     user, _ = step(NEW_USER, [1], [10])
     user, changes = step(user, [2, 3], [20, 30])
     ((key, value),) = changes
-    assert key == working_key(PREFIX, 1)
+    assert key == working_key(USER, 3)
     assert value is not None
-    assert read_working(value) == (0, [2, 3], [20, 30])
-    assert user.positions == (0, 1)
+    assert read_working(value) == ([2, 3], [20, 30])
+    assert user.ends == (3, 1)
 
 
 def test_a_fold_deletes_the_working_records_and_writes_the_preference_memory_and_the_segment() -> None:
@@ -130,18 +130,19 @@ def test_a_fold_deletes_the_working_records_and_writes_the_preference_memory_and
         user, _ = step(user, [item], [item])
     _, changes = step(user, [4], [4])
     told = dict(changes)
-    assert len(changes) == len(told) == 5
-    assert {key for key, value in changes if value is None} == {working_key(PREFIX, at) for at in (0, 1, 2)}
-    assert {key for key, value in changes if value is not None} == {preference_key(PREFIX), folded_key(PREFIX, 0)}
+    assert len(changes) == len(told) == 6
+    assert {key for key, value in changes if value is None} == {working_key(USER, end) for end in (1, 2, 3)}
+    assert {key for key, value in changes if value is not None} == {preference_key(USER), folded_key(USER, 0), working_key(USER, 4)}
 
 
-def test_what_a_fold_leaves_over_is_written_at_position_0_of_the_next_segment() -> None:
+@pytest.mark.parametrize("rest", [[], [5], [5, 6]])
+def test_what_a_fold_leaves_over_is_the_one_working_record_afterwards(rest: list[int]) -> None:
     user, _ = step(NEW_USER, [1, 2], [1, 2])
-    user, changes = step(user, [3, 4, 5], [3, 4, 5])
-    rest = dict(changes)[working_key(PREFIX, 0)]
-    assert rest is not None
-    assert read_working(rest) == (1, [5], [5])
-    assert user.positions == (0,)
+    user, changes = step(user, [3, 4, *rest], [3, 4, *rest])
+    value = dict(changes)[working_key(USER, 4 + len(rest))]
+    assert value is not None
+    assert read_working(value) == (rest, rest)
+    assert user.ends == (4 + len(rest),)
 
 
 def test_the_oldest_kept_segment_makes_room_for_the_newest() -> None:
@@ -149,19 +150,19 @@ def test_the_oldest_kept_segment_makes_room_for_the_newest() -> None:
     for number in range(3):
         user, changes = step(user, range(SEGMENT), range(SEGMENT), keep=2)
         gone = {key for key, value in changes if value is None and user_of(key)[1][:1] == FOLDED}
-        assert gone == ({folded_key(PREFIX, 0)} if number == 2 else set())
+        assert gone == ({folded_key(USER, 0)} if number == 2 else set())
 
 
 def test_segments_that_would_be_dropped_at_once_are_never_written() -> None:
     _, changes = step(NEW_USER, range(5 * SEGMENT), range(5 * SEGMENT), keep=2)
-    assert [key for key, _ in changes if user_of(key)[1][:1] == FOLDED] == [folded_key(PREFIX, 3), folded_key(PREFIX, 4)]
+    assert [key for key, _ in changes if user_of(key)[1][:1] == FOLDED] == [folded_key(USER, 3), folded_key(USER, 4)]
 
 
 def test_with_keep_0_no_segment_is_kept() -> None:
     stored: dict[bytes, bytes] = {}
     _, changes = step(NEW_USER, range(3 * SEGMENT), range(3 * SEGMENT), keep=0)
     applied(stored, changes)
-    assert set(stored) == {preference_key(PREFIX)}
+    assert set(stored) == {preference_key(USER), working_key(USER, 3 * SEGMENT)}
 
 
 def test_after_keep_was_lowered_the_newest_segments_are_kept_all_the_same() -> None:

@@ -9,27 +9,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from state import codec
 from state.codec import (
     FOLDED,
     FORMAT,
+    MAX_TAKEN,
     OFFSET,
     PREFERENCE,
+    SEGMENT_LENGTH,
     WORKING,
     folded_key,
     folded_value,
     name_key,
     name_value,
     named_item,
-    offset_value,
+    number_value,
     preference_key,
     preference_value,
     read_folded,
     read_name,
-    read_offset,
+    read_number,
     read_preference,
     read_user,
     read_working,
+    taken_of,
     user_of,
     user_prefix,
     working_key,
@@ -47,7 +49,7 @@ user_ids = st.text(min_size=1).map(str.encode).filter(lambda user: len(user) <= 
 preferences = st.builds(
     Preference,
     memory_format=st.text(max_size=40),
-    segment_length=st.integers(1, codec.MAX_SEGMENT_LENGTH),
+    segment_length=st.integers(1, 1 << 16),
     folds=st.integers(1, 2**32 - 1),
     as_of=times,
     memory=st.binary(max_size=2048),
@@ -55,10 +57,10 @@ preferences = st.builds(
 
 READERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "preference": (read_preference, preference_value(Preference("rec2pm-o/1", 50, 3, 978_300_760_000, b"\x00\x01\x02\x03"))),
-    "working": (read_working, working_value(3, [1193, 2**62 + 5], [978_300_760_000, 978_300_761_000])),
+    "working": (read_working, working_value([1193, 2**62 + 5], [978_300_760_000, 978_300_761_000])),
     "folded": (read_folded, folded_value([1193, 661, 2**62 + 5])),
     "name": (read_name, name_value("song-é")),
-    "offset": (read_offset, offset_value(150_032)),
+    "number": (read_number, number_value(150_032)),
 }
 every_reader = pytest.mark.parametrize(("read", "value"), READERS.values(), ids=READERS)
 
@@ -68,25 +70,25 @@ def test_a_preference_memory_is_read_back(preference: Preference) -> None:
     assert read_preference(preference_value(preference)) == preference
 
 
-@given(st.integers(0, 2**32 - 1), taken)
-def test_a_working_record_is_read_back_whatever_the_order_of_its_times(segment: int, interactions: list[tuple[int, int]]) -> None:
+@given(taken)
+def test_a_working_record_is_read_back_whatever_the_order_of_its_times(interactions: list[tuple[int, int]]) -> None:
     items, stamps = [item for item, _ in interactions], [time for _, time in interactions]
-    assert read_working(working_value(segment, items, stamps)) == (segment, items, stamps)
+    assert read_working(working_value(items, stamps)) == (items, stamps)
 
 
 @given(st.lists(item_keys), st.text(), st.integers(0, 2**63 - 1))
-def test_folded_segments_names_and_offsets_are_read_back(items: list[int], text: str, offset: int) -> None:
+def test_folded_segments_names_and_numbers_are_read_back(items: list[int], text: str, number: int) -> None:
     assert read_folded(folded_value(items)) == items
     assert read_name(name_value(text)) == text
-    assert read_offset(offset_value(offset)) == offset
+    assert read_number(number_value(number)) == number
 
 
-@given(user_ids, st.integers(0, codec.MAX_SEGMENT_LENGTH - 1), st.integers(0, 2**32 - 1))
-def test_a_key_says_whose_it_is_and_of_what_kind(user: bytes, position: int, segment: int) -> None:
-    prefix = user_prefix(user)
-    assert user_of(preference_key(prefix)) == (user, PREFERENCE)
-    assert user_of(working_key(prefix, position)) == (user, WORKING + position.to_bytes(2, "big"))
-    assert user_of(folded_key(prefix, segment)) == (user, FOLDED + segment.to_bytes(4, "big"))
+@given(user_ids, st.integers(0, MAX_TAKEN), st.integers(0, 2**32 - 1))
+def test_a_key_says_whose_it_is_and_of_what_kind(user: bytes, count: int, segment: int) -> None:
+    assert user_of(preference_key(user)) == (user, PREFERENCE)
+    whose, rest = user_of(working_key(user, count))
+    assert (whose, rest[:1], taken_of(rest)) == (user, WORKING, count)
+    assert user_of(folded_key(user, segment)) == (user, FOLDED + segment.to_bytes(4, "big"))
 
 
 @given(user_ids, user_ids)
@@ -94,10 +96,10 @@ def test_no_users_keys_are_a_prefix_of_anothers(one: bytes, other: bytes) -> Non
     assert user_prefix(other).startswith(user_prefix(one)) == (one == other)
 
 
-@given(user_ids, st.lists(st.integers(0, codec.MAX_SEGMENT_LENGTH - 1), min_size=2, max_size=9))
-def test_a_users_keys_sort_preference_then_working_by_position_then_folded(user: bytes, positions: list[int]) -> None:
-    prefix = user_prefix(user)
-    keys = [preference_key(prefix), *(working_key(prefix, at) for at in sorted(positions)), folded_key(prefix, 0), folded_key(prefix, 256)]
+@given(user_ids, st.lists(st.integers(0, MAX_TAKEN), min_size=2, max_size=9))
+def test_a_users_keys_sort_working_from_the_newest_on_then_preference_then_folded(user: bytes, counts: list[int]) -> None:
+    working = [working_key(user, count) for count in sorted(counts, reverse=True)]
+    keys = [user_prefix(user), *working, preference_key(user), folded_key(user, 0), folded_key(user, 256)]
     assert sorted(keys) == keys
 
 
@@ -105,8 +107,9 @@ def test_a_users_keys_sort_preference_then_working_by_position_then_folded(user:
 def test_the_partitions_own_records_belong_to_no_user(item: int) -> None:
     user, rest = user_of(name_key(item))
     assert (user, named_item(rest)) == (b"", item)
-    assert user_of(OFFSET)[0] == b""
-    assert named_item(user_of(OFFSET)[1]) is None
+    for own in (OFFSET, SEGMENT_LENGTH):
+        assert user_of(own)[0] == b""
+        assert named_item(user_of(own)[1]) is None
 
 
 @every_reader
@@ -147,52 +150,69 @@ def test_text_that_is_not_utf8_is_corruption(read: Callable[[bytes], Any], value
         read(value)
 
 
-def test_as_many_times_as_items_or_the_record_is_corrupted() -> None:
-    with pytest.raises(StateCorrupted, match="2 items and 1 times"):
-        read_working(working_value(0, [1, 2], [5]))
+def test_an_item_without_a_time_is_corruption() -> None:
+    with pytest.raises(StateCorrupted, match="3 numbers"):
+        read_working(folded_value([1, 2, 3]))
+
+
+@pytest.mark.parametrize("stamps", [[], [5], [5, 6, 7]])
+def test_items_are_never_written_with_more_or_fewer_times(stamps: list[int]) -> None:
+    with pytest.raises(ValueError, match="size"):
+        working_value([1, 2], stamps)
 
 
 def rest(key: bytes) -> bytes:
     return user_of(key)[1]
 
 
-ANN = user_prefix(b"ann")
+def working(taken: int, *items: int) -> tuple[bytes, bytes]:
+    return rest(working_key(b"ann", taken)), working_value(items, [10 * item for item in items])
+
+
 TWO_FOLDS = Preference("fake/1", 4, 2, 40, b"\x00" * 8)
+FOLDED_TWICE = (rest(preference_key(b"ann")), preference_value(TWO_FOLDS))
 
 
 def test_nothing_stored_is_a_new_user() -> None:
     assert read_user(iter([])) == NEW_USER
 
 
-def test_working_records_of_an_older_segment_are_passed_over() -> None:
-    user = read_user(
-        iter(
-            [
-                (rest(preference_key(ANN)), preference_value(TWO_FOLDS)),
-                (rest(working_key(ANN, 0)), working_value(2, [9, 8], [50, 60])),
-                (rest(working_key(ANN, 1)), working_value(1, [7, 7, 7], [1, 2, 3])),
-                (rest(working_key(ANN, 2)), working_value(2, [6], [70])),
-                (rest(working_key(ANN, 3)), working_value(0, [5], [4])),
-            ]
-        )
-    )
-    assert (user.folds, unpacked(user.items).tolist(), unpacked(user.times).tolist()) == (2, [9, 8, 6], [50, 60, 70])
-    assert user.positions == (0, 1, 2, 3), "stale ones too, so that the next fold deletes them"
+def test_working_records_of_what_is_folded_are_passed_over() -> None:
+    user = read_user(iter([working(11, 6), working(10, 9, 8), working(7, 7, 7, 7), working(1, 5), FOLDED_TWICE]))
+    assert (user.taken, user.folds, unpacked(user.items).tolist(), unpacked(user.times).tolist()) == (11, 2, [9, 8, 6], [90, 80, 60])
+    assert user.ends == (11, 10, 7, 1), "stale ones too, so that the next fold deletes them"
     assert user.preference == TWO_FOLDS
 
 
+def test_an_empty_working_record_says_that_nothing_came_after_the_fold() -> None:
+    user = read_user(iter([working(8), working(6, 1), FOLDED_TWICE]))
+    assert (user.taken, user.working, user.ends) == (8, 0, (8, 6))
+
+
 @pytest.mark.parametrize(
-    ("positions", "found"),
-    [([0, 3], "starts at 3, but 2 items come before it"), ([1], "starts at 1, but 0 items"), ([0, 1], "starts at 1, but 2 items")],
+    ("records", "found"),
+    [
+        ([working(5, 1), working(2, 1, 2)], "ends at 5 with 1 items, but 2 come before it"),
+        ([working(3, 1, 2)], "ends at 3 with 2 items, but 0 come before it"),
+        ([working(3, 1, 2), working(2, 1, 2)], "ends at 3 with 2 items, but 2 come before it"),
+        ([working(10, 1), FOLDED_TWICE], "ends at 10 with 1 items, but 8 come before it"),
+        ([working(8, 1), FOLDED_TWICE], "ends at 8 with 1 items, but 8 come before it"),
+    ],
 )
-def test_a_gap_or_an_overlap_of_positions_is_corruption(positions: list[int], found: str) -> None:
+def test_a_gap_or_an_overlap_is_corruption(records: list[tuple[bytes, bytes]], found: str) -> None:
     with pytest.raises(StateCorrupted, match=found):
-        read_user((rest(working_key(ANN, at)), working_value(0, [1, 2], [10, 20])) for at in positions)
+        read_user(records)
 
 
-def test_a_working_record_ahead_of_the_preference_memory_is_corruption() -> None:
-    with pytest.raises(StateCorrupted, match="segment 3, but only 2 segments are folded"):
-        read_user(iter([(rest(preference_key(ANN)), preference_value(TWO_FOLDS)), (rest(working_key(ANN, 0)), working_value(3, [1], [1]))]))
+def test_a_newest_working_record_that_is_folded_already_is_corruption() -> None:
+    """How far the user is would be read off its key."""
+    with pytest.raises(StateCorrupted, match="newest working record ends at 7, but 8"):
+        read_user([working(7, 1), FOLDED_TWICE])
+
+
+def test_a_preference_memory_without_a_working_record_is_corruption() -> None:
+    with pytest.raises(StateCorrupted, match="without a working record"):
+        read_user([FOLDED_TWICE])
 
 
 @given(taken)
@@ -206,25 +226,23 @@ def test_packed_integers_are_unpacked(interactions: list[tuple[int, int]]) -> No
 
 def golden_record(kind: str, says: dict[str, Any]) -> tuple[bytes, bytes]:
     """A record's key and value, made by this build."""
-    prefix = user_prefix(says["user"].encode()) if "user" in says else b""
+    user = says.get("user", "").encode()
     if kind == "preference":
         memory = bytes.fromhex(says["memory"])
         preference = Preference(says["memory_format"], says["segment_length"], says["folds"], says["as_of"], memory)
-        return preference_key(prefix), preference_value(preference)
+        return preference_key(user), preference_value(preference)
     if kind == "working":
-        return working_key(prefix, says["position"]), working_value(says["segment"], says["items"], says["times"])
+        return working_key(user, says["taken"]), working_value(says["items"], says["times"])
     if kind == "folded":
-        return folded_key(prefix, says["segment"]), folded_value(says["items"])
+        return folded_key(user, says["segment"]), folded_value(says["items"])
     if kind == "name":
         return name_key(says["item"]), name_value(says["text"])
-    assert kind == "offset"
-    return OFFSET, offset_value(says["offset"])
+    return {"offset": OFFSET, "segment length": SEGMENT_LENGTH}[kind], number_value(says["number"])
 
 
 def golden_reading(kind: str, key: bytes, value: bytes) -> dict[str, Any]:
     """What this build makes of a record."""
     user, rest = user_of(key)
-    number = int.from_bytes(rest[1:], "big")
     if kind == "preference":
         told = read_preference(value)
         return {
@@ -236,13 +254,13 @@ def golden_reading(kind: str, key: bytes, value: bytes) -> dict[str, Any]:
             "memory": told.memory.hex(),
         }
     if kind == "working":
-        segment, items, stamps = read_working(value)
-        return {"user": user.decode(), "position": number, "segment": segment, "items": items, "times": stamps}
+        items, stamps = read_working(value)
+        return {"user": user.decode(), "taken": taken_of(rest), "items": items, "times": stamps}
     if kind == "folded":
-        return {"user": user.decode(), "segment": number, "items": read_folded(value)}
+        return {"user": user.decode(), "segment": int.from_bytes(rest[1:], "big"), "items": read_folded(value)}
     if kind == "name":
         return {"item": named_item(rest), "text": read_name(value)}
-    return {"offset": read_offset(value)}
+    return {"number": read_number(value)}
 
 
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(GOLDEN.glob("format-*.json"))}
@@ -256,7 +274,7 @@ RECORDS = [
 def test_every_format_has_a_golden_file_with_every_kind_of_record() -> None:
     assert set(FILES) == {f"format-{number}" for number in range(1, FORMAT + 1)}
     for name, records in FILES.items():
-        assert {record["kind"] for record in records} == {"preference", "working", "folded", "name", "offset"}, name
+        assert {record["kind"] for record in records} == {"preference", "working", "folded", "name", "offset", "segment length"}, name
 
 
 @pytest.mark.parametrize(("kind", "key", "value", "says"), RECORDS)

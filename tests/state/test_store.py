@@ -11,13 +11,14 @@ import pytest
 from state.changelog import Change
 from state.codec import (
     OFFSET,
+    SEGMENT_LENGTH,
     folded_key,
     folded_value,
     name_key,
     name_value,
+    number_value,
     preference_key,
     preference_value,
-    user_prefix,
     working_key,
     working_value,
 )
@@ -40,34 +41,45 @@ def store(folder: Path) -> Iterator[Store]:
     opened.close()
 
 
-def working(user: bytes, *items: int, at: int = 0) -> Change:
-    return working_key(user_prefix(user), at), working_value(0, items, [10 * item for item in items])
+def working(user: bytes, *items: int, before: int = 0) -> Change:
+    return working_key(user, before + len(items)), working_value(items, [10 * item for item in items])
 
 
-def a_user(*items: int, positions: tuple[int, ...] = (0,)) -> User:
-    return User(0, packed(items), packed([10 * item for item in items]), positions, None)
+def a_user(*items: int, ends: tuple[int, ...] = ()) -> User:
+    return User(len(items), packed(items), packed([10 * item for item in items]), ends or (len(items),), None)
 
 
 def test_a_new_store_is_empty(store: Store) -> None:
     assert store.changelog_offset() is None
     assert store.read([b"ann"]) == [NEW_USER]
     assert store.read([]) == []
+    assert store.taken([b"ann"]) == [0]
+    assert store.taken([]) == []
+    assert store.segment_length() is None
     assert list(store.records()) == []
 
 
 def test_users_are_read_in_the_order_asked_for(store: Store) -> None:
-    store.write([working(b"ann", 1, 2), working(b"bob", 3), working(b"ann", 4, at=2)], 7)
-    assert store.read([b"bob", b"nobody", b"ann"]) == [a_user(3), NEW_USER, a_user(1, 2, 4, positions=(0, 2))]
+    store.write([working(b"ann", 1, 2), working(b"bob", 3), working(b"ann", 4, before=2)], 7)
+    assert store.read([b"bob", b"nobody", b"ann"]) == [a_user(3), NEW_USER, a_user(1, 2, 4, ends=(3, 2))]
+    assert store.taken([b"bob", b"nobody", b"ann"]) == [1, 0, 3]
 
 
 def test_a_user_is_read_with_preference_memory_and_without_the_folded_segments(store: Store) -> None:
-    prefix, preference = user_prefix(b"ann"), Preference("fake/1", 4, 1, 40, b"\x00" * 8)
-    store.write([(preference_key(prefix), preference_value(preference)), (folded_key(prefix, 0), folded_value([1, 2, 3, 4]))], 2)
-    assert store.read([b"ann"]) == [User(1, b"", b"", (), preference)]
+    preference = Preference("fake/1", 4, 1, 40, b"\x00" * 8)
+    folded = (folded_key(b"ann", 0), folded_value([1, 2, 3, 4]))
+    store.write([(preference_key(b"ann"), preference_value(preference)), folded, working(b"ann", before=4)], 2)
+    assert store.read([b"ann"]) == [User(4, b"", b"", (4,), preference)]
+    assert store.taken([b"ann"]) == [4]
+
+
+def test_the_segment_length_is_told_apart_from_the_offset(store: Store) -> None:
+    store.write([(SEGMENT_LENGTH, number_value(50))], 2)
+    assert (store.segment_length(), store.changelog_offset()) == (50, 2)
 
 
 def test_folded_segments_are_found_by_user_and_number_and_empty_where_none_is_kept(store: Store) -> None:
-    ann, bob = user_prefix(b"ann"), user_prefix(b"bob")
+    ann, bob = b"ann", b"bob"
     store.write([(folded_key(ann, 3), folded_value([1, 2])), (folded_key(bob, 3), folded_value([5]))], 2)
     assert store.kept([(b"bob", 3), (b"ann", 2), (b"ann", 3)]) == [[5], [], [1, 2]]
     assert store.kept([]) == []
@@ -83,17 +95,19 @@ def test_everything_about_a_user_is_listed_and_nothing_about_others(store: Store
     """Ids that begin like others, or like another's keys: none of them sees the other's records."""
     users = [b"a", b"aa", b"a\x01", b"a\x02\x00\x00", b"\x01a", b"\x01", b"\x00", b"\x02aa", b"n", b"o", b"\xff" * 255]
     for at, user in enumerate(users):
-        store.write([working(user, at), (folded_key(user_prefix(user), 0), folded_value([at]))], 1)
+        store.write([working(user, at), (folded_key(user, 0), folded_value([at]))], 1)
     store.write([(name_key(2**62), name_value("x"))], 2)
     assert store.read(users) == [a_user(at) for at in range(len(users))]
+    assert store.taken(users) == [1] * len(users)
+    assert store.taken([user + b"\x00" for user in users[:-1]]) == [0] * len(users[:-1])
     for user in users:
-        assert sorted(store.keys_of(user)) == sorted([working_key(user_prefix(user), 0), folded_key(user_prefix(user), 0)])
+        assert sorted(store.keys_of(user)) == sorted([working_key(user, 1), folded_key(user, 0)])
     assert store.keys_of(b"nobody") == []
 
 
 def test_a_deleted_key_is_gone(store: Store) -> None:
     store.write([working(b"ann", 1), working(b"bob", 2)], 2)
-    store.write([(working_key(user_prefix(b"ann"), 0), None), (working_key(user_prefix(b"never"), 0), None)], 4)
+    store.write([(working_key(b"ann", 1), None), (working_key(b"never", 1), None)], 4)
     assert store.read([b"ann", b"bob"]) == [NEW_USER, a_user(2)]
 
 
@@ -122,11 +136,11 @@ def test_changes_and_their_offset_are_one_write_or_none(store: Store) -> None:
 ENDS_WITHOUT_CLOSING = """
 import os, signal, sys
 from pathlib import Path
-from state.codec import user_prefix, working_key, working_value
+from state.codec import working_key, working_value
 from state.store import Store, StoreMemory
 store = Store(Path(sys.argv[1]), StoreMemory(8 << 20))
 for at in range(200):
-    store.write([(working_key(user_prefix(b"ann"), at), working_value(0, [at], [at]))], at + 1)
+    store.write([(working_key(b"ann", at + 1), working_value([at], [at]))], at + 1)
     if at == 120:
         store.flush()
 os.kill(os.getpid(), signal.SIGKILL)
@@ -149,7 +163,7 @@ def test_after_a_crash_data_and_offset_agree(folder: Path) -> None:
 def test_a_closed_store_reopens_with_everything_in_it(folder: Path) -> None:
     """Iterators that were used are let go of: RocksDB keeps its lock while one lives."""
     store = Store(folder, MEMORY)
-    store.write([working(b"ann", 1, 2), (folded_key(user_prefix(b"ann"), 0), folded_value([3]))], 5)
+    store.write([working(b"ann", 1, 2), (folded_key(b"ann", 0), folded_value([3]))], 5)
     for _ in range(3):
         assert store.read([b"ann", b"bob"]) == [a_user(1, 2), NEW_USER]
         assert len(store.keys_of(b"ann")) == 2
@@ -228,6 +242,7 @@ def test_a_store_whose_files_cannot_be_read_is_corrupted(folder: Path, damage: C
     "reads",
     [
         pytest.param(lambda store: store.read(USERS), id="read"),
+        pytest.param(lambda store: store.taken(USERS), id="taken"),
         pytest.param(lambda store: store.keys_of(USERS[9]), id="keys_of"),
         pytest.param(lambda store: list(store.records()), id="records"),
         pytest.param(lambda store: store.kept([(user, 0) for user in USERS]), id="kept"),
@@ -255,7 +270,7 @@ def test_a_folder_whose_name_has_lock_in_it_is_not_a_locked_one(tmp_path: Path) 
 
 def test_an_offset_record_that_cannot_be_read_is_corruption(store: Store) -> None:
     store.write([(OFFSET, b"\x01\xa1x")], None)
-    with pytest.raises(StateCorrupted, match="changelog offset"):
+    with pytest.raises(StateCorrupted, match="offset or segment length"):
         store.changelog_offset()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from state.codec import OFFSET, user_prefix, working_key, working_value
+from state.codec import OFFSET, SEGMENT_LENGTH, number_value, working_key, working_value
 from state.errors import StateCorrupted, StoreLocked
 from state.store import Store, StoreMemory
 from state.user import NEW_USER, User
@@ -210,13 +210,13 @@ def test_a_partition_that_comes_back_starts_with_an_empty_cache_and_its_old_stor
     owner.partitions.assigned([0])
     owner.partitions.restore()
     before = owner.partitions[0]
-    before.store.write([(working_key(user_prefix(b"ann"), 0), working_value(0, [1], [1]))], 4)
-    before.remember({b"ann": User(7)})
+    before.store.write([(working_key(b"ann", 1), working_value([1], [1]))], 4)
+    before.remember({b"ann": 7}, {b"ann": User(7)})
     owner.partitions.gone([0], "revoked")
     owner.partitions.assigned([0])
     owner.partitions.restore()
-    ((ann,), (read,)) = owner.partitions[0].users([b"ann"])
-    assert (ann.folds, ann.working) == (read.folds, read.working) == (0, 1)
+    assert owner.partitions[0].taken([b"ann"]) == [1], "the store's, not the one in memory"
+    assert owner.partitions[0].users({b"ann": 7})[b"ann"].working == 1
     assert owner.partitions[0].store.changelog_offset() == 4
     assert owner.resumed == [0, 0]
 
@@ -265,8 +265,8 @@ def test_a_running_store_that_cannot_be_read_is_paused_wiped_and_restored(owner:
     owner.partitions.assigned([0, 1])
     owner.partitions.restore()
     partition = owner.partitions[0]
-    partition.store.write([(working_key(user_prefix(b"ann"), 0), working_value(0, [1], [1])), (OFFSET, b"\x01\xa1x")], None)
-    partition.remember({b"ann": User(7)})
+    partition.store.write([(working_key(b"ann", 1), working_value([1], [1])), (OFFSET, b"\x01\xa1x")], None)
+    partition.remember({b"ann": 7}, {b"ann": User(7)})
     partition.named([2**62])
     with pytest.raises(StateCorrupted) as caught:
         partition.store.changelog_offset()
@@ -275,7 +275,8 @@ def test_a_running_store_that_cannot_be_read_is_paused_wiped_and_restored(owner:
     while owner.partitions.restore():
         pass
     assert owner.resumed == [0, 1, 0]
-    assert partition.users([b"ann"]) == ([NEW_USER], [NEW_USER]), "not the one in memory"
+    assert partition.taken([b"ann"]) == [0], "not what is in memory"
+    assert partition.users({b"ann": 7}) == {b"ann": NEW_USER}
     assert partition.unnamed([2**62]) == [2**62], "a name that was stored is not any more"
 
 
@@ -305,9 +306,12 @@ def test_a_store_that_is_no_copy_of_the_changelog_is_reopened_empty(owner: Owner
     owner.partitions.assigned([0])
     owner.partitions.restore()
     partition = owner.partitions[0]
-    partition.store.write([(working_key(user_prefix(b"ann"), 0), working_value(0, [1], [1]))], 4)
+    partition.store.write([(working_key(b"ann", 1), working_value([1], [1])), (SEGMENT_LENGTH, number_value(50))], 4)
+    assert partition.segment_length() == 50
+    partition.remember({b"ann": 1}, {})
     partition.reopen_empty(MEMORY)
-    assert (partition.store.changelog_offset(), partition.store.read([b"ann"])) == (None, [NEW_USER])
+    assert (partition.store.changelog_offset(), partition.segment_length()) == (None, None)
+    assert (partition.taken([b"ann"]), partition.users({b"ann": 0})) == ([0], {b"ann": NEW_USER})
 
 
 def test_users_untouched_for_longest_make_room_and_the_newest_state_counts(owner: Owner) -> None:
@@ -316,11 +320,29 @@ def test_users_untouched_for_longest_make_room_and_the_newest_state_counts(owner
     partition = owner.partitions[0]
     users = [b"user-%d" % number for number in range(owner.cache_users * 2)]
     for user in users:
-        partition.remember({user: User(1)})
-        partition.remember({users[0]: User(2)})  # touched all the time
-    found, read = partition.users([users[0], users[1], users[-1]])
-    assert [user.folds for user in found] == [2, 0, 1]
-    assert len(read) == 1, "only the one that made room is read from the store"
+        partition.remember({user: 1}, {user: User(1)})
+        partition.remember({users[0]: 2}, {users[0]: User(2)})  # touched all the time
+    assert partition.taken([users[0], users[1], users[-1]]) == [2, 0, 1], "the one that made room is read from the store"
+    assert partition.users({users[0]: 2, users[1]: 1, users[-1]: 1}) == {users[0]: User(2), users[1]: NEW_USER, users[-1]: User(1)}
+
+
+def test_a_state_in_memory_that_the_user_has_gone_on_from_is_read_again(owner: Owner) -> None:
+    owner.partitions.assigned([0])
+    owner.partitions.restore()
+    partition = owner.partitions[0]
+    partition.store.write([(working_key(b"ann", 2), working_value([1, 2], [1, 2]))], 4)
+    partition.remember({b"ann": 2}, {b"ann": User(1)})
+    assert partition.users({b"ann": 2})[b"ann"].working == 2
+
+
+def test_a_user_who_was_forgotten_stays_so_whatever_was_known_before(owner: Owner) -> None:
+    owner.partitions.assigned([0])
+    owner.partitions.restore()
+    partition = owner.partitions[0]
+    partition.remember({b"ann": 7}, {})
+    partition.remember({b"%d" % number: 1 for number in range(owner.cache_users)}, {})
+    partition.remember({b"ann": 0}, {})
+    assert partition.taken([b"ann"]) == [0]
 
 
 def test_an_item_is_asked_for_its_name_until_it_is_known_to_be_stored(owner: Owner) -> None:

@@ -4,61 +4,74 @@ The hot path: one pass over the records, no object per interaction. A user's int
 this user) ends a run and starts a fresh one, so that the result is the same wherever the broker cut its polls.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from state.interaction import MAX_ID_BYTES, NAMED, item_key
 from stream.wire import UNREADABLE, DeadLetter, Record, dead_letter, from_msgpack, interaction, item_text, malformed, user_id
 
+Flat: TypeAlias = list[int]
+"""A run's interactions: item key, time and offset of the first, of the second, and so on. One list, where thousands of users come at a time."""
 
+
+@dataclass(slots=True, eq=False)
 class Run:
-    """One user's consecutive interactions within a poll; mutable, because it is filled record by record."""
+    """One user's consecutive interactions within a poll, in columns."""
 
-    __slots__ = ("fresh", "items", "offsets", "partition", "times", "user")
+    partition: int
+    user: bytes
+    fresh: bool
+    """The user was forgotten right before; what the store has about them no longer counts."""
+    items: Sequence[int]
+    times: Sequence[int]
+    offsets: Sequence[int]
 
-    def __init__(self, partition: int, user: bytes, *, fresh: bool) -> None:
-        self.partition = partition
-        self.user = user
-        self.fresh = fresh
-        """The user was forgotten right before; what the store has about them no longer counts."""
-        self.items: list[int] = []
-        self.times: list[int] = []
-        self.offsets: list[int] = []
+
+def columns(partition: int, user: bytes, flat: Flat, *, fresh: bool) -> Run:
+    """A run by its flat form."""
+    return Run(partition, user, fresh, flat[::3], flat[1::3], flat[2::3])
 
 
 @dataclass(slots=True)
-class Taken:
+class Polled:
     """A poll as values."""
 
-    runs: dict[int, dict[bytes, Run]] = field(default_factory=dict)
+    runs: dict[int, dict[bytes, Flat]] = field(default_factory=dict)
     """Partition → user → their last run."""
+    fresh: dict[int, set[bytes]] = field(default_factory=dict)
+    """Partition → users whose last run is fresh: forgotten right before it."""
     superseded: list[Run] = field(default_factory=list)
     """Runs that a null value ended within the same poll: their lists are due, their state is gone."""
+    items: list[int] = field(default_factory=list)
+    """The item key of every interaction."""
     dead: list[DeadLetter] = field(default_factory=list)
     names: dict[int, dict[int, str]] = field(default_factory=dict)
     """Partition → hashed item key → text."""
     next_offsets: dict[int, int] = field(default_factory=dict)
     """Partition → the last record's offset + 1."""
     forgotten: int = 0
+    """Null values."""
 
 
-def decode(records: Iterable[Record], topic: str) -> Taken:
+def decode(records: Iterable[Record], topic: str) -> Polled:
     """Decode a poll's records and group them by partition and user.
 
     Args:
         records: in the order of the poll, none of them an error.
         topic: named in dead letters.
     """
-    taken = Taken()
+    polled = Polled()
+    noted = polled.items.append
     partition = -1
-    runs: dict[bytes, Run] = {}
+    runs: dict[bytes, Flat] = {}
     offset = 0
     for record in records:
         if record.partition() != partition:
             if partition >= 0:
-                taken.next_offsets[partition] = offset + 1
+                polled.next_offsets[partition] = offset + 1
             partition = record.partition()
-            runs = taken.runs.setdefault(partition, {})
+            runs = polled.runs.setdefault(partition, {})
         offset = record.offset()
         key, value = record.key(), record.value()
         try:
@@ -66,28 +79,37 @@ def decode(records: Iterable[Record], topic: str) -> Taken:
             if run is None and not (key and len(key) <= MAX_ID_BYTES and key.isascii()):
                 user_id(key)  # says what is wrong, or that it is UTF-8 beyond ASCII
             if value is None:
-                taken.forgotten += 1
-                if run is not None and run.items:
-                    taken.superseded.append(run)
-                runs[key] = Run(partition, key, fresh=True)  # type: ignore[index,arg-type]  # a null key is refused by now
+                _forget(polled, partition, key)  # type: ignore[arg-type]  # a null key is refused by now
                 continue
             # MessagePack maps take the short way; the rest is told apart, or refused, in `interaction`.
             decoded = from_msgpack(value) if value and value[0] > 0x7F else interaction(value)
             item = decoded.item
             if item.__class__ is not int or not 0 <= item < NAMED:
-                item = _named(item, taken.names.setdefault(partition, {}))
+                item = _named(item, polled.names.setdefault(partition, {}))
         except UNREADABLE as error:
-            taken.dead.append(dead_letter(record, topic, malformed(value, error)))
+            polled.dead.append(dead_letter(record, topic, malformed(value, error)))
             continue
-        if run is None:
-            run = runs[key] = Run(partition, key, fresh=False)  # type: ignore[index,arg-type]
-        run.items.append(item)
         time = decoded.ts
-        run.times.append(record.timestamp()[1] if time is None else time)
-        run.offsets.append(offset)
+        if time is None:
+            time = record.timestamp()[1]
+        noted(item)
+        if run is None:
+            runs[key] = [item, time, offset]  # type: ignore[index]
+        else:
+            run += (item, time, offset)
     if partition >= 0:
-        taken.next_offsets[partition] = offset + 1
-    return taken
+        polled.next_offsets[partition] = offset + 1
+    return polled
+
+
+def _forget(polled: Polled, partition: int, user: bytes) -> None:
+    """End the user's run, and begin a fresh one."""
+    runs, fresh = polled.runs[partition], polled.fresh.setdefault(partition, set())
+    if flat := runs.get(user):
+        polled.superseded.append(columns(partition, user, flat, fresh=user in fresh))
+    runs[user] = []
+    fresh.add(user)
+    polled.forgotten += 1
 
 
 def _named(item: int | str, names: dict[int, str]) -> int:
