@@ -1,0 +1,90 @@
+"""Any model version asked about histories the way the worker asks it, whatever kind it is: segment by segment, then from working memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.runtime import Floats, Ranked, Rows, Runtime
+
+USERS = 256
+"""Users folded together at most; as few as `LIST_FLOATS` allows when their lists are long."""
+
+LIST_FLOATS = 16_000_000
+"""Scores held at a time: 64 MB, and twice that for their rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Users after everything full was folded: `memory` (B, S) and, for those with a fold, `hidden` (B, d) of the newest; else zeros."""
+
+    memory: Floats
+    hidden: Floats
+
+
+def catalogue_rows(runtime: Runtime, item_ids: Sequence[int | str]) -> Rows:
+    """The model's row of each item of a log, (I,): the row for unknown items where it has none. `42` and `"42"` are the same item."""
+    row = {str(item): at for at, item in enumerate(runtime.item_ids, start=1)}
+    return np.array([row.get(str(item), runtime.oov_row) for item in item_ids], np.int64)
+
+
+def together(lengths: Rows, width: int) -> list[NDArray[np.intp]]:
+    """Indices of users, grouped: alike in how much they did, and so few that lists of `width` items fit."""
+    size = int(np.clip(LIST_FLOATS // max(1, width), 1, USERS))
+    order = np.argsort(lengths, kind="stable")
+    return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def fold(runtime: Runtime, histories: Sequence[Rows]) -> Standing:
+    """Fold every full segment of B histories of item rows, oldest first."""
+    L = runtime.segment_length
+    folds = np.array([len(history) // L for history in histories], np.int64)
+    memory = np.zeros((len(histories), runtime.state_floats), np.float32)
+    hidden = np.zeros((len(histories), 0), np.float32)
+    for h in range(int(folds.max(initial=0))):
+        at = np.flatnonzero(folds > h)
+        made = runtime.fold(memory[at], np.stack([histories[i][h * L : (h + 1) * L] for i in at.tolist()]))
+        if h == 0:
+            hidden = np.zeros((len(histories), made.hidden.shape[1]), np.float32)
+        memory[at], hidden[at] = made.memory, made.hidden
+    return Standing(memory, hidden)
+
+
+def rank(runtime: Runtime, standing: Standing, histories: Sequence[Rows], k: int) -> Ranked:
+    """The k best items for B users, without those of their own history: from the fold's hidden state when working memory is empty.
+
+    As the worker, which asks for the popularity list where there is neither a memory nor an item that the model knows.
+    """
+    L = runtime.segment_length
+    lengths = np.array([len(history) % L for history in histories], np.int64)
+    folds = np.array([len(history) // L for history in histories], np.int64)
+    working = padded([history[len(history) - length :] for history, length in zip(histories, lengths, strict=True)])
+    knows_nothing = ~standing.memory.any(axis=1) & ~((working > 0) & (working != runtime.oov_row)).any(axis=1)
+    exclude = padded([np.where(history == runtime.oov_row, 0, history) for history in histories])
+    k = min(k, runtime.manifest.n_items)
+    ranked = Ranked(np.empty((len(histories), k), np.int64), np.empty((len(histories), k), np.float32))
+    just_folded = (lengths == 0) & (folds > 0)
+    if just_folded.any():
+        made = runtime.rank(standing.hidden[just_folded], k, exclude[just_folded])
+        ranked.rows[just_folded], ranked.scores[just_folded] = made.rows, made.scores
+    if not just_folded.all():
+        others = ~just_folded
+        lengths = np.where(knows_nothing, 0, lengths)[others]
+        made = runtime.recommend(standing.memory[others], working[others], lengths, k, exclude[others])
+        ranked.rows[others], ranked.scores[others] = made.rows, made.scores
+    return ranked
+
+
+def places(ranked: Ranked, targets: Rows) -> NDArray[np.float64]:
+    """The rank of each target row (B,) in its list, 1 the best; infinity where it is not there, or only as an excluded item."""
+    found = (ranked.rows == targets[:, None]) & np.isfinite(ranked.scores)
+    return np.where(found.any(axis=1), found.argmax(axis=1) + 1.0, np.inf)
+
+
+def padded(histories: Sequence[Rows]) -> Rows:
+    """Ragged rows as one (B, widest) array, padded with 0 on the right; at least one column wide."""
+    together = np.zeros((len(histories), max(1, *map(len, histories))), np.int64)
+    for line, history in zip(together, histories, strict=True):
+        line[: len(history)] = history
+    return together

@@ -1,0 +1,51 @@
+"""Users grouped by what an evaluation breaks its numbers down by. Empty groups are left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+
+HISTORY_LENGTHS = (0, 1, 10, 50, 100, 200, 500)
+FOLDS = (0, 1, 2, 3, 5, 9, 17, 33)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some users, by index; `least` orders the parts of a whole."""
+
+    label: str
+    least: float
+    users: NDArray[np.intp]
+
+
+def by_history(length: Rows) -> list[Part]:
+    """By how many interactions came before the target."""
+    return _between(length, HISTORY_LENGTHS)
+
+
+def by_folds(folds: Rows) -> list[Part]:
+    """By how many segments were folded before the target; the groups double."""
+    return _between(folds, FOLDS)
+
+
+def by_position(length: Rows, segment_length: int) -> list[Part]:
+    """Users with a fold by how full working memory is: empty just after it, then by quarters of a segment."""
+    folded, working = length >= segment_length, length % segment_length
+    quarter = np.where(working == 0, 0, (4 * working - 1) // segment_length + 1)
+    parts = [
+        Part(label, at / 4, np.flatnonzero(folded & (quarter == at))) for at, label in enumerate(("0", "to ¼", "to ½", "to ¾", "to 1"))
+    ]
+    return [part for part in parts if len(part.users)]
+
+
+def _between(numbers: Rows, edges: Sequence[int]) -> list[Part]:
+    parts = []
+    for low, high in zip(edges, [*edges[1:], None], strict=True):
+        users = np.flatnonzero((numbers >= low) & (numbers < (np.inf if high is None else high)))
+        label = f"{low}+" if high is None else str(low) if high == low + 1 else f"{low}–{high - 1}"
+        if len(users):
+            parts.append(Part(label, low, users))
+    return parts

@@ -1,0 +1,126 @@
+"""What models are asked in an offline evaluation: everybody's history up to some point, and the interaction that came next.
+
+One target a user, so that users are independent draws. Nothing here knows of models: items are numbered as the log has them, and every model is
+asked about the same targets.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from model.errors import EvaluationImpossible
+from model.log import in_time_order
+
+Rows = NDArray[np.int64]
+SplitName = Literal["last-out", "time"]
+
+
+@dataclass(frozen=True, slots=True)
+class Holdout:
+    """A log cut into histories and targets.
+
+    Interactions are grouped by user, oldest first; of the same millisecond, in file order. User u's history is `items[start[u] : end[u]]`.
+    Items are numbered by how often they are in the histories of all users, most frequent first, ties by id; those of number `n_known` and
+    above are in no history.
+    """
+
+    split: str
+    user_ids: tuple[int | str, ...]
+    item_ids: tuple[int | str, ...]
+    n_known: int
+    items: Rows  # (n,)
+    times: Rows  # (n,) epoch ms
+    start: Rows  # (U,)
+    end: Rows  # (U,)
+    asked: Rows  # (N,) the users who are asked about: they have a target, which is `items[end]`
+
+    @property
+    def target(self) -> Rows:
+        return self.items[self.end[self.asked]]
+
+    @property
+    def target_ms(self) -> Rows:
+        return self.times[self.end[self.asked]]
+
+    @property
+    def history_length(self) -> Rows:
+        """Of the users who are asked about, (N,)."""
+        return (self.end - self.start)[self.asked]
+
+    def history(self, user: int, window: int | None = None) -> Rows:
+        """A user's history, or its newest `window` items."""
+        start, end = int(self.start[user]), int(self.end[user])
+        return self.items[start if window is None else max(start, end - window) : end]
+
+    def target_sha256(self) -> str:
+        """Over a line `user,item,epoch ms` for every target, UTF-8, in the order of user ids: equal hashes are equal targets."""
+        digest = hashlib.sha256()
+        for user, item, ms in zip(self.asked.tolist(), self.target.tolist(), self.target_ms.tolist(), strict=True):
+            digest.update(f"{self.user_ids[user]},{self.item_ids[item]},{ms}\n".encode())
+        return digest.hexdigest()
+
+    def drawn(self, users: int, seed: int) -> "Holdout":
+        """So many of the users who are asked about, drawn by a seed; all of them where there are no more."""
+        if users >= len(self.asked):
+            return self
+        chosen = np.random.default_rng(seed).permutation(len(self.asked))[:users]
+        return replace(self, asked=self.asked[np.sort(chosen)])
+
+
+def cut(log: pl.LazyFrame, split: SplitName, at: float = 0.9) -> Holdout:
+    """Cut a log.
+
+    Args:
+        log: `user_id`, `item_id`, `timestamp` (ms), as `model.log.read_log` gives it.
+        split: `last-out`: everybody's last interaction is a target, what came before it a history. `time`: histories end with the first
+            share `at` of the log in time order, and the targets are everybody's first interaction after that.
+        at: for `time` only.
+
+    Raises:
+        EvaluationImpossible: no target is left.
+    """
+    frame = in_time_order(log.select("user_id", "item_id", "timestamp")).collect()
+    user_ids, item_ids = (frame.select(pl.col(name).unique().sort()) for name in ("user_id", "item_id"))
+    coded = frame.join(user_ids.with_row_index("user"), on="user_id", how="left", maintain_order="left").join(
+        item_ids.with_row_index("item"), on="item_id", how="left", maintain_order="left"
+    )
+    user, item = (coded[name].to_numpy().astype(np.int64) for name in ("user", "item"))
+    by_user = np.argsort(user, kind="stable")
+    counts = np.bincount(user, minlength=len(user_ids))
+    start = np.cumsum(counts) - counts
+    if split == "last-out":
+        end, has_target = start + counts - 1, np.ones(len(counts), bool)
+        described = "leave-last-out: everybody's last interaction is the target"
+    else:
+        rows = round(len(user) * at)
+        end = start + np.bincount(user[:rows], minlength=len(user_ids))
+        has_target = end < start + counts
+        described = f"by time: histories end with the first {at:.0%} of the log; the target is everybody's first interaction after that"
+        if rows and rows < len(frame):
+            described += f" (from {frame['timestamp'][rows]} ms)"
+    asked = np.flatnonzero(has_target)
+    if len(asked) == 0:
+        raise EvaluationImpossible(f"nobody has an interaction after the first {at:.0%} of the log; expected a smaller share")
+
+    # Whether an interaction is part of a history, in the order of `by_user`.
+    in_history = np.arange(len(user)) - np.repeat(start, counts) < np.repeat(end - start, counts)
+    item = item[by_user]
+    seen = np.bincount(item[in_history], minlength=len(item_ids))
+    popular_first = np.argsort(-seen, kind="stable")
+    number = np.empty(len(item_ids), np.int64)
+    number[popular_first] = np.arange(len(item_ids))
+    return Holdout(
+        split=described,
+        user_ids=tuple(user_ids["user_id"].to_list()),
+        item_ids=tuple(item_ids["item_id"].gather(popular_first).to_list()),
+        n_known=int((seen > 0).sum()),
+        items=number[item],
+        times=coded["timestamp"].to_numpy().astype(np.int64)[by_user],
+        start=start,
+        end=end,
+        asked=asked,
+    )

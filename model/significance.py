@@ -1,0 +1,99 @@
+"""How sure a difference is. Values in, values out; a value is one user's, and users are taken as independent.
+
+scipy comes with the extra `evaluate`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Values = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+RESAMPLES = 9_999
+"""Sign flips of a permutation test; its smallest p is 1 / (RESAMPLES + 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over users and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """How much better one ranking is than another on the same targets.
+
+    `ndcg_at_10`: mean difference of users' NDCG@10, with the t interval; `ndcg_p`: two-sided paired t-test. `only_first`, `only_second`: users
+    that only one of the two hits among its first 10, and `hits_p` McNemar's exact test of these two numbers. The `_holm` ones are corrected for
+    how many rankings were compared (Holm 1979).
+    """
+
+    ndcg_at_10: Estimate
+    ndcg_p: float
+    only_first: int
+    only_second: int
+    hits_p: float
+    ndcg_p_holm: float
+    hits_p_holm: float
+
+
+def share(successes: Values) -> Estimate:
+    """Mean of zeros and ones, with Wilson's score interval."""
+    n, found = len(successes), int(successes.sum())
+    interval = stats.binomtest(found, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
+    return Estimate(found / n, float(interval.low), float(interval.high))
+
+
+def mean(values: Values, least: float = 0.0) -> Estimate:
+    """Mean with the t interval, which is cut at `least`, below which no mean can be; of a single value, the interval is that value."""
+    n, centre = len(values), float(values.mean())
+    if n < 2:
+        return Estimate(centre, centre, centre)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return Estimate(centre, max(least, centre - half), centre + half)
+
+
+def paired(gains: Values, first_gains: Values, hits: Values, first_hits: Values) -> Paired:
+    """How much better a ranking is than the first one; positive means better. All (N,), user by user. The `_holm` values are the plain ones."""
+    difference = gains - first_gains
+    # A t-test of differences that are all equal divides by zero: they are either all nothing, or certain.
+    ndcg_p = float(stats.ttest_rel(gains, first_gains).pvalue) if difference.std() > 0 else float(not difference.any())
+    only_second, only_first = int(((hits > 0) & (first_hits == 0)).sum()), int(((hits == 0) & (first_hits > 0)).sum())
+    hits_p = float(stats.binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+    return Paired(mean(difference, least=-1.0), ndcg_p, only_first, only_second, hits_p, ndcg_p, hits_p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values, corrected for how many there are: below 0.05 with at most 5 % chance that any of them is there by accident."""
+    m = len(p_values)
+    corrected, highest = [0.0] * m, 0.0
+    for turn, at in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (m - turn) * p_values[at]))
+        corrected[at] = highest
+    return corrected
+
+
+def worse_by_chance(differences: Values, seed: int) -> float:
+    """One-sided p of a permutation test: how often the mean is as high or higher when every user's sign is drawn at random."""
+    if not differences.any():
+        return 1.0
+    # Users whose difference is zero change nothing, whatever their sign.
+    told = differences[differences != 0]
+    test = stats.permutation_test(
+        (told,),
+        lambda values, axis: values.sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, 2_000_000 // len(told)),
+        alternative="greater",
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
