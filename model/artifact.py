@@ -26,6 +26,9 @@ PROGRAM = "model.pt"
 Program = Any
 """A scripted module: its methods are those of `model.serving.CONTRACT`, which TorchScript's types cannot say."""
 
+PROGRAM_FAILURES = (RuntimeError, torch.jit.Error)
+"""What calling a program raises: an operation's own error, or one that the program itself raises."""
+
 ItemId = int | str
 
 

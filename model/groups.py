@@ -11,6 +11,9 @@ Rows = NDArray[np.int64]
 HISTORY_LENGTHS = (0, 1, 10, 50, 100, 200, 500)
 FOLDS = (0, 1, 2, 3, 5, 9, 17, 33)
 
+FEW = 30
+"""A group with fewer users than this says little: it is marked in tables and left out of pictures."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import asking, groups, metrics, significance
+from model.artifact import PROGRAM_FAILURES
 from model.asking import Standing
 from model.runtime import Floats, Ranked, Rows, Runtime
 from model.significance import Estimate, Paired
@@ -135,7 +136,7 @@ def probe(runtime: Runtime, histories: Sequence[Rows], targets: Rows, seed: int,
         one_time = _one_time(runtime, iterative, [chosen[i] for i in several], chosen_targets[several])
     return Probes(
         users=len(able),
-        variance_share=_variance_share(memory, chosen_folds),
+        variance_share=variance_share(memory, chosen_folds),
         shuffled=_shuffled(runtime, memory, chosen, chosen_targets, rng, seed),
         one_time=one_time,
         one_time_refused=refused,
@@ -188,7 +189,7 @@ def _ranked(runtime: Runtime, standing: Standing, histories: Sequence[Rows], par
     return asking.rank(runtime, Standing(standing.memory[part], standing.hidden[part]), histories[part], 10)
 
 
-def _variance_share(memory: Floats, folds: Rows) -> float | None:
+def variance_share(memory: Floats, folds: Rows) -> float | None:
     """Within groups of equal numbers of folds, so that a memory which only counts them tells nobody apart."""
     between = total = 0.0
     for number in np.unique(folds):
@@ -206,7 +207,7 @@ def _shuffled(
     at = np.flatnonzero([len(history) % runtime.segment_length > 0 for history in histories])
     if len(at) < 2 or not runtime.state_floats:
         return None
-    histories, targets, memory = [histories[i] for i in at], targets[at], memory[at]
+    histories, targets, memory = [histories[i] for i in at.tolist()], targets[at], memory[at]
     nothing = np.zeros((len(at), 0), np.float32)
     ndcg_own, hr_own = _gains(runtime, Standing(memory, nothing), histories, targets)
     lost, hr_others = np.zeros(len(at)), np.zeros(len(at))
@@ -237,7 +238,7 @@ def _refused(runtime: Runtime) -> str | None:
     two = np.ones((1, 2 * runtime.segment_length), np.int64)
     try:
         runtime.fold(np.zeros((1, runtime.state_floats), np.float32), two)
-    except RuntimeError as error:
+    except PROGRAM_FAILURES as error:
         return str(error).strip().splitlines()[-1]
     return None
 

@@ -11,13 +11,11 @@ from rich.table import Table
 
 from model import metrics, plots, probes
 from model.evaluation import Evaluation, Group, Mode, Ranking, Subject
+from model.groups import FEW
 from model.significance import Estimate
 
 REPORT = "report.md"
 METRICS = "metrics.json"
-
-FEW = 30
-"""Groups with fewer users than this are marked: their intervals are rough."""
 
 
 def write(evaluation: Evaluation, folder: Path, *, arguments: dict[str, Any], versions: dict[str, str]) -> Path:
@@ -39,7 +37,7 @@ def write(evaluation: Evaluation, folder: Path, *, arguments: dict[str, Any], ve
         **{name: getattr(evaluation, name) for name in evaluation.__dataclass_fields__},
     }
     (folder / METRICS).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    pictures = {path.name: f"![{caption}]({path.name})\n\n*{caption}*" for path, caption in plots.draw(evaluation, folder)}
+    pictures = {name: f"![{caption}]({name})\n\n*{caption}*" for name, caption in plots.draw(evaluation, folder).items()}
     (folder / REPORT).write_text("\n\n".join(_sections(evaluation, pictures, versions)) + "\n", encoding="utf-8")
     return folder / REPORT
 
@@ -74,7 +72,7 @@ def table(evaluation: Evaluation) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("model")
     for mode in evaluation.modes:
-        shown.add_column(f"HR@10\n{_mode(mode)}", justify="right")
+        shown.add_column(f"HR@10\n{plots.mode_label(mode)}", justify="right")
         shown.add_column("NDCG@10\n95 %", justify="right")
     shown.add_column("MRR", justify="right")
     shown.add_column("items\nshown", justify="right")
@@ -115,7 +113,7 @@ def _sections(evaluation: Evaluation, pictures: dict[str, str], versions: dict[s
             if mode.window is None
             else f"the newest {mode.window} items are seen, and only they are left out of the lists"
         )
-        yield f"### {_mode(mode)}: {window}"
+        yield f"### {plots.mode_label(mode)}: {window}"
         yield _accuracy(mode)
         yield f"Against {mode.rankings[0].name}, user by user; p-values corrected for {len(mode.rankings) - 1} comparisons (Holm):"
         yield _against(mode)
@@ -125,11 +123,12 @@ def _sections(evaluation: Evaluation, pictures: dict[str, str], versions: dict[s
         ("By position after the last fold", "position.png", "by_position"),
         ("By number of folds", "folds.png", "by_folds"),
     ):
-        if picture in pictures:
+        if any(getattr(ranking, name) for ranking in evaluation.modes[0].rankings):
             yield f"## {title}"
-            yield pictures[picture]
+            if picture in pictures:
+                yield pictures[picture]
             for mode in evaluation.modes:
-                yield f"NDCG@10 and HR@10, {_mode(mode)}; * fewer than {FEW} users:"
+                yield f"NDCG@10 and HR@10, {plots.mode_label(mode)}; * fewer than {FEW} users:"
                 yield _groups([(ranking, getattr(ranking, name)) for ranking in mode.rankings if getattr(ranking, name)])
     yield "## Preference memory"
     yield "\n".join(
@@ -139,7 +138,7 @@ def _sections(evaluation: Evaluation, pictures: dict[str, str], versions: dict[s
     )
     yield from _shuffled(evaluation, pictures)
     yield from _one_time(evaluation)
-    yield from _drift(evaluation)
+    yield from _drift(evaluation, pictures)
     yield "## How it was made"
     yield "\n".join(
         [
@@ -292,12 +291,14 @@ def _one_time(evaluation: Evaluation) -> Iterable[str]:
         yield _markdown(["", "folds", "users", "NDCG@10 fold by fold", "one time"], groups)
 
 
-def _drift(evaluation: Evaluation) -> Iterable[str]:
+def _drift(evaluation: Evaluation, pictures: dict[str, str]) -> Iterable[str]:
     told = [(subject, subject.probes.drift) for subject in evaluation.subjects if subject.probes.drift]
     if not told:
         return
     yield "### Drift"
     yield "Mean squared difference of memories folded one by one and made in one call, over the variance of the latter across users. 0: the same; 1: as far apart as two users' memories are from their mean."
+    if "drift.png" in pictures:
+        yield pictures["drift.png"]
     numbers = sorted({drift.folds for _, drifts in told for drift in drifts})
     rows = []
     for subject, drifts in told:
@@ -318,10 +319,6 @@ def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequenc
     return "\n".join(
         [f"| {' | '.join(heads)} |", f"|{rule}|", *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)]
     )
-
-
-def _mode(mode: Mode) -> str:
-    return "README-mode" if mode.name == "readme" else "stream-mode"
 
 
 def _interval(estimate: Estimate) -> str:

@@ -84,8 +84,8 @@ def worse_by_chance(differences: Values, seed: int) -> float:
     """One-sided p of a permutation test: how often the mean is as high or higher when every user's sign is drawn at random."""
     if not differences.any():
         return 1.0
-    # Users whose difference is zero change nothing, whatever their sign.
-    told = differences[differences != 0]
+    # A difference of zero changes nothing, whatever its sign: one stands for all, since scipy wants two observations.
+    told = np.append(differences[differences != 0], 0.0)
     test = stats.permutation_test(
         (told,),
         lambda values, axis: values.sum(axis=axis),

@@ -1,0 +1,71 @@
+"""Asking many users at once is asking each as the worker would."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from model import asking
+from model.runtime import Runtime
+from state.interaction import item_key
+from state.user import Preference
+from stream.recommender import Query, Recommender
+from tests.model import tiny
+
+L, V = tiny.CONFIG.segment_length, tiny.CONFIG.n_items
+
+
+@pytest.fixture(scope="module")
+def histories() -> list[np.ndarray]:
+    """Every length up to three segments and beyond, the row for unknown items among them; and one of unknown items only."""
+    rng = np.random.default_rng(5)
+    made = [np.where(rng.random(n) < 0.1, V + 1, rng.permutation(2 * V)[:n] % V + 1) for n in [*range(3 * L + 2), 5 * L]]
+    return [*made, np.full(L - 1, V + 1)]
+
+
+def test_lists_are_those_of_the_worker(runtime: Runtime, histories: list[np.ndarray]) -> None:
+    recommender = Recommender(runtime)
+    ranked = asking.rank(runtime, asking.fold(runtime, histories), histories, 10)
+    names = [*tiny.IDS, "somewhere-else"]
+    for b, history in enumerate(histories):
+        keys = np.array([item_key(names[row - 1]) for row in history], np.int64)
+        preference, hidden = None, None
+        for h in range(len(history) // L):
+            (made,) = recommender.fold([preference], [keys[h * L : (h + 1) * L].tobytes()], [0])
+            preference, hidden = made.preference, made.hidden
+        working = keys[len(history) // L * L :]
+        query = Query(preference, working.tobytes(), keys.tobytes(), None if len(working) else hidden)
+        (want,) = recommender.recommend([query], 10)
+        kept = np.isfinite(ranked.scores[b])
+        assert [runtime.item_ids[row - 1] for row in ranked.rows[b][kept]] == want.items, len(history)
+        np.testing.assert_allclose(ranked.scores[b][kept], want.scores, atol=5e-6)
+        assert isinstance(preference, Preference | None)
+
+
+def test_a_list_of_the_whole_catalogue_has_every_item_that_the_user_did_not_have(runtime: Runtime, histories: list[np.ndarray]) -> None:
+    ranked = asking.rank(runtime, asking.fold(runtime, histories), histories, V)
+    for b, history in enumerate(histories):
+        assert set(ranked.rows[b][np.isfinite(ranked.scores[b])].tolist()) == set(range(1, V + 1)) - set(history.tolist())
+
+
+def test_places_count_from_one_and_leave_out_what_was_excluded() -> None:
+    ranked = asking.Ranked(np.array([[3, 1, 2], [3, 1, 2], [3, 1, 2], [3, 1, 2]]), np.array([[0.5, 0.1, -np.inf]] * 4, np.float32))
+    assert asking.places(ranked, np.array([3, 1, 2, 4])).tolist() == [1, 2, np.inf, np.inf]
+
+
+def test_catalogue_rows_know_items_by_their_text(runtime: Runtime) -> None:
+    assert asking.catalogue_rows(runtime, ["item-2", 5, "item-1"]).tolist() == [2, V + 1, 1]
+
+
+def test_users_together_are_alike_and_no_more_than_fit() -> None:
+    lengths = np.random.default_rng(0).integers(0, 900, 1_000)
+    groups = asking.together(lengths, 1_000)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(1_000))
+    assert max(map(len, groups)) == asking.USERS
+    assert all(lengths[a].max() <= lengths[b].min() for a, b in itertools.pairwise(groups))
+    assert max(map(len, asking.together(lengths, 4_000_000))) == 4
+
+
+def test_nobody_is_no_work(runtime: Runtime) -> None:
+    standing = asking.fold(runtime, [])
+    assert standing.memory.shape == (0, runtime.state_floats)

@@ -1,0 +1,123 @@
+"""Probes find what was built in: memories that matter, memories that are not read, and memories that are all the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from model import asking, probes
+from model.network import Rec2PM
+from model.probes import Probes
+from model.registry import Registry
+from model.runtime import Runtime
+from model.serving import Serving
+from tests.model import tiny
+
+L, V = tiny.CONFIG.segment_length, tiny.CONFIG.n_items
+USERS = 60
+
+
+class OneSegment(Serving):
+    """Takes no more than a segment in a call."""
+
+    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if items.size(1) > self.segment_length:
+            raise RuntimeError(f"{items.size(1)} items: a segment has {self.segment_length}")
+        return self.fold(None, items, lengths)
+
+
+def _runtime(root: Path, network: Rec2PM, kind: type[Serving] = Serving) -> Runtime:
+    serving = kind(network, tiny.popularity())
+    return Runtime.load(Registry(root).add(serving, tiny.manifest(serving), tiny.IDS).folder)
+
+
+def _histories() -> list[np.ndarray]:
+    """One to five folds and some; twenty users without any."""
+    rng = np.random.default_rng(4)
+    return [rng.integers(1, V + 1, n) for n in (*rng.integers(L, 6 * L, USERS), *rng.integers(0, L, 20))]
+
+
+def _probed(runtime: Runtime) -> tuple[Probes, int]:
+    """Probed with targets that are the best items by the users' own memories."""
+    histories = _histories()
+    targets = asking.rank(runtime, asking.fold(runtime, histories), histories, 1).rows[:, 0]
+    done: list[int] = []
+    found = probes.probe(runtime, histories, targets, 0, done.append)
+    return found, sum(done)
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Probes, int]:
+    return _probed(_runtime(tmp_path_factory.mktemp("read"), tiny.network()))
+
+
+def test_the_own_memory_is_found_to_matter(probed: tuple[Probes, int]) -> None:
+    shuffled = probed[0].shuffled
+    assert shuffled is not None
+    assert shuffled.users == sum(len(history) > L and len(history) % L > 0 for history in _histories())
+    assert (shuffled.ndcg_own.value, shuffled.hr_own.value) == (1.0, 1.0)
+    assert shuffled.lost.value == pytest.approx(1.0 - shuffled.ndcg_others.value)
+    assert shuffled.lost.low > 0
+    assert [verdict.passed for verdict in probes.verdicts(probed[0])] == [True, True]
+
+
+def test_everybody_is_reported_to_the_progress_bar_once(probed: tuple[Probes, int]) -> None:
+    assert probed[1] == len(_histories())
+    assert probed[0].users == USERS
+
+
+def test_a_memory_that_is_not_read_is_found_to_be_of_no_use(tmp_path: Path) -> None:
+    network = tiny.network()
+    with torch.no_grad():
+        network.read_gain.zero_()
+    found, _ = _probed(_runtime(tmp_path, network))
+    assert found.shuffled is not None
+    assert (found.shuffled.lost.value, found.shuffled.p) == (0.0, 1.0)
+    assert [verdict.passed for verdict in probes.verdicts(found)] == [True, False]
+
+
+def test_a_memory_that_is_the_same_for_everybody_is_found_to_have_collapsed(tmp_path: Path) -> None:
+    network = tiny.network()
+    with torch.no_grad():
+        for block in network.blocks:
+            block.out.weight.zero_()  # type: ignore[union-attr]  # attention adds nothing: write rows never hear of the items
+    found, _ = _probed(_runtime(tmp_path, network))
+    assert found.variance_share == pytest.approx(0.0, abs=1e-9)
+    assert [verdict.passed for verdict in probes.verdicts(found)] == [False, False]
+
+
+def test_one_call_over_all_segments_differs_from_folding_them_and_the_more_the_more_folds(probed: tuple[Probes, int]) -> None:
+    found = probed[0]
+    assert found.one_time is not None
+    assert found.one_time.users == sum(len(history) >= 2 * L for history in _histories())
+    assert found.one_time.ndcg_iterative.value == 1.0
+    assert found.one_time.difference.ndcg_at_10.value == pytest.approx(found.one_time.ndcg_one_time.value - 1.0)
+    assert sum(group.users for group in found.one_time.by_folds) == found.one_time.users
+    assert [(drift.folds, drift.ratio > 1e-3) for drift in found.drift][:2] == [(1, False), (2, True)]
+    assert all(drift.users >= probes.FEWEST_DRIFT_USERS for drift in found.drift)
+
+
+def test_a_model_that_takes_no_more_than_a_segment_says_so(tmp_path: Path) -> None:
+    found, _ = _probed(_runtime(tmp_path, tiny.network(), OneSegment))
+    assert (found.one_time, found.drift) == (None, [])
+    assert f"{2 * L} items: a segment has {L}" in str(found.one_time_refused)
+    assert found.shuffled is not None
+
+
+def test_without_memories_there_is_nothing_to_check(runtime: Runtime) -> None:
+    short = [history[: L - 1] for history in _histories()]
+    found = probes.probe(runtime, short, np.ones(len(short), np.int64), 0, lambda _: None)
+    assert (found.users, found.variance_share, found.shuffled, found.one_time, found.drift) == (0, None, None, None, [])
+    assert [verdict.passed for verdict in probes.verdicts(found)] == [None, None]
+
+
+def test_variance_is_between_users_not_between_numbers_of_folds() -> None:
+    folds = np.repeat([1, 2, 3], 40)
+    counting = np.repeat(folds[:, None], 8, axis=1).astype(np.float32)
+    assert probes.variance_share(counting, folds) == 0.0
+    apart = np.random.default_rng(0).normal(size=(120, 8)).astype(np.float32)
+    assert probes.variance_share(apart, folds) == pytest.approx(1.0, abs=0.05)
+    assert probes.variance_share(apart + 3, folds) == pytest.approx(0.1, abs=0.02)
+    assert probes.variance_share(apart[:1], folds[:1]) is None

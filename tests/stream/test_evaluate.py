@@ -1,0 +1,59 @@
+"""The command `rec2pm evaluate`."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from stream.__main__ import main
+from tests.model import tiny
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("registry")
+    tiny.add(root, "tiny", 0)
+    tiny.add(root, "tiny", 1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("log") / "clicks.csv"
+    ids = [f"item-{i}" for i in rng.integers(1, 61, 900)]
+    pl.DataFrame({"who": rng.integers(0, 30, 900), "item_id": ids, "timestamp": np.arange(900)}).write_csv(path)
+    return path
+
+
+def _run(*arguments: object, **environment: str) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in ("evaluate", *arguments)], env=environment)
+
+
+def test_it_writes_a_report_and_prints_a_table(log: Path, registry: Path, tmp_path: Path) -> None:
+    done = _run(
+        log, "--user-column", "who", "--model", "tiny@2", "--model", "tiny@1", "--out", tmp_path / "out", REC2PM_MODELS=str(registry)
+    )
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.strip().startswith("tiny@")] == ["tiny@2", "tiny@1"]
+    assert f"the report is {tmp_path / 'out' / 'report.md'}" in done.stdout
+    assert "mind: tiny@2: its manifest does not say what it was trained on" in done.stderr
+    assert {"report.md", "metrics.json", "accuracy.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_model_that_is_not_there_is_one_clear_line(log: Path, registry: Path, tmp_path: Path) -> None:
+    done = _run(log, "--user-column", "who", "--model", "nobody", "--registry", registry, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == [f"rec2pm: {registry}: no model 'nobody'; there is tiny"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_extra_it_says_what_to_install(log: Path, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr("stream.__main__.find_spec", lambda name: None if name == "matplotlib" else there(name))
+    done = _run(log, "--model", "tiny", "--registry", registry)
+    assert done.exit_code == 1
+    assert "evaluating needs matplotlib: pip install 'rec2pm[evaluate]'" in done.stderr
