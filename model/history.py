@@ -12,10 +12,7 @@ from torch.nn import functional
 
 from model.backbone import Block, blocks
 from model.network import Losses, Network, NetworkConfig
-from model.serving import Ranker
-
-LARGEST_ROW = 1 << 24
-"""float32 counts exactly up to here: a state is floats, and these are item rows."""
+from model.serving import Ranker, check_countable
 
 
 class History(Network):
@@ -48,10 +45,7 @@ class HistoryServing(Ranker):
 
     def __init__(self, network: History, popularity: Tensor) -> None:
         super().__init__(network, popularity)
-        if network.config.oov_row >= LARGEST_ROW:
-            raise ValueError(
-                f"a catalogue of {network.config.n_items} items is too large for a history of float32 rows: at most {LARGEST_ROW - 2}"
-            )
+        check_countable(network.config)
         self.network = network = copy.deepcopy(network)
         stack = network.stack()
         self.body = nn.ModuleList(stack[:-1])

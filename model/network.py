@@ -43,6 +43,9 @@ class NetworkConfig:
     slots: int = 4
     dropout: float = 0.2
     temperature: float = 0.05
+    overlap: int = 0
+    """Of the `rec2pm` and `tok-serial` kinds: newest folded items that are read again beside the memory, so that a user who was just folded
+    still has a recent past."""
     con_weight: float = 1.0
     """λ of the consistency loss, of the `rec2pm` kinds."""
     con_target_grad: bool = False
@@ -56,7 +59,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         least = {"n_items": 1, "segment_length": 2, "segments": 1, "d": 1, "layers": 1, "heads": 1, "slots": 1, "curriculum_epochs": 1}
-        least |= {"state_size": 1, "attributes": 0}
+        least |= {"state_size": 1, "attributes": 0, "overlap": 0}
         wrong = [f"{name} is {getattr(self, name)}, must be at least {low}" for name, low in least.items() if getattr(self, name) < low]
         if self.kind not in KINDS:
             wrong.append(f"kind is {self.kind!r}, must be one of {', '.join(KINDS)}")
@@ -64,6 +67,10 @@ class NetworkConfig:
             wrong.append(f"backbone is {self.backbone!r}, must be one of {', '.join(BACKBONES)}")
         if self.segments < 2 and self.folds_kept:
             wrong.append(f"segments is {self.segments}, must be at least 2: with one, nothing is ever folded in training")
+        if self.overlap and not self.kind.startswith(("rec2pm", "tok-serial")):
+            wrong.append(f"overlap is {self.overlap}, which {self.kind} does not have")
+        if self.overlap > self.segment_length:
+            wrong.append(f"overlap is {self.overlap}, must be at most segment_length ({self.segment_length})")
         if self.heads >= 1 and self.d % self.heads:
             wrong.append(f"d ({self.d}) must be a multiple of heads ({self.heads})")
         if self.kind == "holomambarec" and self.d % 2:
@@ -177,7 +184,7 @@ class SlotNetwork(Network):
     """
 
     def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config, config.segment_length)
+        super().__init__(config, config.overlap + config.segment_length)
         self.slots = config.slots
         self.write = nn.Parameter(torch.empty(config.slots, config.d))
         self.blocks = blocks(config.backbone, config.layers, config.d, config.heads, config.dropout, config.window)

@@ -2,6 +2,7 @@
 
 A user's history is cut into segments of L items. Preference memory M stands for all segments folded so far: folding segment S is one causal
 pass over [M; S; Q], and the outputs at the C write rows Q are the new memory. O keeps the memory of the last fold, A those of the last few.
+With `overlap` R the pass is [M; T; S; Q]: T, the tail, is the newest R items that are folded already.
 
 Rec2PM's training needs no recurrence. Stage 1 (`references`) encodes the whole window once and reads from it what the memory after every
 segment should be; stage 2 folds all segments in parallel, each from the reference memories before it. Tok-Serial folds them in turn, from
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from model.backbone import Block
 from model.network import Losses, NetworkConfig, SlotNetwork, begun_segments, full_segments, memory_rows
-from model.serving import Ranker
+from model.serving import Ranker, check_countable
 
 
 class Rec2PM(SlotNetwork):
@@ -29,7 +30,7 @@ class Rec2PM(SlotNetwork):
         self.slot = nn.Parameter(torch.empty(config.slots, config.d))
         # A memory is read at unit scale times this gain, so that slot vectors and content start at comparable sizes (MODEL.md §4.3).
         self.read_gain = nn.Parameter(torch.tensor(0.2))
-        self.folds_kept = config.folds_kept
+        self.folds_kept, self.overlap = config.folds_kept, config.overlap
         if config.folds_kept > 1:
             self.age = nn.Parameter(torch.empty(config.folds_kept, config.d))
 
@@ -62,7 +63,7 @@ class Rec2PM(SlotNetwork):
         sees_write = (group[:, None] == group[None, :]).tril()  # (K·C, K·C)
         mask = torch.cat([sees_item, sees_write], dim=1)
 
-        x = torch.cat([self.embed(items[:, h * L : (h + 1) * L]) for h in range(K)], dim=1)  # (B, T, d)
+        x = torch.cat([self.embed(items[:, h * L : (h + 1) * L], self.overlap) for h in range(K)], dim=1)  # (B, T, d)
         w = self.write_rows(B).repeat(1, K, 1)  # (B, K·C, d)
         for block in self.stack():
             (k, v), (k_w, v_w) = block.keys_values(x), block.keys_values(w)
@@ -72,20 +73,22 @@ class Rec2PM(SlotNetwork):
             )
         return x, memory_rows(w).view(B, K, C, self.d)
 
-    def fold(self, memory: Tensor, items: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Fold segments, each given the memories before it.
+    def fold(self, memory: Tensor, tail: Tensor, items: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Fold segments, each given the memories before it and the tail of the last one.
 
         Args:
             memory: (P, G·C, d) float32, the newest fold's last.
+            tail: (P, R) int64 item rows; (P, 0) where there is no overlap, or no memory.
             items: (P, L) int64, oldest first, right-padded. The memory after a segment that is not full is meaningless.
             present: (P, G·C) bool, which rows of `memory` hold something; None for all.
 
         Returns:
-            Hidden states of the last memory slot and of the items, (P, 1 + L, d), and the memories after the segments, (P, C, d). Without
-            memory (G = 0) the first of the hidden states is missing.
+            Hidden states of the last row before the items, which predicts the first of them, and of the items, (P, 1 + L, d), and the
+            memories after the segments, (P, C, d). Without memory the first of the hidden states is missing.
         """
-        M, C = memory.size(1), self.slots
-        x = torch.cat([self.read(memory), self.embed(items), self.write_rows(items.size(0))], dim=1)  # (P, M + L + C, d)
+        C, M, before = self.slots, memory.size(1), memory.size(1) + tail.size(1)
+        parts = [self.read(memory), self.embed(tail), self.embed(items, self.overlap), self.write_rows(items.size(0))]
+        x = torch.cat(parts, dim=1)  # (P, M + R + L + C, d)
         mask: Tensor | None = None
         if present is not None:
             N = x.size(1)
@@ -94,7 +97,7 @@ class Rec2PM(SlotNetwork):
             mask = ((row[None, :] <= row[:, None]) & (held[:, None, :] | (row[None, :] == row[:, None])))[:, None]  # (P, 1, N, N)
         for block in self.stack():
             x = block(x, mask)
-        return x[:, max(M - 1, 0) : -C], memory_rows(x[:, -C:])
+        return x[:, max(before - 1, 0) : -C], memory_rows(x[:, -C:])
 
     def losses(self, items: Tensor, targets: Tensor, negatives: Tensor) -> Losses:
         """Predict the next item, and fold to the memory that the whole history would give (MODEL.md §4.5).
@@ -103,8 +106,8 @@ class Rec2PM(SlotNetwork):
         are not detached as inputs: only through them does anything reward what a memory holds. As targets of the consistency loss they are,
         unless `con_target_grad`: the teacher is trained by being useful, and the student imitates.
 
-        A later segment's first item is also predicted from the last memory slot alone: that row ranks for a user who has a memory and an
-        empty working memory.
+        A later segment's first item is also predicted from the last row before it, a memory slot or the end of the tail: that row ranks for
+        a user who has a memory and an empty working memory.
         """
         L, G = self.segment_length, self.folds_kept
         hidden, references = self.references(items)  # (B, K·L, d), (B, K, C, d)
@@ -115,7 +118,8 @@ class Rec2PM(SlotNetwork):
         fold = before[:, None] + torch.arange(1 - G, 1, device=items.device)  # (P, G)
         memory = references[user[:, None], fold.clamp(min=0)].flatten(1, 2)  # (P, G·C, d)
         present = (fold >= 0).repeat_interleave(C, 1) if G > 1 else None
-        folded, written = self.fold(memory, segments[user, before + 1], present)  # (P, 1 + L, d), (P, C, d)
+        tail = segments[user, before, L - self.overlap :]
+        folded, written = self.fold(memory, tail, segments[user, before + 1], present)  # (P, 1 + L, d), (P, C, d)
         # The last target of one segment is the first item of the next.
         later = torch.cat([following[user, before, -1:], following[user, before + 1]], dim=1)  # (P, 1 + L)
         rows = torch.cat([hidden[:, :L].flatten(0, 1), folded.flatten(0, 1)])
@@ -168,7 +172,8 @@ class TokSerial(Rec2PM):
             here = begun[:, h]
             before = [memory[here] for memory in memories[-self.folds_kept :]]
             memory = torch.cat(before, dim=1) if before else items.new_zeros(int(here.sum()), 0, self.d, dtype=torch.float32)
-            hidden, written = self.fold(memory, segments[here, h])
+            tail = segments[here, h - 1, L - self.overlap :] if h else segments[here, 0, :0]
+            hidden, written = self.fold(memory, tail, segments[here, h])
             after = written.new_zeros(len(items), self.slots, self.d).index_put((here.nonzero().flatten(),), written)
             memories.append(after)
             target = following[here, h]
@@ -184,7 +189,10 @@ class TokSerial(Rec2PM):
 
 
 class MemoryServing(Ranker):
-    """Rec2PM and Tok-Serial under the contract of `model.serving`: the state is the memories of the last folds, (G·C, d), oldest first."""
+    """Rec2PM and Tok-Serial under the contract of `model.serving`.
+
+    The state is the memories of the last folds, (G·C, d), oldest first, and with an overlap as many rows more as the tail's item rows need.
+    """
 
     place: Tensor
 
@@ -195,6 +203,10 @@ class MemoryServing(Ranker):
         self.body = nn.ModuleList(stack[:-1])
         self.head: Block = stack[-1]
         self.slots, self.folds_kept, self.item_scale = network.slots, network.folds_kept, network.item_scale
+        self.overlap, self.memory_rows = network.overlap, network.folds_kept * network.slots
+        self.rows = self.memory_rows + -(-network.overlap // self.d)
+        if network.overlap:
+            check_countable(network.config)
         # The attention kernel is fastest on multiples of 16 rows; HSTU's chunks have no such preference.
         self.row_multiple = 1 if network.config.backbone == "hstu" else 16
         age = network.age.detach() if network.folds_kept > 1 else torch.zeros(1, self.d)
@@ -202,11 +214,11 @@ class MemoryServing(Ranker):
         self.register_buffer("place", network.slot.detach().repeat(self.folds_kept, 1) + age.flip(0).repeat_interleave(self.slots, 0))
 
     def spec(self) -> dict[str, int]:
-        return self.described(self.folds_kept * self.slots * self.d, 0)
+        return self.described(self.rows * self.d, 0)
 
     def initial_memory(self, batch: int) -> Tensor:
-        """(B, G·C, d)."""
-        return torch.zeros(batch, self.folds_kept * self.slots, self.d)
+        """(B, G·C + ⌈R/d⌉, d)."""
+        return torch.zeros(batch, self.rows, self.d)
 
     def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         folds = self.folds_of(memory)
@@ -225,25 +237,25 @@ class MemoryServing(Ranker):
         folds = self.folds_of(memory)
         g = int(folds[0])
         if bool((folds == g).all()):
-            return self.last(memory[:, : g * self.slots], items, lengths)
+            return self.last(memory, g, items, lengths)
         hidden = memory.new_empty(memory.size(0), self.d)
         for g in range(self.folds_kept + 1):
             row = (folds == g).nonzero().flatten()
             if row.numel():
-                hidden[row] = self.last(memory[row, : g * self.slots], items[row], lengths[row])
+                hidden[row] = self.last(memory[row], g, items[row], lengths[row])
         return hidden
 
     def folds_of(self, memory: Tensor) -> Tensor:
         """How many folds' memories each state holds, (B,) int64: a written slot is never all zeros."""
-        return memory[:, :: self.slots].any(2).sum(1)
+        return memory[:, : self.memory_rows : self.slots].any(2).sum(1)
 
-    def last(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
-        """`encode` for a batch in which everybody has as many memories, (B, g·C, d)."""
-        n, before = items.size(1), memory.size(1)
+    def last(self, memory: Tensor, g: int, items: Tensor, lengths: Tensor) -> Tensor:
+        """`encode` for a batch in which everybody has the memories of g folds."""
+        n, before = items.size(1), self.before(g)
         if before + n == 0:
             return torch.zeros(items.size(0), self.d)
         # Padding comes after everything a user's own rows may see, so the causal pass needs no mask until the last row looks at all of them.
-        x = self.inputs(memory, functional.pad(items, (0, -(before + n) % self.row_multiple)), False)
+        x = self.inputs(memory, g, functional.pad(items, (0, -(before + n) % self.row_multiple)), False)
         for block in self.body:
             x = block(x)
         at = (lengths + (before - 1)).clamp(min=0)  # (B,) the row to rank by
@@ -257,14 +269,23 @@ class MemoryServing(Ranker):
             hidden = hidden * (lengths > 0)[:, None]
         return hidden
 
-    def inputs(self, memory: Tensor, items: Tensor, write: bool) -> Tensor:
-        """[M; S; Q] as input rows, (B, N, d), leaving out what is not there or not asked for."""
-        B, n = items.size(0), items.size(1)
+    def before(self, g: int) -> int:
+        """Rows that stand before the items where the memories of g folds are read."""
+        return g * self.slots + self.overlap if g else 0
+
+    def inputs(self, memory: Tensor, g: int, items: Tensor, write: bool) -> Tensor:
+        """[M; T; S; Q] as input rows, (B, N, d), leaving out what is not there or not asked for."""
+        B, n, R = items.size(0), items.size(1), self.overlap
         network = self.network
-        position = network.position[:n] if n <= self.segment_length else network.position[torch.arange(n) % self.segment_length]
+        position = network.position[R:]
+        position = position[:n] if n <= self.segment_length else position[torch.arange(n) % self.segment_length]
         rows = [network.item(items) * self.item_scale + position]
-        if memory.size(1):
-            rows.insert(0, memory * network.read_gain + self.place[self.place.size(0) - memory.size(1) :])
+        if g:
+            if R:
+                tail = memory[:, self.memory_rows :].flatten(1)[:, :R].to(torch.int64)
+                rows.insert(0, network.item(tail) * self.item_scale + network.position[:R])
+            held = memory[:, : g * self.slots]
+            rows.insert(0, held * network.read_gain + self.place[self.memory_rows - held.size(1) :])
         if write:
             rows.append(network.write.expand(B, -1, -1))
         x: Tensor = network.norm(torch.cat(rows, dim=1))
@@ -273,8 +294,7 @@ class MemoryServing(Ranker):
     def fold(self, memory: Tensor, g: int, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """`update` for a batch in which everybody has the memories of g folds."""
         B, n, C = items.size(0), items.size(1), self.slots
-        held = memory[:, : g * C]
-        x = self.inputs(held, items, True)
+        x = self.inputs(memory, g, items, True)
         N = x.size(1)
         if int(lengths.min()) == n:
             for block in self.body:
@@ -293,5 +313,10 @@ class MemoryServing(Ranker):
             each = torch.arange(B)[:, None]
             y = self.head.attend(x[each, rows], x, mask[each, 0, rows][:, None])
         written = memory_rows(y[:, 1:])
-        kept = [held[:, max(0, g + 1 - self.folds_kept) * C :], written, memory.new_zeros(B, max(0, self.folds_kept - g - 1) * C, self.d)]
+        older = memory[:, max(0, g + 1 - self.folds_kept) * C : g * C]
+        kept = [older, written, memory.new_zeros(B, max(0, self.folds_kept - g - 1) * C, self.d)]
+        if self.overlap:
+            newest = (lengths[:, None] + torch.arange(-self.overlap, 0)).clamp(min=0)  # a full segment has as many
+            tail = items.gather(1, newest.clamp(max=n - 1)).to(torch.float32)
+            kept.append(functional.pad(tail, (0, (self.rows - self.memory_rows) * self.d - self.overlap)).view(B, -1, self.d))
         return torch.cat(kept, dim=1), y[:, 0]

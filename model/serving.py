@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.network import Network
+from model.network import Network, NetworkConfig
 
 CONTRACT = ("spec", "initial_memory", "update", "recommend", "rank", "query", "score")
 """The methods every artifact has, whatever kind of model it is."""
+
+LARGEST_ROW = 1 << 24
+"""float32 counts exactly up to here: a state is floats, and some of them are item rows."""
 
 
 class Ranker(nn.Module):
@@ -142,3 +145,9 @@ class Ranker(nn.Module):
         if float(norm.min()) == 0.0:
             scores = torch.where(norm == 0.0, self.popularity, scores)
         return scores
+
+
+def check_countable(config: NetworkConfig) -> None:
+    """Refuse a catalogue whose rows cannot be kept in a state."""
+    if config.oov_row >= LARGEST_ROW:
+        raise ValueError(f"a catalogue of {config.n_items} items is too large for item rows as float32: at most {LARGEST_ROW - 2}")

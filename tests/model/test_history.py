@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from model import artifact
-from model.history import LARGEST_ROW, History, HistoryServing
+from model.history import History, HistoryServing
 from model.network import NetworkConfig
+from model.serving import LARGEST_ROW
 from tests.model import tiny
 
 L = tiny.CONFIG.segment_length
@@ -54,5 +55,5 @@ def test_trunc_is_trained_on_windows_of_one_segment() -> None:
 def test_a_catalogue_that_float32_cannot_count_is_refused() -> None:
     network = History(NetworkConfig(n_items=9, segment_length=L, kind="full", layers=1))
     object.__setattr__(network.config, "n_items", LARGEST_ROW)
-    with pytest.raises(ValueError, match="too large for a history"):
+    with pytest.raises(ValueError, match="too large for item rows"):
         HistoryServing(network, torch.ones(10))

@@ -16,14 +16,20 @@ IDS = [f"item-{row}" for row in range(1, CONFIG.n_items + 1)]
 
 CASES = [
     *((kind, backbone) for kind in KINDS if kind != "holomambarec" for backbone in ("sasrec", "hstu")),
+    ("rec2pm-o", "overlap"),
+    ("tok-serial-a", "overlap"),
     ("full", "meta"),
     ("rec2pm-o", "meta"),
     ("holomambarec", "none"),
 ]
 """Every kind, on the backbones that it is compared on."""
 
+OVERLAPPING = replace(CONFIG, overlap=5)
+
 
 def config(kind: str, backbone: str) -> NetworkConfig:
+    if backbone == "overlap":
+        return replace(OVERLAPPING, kind=kind)
     if kind == "holomambarec":
         return replace(CONFIG, kind=kind, attributes=5)
     return replace(CONFIG, kind=kind, backbone=backbone)
