@@ -69,12 +69,14 @@ class Mixer(nn.Module):
         b, c = selected[:, :, self.rank : self.rank + self.state_size], selected[:, :, self.rank + self.state_size :]
         rate = -self.a_log.exp()  # (inner, state_size)
         delta = delta * real[:, :, None]  # exp(0·A) = 1 and 0·u = 0: a step that is not real changes nothing
-        outputs: list[Tensor] = []
+        # Everything but the recurrence itself is done for all steps at once.
+        keep = (delta[..., None] * rate).exp().unbind(1)  # n times (B, inner, state_size)
+        new = ((delta * u)[..., None] * b[:, :, None]).unbind(1)
+        states: list[Tensor] = []
         for t in range(n):
-            at = delta[:, t]
-            h = (at[:, :, None] * rate).exp() * h + (at * u[:, t])[:, :, None] * b[:, t, None]
-            outputs.append((h * c[:, t, None]).sum(2))
-        y = torch.stack(outputs, dim=1) + self.skip * u if n else u
+            h = torch.addcmul(new[t], keep[t], h)
+            states.append(h)
+        y = (torch.stack(states, dim=1) @ c[..., None])[..., 0] + self.skip * u
         # The convolution's inputs are those before the first step that is not real: real steps come first.
         column = real.sum(1)[:, None] + torch.arange(self.held, device=x.device)
         before = seen.gather(2, column[:, None].expand(-1, self.inner, -1))
