@@ -18,19 +18,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
-from model import artifact, dataset, validation
+from model import artifact, dataset, kinds, validation
 from model.dataset import Dataset, Rows, Windows
 from model.errors import TrainingDiverged, TrainingImpossible
-from model.loss import losses
 from model.manifest import Manifest, Metrics, Training, memory_format
-from model.network import NetworkConfig, Rec2PM, initialise
+from model.network import Network, NetworkConfig, initialise
 from model.registry import ModelVersion, Registry
-from model.serving import Serving
 from model.validation import Targets
 
 logger = logging.getLogger(__name__)
-
-KIND = "rec2pm-o"
 
 WARM_UP_STEPS = 100
 CLIP_NORM = 1.0
@@ -54,6 +50,8 @@ class TrainOptions:
     layers: int = 2
     heads: int = 4
     slots: int = 4
+    kind: str = "rec2pm-o"
+    backbone: str = "sasrec"
     dropout: float = 0.2
     con_weight: float = 1.0
     max_epochs: int = 100
@@ -121,6 +119,9 @@ def train(
         layers=options.layers,
         heads=options.heads,
         slots=options.slots,
+        kind=options.kind,
+        backbone=options.backbone,
+        segments=options.segments,
         dropout=options.dropout,
         con_weight=options.con_weight,
     )
@@ -128,16 +129,17 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         best = _fit(data, config, options, _Timer(clock, began, options.max_seconds), progress)
-    serving = Serving(best.network, torch.from_numpy(data.popularity))
+    serving = kinds.serving(best.network, torch.from_numpy(data.popularity))
+    spec = serving.spec()
     sha256 = artifact.weights_sha256(serving)
     trained = int(data.trained.sum())
     manifest = Manifest(
         name=options.name,
         version="",
-        kind=KIND,
-        memory_format=memory_format(KIND, config.slots, config.d, sha256),
+        kind=config.kind,
+        memory_format=memory_format(config.kind, serving.initial_memory(1).shape[1:], sha256),
         segment_length=config.segment_length,
-        state_floats=config.slots * config.d,
+        state_floats=spec["state_floats"],
         n_items=config.n_items,
         config={"network": asdict(config), "options": asdict(options)},
         training=Training(
@@ -168,7 +170,7 @@ def train(
 class _Best:
     """The best epoch so far; `epochs` and `samples` count all of them."""
 
-    network: Rec2PM
+    network: Network
     metrics: Metrics
     epoch: int
     epochs: int
@@ -205,7 +207,7 @@ def _fit(data: Dataset, config: NetworkConfig, options: TrainOptions, timer: _Ti
     targets = validation.choose(data, rng, options.validation_targets, config.segment_length)
     if len(targets.user) == 0:
         raise TrainingImpossible("nobody in the validation part has a history to predict from; a larger --validation-share may help")
-    network = Rec2PM(config)
+    network = kinds.build(config)
     initialise(network, torch.Generator().manual_seed(options.seed))
     optimizer = torch.optim.AdamW(_parameter_groups(network), lr=options.lr, betas=BETAS, fused=True)
     warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / WARM_UP_STEPS))
@@ -220,6 +222,7 @@ def _fit(data: Dataset, config: NetworkConfig, options: TrainOptions, timer: _Ti
         while epoch < options.max_epochs and epoch - best.epoch < options.patience and timer.leaves(1.1 * validation_s):
             epoch += 1
             network.train()
+            network.stage(epoch)
             for batch in _batches(data, rng, options):
                 _step(network, optimizer, batch, rng.integers(1, config.n_items + 1, options.negatives), epoch)
                 warm_up.step()
@@ -246,9 +249,9 @@ def _batches(data: Dataset, rng: np.random.Generator, options: TrainOptions) -> 
     )
 
 
-def _step(network: Rec2PM, optimizer: torch.optim.Optimizer, batch: Windows, negatives: Rows, epoch: int) -> None:
+def _step(network: Network, optimizer: torch.optim.Optimizer, batch: Windows, negatives: Rows, epoch: int) -> None:
     optimizer.zero_grad()
-    found = losses(network, torch.from_numpy(batch.items), torch.from_numpy(batch.targets), torch.from_numpy(negatives))
+    found = network.losses(torch.from_numpy(batch.items), torch.from_numpy(batch.targets), torch.from_numpy(negatives))
     if not math.isfinite(found.total.item()):
         raise TrainingDiverged(
             f"epoch {epoch}: the loss is {found.total.item()} (next item {found.next_item.item()}, "
@@ -259,12 +262,12 @@ def _step(network: Rec2PM, optimizer: torch.optim.Optimizer, batch: Windows, neg
     optimizer.step()
 
 
-def _validate(network: Rec2PM, data: Dataset, targets: Targets) -> Metrics:
+def _validate(network: Network, data: Dataset, targets: Targets) -> Metrics:
     network.eval()
-    return validation.evaluate(Serving(network, torch.from_numpy(data.popularity)), data, targets)
+    return validation.evaluate(kinds.serving(network, torch.from_numpy(data.popularity)), data, targets)
 
 
-def _parameter_groups(network: Rec2PM) -> list[dict[str, Any]]:
+def _parameter_groups(network: Network) -> list[dict[str, Any]]:
     """Weight decay for linear maps and the item table; not for biases, norms, positions and the memory's vectors."""
     decayed: list[Tensor] = [module.weight for module in network.modules() if isinstance(module, nn.Linear | nn.Embedding)]
     ids = {id(parameter) for parameter in decayed}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.dataset import Dataset
 from model.manifest import Metrics
-from model.serving import Serving
+from model.serving import Ranker
 
 CHUNK = 64
 """Targets a call."""
@@ -40,7 +40,7 @@ def choose(dataset: Dataset, rng: np.random.Generator, most: int, segment_length
     return Targets(user[chosen], position[chosen])
 
 
-def evaluate(serving: Serving, dataset: Dataset, targets: Targets) -> Metrics:
+def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
     """HR@10 and NDCG@10 = 1/log2(rank + 1), over all items but the user's own earlier ones; the popularity list by the same rules.
 
     A target outside the catalogue counts as missed.
@@ -58,7 +58,7 @@ def evaluate(serving: Serving, dataset: Dataset, targets: Targets) -> Metrics:
     )
 
 
-def _ranks(serving: Serving, dataset: Dataset, user: Rows, position: Rows) -> Rows:
+def _ranks(serving: Ranker, dataset: Dataset, user: Rows, position: Rows) -> Rows:
     """(B, 2): the target's rank, 1 the best, by the model and by popularity."""
     L = serving.segment_length
     items = np.zeros((len(user), int(position.max())), np.int64)
@@ -75,7 +75,7 @@ def _ranks(serving: Serving, dataset: Dataset, user: Rows, position: Rows) -> Ro
         )
 
 
-def _after(serving: Serving, items: Tensor, position: Rows, L: int) -> Tensor:
+def _after(serving: Ranker, items: Tensor, position: Rows, L: int) -> Tensor:
     """The hidden state the worker would rank by after the first `position` items, (B, d)."""
     memory = serving.initial_memory(len(position))
     hidden = torch.empty(len(position), serving.d)

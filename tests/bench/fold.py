@@ -1,112 +1,128 @@
-"""What a fold and a recommendation cost, and what encoding the whole history would, in one process on one thread.
+"""What a fold and a recommendation cost, for every kind of model, in one process on one thread.
 
-`python -m tests.bench.fold` prints a table; `measure()` returns it. Full is the same blocks over 1,003 items with global positions: causal
-attention, only the last row in the last block, scripted and frozen like the model, rows padded to the kernel's favourite multiple.
+`python -m tests.bench.fold [--backbone hstu]` prints a table. Every kind is an artifact as the worker has it: scripted, frozen, its state
+full. Full encodes its whole history; the others fold 200 items, and recommend from their state and 100 items (the average working memory).
 """
 
+import argparse
 import ctypes
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from model import artifact
-from model.network import NetworkConfig, Rec2PM, initialise
-from model.serving import Serving
+from model import artifact, kinds
+from model.artifact import Program
+from model.network import NetworkConfig, initialise
 
 SEGMENT_LENGTH = 200
 WORKING = 100
 HISTORY = 1_003
 CATALOGUE = 3_706
 K = 10
+TOGETHER = 8
+ROUNDS = 8
 
-FOLD_MFLOP = 85.2
-"""One fold, 208 tokens, dense attention, every row through every layer (MODEL.md §7)."""
+SHAPES = {"sasrec": {"layers": 4, "heads": 4}, "hstu": {"layers": 16, "heads": 8}}
+"""The paper's, with d=64 and C=4."""
+PER_ROW = {"sasrec": 12, "hstu": 10}
+"""FLOPs of a row in a layer, in units of d²; each key it sees is 4·d more (MODEL.md §7)."""
 
-
-class Full(nn.Module):
-    """SASRec over a whole history: no memory, one position per item of the window."""
-
-    position: Tensor
-
-    def __init__(self, serving: Serving, longest: int) -> None:
-        super().__init__()
-        self.serving = serving
-        self.register_buffer("position", torch.randn(longest, serving.d) * 0.02)
-
-    def recommend(self, items: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """(B, n) int64, all of the same length → item rows and scores, (B, k)."""
-        n = items.size(1)
-        items = functional.pad(items, (0, -n % 16))
-        network = self.serving.network
-        x = network.norm(network.item(items) + self.position[: items.size(1)])
-        for block in self.serving.body:
-            x = block(x)
-        return self.serving.rank(self.serving.head.attend(x[:, n - 1 : n], x[:, :n], None)[:, 0], k)
+Arguments = tuple[Tensor, Tensor, Tensor]
 
 
-def measure() -> dict[str, float]:
-    """Median times in ms (`_ms`, per user), the GEMM peak of the same run (`peak_gflop_per_s`) and the ratios."""
+@dataclass(frozen=True)
+class Cost:
+    """Median ms a user, alone and as one of eight."""
+
+    kind: str
+    state_bytes: int
+    fold: tuple[float, float] | None
+    recommend: tuple[float, float]
+    after_fold: float | None
+
+
+def configs(backbone: str) -> list[NetworkConfig]:
+    """What is compared. Tok-Serial is served by the program of Rec2PM; HoloMambaRec has no backbone."""
+    base = NetworkConfig(n_items=CATALOGUE, segment_length=SEGMENT_LENGTH, segments=5, backbone=backbone, **SHAPES[backbone])  # type: ignore[arg-type]
+    found = [replace(base, kind="full", segment_length=17, segments=HISTORY // 17), replace(base, kind="trunc")]
+    found += [replace(base, kind=kind) for kind in ("rec2pm-o", "rec2pm-a", "kv-mask-o", "kv-mask-a")]
+    found.insert(3, replace(base, kind="rec2pm-o", overlap=50))
+    return [*found, replace(base, kind="holomambarec", layers=2)] if backbone == "sasrec" else found
+
+
+def name(config: NetworkConfig) -> str:
+    return config.kind + (f", overlap {config.overlap}" if config.overlap else "")
+
+
+def measure(backbone: str) -> tuple[list[Cost], float]:
+    """Every kind's costs, and the GEMM peak of the same run in GFLOP/s."""
     _keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            return _measure()
+            return _measure(configs(backbone))
     finally:
         torch.set_num_threads(threads)
 
 
-def _measure() -> dict[str, float]:
-    network = Rec2PM(NetworkConfig(n_items=CATALOGUE, segment_length=SEGMENT_LENGTH)).eval()
+def _measure(compared: list[NetworkConfig]) -> tuple[list[Cost], float]:
     generator = torch.Generator().manual_seed(0)
-    initialise(network, generator)
-    serving = Serving(network, torch.rand(CATALOGUE + 1, generator=generator))
-    program = artifact.frozen(artifact.script(serving))
-    artifact.warm_up(program)
-    full = artifact.frozen(artifact.script(Full(serving, 1_008), ["recommend"]), ["recommend"])
-
-    def rows(users: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        items = torch.randint(1, CATALOGUE + 1, (users, n), generator=generator)
-        return torch.randn(users, network.slots, network.d, generator=generator), items, torch.full((users,), n)
-
-    one, eight, working, history = rows(1, SEGMENT_LENGTH), rows(8, SEGMENT_LENGTH), rows(1, WORKING), rows(1, HISTORY)[1]
-    eight_working, eight_history = rows(8, WORKING), rows(8, HISTORY)[1]
-    exclude = torch.randint(1, CATALOGUE + 1, (1, 1_000), generator=generator)
-    hidden = program.update(*one)[1]
+    timed: dict[str, tuple[Callable[[], object], int]] = {}
+    state_bytes = {}
+    for config in compared:
+        program, label = _program(config, generator), name(config)
+        state_bytes[label] = 4 * program.spec()["state_floats"]
+        for users in (1, TOGETHER):
+            memory = _state(program, config, users, generator)
+            whole = config.kind == "full"
+            segment, working = (_rows(users, 0 if whole else n, generator) for n in (SEGMENT_LENGTH, WORKING))
+            timed[f"{label}/recommend/{users}"] = (lambda p=program, m=memory, w=working: p.recommend(m, *w, K)), users
+            if not whole:
+                timed[f"{label}/fold/{users}"] = (lambda p=program, m=memory, s=segment: p.update(m, *s)), users
+        if config.kind != "full":
+            hidden = program.update(_state(program, config, 1, generator), *_rows(1, SEGMENT_LENGTH, generator))[1]
+            timed[f"{label}/after/1"] = (lambda p=program, h=hidden: p.rank(h, K, None)), 1
+    timed |= {f"gemm/{label}": (_gemm(*shape), 1) for label, shape in GEMMS.items()}
     # Round by round, so that what else the machine does falls on all of them alike.
-    found = _medians(
-        {
-            "fold_ms": (lambda: program.update(*one), 1),
-            "fold_8_ms": (lambda: program.update(*eight), 8),
-            "recommend_ms": (lambda: program.recommend(*working, K), 1),
-            "recommend_8_ms": (lambda: program.recommend(*eight_working, K), 8),
-            "recommend_exclude_ms": (lambda: program.recommend(*working, K, None, None, exclude), 1),
-            "rank_ms": (lambda: program.rank(hidden, K, None), 1),
-            "full_ms": (lambda: full.recommend(history, K), 1),
-            "full_8_ms": (lambda: full.recommend(eight_history, K), 8),
-            **{f"gemm_{name}": (_gemm(*shape), 1) for name, shape in GEMMS.items()},
-        },
-        rounds=8,
-    )
-    peak = max(2 * m * n * k / found.pop(f"gemm_{name}") / 1e6 for name, (m, k, n) in GEMMS.items())
-    reached = FOLD_MFLOP / found["fold_ms"]
-    return {
-        **found,
-        "peak_gflop_per_s": peak,
-        "fold_gflop_per_s": reached,
-        "fold_share_of_peak": reached / peak,
-        "full_per_fold": found["full_ms"] / found["fold_ms"],
-        "full_per_recommend": found["full_ms"] / found["recommend_ms"],
-        "full_8_per_fold_8": found["full_8_ms"] / found["fold_8_ms"],
-        "full_8_per_recommend_8": found["full_8_ms"] / found["recommend_8_ms"],
-        "fold_us_per_interaction": found["fold_ms"] * 1_000 / SEGMENT_LENGTH,
-    }
+    found = _medians(timed, ROUNDS)
+    peak = max(2 * m * n * k / found[f"gemm/{label}"] / 1e6 for label, (m, k, n) in GEMMS.items())
+    costs = []
+    for config in compared:
+        label = name(config)
+        fold = None if config.kind == "full" else (found[f"{label}/fold/1"], found[f"{label}/fold/{TOGETHER}"])
+        recommend = (found[f"{label}/recommend/1"], found[f"{label}/recommend/{TOGETHER}"])
+        costs.append(Cost(label, state_bytes[label], fold, recommend, found.get(f"{label}/after/1")))
+    return costs, peak
+
+
+def _program(config: NetworkConfig, generator: torch.Generator) -> Program:
+    """A network as the worker has it: scripted, frozen, warm."""
+    network = kinds.build(config)
+    initialise(network, generator)
+    program = artifact.frozen(artifact.script(kinds.serving(network, torch.rand(config.n_items + 1, generator=generator))))
+    artifact.warm_up(program)
+    return program
+
+
+def _rows(users: int, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return torch.randint(1, CATALOGUE + 1, (users, n), generator=generator), torch.full((users,), n)
+
+
+def _state(program: Program, config: NetworkConfig, users: int, generator: torch.Generator) -> Tensor:
+    """A state after so many folds that no more fits in."""
+    memory: Tensor = program.initial_memory(users)
+    if config.kind == "full":
+        return _rows(users, HISTORY, generator)[0].to(torch.float32)
+    for _ in range(max(1, config.folds_kept)):
+        memory = program.update(memory, *_rows(users, SEGMENT_LENGTH, generator))[0]
+    return memory
 
 
 GEMMS = {"512": (512, 512, 512), "1024": (1024, 1024, 1024), "2048": (2048, 2048, 2048), "qkv": (1024, 64, 192)}
@@ -124,11 +140,11 @@ def _medians(timed: dict[str, tuple[Callable[[], object], int]], rounds: int) ->
     for _ in range(rounds):
         for name, (call, users) in timed.items():
             until = time.perf_counter() + 0.2
-            for call_number in range(35):
+            for call_number in range(33):
                 began = time.perf_counter()
                 call()
                 ended = time.perf_counter()
-                if call_number >= 5:
+                if call_number >= 3:
                     taken[name].append((ended - began) * 1_000 / users)
                     if ended > until:
                         break
@@ -145,27 +161,52 @@ def _keep_freed_memory() -> None:
             libc.mallopt(option, value)
 
 
-def table(found: dict[str, float]) -> str:
+def fold_mflop(backbone: str, rows: int, d: int = 64) -> float:
+    """A pass of so many rows, dense attention, every row through every layer."""
+    return SHAPES[backbone]["layers"] * rows * (PER_ROW[backbone] * d * d + 4 * d * rows) / 1e6
+
+
+def table(costs: list[Cost], peak: float, backbone: str) -> list[str]:
+    """Markdown."""
+    shape = SHAPES[backbone]
     lines = [
-        ("one fold, 200 items", "fold_ms"),
-        ("one of eight folds together", "fold_8_ms"),
-        (f"recommendation, {WORKING} items", "recommend_ms"),
-        ("one of eight together", "recommend_8_ms"),
-        ("the same, 1,000 items excluded", "recommend_exclude_ms"),
-        ("list right after a fold", "rank_ms"),
-        (f"Full recommendation, {HISTORY:,} items", "full_ms"),
-        ("one of eight together", "full_8_ms"),
+        f"{backbone}, {shape['layers']} layers, {shape['heads']} heads, d=64, C=4, L_seg={SEGMENT_LENGTH}. Milliseconds a user on one thread,",
+        f"alone / as one of {TOGETHER}. GEMM peak of this run: {peak:.1f} GFLOP/s.",
+        "",
+        f"| kind | state bytes | fold, {SEGMENT_LENGTH} items | list from {WORKING} items | Full ÷ fold | Full ÷ list | list after a fold |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    text = [f"{label:<38} {found[name]:8.3f} ms" for label, name in lines]
-    text.append(f"{'GEMM peak of this run':<38} {found['peak_gflop_per_s']:8.1f} GFLOP/s")
-    text.append(f"{'a fold reaches':<38} {found['fold_gflop_per_s']:8.1f} GFLOP/s, {found['fold_share_of_peak']:.0%} of the peak")
-    text.append(f"{'Full costs as much as':<38} {found['full_per_fold']:8.1f} folds or {found['full_per_recommend']:.1f} recommendations")
-    eight = f"{found['full_8_per_fold_8']:8.1f} folds or {found['full_8_per_recommend_8']:.1f} recommendations"
-    text.append(f"{'eight users together, all three':<38} {eight}")
-    text.append(f"{'folding, per interaction':<38} {found['fold_us_per_interaction']:8.1f} µs")
-    return "\n".join(text)
+    full = next(cost for cost in costs if cost.kind == "full").recommend
+    for cost in costs:
+        fold, over = "–", "–"
+        if cost.fold is not None:
+            fold = f"{cost.fold[0]:.2f} / {cost.fold[1]:.2f}"
+            over = f"{full[0] / cost.fold[0]:.1f} / {full[1] / cost.fold[1]:.1f}"
+        after = "–" if cost.after_fold is None else f"{cost.after_fold:.3f}"
+        listed = f"{cost.recommend[0]:.2f} / {cost.recommend[1]:.2f}"
+        if cost.kind == "full":
+            lines.append(f"| full, {HISTORY:,} items | {cost.state_bytes:,} | – | {listed} | 1 | 1 | – |")
+        else:
+            ratios = f"{full[0] / cost.recommend[0]:.1f} / {full[1] / cost.recommend[1]:.1f}"
+            lines.append(f"| {cost.kind} | {cost.state_bytes:,} | {fold} | {listed} | {over} | {ratios} | {after} |")
+    rec2pm = next(cost for cost in costs if cost.kind == "rec2pm-o").fold
+    if rec2pm is not None:
+        reached = [fold_mflop(backbone, SEGMENT_LENGTH + 8) / ms for ms in rec2pm]
+        lines += [
+            "",
+            f"A fold of rec2pm-o reaches {reached[0]:.1f} GFLOP/s, {reached[0] / peak:.0%} of the peak ({reached[1] / peak:.0%} as one of {TOGETHER}),",
+            f"and costs {rec2pm[0] * 1_000 / SEGMENT_LENGTH:.1f} µs an interaction.",
+        ]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", choices=sorted(SHAPES), default="sasrec")
+    backbone = parser.parse_args().backbone
+    print("\n".join(table(*measure(backbone), backbone)))
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", message="`torch.jit")
-    print(table(measure()))
+    main()

@@ -11,11 +11,11 @@ from rich.console import Console
 import model.train as module
 from model import dataset, validation
 from model.errors import TrainingDiverged, TrainingImpossible
-from model.loss import Losses
 from model.manifest import Metrics
+from model.network import Losses
+from model.rec2pm import Rec2PM
 from model.registry import ModelVersion, Registry
 from model.runtime import Runtime
-from model.serving import Serving
 from model.synthetic import SyntheticLog, generate
 from model.train import TrainOptions, progress_bar, train
 from tests.model import tiny
@@ -101,7 +101,7 @@ def test_training_stops_when_it_brings_nothing_more(tmp_path: Path, monkeypatch:
 
 def test_a_loss_that_is_no_number_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nan = torch.tensor(float("nan"))
-    monkeypatch.setattr(module, "losses", lambda *_: Losses(nan, nan, nan))
+    monkeypatch.setattr(Rec2PM, "losses", lambda *_: Losses(nan, nan, nan))
     with pytest.raises(TrainingDiverged, match="epoch 1: the loss is nan"):
         _train(tmp_path)
     assert Registry(tmp_path).names() == []
@@ -146,7 +146,7 @@ def test_validation_ranks_as_the_worker_would(runtime: Runtime) -> None:
         expected_popular.append(history[-1] in [row for row in range(1, V + 1) if row not in past][:10])
     data = dataset.Dataset(tuple(tiny.IDS), popularity, np.concatenate(rows), start, np.zeros(6, np.int64), 0, 0)
     targets = validation.Targets(np.arange(6), lengths - 1)
-    found = validation.evaluate(Serving(tiny.network(), tiny.popularity()), data, targets)
+    found = validation.evaluate(tiny.serving(), data, targets)
     assert found.hr_at_10 == pytest.approx(0.5)
     assert found.ndcg_at_10 == pytest.approx(np.mean([1 / np.log2(rank + 1) if rank <= 10 else 0 for rank in expected]))
     assert found.popularity_hr_at_10 == pytest.approx(np.mean(expected_popular))

@@ -1,0 +1,45 @@
+"""Every kind of model by its name: the network that is trained, and what it is served as."""
+
+from torch import Tensor
+
+from model.history import History, HistoryServing
+from model.holomamba import HoloMamba, RecurrentServing
+from model.kv_mask import CacheServing, KVMask
+from model.network import KINDS, Network, NetworkConfig, initialise
+from model.rec2pm import MemoryServing, Rec2PM, TokSerial
+from model.serving import Ranker
+
+__all__ = ["KINDS", "Network", "NetworkConfig", "build", "initialise", "serving"]
+
+
+def build(config: NetworkConfig, attribute_of: Tensor | None = None) -> Network:
+    """The network of `config.kind`, not yet initialised.
+
+    Args:
+        attribute_of: (V + 2,) int64, each item row's attribute in 0..`config.attributes`; read by `holomambarec` alone.
+    """
+    if config.kind == "holomambarec":
+        return HoloMamba(config, attribute_of)
+    made = {"full": History, "trunc": History, "rec2pm": Rec2PM, "tok-serial": TokSerial, "kv-mask": KVMask}
+    return made[config.kind.removesuffix("-o").removesuffix("-a")](config)
+
+
+def serving(network: Network, popularity: Tensor) -> Ranker:
+    """A trained network under the contract of `model.serving`, with weights of its own.
+
+    Args:
+        popularity: (V + 1,) float32, how popular each item row is; index 0 is not used.
+    """
+    ranker: Ranker
+    if isinstance(network, Rec2PM):
+        ranker = MemoryServing(network, popularity)
+    elif isinstance(network, KVMask):
+        ranker = CacheServing(network, popularity)
+    elif isinstance(network, HoloMamba):
+        ranker = RecurrentServing(network, popularity)
+    elif isinstance(network, History):
+        ranker = HistoryServing(network, popularity)
+    else:
+        raise TypeError(f"{type(network).__name__} cannot be served")
+    ranker.requires_grad_(requires_grad=False)
+    return ranker.eval()
