@@ -16,7 +16,7 @@ from model import asking, groups, metrics, probes, significance
 from model.baselines import Baseline, baselines
 from model.groups import Part
 from model.holdout import Holdout, Rows, SplitName, cut
-from model.manifest import Manifest
+from model.manifest import LAST_OUT, Manifest
 from model.probes import Probes
 from model.registry import ModelVersion
 from model.runtime import Runtime
@@ -41,7 +41,6 @@ class EvaluationOptions:
     at: float = 0.9
     users: int | None = None
     seed: int = 0
-    modes: tuple[ModeName, ...] = ("stream", "readme")
 
     def __post_init__(self) -> None:
         if not 0.0 < self.at < 1.0:
@@ -158,19 +157,19 @@ def evaluate(
     everyone = cut(log, options.split, options.at)
     holdout = everyone if options.users is None else everyone.drawn(options.users, options.seed)
     N = len(holdout.asked)
-    done, steps = 0, N * (len(versions) * (len(options.modes) + 1) + 2 * len(options.modes))
+    done, steps = 0, N * (len(versions) * (len(WINDOWS) + 1) + 2 * len(WINDOWS))
 
     def advance(users: int) -> None:
         nonlocal done
         done += users
         progress(done, steps)
 
-    answers: dict[ModeName, list[_Answers]] = {mode: [] for mode in options.modes}
+    answers: dict[ModeName, list[_Answers]] = {mode: [] for mode in WINDOWS}
     subjects = []
     for version in versions:
         runtime = Runtime.load(version.folder)
         rows = asking.catalogue_rows(runtime, holdout.item_ids)
-        for mode in options.modes:
+        for mode in WINDOWS:
             answers[mode].append(_ask_model(runtime, rows, holdout, WINDOWS[mode], advance))
         histories = [rows[holdout.history(user)] for user in holdout.asked.tolist()]
         subjects.append(
@@ -183,7 +182,7 @@ def evaluate(
             )
         )
     simple = baselines(everyone)
-    for mode in options.modes:
+    for mode in WINDOWS:
         answers[mode].extend(_ask_baseline(baseline, holdout, WINDOWS[mode], advance) for baseline in simple)
     return Evaluation(
         log=log_name.rstrip("/").rsplit("/", 1)[-1],
@@ -191,7 +190,7 @@ def evaluate(
         asked=_asked(holdout),
         subjects=subjects,
         baselines={baseline.name: baseline.description for baseline in simple},
-        modes=[Mode(mode, WINDOWS[mode], _compared(answers[mode], holdout, WINDOWS[mode])) for mode in options.modes],
+        modes=[Mode(mode, WINDOWS[mode], _compared(answers[mode], holdout, WINDOWS[mode])) for mode in WINDOWS],
     )
 
 
@@ -239,7 +238,7 @@ def _saw(manifest: Manifest, holdout: Holdout) -> int | None:
     if training is None:
         return None
     seen = holdout.target_ms <= training.until_ms
-    if training.split.startswith("last-out"):
+    if training.split.startswith(LAST_OUT):
         # Such training leaves everybody's last interaction alone, however early it was.
         last = np.append(holdout.start[1:], len(holdout.items))[holdout.asked] - 1
         seen &= holdout.end[holdout.asked] != last

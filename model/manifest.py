@@ -13,6 +13,9 @@ from model.errors import ManifestUnknown
 
 SCHEMA = 1
 
+LAST_OUT = "last out"
+"""How `Training.split` begins when everybody's last interaction was left for a test, however early it was."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:

@@ -12,7 +12,6 @@ from model.holdout import cut
 from model.manifest import Training
 from model.registry import ModelVersion, Registry
 from model.runtime import Runtime
-from model.serving import Serving
 from tests.model import tiny
 
 L, V = tiny.CONFIG.segment_length, tiny.CONFIG.n_items
@@ -31,7 +30,7 @@ LOG = _log()
 
 
 def _add(root: Path, name: str, ids: list[str], training: Training | None, seed: int) -> ModelVersion:
-    serving = Serving(tiny.network(seed), tiny.popularity())
+    serving = tiny.serving(seed)
     return Registry(root).add(serving, replace(tiny.manifest(serving, name), training=training), ids)
 
 
@@ -58,7 +57,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> list[ModelVersion]:
     root = tmp_path_factory.mktemp("registry")
     return [
         _add(root, "first", tiny.IDS, _training(5_000_000, "by time: the first half"), 0),
-        _add(root, "second", [f"item-{i}" for i in range(V + 3, 3, -1)], _training(9_999_000, "last-out"), 1),
+        _add(root, "second", [f"item-{i}" for i in range(V + 3, 3, -1)], _training(9_999_000, "last out: of the first 100% of the log"), 1),
         _add(root, "silent", tiny.IDS, None, 2),
     ]
 

@@ -7,29 +7,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import asking, probes
-from model.network import Rec2PM
+from model import asking, kinds, probes
 from model.probes import Probes
+from model.rec2pm import MemoryServing, Rec2PM
 from model.registry import Registry
 from model.runtime import Runtime
-from model.serving import Serving
+from model.serving import Ranker
 from tests.model import tiny
 
 L, V = tiny.CONFIG.segment_length, tiny.CONFIG.n_items
 USERS = 60
 
 
-class OneSegment(Serving):
+class OneSegment(MemoryServing):
     """Takes no more than a segment in a call."""
 
     def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if items.size(1) > self.segment_length:
             raise RuntimeError(f"{items.size(1)} items: a segment has {self.segment_length}")
-        return self.fold(None, items, lengths)
+        read = self.network.item(items).mean(1)  # (B, d)
+        return read[:, None].expand(-1, self.rows, -1).contiguous(), read
 
 
-def _runtime(root: Path, network: Rec2PM, kind: type[Serving] = Serving) -> Runtime:
-    serving = kind(network, tiny.popularity())
+def _runtime(root: Path, serving: Ranker) -> Runtime:
     return Runtime.load(Registry(root).add(serving, tiny.manifest(serving), tiny.IDS).folder)
 
 
@@ -50,7 +50,7 @@ def _probed(runtime: Runtime) -> tuple[Probes, int]:
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Probes, int]:
-    return _probed(_runtime(tmp_path_factory.mktemp("read"), tiny.network()))
+    return _probed(_runtime(tmp_path_factory.mktemp("read"), tiny.serving()))
 
 
 def test_the_own_memory_is_found_to_matter(probed: tuple[Probes, int]) -> None:
@@ -70,9 +70,10 @@ def test_everybody_is_reported_to_the_progress_bar_once(probed: tuple[Probes, in
 
 def test_a_memory_that_is_not_read_is_found_to_be_of_no_use(tmp_path: Path) -> None:
     network = tiny.network()
+    assert isinstance(network, Rec2PM)
     with torch.no_grad():
         network.read_gain.zero_()
-    found, _ = _probed(_runtime(tmp_path, network))
+    found, _ = _probed(_runtime(tmp_path, kinds.serving(network, tiny.popularity())))
     assert found.shuffled is not None
     assert (found.shuffled.lost.value, found.shuffled.p) == (0.0, 1.0)
     assert [verdict.passed for verdict in probes.verdicts(found)] == [True, False]
@@ -80,10 +81,11 @@ def test_a_memory_that_is_not_read_is_found_to_be_of_no_use(tmp_path: Path) -> N
 
 def test_a_memory_that_is_the_same_for_everybody_is_found_to_have_collapsed(tmp_path: Path) -> None:
     network = tiny.network()
+    assert isinstance(network, Rec2PM)
     with torch.no_grad():
         for block in network.blocks:
             block.out.weight.zero_()  # type: ignore[union-attr]  # attention adds nothing: write rows never hear of the items
-    found, _ = _probed(_runtime(tmp_path, network))
+    found, _ = _probed(_runtime(tmp_path, kinds.serving(network, tiny.popularity())))
     assert found.variance_share == pytest.approx(0.0, abs=1e-9)
     assert [verdict.passed for verdict in probes.verdicts(found)] == [False, False]
 
@@ -100,10 +102,21 @@ def test_one_call_over_all_segments_differs_from_folding_them_and_the_more_the_m
 
 
 def test_a_model_that_takes_no_more_than_a_segment_says_so(tmp_path: Path) -> None:
-    found, _ = _probed(_runtime(tmp_path, tiny.network(), OneSegment))
+    network = tiny.network()
+    assert isinstance(network, Rec2PM)
+    found, _ = _probed(_runtime(tmp_path, OneSegment(network, tiny.popularity()).eval()))
     assert (found.one_time, found.drift) == (None, [])
     assert f"{2 * L} items: a segment has {L}" in str(found.one_time_refused)
     assert found.shuffled is not None
+
+
+@pytest.mark.parametrize(("kind", "backbone"), tiny.CASES)
+def test_every_kind_can_be_probed_and_its_memory_matters(tmp_path: Path, kind: str, backbone: str) -> None:
+    found, done = _probed(_runtime(tmp_path, tiny.serving(config=tiny.config(kind, backbone))))
+    assert done == len(_histories())
+    assert found.shuffled is not None
+    assert found.shuffled.lost.value > 0
+    assert probes.verdicts(found)[1].passed
 
 
 def test_without_memories_there_is_nothing_to_check(runtime: Runtime) -> None:
