@@ -51,6 +51,25 @@ def fold(runtime: Runtime, histories: Sequence[Rows]) -> Standing:
     return Standing(memory, hidden)
 
 
+def at_one_time(runtime: Runtime, histories: Sequence[Rows]) -> Standing:
+    """The standing after one call over all full segments of each user."""
+    L = runtime.segment_length
+    folds = np.array([len(history) // L for history in histories], np.int64)
+    memory = np.zeros((len(histories), runtime.state_floats), np.float32)
+    hidden: Floats | None = None
+    for number in np.unique(folds[folds > 0]).tolist():
+        same = np.flatnonzero(folds == number)
+        # Attention over n items takes memory as n² does: as many users as make up for one of the length of 1,000.
+        size = int(np.clip(1_000_000 // (number * L) ** 2, 1, USERS))
+        for at in range(0, len(same), size):
+            part = same[at : at + size]
+            made = runtime.fold(memory[part], np.stack([histories[i][: number * L] for i in part.tolist()]))
+            if hidden is None:
+                hidden = np.zeros((len(histories), made.hidden.shape[1]), np.float32)
+            memory[part], hidden[part] = made.memory, made.hidden
+    return Standing(memory, np.zeros((len(histories), 0), np.float32) if hidden is None else hidden)
+
+
 def rank(runtime: Runtime, standing: Standing, histories: Sequence[Rows], k: int) -> Ranked:
     """The k best items for B users, without those of their own history: from the fold's hidden state when working memory is empty.
 
@@ -61,7 +80,7 @@ def rank(runtime: Runtime, standing: Standing, histories: Sequence[Rows], k: int
     folds = np.array([len(history) // L for history in histories], np.int64)
     working = padded([history[len(history) - length :] for history, length in zip(histories, lengths, strict=True)])
     knows_nothing = ~standing.memory.any(axis=1) & ~((working > 0) & (working != runtime.oov_row)).any(axis=1)
-    exclude = padded([np.where(history == runtime.oov_row, 0, history) for history in histories])
+    exclude = padded(histories)
     k = min(k, runtime.manifest.n_items)
     ranked = Ranked(np.empty((len(histories), k), np.int64), np.empty((len(histories), k), np.float32))
     just_folded = (lengths == 0) & (folds > 0)

@@ -61,7 +61,7 @@ class _Followers:
         n_items = len(holdout.item_ids)
         pairs, counts = np.unique(holdout.items[first] * n_items + holdout.items[first + 1], return_counts=True)
         item, follower = np.divmod(pairs, n_items)
-        order = np.lexsort((follower, -counts, item))
+        order = np.lexsort((-counts, item))  # stable: of equal counts, the more popular first
         return _Followers(follower[order], np.searchsorted(item[order], np.arange(n_items + 1)))
 
     def after(self, item: int) -> Rows:

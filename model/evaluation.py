@@ -154,8 +154,9 @@ def evaluate(
         EvaluationImpossible: no target is left.
         What `model.artifact.load` raises.
     """
-    everyone = cut(log, options.split, options.at)
-    holdout = everyone if options.users is None else everyone.drawn(options.users, options.seed)
+    holdout = cut(log, options.split, options.at)
+    if options.users is not None:
+        holdout = holdout.drawn(options.users, options.seed)
     N = len(holdout.asked)
     done, steps = 0, N * (len(versions) * (len(WINDOWS) + 1) + 2 * len(WINDOWS))
 
@@ -181,7 +182,7 @@ def evaluate(
                 probes=probes.probe(runtime, histories, rows[holdout.target], options.seed, advance),
             )
         )
-    simple = baselines(everyone)
+    simple = baselines(holdout)
     for mode in WINDOWS:
         answers[mode].extend(_ask_baseline(baseline, holdout, WINDOWS[mode], advance) for baseline in simple)
     return Evaluation(

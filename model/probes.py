@@ -243,28 +243,9 @@ def _refused(runtime: Runtime) -> str | None:
     return None
 
 
-def _at_one_time(runtime: Runtime, histories: Sequence[Rows]) -> Standing:
-    """The standing after one call over all full segments of each user."""
-    L = runtime.segment_length
-    folds = np.array([len(history) // L for history in histories], np.int64)
-    memory = np.zeros((len(histories), runtime.state_floats), np.float32)
-    hidden: Floats | None = None
-    for number in np.unique(folds):
-        same = np.flatnonzero(folds == number)
-        # Attention over n items takes memory as n² does: as many users as make up for one of the length of 1,000.
-        size = int(np.clip(1_000_000 // (number * L) ** 2, 1, asking.USERS))
-        for at in range(0, len(same), size):
-            part = same[at : at + size]
-            made = runtime.fold(memory[part], np.stack([histories[i][: number * L] for i in part.tolist()]))
-            if hidden is None:
-                hidden = np.zeros((len(histories), made.hidden.shape[1]), np.float32)
-            memory[part], hidden[part] = made.memory, made.hidden
-    return Standing(memory, np.zeros((len(histories), 0), np.float32) if hidden is None else hidden)
-
-
 def _one_time(runtime: Runtime, iterative: Standing, histories: Sequence[Rows], targets: Rows) -> OneTime:
     ndcg, hr = _gains(runtime, iterative, histories, targets)
-    ndcg_one, hr_one = _gains(runtime, _at_one_time(runtime, histories), histories, targets)
+    ndcg_one, hr_one = _gains(runtime, asking.at_one_time(runtime, histories), histories, targets)
     folds = np.array([len(history) // runtime.segment_length for history in histories], np.int64)
     return OneTime(
         users=len(histories),
@@ -290,7 +271,7 @@ def _drift(runtime: Runtime, histories: Sequence[Rows]) -> list[Drift]:
         if len(begun) < FEWEST_DRIFT_USERS:
             break
         iterative = asking.fold(runtime, begun).memory.astype(np.float64)
-        one_time = _at_one_time(runtime, begun).memory.astype(np.float64)
+        one_time = asking.at_one_time(runtime, begun).memory.astype(np.float64)
         variance = float(one_time.var(axis=0, ddof=1).mean())
         if variance > 0:
             drifts.append(Drift(number, len(begun), float(((iterative - one_time) ** 2).mean()) / variance))

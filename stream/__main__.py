@@ -370,7 +370,7 @@ def evaluate(
             log_name=log,
             progress=progress,
         )
-    arguments = {"log": log, "model": references, "registry": str(registry), "split": split, "at": at, "users": users, "seed": seed}
+    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in click.get_current_context().params.items()}
     libraries = {name: metadata.version(name) for name in ("rec2pm", "torch", "numpy", "polars", "scipy", "matplotlib")}
     written = report.write(found, out, arguments=arguments, versions=libraries)
     for line in report.warnings(found):

@@ -48,6 +48,20 @@ def test_a_list_of_the_whole_catalogue_has_every_item_that_the_user_did_not_have
         assert set(ranked.rows[b][np.isfinite(ranked.scores[b])].tolist()) == set(range(1, V + 1)) - set(history.tolist())
 
 
+def test_one_call_takes_all_full_segments_of_each_user(runtime: Runtime, histories: list[np.ndarray]) -> None:
+    standing = asking.at_one_time(runtime, histories)
+    folded = asking.fold(runtime, histories)
+    for b, history in enumerate(histories):
+        n = len(history) // L * L
+        if n == 0:
+            assert not standing.memory[b].any()
+            continue
+        alone = runtime.fold(np.zeros((1, runtime.state_floats), np.float32), history[None, :n])
+        np.testing.assert_allclose(standing.memory[b], alone.memory[0], atol=5e-6)
+        np.testing.assert_allclose(standing.hidden[b], alone.hidden[0], atol=5e-6)
+        assert np.allclose(standing.memory[b], folded.memory[b], atol=5e-6) == (n == L)
+
+
 def test_places_count_from_one_and_leave_out_what_was_excluded() -> None:
     ranked = asking.Ranked(np.array([[3, 1, 2], [3, 1, 2], [3, 1, 2], [3, 1, 2]]), np.array([[0.5, 0.1, -np.inf]] * 4, np.float32))
     assert asking.places(ranked, np.array([3, 1, 2, 4])).tolist() == [1, 2, np.inf, np.inf]

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model import asking, metrics
+from model import asking, groups, metrics
 from model.evaluation import Evaluation, EvaluationOptions, evaluate
 from model.holdout import cut
 from model.manifest import Training
@@ -27,6 +27,7 @@ def _log() -> pl.DataFrame:
 
 
 LOG = _log()
+LENGTHS = LOG.group_by("user_id").len().sort("user_id")["len"].to_numpy().astype(np.int64)
 
 
 def _add(root: Path, name: str, ids: list[str], training: Training | None, seed: int) -> ModelVersion:
@@ -68,7 +69,10 @@ def _evaluate(versions: list[ModelVersion], **options: object) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def found(versions: list[ModelVersion]) -> Evaluation:
-    return _evaluate(versions)
+    """In several portions, as many users are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking, "USERS", 8)
+        return _evaluate(versions)
 
 
 @pytest.mark.parametrize(("at", "window"), [(0, None), (1, 200)])
@@ -94,6 +98,8 @@ def test_ranks_are_those_of_asking_one_user_at_a_time(found: Evaluation, version
             assert ranking.hr[k].value == pytest.approx(metrics.hits(told, k).mean())
             assert ranking.ndcg[k].value == pytest.approx(metrics.gains(told, k).mean())
         assert ranking.mrr.value == pytest.approx(metrics.reciprocals(told).mean())
+        for group, part in zip(ranking.by_history, groups.by_history(LENGTHS - 1), strict=True):
+            assert group.ndcg_at_10.value == pytest.approx(metrics.gains(told[part.users], 10).mean())
 
 
 def test_readme_mode_ranks_what_is_older_than_its_window(versions: list[ModelVersion]) -> None:
@@ -156,14 +162,13 @@ def test_models_are_compared_with_the_first_and_corrected_for_how_many_there_are
 
 
 def test_groups_follow_each_models_grid_within_the_window(found: Evaluation) -> None:
-    lengths = np.maximum(LOG.group_by("user_id").len()["len"].to_numpy().astype(int) - 1, 0)
     for mode in found.modes:
-        seen = lengths if mode.window is None else np.minimum(lengths, mode.window)
+        seen = LENGTHS - 1 if mode.window is None else np.minimum(LENGTHS - 1, mode.window)
         ranking = mode.rankings[0]
-        assert {group.label: group.targets for group in ranking.by_folds}["0"] == int((seen < L).sum())
-        assert sum(group.targets for group in ranking.by_position) == int((seen >= L).sum())
-        assert {group.label: group.targets for group in ranking.by_position}["0"] == int(((seen >= L) & (seen % L == 0)).sum())
+        assert {group.label: group.targets for group in ranking.by_folds} == {p.label: len(p.users) for p in groups.by_folds(seen // L)}
+        assert {group.label: group.targets for group in ranking.by_position} == {p.label: len(p.users) for p in groups.by_position(seen, L)}
         assert mode.rankings[-1].by_folds == []
+    assert found.modes[0].rankings[0].by_folds != found.modes[1].rankings[0].by_folds
 
 
 def test_progress_ends_where_it_said(versions: list[ModelVersion]) -> None:

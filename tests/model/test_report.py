@@ -68,7 +68,23 @@ def test_the_json_says_what_it_is_of(folder: Path, found: Evaluation) -> None:
     assert [mode["name"] for mode in told["modes"]] == ["stream", "readme"]
     assert told["modes"][0]["rankings"][0]["hr"]["10"]["value"] == found.modes[0].rankings[0].hr[10].value
     assert [verdict["passed"] for verdict in told["verdicts"]["first@1"]] == [v.passed for v in probes.verdicts(found.subjects[0].probes)]
+    assert told["warnings"] == report.warnings(found)
     assert found.asked.sha256 in (folder / "report.md").read_text()
+
+
+def test_what_is_in_a_column_is_what_its_head_says(folder: Path, found: Evaluation) -> None:
+    text = (folder / "report.md").read_text()
+    shuffled, pair = found.subjects[0].probes.shuffled, found.modes[0].rankings[1].against_first
+    assert shuffled is not None
+    assert pair is not None
+    own = [f"{each.value:.4f} [" for each in (shuffled.hr_own, shuffled.hr_others, shuffled.ndcg_own, shuffled.ndcg_others)]
+    assert re.search(rf"\| first@1 \| {shuffled.users} \| " + r"[^|]+\| ".join(map(re.escape, own)), text)
+    assert f"| {pair.only_second} | {pair.only_first} |" in next(
+        line for line in text.splitlines() if line.startswith(("| second@1 | +", "| second@1 | -"))
+    )
+    best = found.modes[0].rankings[0]
+    hr = [f"{best.hr[k].value:.4f} [" for k in (1, 10, 50, 200)]
+    assert re.search(r"\| first@1 \| " + r"[^|]+\| ".join(map(re.escape, hr)), text)
 
 
 def test_every_table_has_as_many_cells_in_every_row(folder: Path) -> None:

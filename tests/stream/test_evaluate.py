@@ -41,7 +41,9 @@ def test_it_writes_a_report_and_prints_a_table(log: Path, registry: Path, tmp_pa
     assert [line.split()[0] for line in done.stdout.splitlines() if line.strip().startswith("tiny@")] == ["tiny@2", "tiny@1"]
     assert f"the report is {tmp_path / 'out' / 'report.md'}" in done.stdout
     assert "mind: tiny@2: its manifest does not say what it was trained on" in done.stderr
-    assert {"report.md", "metrics.json", "accuracy.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"report.md", "metrics.json", "accuracy.png"} <= written
+    assert "position.png" not in written, "fewer than 30 users a group: not for a picture"
 
 
 def test_a_model_that_is_not_there_is_one_clear_line(log: Path, registry: Path, tmp_path: Path) -> None:
