@@ -193,10 +193,13 @@ def variance_share(memory: Floats, folds: Rows) -> float | None:
     """Within groups of equal numbers of folds, so that a memory which only counts them tells nobody apart."""
     between = total = 0.0
     for number in np.unique(folds):
-        group = memory[folds == number].astype(np.float64)
-        if len(group) > 1:
-            between += float(((group - group.mean(axis=0)) ** 2).sum()) * len(group) / (len(group) - 1)
-            total += float((group**2).sum())
+        group = memory[folds == number]
+        n = len(group)
+        if n > 1:
+            # Not (group - mean)**2: that would be two more copies of what may be most of MEMORY_BYTES, and twice as wide.
+            squares, mean = float(np.einsum("us,us->", group, group, dtype=np.float64)), group.mean(axis=0, dtype=np.float64)
+            between += max(0.0, squares - n * float(mean @ mean)) * n / (n - 1)
+            total += squares
     return min(1.0, between / total) if total else None
 
 
