@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 from scipy.optimize import isotonic_regression
 
-from model.evaluation import Evaluation, Group, Mode, Ranking
+from model.evaluation import Evaluation, Group, Mode, Ranking, Subject
 from model.groups import FEW
 from model.significance import Estimate
 
@@ -43,7 +43,10 @@ def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
             "What another user's memory costs, with the 95 % interval over users: right of zero, memories are of use.",
             _shuffle(evaluation, colours),
         ),
-        "drift.png": ("How far memories folded one by one are from those of one call.", _drift(evaluation, colours)),
+        "drift.png": (
+            "How far memories folded one by one are from those of one call; models without drift, or whose two cannot be compared, are in the table.",
+            _drift(evaluation, colours),
+        ),
     }
     captions = {}
     for name, (caption, figure) in drawn.items():
@@ -97,6 +100,7 @@ def _accuracy(evaluation: Evaluation, colours: dict[str, str]) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=6)
         axes.grid(axis="x", color="#e6e6e6")
     return figure
 
@@ -145,23 +149,24 @@ def _grouped(mode: Mode, colours: dict[str, str], groups: Callable[[Ranking], Se
 
 
 def _drift(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
-    drifting = [subject for subject in evaluation.subjects if any(drift.ratio > 0 for drift in subject.probes.drift)]
+    told = {subject.reference: _told(subject) for subject in evaluation.subjects}
+    drifting = [subject for subject in evaluation.subjects if told[subject.reference]]
     if not drifting:
         return None
     figure = Figure(figsize=(8.5, 4.4), layout="constrained")
     axes, ends = figure.subplots(), []
     trained = {subject.probes.trained_segments for subject in drifting}
     for subject in drifting:
-        # One fold is one call: there is no difference, and zero has no place on this axis.
-        told = [drift for drift in subject.probes.drift if drift.ratio > 0]
+        folds, ratios = zip(*told[subject.reference], strict=True)
         colour = colours[subject.reference]
-        axes.plot([drift.folds for drift in told], [drift.ratio for drift in told], "o-", color=colour, markersize=4.5, linewidth=1.8)
-        ends.append((told[-1].ratio, subject.reference, colour))
+        axes.plot(folds, ratios, "o-", color=colour, markersize=4.5, linewidth=1.8)
+        ends.append((ratios[-1], subject.reference, colour))
+    all_ratios = [ratio for found in told.values() for _, ratio in found]
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    numbers = sorted({drift.folds for subject in drifting for drift in subject.probes.drift if drift.ratio > 0})
+    numbers = sorted({number for found in told.values() for number, _ in found})
     axes.set_xticks(numbers, [str(number) for number in numbers])
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(all_ratios) < 100 * min(all_ratios) else (1,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
     axes.grid(axis="y", color="#e6e6e6")
@@ -182,6 +187,11 @@ def _drift(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
     return figure
 
 
+def _told(subject: Subject) -> list[tuple[int, float]]:
+    """Folds and drift. Nothing of it, as after one fold, has no place on a logarithmic axis; rounding is nothing."""
+    return [(drift.folds, drift.ratio) for drift in subject.probes.drift if drift.ratio is not None and drift.ratio > 1e-6]
+
+
 def _shuffle(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
     told = [(subject.reference, subject.probes.shuffled) for subject in evaluation.subjects if subject.probes.shuffled is not None]
     if not told:
@@ -199,6 +209,7 @@ def _shuffle(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(told) - 0.4, -0.6)
     axes.grid(axis="x", color="#e6e6e6")
+    axes.locator_params(axis="x", nbins=6)
     _plain(axes, x_label="NDCG@10 lost with another user's memory")
     axes.spines["left"].set_visible(False)
     return figure

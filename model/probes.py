@@ -81,11 +81,14 @@ class OneTime:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Mean squared difference of iterative and one-time memories after so many folds, over the variance of the one-time ones across users."""
+    """Mean squared difference of iterative and one-time memories after so many folds, over the variance of the one-time ones across users.
+
+    `ratio` is None where the two do not fill the same floats: a memory that keeps something of each fold, when one call is one fold to it.
+    """
 
     folds: int
     users: int
-    ratio: float
+    ratio: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +278,11 @@ def _drift(runtime: Runtime, histories: Sequence[Rows]) -> list[Drift]:
             break
         iterative = asking.fold(runtime, begun).memory.astype(np.float64)
         one_time = asking.at_one_time(runtime, begun).memory.astype(np.float64)
+        comparable = bool((iterative.any(axis=0) == one_time.any(axis=0)).all())
         variance = float(one_time.var(axis=0, ddof=1).mean())
         if variance > 0:
-            drifts.append(Drift(number, len(begun), float(((iterative - one_time) ** 2).mean()) / variance))
+            ratio = float(((iterative - one_time) ** 2).mean()) / variance
+            drifts.append(Drift(number, len(begun), ratio if comparable else None))
         number = max(number + 1, round(number * 1.5))
     return drifts
 

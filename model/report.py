@@ -12,6 +12,7 @@ from rich.table import Table
 from model import metrics, plots, probes
 from model.evaluation import Evaluation, Group, Mode, Ranking, Subject
 from model.groups import FEW
+from model.probes import Drift
 from model.significance import Estimate
 
 REPORT = "report.md"
@@ -296,7 +297,7 @@ def _drift(evaluation: Evaluation, pictures: dict[str, str]) -> Iterable[str]:
     if not told:
         return
     yield "### Drift"
-    yield "Mean squared difference of memories folded one by one and made in one call, over the variance of the latter across users. 0: the same; 1: as far apart as two users' memories are from their mean."
+    yield "Mean squared difference of memories folded one by one and made in one call, over the variance of the latter across users. 0: the same; 1: as far apart as users' memories are from their mean. Not comparable: the two do not fill the same floats."
     if "drift.png" in pictures:
         yield pictures["drift.png"]
     numbers = sorted({drift.folds for _, drifts in told for drift in drifts})
@@ -308,10 +309,16 @@ def _drift(evaluation: Evaluation, pictures: dict[str, str]) -> Iterable[str]:
             [
                 subject.reference,
                 "not said" if trained is None else str(trained),
-                *(f"{by_folds[n].ratio:.3g} (n = {by_folds[n].users})" if n in by_folds else "" for n in numbers),
+                *(_drifted(by_folds.get(number)) for number in numbers),
             ]
         )
     yield _markdown(["", "segments in a training window", *(f"{n} folds" if n > 1 else "1 fold" for n in numbers)], rows)
+
+
+def _drifted(drift: Drift | None) -> str:
+    if drift is None:
+        return ""
+    return "not comparable" if drift.ratio is None else f"{drift.ratio:.3g} (n = {drift.users})"
 
 
 def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:

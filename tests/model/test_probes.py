@@ -97,7 +97,9 @@ def test_one_call_over_all_segments_differs_from_folding_them_and_the_more_the_m
     assert found.one_time.ndcg_iterative.value == 1.0
     assert found.one_time.difference.ndcg_at_10.value == pytest.approx(found.one_time.ndcg_one_time.value - 1.0)
     assert sum(group.users for group in found.one_time.by_folds) == found.one_time.users
-    assert [(drift.folds, drift.ratio > 1e-3) for drift in found.drift][:2] == [(1, False), (2, True)]
+    ratios = [drift.ratio or 0.0 for drift in found.drift]
+    assert [drift.folds for drift in found.drift][:3] == [1, 2, 3]
+    assert ratios[0] < 1e-6 < 1e-3 < ratios[1] < ratios[2]
     assert all(drift.users >= probes.FEWEST_DRIFT_USERS for drift in found.drift)
 
 
@@ -117,6 +119,19 @@ def test_every_kind_can_be_probed_and_its_memory_matters(tmp_path: Path, kind: s
     assert found.shuffled is not None
     assert found.shuffled.lost.value > 0
     assert probes.verdicts(found)[1].passed
+
+
+def test_memories_that_are_filled_differently_are_not_compared(tmp_path: Path) -> None:
+    """Accumulating, one call over two segments is one fold; two calls are two."""
+    found, _ = _probed(_runtime(tmp_path, tiny.serving(config=tiny.config("rec2pm-a", "sasrec"))))
+    assert [drift.ratio is None for drift in found.drift][:2] == [False, True]
+
+
+def test_a_history_is_the_same_in_one_call(tmp_path: Path) -> None:
+    found, _ = _probed(_runtime(tmp_path, tiny.serving(config=tiny.config("full", "sasrec"))))
+    assert found.one_time is not None
+    assert found.one_time.difference.ndcg_at_10.value == 0.0
+    assert {drift.ratio for drift in found.drift} == {0.0}
 
 
 def test_without_memories_there_is_nothing_to_check(runtime: Runtime) -> None:
