@@ -22,6 +22,9 @@ class NetworkConfig:
 
     n_items: int
     segment_length: int
+    kind: str = "rec2pm-o"
+    backbone: str = "sasrec"
+    segments: int = 4
     d: int = 64
     layers: int = 4
     heads: int = 4
@@ -31,7 +34,7 @@ class NetworkConfig:
     con_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        least = {"n_items": 1, "segment_length": 2, "d": 1, "layers": 1, "heads": 1, "slots": 1}
+        least = {"n_items": 1, "segment_length": 2, "segments": 2, "d": 1, "layers": 1, "heads": 1, "slots": 1}
         wrong = [f"{name} is {getattr(self, name)}, must be at least {low}" for name, low in least.items() if getattr(self, name) < low]
         if self.heads >= 1 and self.d % self.heads:
             wrong.append(f"d ({self.d}) must be a multiple of heads ({self.heads})")
