@@ -31,7 +31,7 @@ from model import checkpoint as checkpoints
 from model import dataset, kinds, validation
 from model.checkpoint import Checkpoint, Epoch, Weights
 from model.manifest import Metrics
-from model.network import NetworkConfig
+from model.network import Network, NetworkConfig
 from model.recipe import TrainingOptions
 from model.reporting import Reporter
 from model.windows import Batch, Windows
@@ -100,7 +100,7 @@ class _Fit:
             self.data, np.random.default_rng(self.options.seed), self.options.validation_targets, job.config.segment_length
         )
         self.windows = windows(self.data, job.config, self.options)
-        self.network: Any = kinds.build(job.config)
+        self.network = kinds.build(job.config)
         self.network.load_state_dict(self.state.network)
         optimizer = torch.optim.AdamW(_parameter_groups(self.network, self.options), betas=self.options.betas, fused=True)
         self.objective, self.optimizer = fabric.setup(_Objective(self.network), optimizer)
@@ -300,7 +300,7 @@ def share(batch: Batch, rank: int, processes: int) -> tuple[Batch, float]:
 class _Objective(nn.Module):
     """The losses as a module's forward pass, which is what Fabric wraps."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 

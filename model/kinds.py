@@ -1,49 +1,45 @@
-"""The kinds of model that can be trained: what the trainer knows of a network."""
+"""Every kind of model by its name: the network that is trained, and what it is served as."""
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from model import network as networks
-from model.errors import RecipeInvalid
-from model.loss import Losses
-from model.loss import losses as rec2pm_losses
-from model.network import NetworkConfig, Rec2PM
-from model.serving import Serving
+from model.history import History, HistoryServing
+from model.holomamba import HoloMamba, RecurrentServing
+from model.kv_mask import CacheServing, KVMask
+from model.network import KINDS, Network, NetworkConfig, initialise
+from model.rec2pm import MemoryServing, Rec2PM, TokSerial
+from model.serving import Ranker
 
-KINDS: tuple[str, ...] = ("rec2pm-o",)
-
-
-class Trainable(Rec2PM):
-    """A network as the trainer sees it: `config`, `item`, `losses` and `stage`."""
-
-    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor) -> Losses:
-        """As `model.loss.losses`."""
-        if negatives.dim() != 1:
-            raise ValueError(
-                f"negatives have shape {tuple(negatives.shape)}; this kind shares them between positions: negative_mode = 'shared'"
-            )
-        return rec2pm_losses(self, items, targets, negatives)
-
-    def stage(self, epoch: int) -> None:
-        """Nothing: every epoch trains alike."""
+__all__ = ["KINDS", "Network", "NetworkConfig", "build", "initialise", "serving"]
 
 
-def build(config: NetworkConfig) -> Trainable:
-    """The training network of `config.kind`.
+def build(config: NetworkConfig, attribute_of: Tensor | None = None) -> Network:
+    """The network of `config.kind`, not yet initialised.
 
-    Raises:
-        RecipeInvalid: there is no such kind or backbone.
+    Args:
+        attribute_of: (V + 2,) int64, each item row's attribute in 0..`config.attributes`; read by `holomambarec` alone.
     """
-    if (config.kind, config.backbone) != ("rec2pm-o", "sasrec"):
-        raise RecipeInvalid(f"kind {config.kind!r} on backbone {config.backbone!r}: known is rec2pm-o on sasrec")
-    return Trainable(config)
+    if config.kind == "holomambarec":
+        return HoloMamba(config, attribute_of)
+    made = {"full": History, "trunc": History, "rec2pm": Rec2PM, "tok-serial": TokSerial, "kv-mask": KVMask}
+    return made[config.kind.removesuffix("-o").removesuffix("-a")](config)
 
 
-def initialise(network: Trainable, generator: torch.Generator) -> None:
-    """As `model.network.initialise`."""
-    networks.initialise(network, generator)
+def serving(network: Network, popularity: Tensor) -> Ranker:
+    """A trained network under the contract of `model.serving`, with weights of its own.
 
-
-def serving(network: Trainable, popularity: Tensor) -> nn.Module:
-    """The network under the contract of `model.serving`; its weights are below `network.` in the state dict."""
-    return Serving(network, popularity)
+    Args:
+        popularity: (V + 1,) float32, how popular each item row is; index 0 is not used.
+    """
+    ranker: Ranker
+    if isinstance(network, Rec2PM):
+        ranker = MemoryServing(network, popularity)
+    elif isinstance(network, KVMask):
+        ranker = CacheServing(network, popularity)
+    elif isinstance(network, HoloMamba):
+        ranker = RecurrentServing(network, popularity)
+    elif isinstance(network, History):
+        ranker = HistoryServing(network, popularity)
+    else:
+        raise TypeError(f"{type(network).__name__} cannot be served")
+    ranker.requires_grad_(requires_grad=False)
+    return ranker.eval()

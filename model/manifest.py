@@ -3,6 +3,7 @@
 One schema number; a build reads the schemas it knows and refuses the rest. Unknown fields are ignored, so a newer build may add some.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +74,9 @@ class Manifest:
         return f"{self.name}@{self.version}"
 
 
-def memory_format(kind: str, slots: int, d: int, weights_sha256: str) -> str:
-    """What a preference memory written by these weights means, as an id: only the same weights are known to read it."""
-    return f"{kind}/{slots}x{d}/{weights_sha256[:12]}"
+def memory_format(kind: str, shape: Sequence[int], weights_sha256: str) -> str:
+    """What a preference memory of that shape written by these weights means, as an id: only the same weights are known to read it."""
+    return f"{kind}/{'x'.join(map(str, shape))}/{weights_sha256[:12]}"
 
 
 def encode(manifest: Manifest) -> bytes:

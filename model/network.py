@@ -1,43 +1,80 @@
-"""Rec2PM-O on a post-LN SASRec backbone, in data order (Rec2PM, arXiv:2602.11605; MODEL.md §2 and §4).
-
-A user's history is cut into segments of L items. Preference memory M is C vectors of width d that stand for all segments folded so far;
-folding segment S is one causal pass over [M; S; Q], and the outputs at the C write vectors Q are the next memory.
-
-Training needs no recurrence. Stage 1 (`references`) encodes the whole window once and reads from it what the memory after every segment
-should be; stage 2 (`fold`) folds all segments in parallel, each from the reference memory before it.
+"""What every network shares while it is trained: its shape, its item table, its input rows, and what its loss is made of.
 
 Item rows: 0 is padding, 1..V the catalogue, V+1 stands for any item outside it. Nothing here draws random numbers except dropout.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.backbone import BACKBONES, Block, blocks
+
+KINDS: Final = (
+    "full",
+    "trunc",
+    "rec2pm-o",
+    "rec2pm-a",
+    "tok-serial-o",
+    "tok-serial-a",
+    "kv-mask-o",
+    "kv-mask-a",
+    "holomambarec",
+)
+"""O keeps the memory of the last fold, A those of the last `segments` - 1 folds."""
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """The network's shape and what its loss depends on; stored in the manifest. Defaults: 4 layers, 4 heads, d=64 (MODEL.md §2)."""
+    """A network's shape and what its loss depends on; stored in the manifest. Defaults: 4 layers, 4 heads, d=64 (MODEL.md §2)."""
 
     n_items: int
     segment_length: int
     kind: str = "rec2pm-o"
     backbone: str = "sasrec"
     segments: int = 4
+    """Segments of a training window; `segments` · `segment_length` is also what `full` sees of a history."""
     d: int = 64
     layers: int = 4
     heads: int = 4
     slots: int = 4
     dropout: float = 0.2
     temperature: float = 0.05
+    overlap: int = 0
+    """Of the `rec2pm` and `tok-serial` kinds: newest folded items that are read again beside the memory, so that a user who was just folded
+    still has a recent past."""
     con_weight: float = 1.0
+    """λ of the consistency loss, of the `rec2pm` kinds."""
+    con_target_grad: bool = False
+    """Let the consistency loss teach the reference memories too, instead of only being taught by them."""
+    curriculum_epochs: int = 2
+    """Of the `tok-serial` kinds: epochs before a training window is one segment longer."""
+    state_size: int = 16
+    """Of `holomambarec`: numbers kept per channel."""
+    attributes: int = 0
+    """Of `holomambarec`: distinct item attributes, 0 for none."""
 
     def __post_init__(self) -> None:
-        least = {"n_items": 1, "segment_length": 2, "segments": 2, "d": 1, "layers": 1, "heads": 1, "slots": 1}
+        least = {"n_items": 1, "segment_length": 2, "segments": 1, "d": 1, "layers": 1, "heads": 1, "slots": 1, "curriculum_epochs": 1}
+        least |= {"state_size": 1, "attributes": 0, "overlap": 0}
         wrong = [f"{name} is {getattr(self, name)}, must be at least {low}" for name, low in least.items() if getattr(self, name) < low]
+        if self.kind not in KINDS:
+            wrong.append(f"kind is {self.kind!r}, must be one of {', '.join(KINDS)}")
+        if self.backbone not in BACKBONES:
+            wrong.append(f"backbone is {self.backbone!r}, must be one of {', '.join(BACKBONES)}")
+        if self.segments < 2 and self.folds_kept:
+            wrong.append(f"segments is {self.segments}, must be at least 2: with one, nothing is ever folded in training")
+        if self.overlap and not self.kind.startswith(("rec2pm", "tok-serial")):
+            wrong.append(f"overlap is {self.overlap}, which {self.kind} does not have")
+        if self.overlap > self.segment_length:
+            wrong.append(f"overlap is {self.overlap}, must be at most segment_length ({self.segment_length})")
         if self.heads >= 1 and self.d % self.heads:
             wrong.append(f"d ({self.d}) must be a multiple of heads ({self.heads})")
+        if self.kind == "holomambarec" and self.d % 2:
+            wrong.append(f"d ({self.d}) must be even for holomambarec")
         if not 0.0 <= self.dropout < 1.0:
             wrong.append(f"dropout is {self.dropout}, must be in [0, 1)")
         if self.temperature <= 0.0:
@@ -52,148 +89,146 @@ class NetworkConfig:
         """The row of every item outside the catalogue: read as input, never recommended."""
         return self.n_items + 1
 
+    @property
+    def window(self) -> int:
+        """Interactions of a training window."""
+        return self.segments * self.segment_length
 
-class Block(nn.Module):
-    """One post-LN block: y = LN(x + O·attention(x)), x' = LN(y + W2·GELU(W1·y)), softmax attention scaled by 1/√(d/H)."""
+    @property
+    def folds_kept(self) -> int:
+        """How many folds' memories a state holds: 0 where it holds none."""
+        return {"-o": 1, "-a": self.segments - 1}.get(self.kind[-2:], 0)
 
-    def __init__(self, config: NetworkConfig) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Scalars. `total` is what is minimised; `consistency` is 0 where a kind has none."""
+
+    total: Tensor
+    next_item: Tensor
+    consistency: Tensor
+
+
+class Network(nn.Module):
+    """A network in training. `positions` is how many places in a pass have a position of their own."""
+
+    def __init__(self, config: NetworkConfig, positions: int) -> None:
         super().__init__()
-        d = config.d
-        self.d, self.heads = d, config.heads
-        self.qkv = nn.Linear(d, 3 * d)
-        self.out = nn.Linear(d, d)
-        self.norm_attention = nn.LayerNorm(d, eps=1e-12)
-        self.ffn_in = nn.Linear(d, d)
-        self.ffn_out = nn.Linear(d, d)
-        self.norm_ffn = nn.LayerNorm(d, eps=1e-12)
-        self.drop = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, d) → (B, N, d). Without a mask, a row sees itself and the rows before it: the fast path."""
-        if mask is not None:
-            return self.attend(x, x, mask)
-        q, k, v = self.heads_of(functional.linear(x, self.qkv.weight, self.qkv.bias), 3)
-        return self.finish(x, functional.scaled_dot_product_attention(q, k, v, is_causal=True))
-
-    def attend(self, y: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, R, d) rows against (B, N, d) context → (B, R, d). `mask` is additive and broadcasts to (B, H, R, N)."""
-        (q,) = self.heads_of(functional.linear(y, self.qkv.weight[: self.d], self.qkv.bias[: self.d]), 1)
-        k, v = self.heads_of(functional.linear(x, self.qkv.weight[self.d :], self.qkv.bias[self.d :]), 2)
-        return self.finish(y, functional.scaled_dot_product_attention(q, k, v, attn_mask=mask))
-
-    def heads_of(self, projected: Tensor, parts: int) -> list[Tensor]:
-        """(B, N, parts·d) → as many (B, H, N, d/H) as there are parts."""
-        B, N, width, head_d = projected.size(0), projected.size(1), projected.size(2), self.d // self.heads
-        size, stride = (B, self.heads, N, head_d), (N * width, head_d, width, 1)
-        # One view a part: view, permute and unbind give the same and cost a few per cent of a fold. A linear map's output is contiguous.
-        return [projected.as_strided(size, stride, part * self.d) for part in range(parts)]
-
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the block after attention: (B, N, d) residual and (B, H, N, d/H) → (B, N, d)."""
-        attended = attended.transpose(1, 2).reshape(x.shape)
-        y = self.norm_attention(x + self.drop(self.out(attended)))
-        after: Tensor = self.norm_ffn(y + self.drop(self.ffn_out(functional.gelu(self.ffn_in(y)))))
-        return after
-
-
-class Rec2PM(nn.Module):
-    """The network as it is trained. `model.serving.Serving` answers requests with the same weights."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        d = config.d
         self.config = config
-        self.segment_length, self.slots, self.d = config.segment_length, config.slots, d
-        self.item = nn.Embedding(config.n_items + 2, d, padding_idx=0)
-        self.position = nn.Parameter(torch.empty(config.segment_length, d))
-        self.slot = nn.Parameter(torch.empty(config.slots, d))
-        self.write = nn.Parameter(torch.empty(config.slots, d))
-        # A memory is read at unit scale times this gain, so that slot vectors and content start at comparable sizes (MODEL.md §4.3).
-        self.read_gain = nn.Parameter(torch.tensor(0.2))
-        self.norm = nn.LayerNorm(d, eps=1e-12)
+        self.d, self.segment_length = config.d, config.segment_length
+        self.item = nn.Embedding(config.n_items + 2, config.d, padding_idx=0)
+        if positions:
+            self.position = nn.Parameter(torch.empty(positions, config.d))
+        # post-LN SASRec norms its input; the others scale the item vectors instead.
+        self.norm: nn.Module = nn.LayerNorm(config.d, eps=1e-12) if config.backbone == "sasrec" else nn.Identity()
+        self.item_scale = 1.0 if config.backbone == "sasrec" else math.sqrt(config.d)
         self.drop = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
 
-    def read(self, memory: Tensor) -> Tensor:
-        """Preference memory as input rows, (B, C, d) → (B, C, d). No dropout: it would be noise in what is remembered."""
-        rows: Tensor = self.norm(memory * self.read_gain + self.slot)
+    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor) -> Losses:
+        """The loss of a batch of windows.
+
+        Args:
+            items: (B, K·L) int64 item rows, oldest first, right-padded with 0.
+            targets: (B, K·L) int64, the item after each; 0 where there is none to predict.
+            negatives: int64 item rows, (N,) shared by all positions, or (B, K·L, N).
+        """
+        raise NotImplementedError
+
+    def stage(self, epoch: int) -> None:
+        """Called before each epoch, from 1 on, for kinds that are trained in stages."""
+
+    def stack(self) -> list[Block]:
+        """The blocks, first to last."""
+        return []
+
+    def embed(self, items: Tensor, first: int = 0) -> Tensor:
+        """Item rows as input rows at positions `first` on, (B, n) int64 → (B, n, d)."""
+        rows: Tensor = self.drop(self.norm(self.item(items) * self.item_scale + self.position[first : first + items.size(1)]))
         return rows
 
-    def embed(self, items: Tensor) -> Tensor:
-        """Item rows as input rows, (B, n) int64 → (B, n, d). Positions start again at every segment, since a stream has no last one."""
-        n = items.size(1)
-        if n <= self.segment_length:
-            position = self.position[:n]
+    def next_item_loss(self, rows: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+        """Mean cross entropy of cosine logits over temperature, with sampled negatives.
+
+        Args:
+            rows: (…, d) hidden states.
+            targets: (…) int64, 0 where nothing is predicted.
+            negatives: (N,) int64 shared by all, or (…, N). One that is the target itself is left out of that row.
+        """
+        predicts = targets != 0
+        targets = targets[predicts]
+        z = functional.normalize(rows[predicts], dim=1, eps=1e-6)
+        wanted = (z * self.directions(targets)).sum(1, keepdim=True)  # (R, 1)
+        if negatives.dim() == 1:
+            others = z @ self.directions(negatives).t()  # (R, N)
         else:
-            position = self.position[torch.arange(n, device=items.device) % self.segment_length]
-        rows: Tensor = self.drop(self.norm(self.item(items) + position))
-        return rows
+            negatives = negatives[predicts]
+            others = torch.einsum("rd,rnd->rn", z, self.directions(negatives))
+        others = others.masked_fill(targets[:, None] == negatives, float("-inf"))
+        logits = torch.cat([wanted, others], dim=1) / self.config.temperature
+        return functional.cross_entropy(logits, torch.zeros_like(targets))
+
+    def directions(self, items: Tensor) -> Tensor:
+        """Unit item vectors, (…) int64 → (…, d)."""
+        return functional.normalize(self.item(items), dim=-1, eps=1e-6)
+
+
+def memory_rows(rows: Tensor) -> Tensor:
+    """Output rows (…, d) as a memory: normed, so never all zeros, which is how an empty memory is told from a written one."""
+    return functional.layer_norm(rows, [rows.size(-1)], eps=1e-6)
+
+
+class SlotNetwork(Network):
+    """A network of attention blocks whose folds are written by C learned vectors, the write rows.
+
+    Positions start again at every segment, since a stream has no last one.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config, config.overlap + config.segment_length)
+        self.slots = config.slots
+        self.write = nn.Parameter(torch.empty(config.slots, config.d))
+        self.blocks = blocks(config.backbone, config.layers, config.d, config.heads, config.dropout, config.window)
+
+    def stack(self) -> list[Block]:
+        return list(self.blocks)  # type: ignore[arg-type]
 
     def write_rows(self, batch: int) -> Tensor:
-        """The write vectors as input rows, (B, C, d)."""
+        """The write rows as input, (B, C, d)."""
         rows: Tensor = self.norm(self.write)
         return rows.expand(batch, -1, -1)
 
-    def written(self, rows: Tensor) -> Tensor:
-        """Outputs at the write rows as a memory; never all zeros, which is how an empty memory is told from a written one."""
-        return functional.layer_norm(rows, (self.d,), eps=1e-6)
 
-    def references(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Stage 1: encode whole histories, and what the memory after each of their segments should be (MODEL.md §4.2).
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Tables, linear maps and learned vectors N(0, 0.02), convolutions U(±1/√width), biases 0, norms 1 and 0; padding is the zero vector.
 
-        Item rows are causal and never see a write row, so they stay a plain encoding of the history. The write rows of segment h see all
-        items up to the end of h and the earlier rows of their own group.
-
-        Args:
-            items: (B, K·L) int64, oldest first, right-padded. A memory whose segment is not full is meaningless.
-
-        Returns:
-            Item hidden states (B, K·L, d) and reference memories (B, K, C, d).
-        """
-        B, T = items.size(0), items.size(1)
-        K, C, L = T // self.segment_length, self.slots, self.segment_length
-        group = torch.arange(K * C, device=items.device) // C
-        sees_item = torch.arange(T, device=items.device)[None, :] // L <= group[:, None]  # (K·C, T)
-        sees_write = (group[:, None] == group[None, :]).tril()  # (K·C, K·C)
-        mask = torch.cat([sees_item, sees_write], dim=1)
-
-        x = self.embed(items)  # (B, T, d)
-        w = self.write_rows(B).repeat(1, K, 1)  # (B, K·C, d)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            q, k, v = block.heads_of(block.qkv(x), 3)
-            q_w, k_w, v_w = block.heads_of(block.qkv(w), 3)
-            attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-            keys, values = torch.cat([k, k_w], dim=2), torch.cat([v, v_w], dim=2)  # (B, H, T + K·C, d/H)
-            attended_w = functional.scaled_dot_product_attention(q_w, keys, values, attn_mask=mask)
-            x, w = block.finish(x, attended), block.finish(w, attended_w)
-        return x, self.written(w).view(B, K, C, self.d)
-
-    def fold(self, memory: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Stage 2: fold segments, each given the memory before it.
-
-        Args:
-            memory: (P, C, d) float32, not empty.
-            items: (P, L) int64, oldest first, right-padded. The memory after a segment that is not full is meaningless.
-
-        Returns:
-            Hidden states of the last memory slot and of the items, (P, 1 + L, d), and the memories after the segments, (P, C, d).
-        """
-        C = self.slots
-        x = torch.cat([self.read(memory), self.embed(items), self.write_rows(items.size(0))], dim=1)  # (P, C + L + C, d)
-        for block in self.blocks:
-            x = block(x)
-        return x[:, C - 1 : -C], self.written(x[:, -C:])
-
-
-def initialise(network: Rec2PM, generator: torch.Generator) -> None:
-    """Tables, linear maps and learned vectors N(0, 0.02), biases 0, norms 1 and 0; padding stays the zero vector."""
+    What a network sets itself in `preset` keeps its values.
+    """
+    preset = getattr(network, "preset", ())
     with torch.no_grad():
         for name, parameter in network.named_parameters():
+            if name.rpartition(".")[2] in preset:
+                continue
             if name.endswith("bias"):
                 parameter.zero_()
             elif "norm" in name:
                 parameter.fill_(1.0)
-            elif name != "read_gain":
+            elif name.endswith("conv"):
+                bound = parameter.size(-1) ** -0.5
+                parameter.uniform_(-bound, bound, generator=generator)
+            else:
                 parameter.normal_(0.0, 0.02, generator=generator)
-        network.item.weight[0].zero_()
+        for module in network.modules():
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx].zero_()
+
+
+def full_segments(items: Tensor, L: int) -> Tensor:
+    """(B, K·L) item rows, right-padded with 0 → (B, K): which segments have all their items."""
+    last: Tensor = items.view(len(items), -1, L)[:, :, -1] != 0
+    return last
+
+
+def begun_segments(items: Tensor, L: int) -> Tensor:
+    """As `full_segments`: which have at least one."""
+    first: Tensor = items.view(len(items), -1, L)[:, :, 0] != 0
+    return first

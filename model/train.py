@@ -19,6 +19,7 @@ from model.checkpoint import Checkpoint, Run
 from model.dataset import Dataset
 from model.errors import TrainerMissing, TrainingDiverged, TrainingImpossible, TrainingInterrupted, TrainingUnfinished
 from model.manifest import Manifest, Training, memory_format
+from model.network import Network
 from model.recipe import Recipe
 from model.registry import ModelVersion, Registry
 
@@ -88,7 +89,7 @@ def train(
             _check_same(checkpoint.read(run.checkpoint), told, run)
         else:
             kept_scalars(scalars, None)
-            network: Any = kinds.build(config)
+            network = kinds.build(config)
             kinds.initialise(network, torch.Generator().manual_seed(recipe.training.seed))
             if start_from is not None:
                 known = warm_start.copy_into(network, data.item_ids, start_from.program, start_from.reference)
@@ -132,9 +133,8 @@ def _data(log: pl.LazyFrame, recipe: Recipe, run: Run, start_from: ModelVersion 
     )
 
 
-def _check(data: Dataset, network: Any) -> None:
-    serving: Any = kinds.serving(network, torch.from_numpy(data.popularity))
-    spec = serving.spec()
+def _check(data: Dataset, network: Network) -> None:
+    spec = kinds.serving(network, torch.from_numpy(data.popularity)).spec()
     L, longest = spec["segment_length"], int(data.trained.max())
     if spec["needs_fold"] and longest <= L:
         median = int(np.median(data.trained[data.trained > 0]))
@@ -182,17 +182,16 @@ def _add(
 ) -> ModelVersion:
     """The best epoch as a version."""
     config = recipe.config(len(data.item_ids))
-    network: Any = kinds.build(config)
+    network = kinds.build(config)
     network.load_state_dict(last.best_weights)
-    serving: Any = kinds.serving(network, torch.from_numpy(data.popularity))
+    serving = kinds.serving(network, torch.from_numpy(data.popularity))
     sha256 = artifact.weights_sha256(serving)
     spec = serving.spec()
-    *slots, width = serving.initial_memory(1).shape[1:]
     manifest = Manifest(
         name=name,
         version="",
         kind=config.kind,
-        memory_format=memory_format(config.kind, int(np.prod(slots)), width, sha256),
+        memory_format=memory_format(config.kind, serving.initial_memory(1).shape[1:], sha256),
         segment_length=spec["segment_length"],
         state_floats=spec["state_floats"],
         n_items=config.n_items,

@@ -4,7 +4,6 @@ Only what every kind of model answers is asked for: the contract of `model.servi
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from model.dataset import Dataset
 from model.manifest import Metrics
+from model.serving import Ranker
 
 CHUNK = 64
 """Targets a call."""
@@ -44,7 +44,7 @@ def choose(dataset: Dataset, rng: np.random.Generator, most: int, segment_length
     return Targets(user[chosen], position[chosen])
 
 
-def evaluate(serving: Any, dataset: Dataset, targets: Targets) -> Metrics:
+def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
     """HR@10 and NDCG@10 = 1/log2(rank + 1), over all items but the user's own earlier ones; the popularity list by the same rules.
 
     A target outside the catalogue counts as missed.
@@ -62,7 +62,7 @@ def evaluate(serving: Any, dataset: Dataset, targets: Targets) -> Metrics:
     )
 
 
-def _ranks(serving: Any, dataset: Dataset, popular: Rows, user: Rows, position: Rows) -> Rows:
+def _ranks(serving: Ranker, dataset: Dataset, popular: Rows, user: Rows, position: Rows) -> Rows:
     """(B, 2): the target's rank, 1 the best, by the model and by popularity; K + 1 for any worse than K."""
     items = np.zeros((len(user), int(position.max())), np.int64)
     target = np.empty(len(user), np.int64)
@@ -78,7 +78,7 @@ def _ranks(serving: Any, dataset: Dataset, popular: Rows, user: Rows, position: 
     return np.stack([_rank(lists, target), _rank(best_known, target)], 1)
 
 
-def _lists(serving: Any, items: Tensor, position: Rows) -> Rows:
+def _lists(serving: Ranker, items: Tensor, position: Rows) -> Rows:
     """What is recommended after the first `position` items, (B, ≤ K); 0 where the catalogue is exhausted."""
     L = serving.spec()["segment_length"]
     memory = serving.initial_memory(len(position))
@@ -94,12 +94,14 @@ def _lists(serving: Any, items: Tensor, position: Rows) -> Rows:
             lists[here] = _rows(serving.rank(hidden[of], K, items[torch.from_numpy(here).to(memory.device)]))
     rest = np.flatnonzero(position % L)
     if len(rest):
-        lengths = position[rest] % L
-        at = (position[rest] - lengths)[:, None] + np.arange(lengths.max())
-        working = np.take_along_axis(items.cpu().numpy()[rest], np.minimum(at, items.shape[1] - 1), axis=1)
-        working[np.arange(lengths.max()) >= lengths[:, None]] = 0
+        new = position[rest] % L
+        at = np.arange(new.max())
+        working = np.take_along_axis(
+            items.cpu().numpy()[rest], np.minimum((position[rest] - new)[:, None] + at, items.shape[1] - 1), axis=1
+        )
+        working[at >= new[:, None]] = 0
         where = torch.from_numpy(rest).to(memory.device)
-        asked = torch.from_numpy(working).to(memory.device), torch.from_numpy(lengths).to(memory.device)
+        asked = torch.from_numpy(working).to(memory.device), torch.from_numpy(new).to(memory.device)
         lists[rest] = _rows(serving.recommend(memory[where], *asked, K, None, None, items[where]))
     return lists
 

@@ -47,7 +47,13 @@ def run_worker(settings: Settings) -> Worker:
     one_thread()
     version = Registry(settings.models).resolve(settings.model)
     recommender = Recommender(Runtime.load(version.folder))
-    logger.info("model loaded model=%s segment_length=%d", version.reference, recommender.model.segment_length)
+    logger.info(
+        "model loaded model=%s kind=%s segment_length=%d state_bytes=%d",
+        version.reference,
+        version.manifest().kind,
+        recommender.model.segment_length,
+        4 * recommender.model.state_floats,
+    )
     _check_topics(settings)
     folder = settings.state_dir / settings.app
     slot = hold(folder / "slots", settings.worker)

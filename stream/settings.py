@@ -68,7 +68,9 @@ class Settings(BaseModel):
     step_budget_ms: int = Field(250, ge=1, le=60_000, description="how long a step may take; its size adapts")
     step_records: int = Field(MAX_STEP_RECORDS, ge=1, le=100_000, description="most records of a step")
     wait_ms: int = Field(10, ge=1, le=1000, description="how long a poll waits for more records: about half of it is added latency")
-    cache_users: int = Field(50_000, ge=1, description="users of each partition whose count is kept in memory; whole, with a list per interaction")
+    cache_users: int = Field(
+        50_000, ge=1, description="users of each partition whose count is kept in memory; whole, with a list per interaction"
+    )
     store_memory_mb: int = Field(128, ge=8, description="block cache and write buffers of all stores of a worker")
     metrics_listen: str = Field(
         "127.0.0.1:9464",

@@ -19,12 +19,11 @@ import torch
 from confluent_kafka import libversion
 from confluent_kafka.admin import AdminClient
 
-from model import artifact
+from model import artifact, kinds
 from model.log import in_time_order, read_log
 from model.manifest import Manifest, memory_format
-from model.network import NetworkConfig, Rec2PM, initialise
+from model.network import NetworkConfig, initialise
 from model.registry import Registry
-from model.serving import Serving
 from model.synthetic import SyntheticLog, generate
 from stream.broker import found_broker
 from tests.bench import journey, latency, null_model
@@ -83,15 +82,15 @@ def sasrec(models: Path, items: list[int | str]) -> None:
     """The SASRec-4L artifact (d=64, C=4, L_seg=200) over a catalogue, untrained: what it costs does not depend on its weights."""
     torch.manual_seed(0)
     config = NetworkConfig(n_items=len(items), segment_length=SEGMENT_LENGTH)
-    network = Rec2PM(config)
+    network = kinds.build(config)
     initialise(network, torch.Generator().manual_seed(0))
-    serving = Serving(network, torch.linspace(1, 0, len(items) + 1))
+    serving = kinds.serving(network, torch.linspace(1, 0, len(items) + 1))
     sha256 = artifact.weights_sha256(serving)
     manifest = Manifest(
         name="sasrec-4l",
         version="",
         kind="rec2pm-o",
-        memory_format=memory_format("rec2pm-o", config.slots, config.d, sha256),
+        memory_format=memory_format(config.kind, serving.initial_memory(1).shape[1:], sha256),
         segment_length=SEGMENT_LENGTH,
         state_floats=config.slots * config.d,
         n_items=config.n_items,

@@ -1,7 +1,7 @@
 """What a fold and a recommendation cost, and what encoding the whole history would, in one process on one thread.
 
-`python -m tests.bench.fold` prints a table; `measure()` returns it. Full is the same blocks over 1,003 items with global positions: causal
-attention, only the last row in the last block, scripted and frozen like the model, rows padded to the kernel's favourite multiple.
+`python -m tests.bench.fold` prints a table; `measure()` returns it. Full is the model of that kind, an artifact like the other: causal attention
+over 1,003 items with global positions, only the last row in the last block, rows padded to the kernel's favourite multiple.
 """
 
 import ctypes
@@ -10,14 +10,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from model import artifact
-from model.network import NetworkConfig, Rec2PM, initialise
-from model.serving import Serving
+from model import artifact, kinds
+from model.artifact import Program
+from model.network import NetworkConfig, initialise
 
 SEGMENT_LENGTH = 200
 WORKING = 100
@@ -27,27 +27,6 @@ K = 10
 
 FOLD_MFLOP = 85.2
 """One fold, 208 tokens, dense attention, every row through every layer (MODEL.md §7)."""
-
-
-class Full(nn.Module):
-    """SASRec over a whole history: no memory, one position per item of the window."""
-
-    position: Tensor
-
-    def __init__(self, serving: Serving, longest: int) -> None:
-        super().__init__()
-        self.serving = serving
-        self.register_buffer("position", torch.randn(longest, serving.d) * 0.02)
-
-    def recommend(self, items: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """(B, n) int64, all of the same length → item rows and scores, (B, k)."""
-        n = items.size(1)
-        items = functional.pad(items, (0, -n % 16))
-        network = self.serving.network
-        x = network.norm(network.item(items) + self.position[: items.size(1)])
-        for block in self.serving.body:
-            x = block(x)
-        return self.serving.rank(self.serving.head.attend(x[:, n - 1 : n], x[:, :n], None)[:, 0], k)
 
 
 def measure() -> dict[str, float]:
@@ -63,20 +42,21 @@ def measure() -> dict[str, float]:
 
 
 def _measure() -> dict[str, float]:
-    network = Rec2PM(NetworkConfig(n_items=CATALOGUE, segment_length=SEGMENT_LENGTH)).eval()
     generator = torch.Generator().manual_seed(0)
-    initialise(network, generator)
-    serving = Serving(network, torch.rand(CATALOGUE + 1, generator=generator))
-    program = artifact.frozen(artifact.script(serving))
-    artifact.warm_up(program)
-    full = artifact.frozen(artifact.script(Full(serving, 1_008), ["recommend"]), ["recommend"])
+    config = NetworkConfig(n_items=CATALOGUE, segment_length=SEGMENT_LENGTH)
+    program = _program(config, generator)
+    full = _program(replace(config, kind="full", segment_length=17, segments=HISTORY // 17), generator)
 
     def rows(users: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
         items = torch.randint(1, CATALOGUE + 1, (users, n), generator=generator)
-        return torch.randn(users, network.slots, network.d, generator=generator), items, torch.full((users,), n)
+        return torch.randn(users, config.slots, config.d, generator=generator), items, torch.full((users,), n)
 
-    one, eight, working, history = rows(1, SEGMENT_LENGTH), rows(8, SEGMENT_LENGTH), rows(1, WORKING), rows(1, HISTORY)[1]
-    eight_working, eight_history = rows(8, WORKING), rows(8, HISTORY)[1]
+    def history(users: int) -> tuple[Tensor, Tensor, Tensor]:
+        items = rows(users, HISTORY)[1]
+        return items.to(torch.float32), items[:, :0], torch.zeros(users, dtype=torch.int64)
+
+    one, eight, working, whole = rows(1, SEGMENT_LENGTH), rows(8, SEGMENT_LENGTH), rows(1, WORKING), history(1)
+    eight_working, eight_whole = rows(8, WORKING), history(8)
     exclude = torch.randint(1, CATALOGUE + 1, (1, 1_000), generator=generator)
     hidden = program.update(*one)[1]
     # Round by round, so that what else the machine does falls on all of them alike.
@@ -88,8 +68,8 @@ def _measure() -> dict[str, float]:
             "recommend_8_ms": (lambda: program.recommend(*eight_working, K), 8),
             "recommend_exclude_ms": (lambda: program.recommend(*working, K, None, None, exclude), 1),
             "rank_ms": (lambda: program.rank(hidden, K, None), 1),
-            "full_ms": (lambda: full.recommend(history, K), 1),
-            "full_8_ms": (lambda: full.recommend(eight_history, K), 8),
+            "full_ms": (lambda: full.recommend(*whole, K), 1),
+            "full_8_ms": (lambda: full.recommend(*eight_whole, K), 8),
             **{f"gemm_{name}": (_gemm(*shape), 1) for name, shape in GEMMS.items()},
         },
         rounds=8,
@@ -107,6 +87,15 @@ def _measure() -> dict[str, float]:
         "full_8_per_recommend_8": found["full_8_ms"] / found["recommend_8_ms"],
         "fold_us_per_interaction": found["fold_ms"] * 1_000 / SEGMENT_LENGTH,
     }
+
+
+def _program(config: NetworkConfig, generator: torch.Generator) -> Program:
+    """A network as the worker has it: scripted, frozen, warm."""
+    network = kinds.build(config)
+    initialise(network, generator)
+    program = artifact.frozen(artifact.script(kinds.serving(network, torch.rand(config.n_items + 1, generator=generator))))
+    artifact.warm_up(program)
+    return program
 
 
 GEMMS = {"512": (512, 512, 512), "1024": (1024, 1024, 1024), "2048": (2048, 2048, 2048), "qkv": (1024, 64, 192)}

@@ -12,7 +12,6 @@ from model import artifact
 from model import manifest as manifests
 from model.errors import ArtifactUnreadable, ManifestMismatch, ManifestUnknown
 from model.registry import ModelVersion
-from model.serving import Serving
 from tests.model import tiny
 
 
@@ -31,16 +30,16 @@ def test_what_is_saved_is_loaded(version: ModelVersion) -> None:
 
 
 def test_ids_keep_their_type(tmp_path: Path) -> None:
-    serving = Serving(tiny.network(), tiny.popularity())
+    serving = tiny.serving()
     ids = [1, "1", *range(100, 158)]
     artifact.save(serving, tiny.manifest(serving), ids, tmp_path / artifact.PROGRAM)
     assert artifact.load(tmp_path / artifact.PROGRAM).item_ids == tuple(ids)
 
 
 def test_the_hash_is_the_same_for_a_network_its_script_and_its_file() -> None:
-    serving = Serving(tiny.network(), tiny.popularity())
+    serving = tiny.serving()
     assert artifact.weights_sha256(serving) == artifact.weights_sha256(artifact.script(serving))
-    assert artifact.weights_sha256(serving) != artifact.weights_sha256(Serving(tiny.network(seed=1), tiny.popularity()))
+    assert artifact.weights_sha256(serving) != artifact.weights_sha256(tiny.serving(seed=1))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -63,21 +62,21 @@ def test_a_zip_archive_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_torchscript_without_a_manifest_is_refused(tmp_path: Path) -> None:
-    torch.jit.save(artifact.script(Serving(tiny.network(), tiny.popularity())), str(tmp_path / "model.pt"))
+    torch.jit.save(artifact.script(tiny.serving()), str(tmp_path / "model.pt"))
     with pytest.raises(ArtifactUnreadable, match=r"without manifest\.json"):
         artifact.load(tmp_path / "model.pt")
 
 
 def test_an_unknown_schema_is_refused(tmp_path: Path) -> None:
-    serving = Serving(tiny.network(), tiny.popularity())
+    serving = tiny.serving()
     artifact.save(serving, dataclasses.replace(tiny.manifest(serving), schema=2), tiny.IDS, tmp_path / "model.pt")
     with pytest.raises(ManifestUnknown, match="schema 2, this build reads 1"):
         artifact.load(tmp_path / "model.pt")
 
 
 def test_other_weights_than_the_manifest_says_are_refused(tmp_path: Path) -> None:
-    serving = Serving(tiny.network(), tiny.popularity())
-    artifact.save(Serving(tiny.network(seed=1), tiny.popularity()), tiny.manifest(serving), tiny.IDS, tmp_path / "model.pt")
+    serving = tiny.serving()
+    artifact.save(tiny.serving(seed=1), tiny.manifest(serving), tiny.IDS, tmp_path / "model.pt")
     with pytest.raises(ManifestMismatch, match="weights have sha256"):
         artifact.load(tmp_path / "model.pt")
 
@@ -95,7 +94,7 @@ def test_an_artifact_without_a_manifest_beside_it_is_enough(copy: Path) -> None:
 
 
 def test_a_catalogue_of_another_size_is_refused(tmp_path: Path) -> None:
-    serving = Serving(tiny.network(), tiny.popularity())
+    serving = tiny.serving()
     artifact.save(serving, tiny.manifest(serving), tiny.IDS[:-1], tmp_path / "model.pt")
     with pytest.raises(ManifestMismatch, match="catalogue has 59 items"):
         artifact.load(tmp_path / "model.pt")
@@ -103,7 +102,7 @@ def test_a_catalogue_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_method_is_named(tmp_path: Path) -> None:
     program = artifact.script(Silent(), ["spec"])
-    serving = Serving(tiny.network(), tiny.popularity())
+    serving = tiny.serving()
     extra = {"manifest.json": manifests.encode(tiny.manifest(serving)), "catalogue.json": b"[]"}
     torch.jit.save(program, str(tmp_path / "model.pt"), _extra_files=extra)
     with pytest.raises(ArtifactUnreadable, match="no method initial_memory, update"):

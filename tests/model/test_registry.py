@@ -9,7 +9,6 @@ from model.artifact import ItemId
 from model.errors import ModelNotFound
 from model.manifest import Manifest
 from model.registry import Registry
-from model.serving import Serving
 from tests.model import tiny
 
 
@@ -80,7 +79,7 @@ def test_two_trainers_at_once_get_a_version_each(tmp_path: Path, monkeypatch: py
             together.wait(timeout=60)
 
     monkeypatch.setattr(artifact, "save", save_together)
-    serving = Serving(tiny.network(), tiny.popularity())
+    serving = tiny.serving()
     manifest = tiny.manifest(serving)
     found: list[str] = []
     threads = [

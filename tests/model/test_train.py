@@ -7,16 +7,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from model import dataset, kinds, validation
+from model import dataset, validation
 from model import reporting as reporting_module
 from model import train as module
 from model.errors import ModelNotFound, TrainerMissing, TrainingDiverged, TrainingImpossible
-from model.loss import Losses
 from model.manifest import Metrics
+from model.network import Losses
+from model.rec2pm import Rec2PM
 from model.registry import ModelVersion, Registry
 from model.reporting import progress_bar
 from model.runtime import Runtime
-from model.serving import Serving
 from model.synthetic import SyntheticLog, generate
 from tests.model import tiny
 from tests.model.training import LOG, recipe, run
@@ -91,8 +91,8 @@ def test_training_stops_when_it_brings_nothing_more(tmp_path: Path, monkeypatch:
 
 
 def test_a_loss_that_is_no_number_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = kinds.Trainable.losses
-    monkeypatch.setattr(kinds.Trainable, "losses", lambda *its: _times(losses(*its), float("nan")))
+    losses = Rec2PM.losses
+    monkeypatch.setattr(Rec2PM, "losses", lambda *its: _times(losses(*its), float("nan")))
     with pytest.raises(TrainingDiverged, match="epoch 1, step 1: the loss is no number: next item nan"):
         run(tmp_path)
     assert Registry(tmp_path).names() == []
@@ -135,7 +135,7 @@ def test_validation_ranks_as_the_worker_would(runtime: Runtime) -> None:
         expected_popular.append(history[-1] in [row for row in range(1, V + 1) if row not in past][:10])
     data = dataset.Dataset(tuple(tiny.IDS), popularity, np.concatenate(rows), start, np.zeros(6, np.int64), 0, 0)
     targets = validation.Targets(np.arange(6), lengths - 1)
-    found = validation.evaluate(Serving(tiny.network(), tiny.popularity()), data, targets)
+    found = validation.evaluate(tiny.serving(), data, targets)
     assert found.hr_at_10 == pytest.approx(0.5)
     assert found.ndcg_at_10 == pytest.approx(np.mean([1 / np.log2(rank + 1) if rank <= 10 else 0 for rank in expected]))
     assert found.popularity_hr_at_10 == pytest.approx(np.mean(expected_popular))

@@ -1,28 +1,52 @@
-"""A small network with weights large enough for every mask to matter, and its artifact as the worker would load it."""
+"""Small networks with weights large enough for every mask to matter, and their artifacts as the worker would load them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from model import artifact
+from model import artifact, kinds
 from model.manifest import Manifest, memory_format
-from model.network import NetworkConfig, Rec2PM, initialise
+from model.network import KINDS, Network, NetworkConfig, initialise
 from model.registry import ModelVersion, Registry
-from model.serving import Serving
+from model.serving import Ranker
 
 CONFIG = NetworkConfig(n_items=60, segment_length=12, d=16, layers=3, heads=2, slots=3, dropout=0.3)
 IDS = [f"item-{row}" for row in range(1, CONFIG.n_items + 1)]
 
+CASES = [
+    *((kind, backbone) for kind in KINDS if kind != "holomambarec" for backbone in ("sasrec", "hstu")),
+    ("rec2pm-o", "overlap"),
+    ("tok-serial-a", "overlap"),
+    ("full", "meta"),
+    ("rec2pm-o", "meta"),
+    ("holomambarec", "none"),
+]
+"""Every kind, on the backbones that it is compared on."""
 
-def network(seed: int = 0, config: NetworkConfig = CONFIG) -> Rec2PM:
-    made = Rec2PM(config)
+OVERLAPPING = replace(CONFIG, overlap=5)
+
+
+def config(kind: str, backbone: str) -> NetworkConfig:
+    if backbone == "overlap":
+        return replace(OVERLAPPING, kind=kind)
+    if kind == "holomambarec":
+        return replace(CONFIG, kind=kind, attributes=5)
+    return replace(CONFIG, kind=kind, backbone=backbone)
+
+
+def network(seed: int = 0, config: NetworkConfig = CONFIG) -> Network:
+    attributes = torch.arange(config.n_items + 2) % (config.attributes + 1)
+    made = kinds.build(config, attributes)
     generator = torch.Generator().manual_seed(seed)
     initialise(made, generator)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
-            if name != "read_gain":
+            if name.rpartition(".")[2] not in getattr(made, "preset", ()):
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-        made.item.weight[0].zero_()
+        for module in made.modules():
+            if isinstance(module, torch.nn.Embedding):
+                module.weight[0].zero_()
     return made.eval()
 
 
@@ -31,16 +55,20 @@ def popularity(config: NetworkConfig = CONFIG) -> torch.Tensor:
     return 1.0 / (1.0 + torch.arange(config.n_items + 1) // 2)
 
 
-def manifest(serving: Serving, name: str = "tiny") -> Manifest:
-    sha256 = artifact.weights_sha256(serving)
+def serving(seed: int = 0, config: NetworkConfig = CONFIG) -> Ranker:
+    return kinds.serving(network(seed, config), popularity(config))
+
+
+def manifest(serving: Ranker, name: str = "tiny", kind: str = "rec2pm-o") -> Manifest:
+    sha256, spec = artifact.weights_sha256(serving), serving.spec()
     return Manifest(
         name=name,
         version="",
-        kind="rec2pm-o",
-        memory_format=memory_format("rec2pm-o", serving.slots, serving.d, sha256),
-        segment_length=serving.segment_length,
-        state_floats=serving.slots * serving.d,
-        n_items=serving.n_items,
+        kind=kind,
+        memory_format=memory_format(kind, serving.initial_memory(1).shape[1:], sha256),
+        segment_length=spec["segment_length"],
+        state_floats=spec["state_floats"],
+        n_items=spec["n_items"],
         config={},
         training=None,
         metrics=None,
@@ -50,9 +78,9 @@ def manifest(serving: Serving, name: str = "tiny") -> Manifest:
     )
 
 
-def add(root: Path, name: str = "tiny", seed: int = 0) -> ModelVersion:
-    serving = Serving(network(seed), popularity())
-    return Registry(root).add(serving, manifest(serving, name), IDS)
+def add(root: Path, name: str = "tiny", seed: int = 0, config: NetworkConfig = CONFIG) -> ModelVersion:
+    made = serving(seed, config)
+    return Registry(root).add(made, manifest(made, name, config.kind), IDS)
 
 
 def rows(users: int, n: int, seed: int = 0) -> torch.Tensor:

@@ -1,0 +1,41 @@
+"""`rec2pm worker` serves every kind of model: a log through a real worker, and everything recomputed from the log and the artifact alone."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from model.network import KINDS
+from model.registry import Registry
+from stream.broker import Broker
+from tests import verify
+from tests.model import tiny
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 users of very different activity, some items that no model knows."""
+    rng = np.random.default_rng(0)
+    user = np.sort(rng.geometric(0.08, 1_500) % 30)
+    rng.shuffle(user)
+    frame = pl.DataFrame(
+        {
+            "user_id": [f"user-{number}" for number in user],
+            "item_id": [f"item-{number}" for number in rng.integers(1, 66, len(user))],
+            "timestamp": 1_700_000_000_000 + 1_000 * np.arange(len(user)),
+        }
+    )
+    path = tmp_path_factory.mktemp("log") / "log.parquet"
+    frame.write_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_serves_it_and_leaves_what_the_log_says(kind: str, log: Path, broker: Broker, tmp_path: Path) -> None:
+    config = tiny.config(kind, "hstu" if kind.startswith("kv-mask") else "sasrec")
+    version = tiny.add(tmp_path / "models", config=config)
+    checks = verify.run(log, broker, tmp_path, models=tmp_path / "models", count=1, kills=0, seed=0, partitions=2)
+    assert [str(check) for check in checks if not check.holds] == []
+    state_bytes = 4 * Registry(tmp_path / "models").resolve(version.reference).manifest().state_floats
+    assert f"kind={kind} segment_length={config.segment_length} state_bytes={state_bytes}" in (tmp_path / "w0.log").read_text()
