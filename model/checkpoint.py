@@ -7,7 +7,9 @@ when the version is written. One process at a time has it.
 import contextlib
 import fcntl
 import os
+import pickle
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,13 +95,25 @@ def read(path: Path) -> Checkpoint:
     Raises:
         TrainingUnfinished: it is not one that this build reads.
     """
+    if not zipfile.is_zipfile(path):
+        raise TrainingUnfinished(f"{path}: not a checkpoint; --discard starts afresh")
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True)
         if whole.pop("format", None) != FORMAT:
             raise TrainingUnfinished(f"{path}: a checkpoint of another build of rec2pm; --discard starts afresh")
         whole["curve"] = tuple(msgspec.convert(epoch, Epoch) for epoch in whole["curve"])
         return Checkpoint(**whole)
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, EOFError, OSError, msgspec.ValidationError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        EOFError,
+        OSError,
+        msgspec.ValidationError,
+    ) as error:
         raise TrainingUnfinished(f"{path}: not a checkpoint: {error}; --discard starts afresh") from error
 
 

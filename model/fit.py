@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -70,22 +70,21 @@ def fit(job: Job, devices: int) -> Outcome:
     """Train on so many devices: GPUs where there are some, else processes on the CPU. The result is in the checkpoint."""
     if devices == 1:
         fabric = Fabric(accelerator="auto", devices=1, precision=job.training.precision)
-        outcome: Outcome = fabric.launch(partial(_run, job=job))
-        return outcome
+        return Outcome(*fabric.launch(partial(_run, job=job)))
     # Which parameters a batch uses depends on it: windows of one segment never read a memory.
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
     fabric = Fabric(accelerator="auto", devices=devices, strategy=strategy, precision=job.training.precision)
     with _passed_on():
-        from_first: Outcome = fabric.launch(partial(_run, job=job))
-    return from_first
+        return Outcome(*fabric.launch(partial(_run, job=job)))
 
 
-def _run(fabric: Fabric, job: Job) -> Outcome:
+def _run(fabric: Fabric, job: Job) -> tuple[Any, ...]:
+    """The fields of the outcome: Fabric takes what comes from another process apart, and can do that with a tuple."""
     if fabric.world_size > 1:
         torch.set_num_threads(job.threads)
         warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
     with _caught(escalates=fabric.world_size == 1) as caught:
-        return _Fit(fabric, job, caught).run()
+        return astuple(_Fit(fabric, job, caught).run())
 
 
 class _Fit:

@@ -23,6 +23,8 @@ from model.windows import NegativeMode, Placed
 
 DEFAULT = "rec2pm-o-sasrec-small"
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
@@ -97,8 +99,8 @@ class Recipe:
         Raises:
             RecipeInvalid: a field of [network] is unknown or cannot be.
         """
-        kind = self.network.get("kind", KINDS[0])
-        if kind not in KINDS:
+        kind = self.network.get("kind")
+        if kind is not None and kind not in KINDS:
             raise RecipeInvalid(f"recipe {self.name}: [network] kind is {kind!r}; known are {', '.join(KINDS)}{_meant(str(kind), KINDS)}")
         return _converted({**self.network, "n_items": n_items}, NetworkConfig, f"recipe {self.name}: [network]")
 
@@ -205,12 +207,8 @@ def _made(name: str, description: str, network: Mapping[str, Any], training: Map
     if wrong:
         raise RecipeInvalid(f"{where}: {'; '.join(wrong)}. There are {_listed(FIELDS)}")
     recipe = Recipe(name, description, dict(network), _converted(training, TrainingOptions, f"{where}: [training]"))
-    if network.get("kind", KINDS[0]) in KINDS:
-        recipe.config(n_items=1)
+    recipe.config(n_items=1)
     return recipe
-
-
-T = TypeVar("T")
 
 
 def _converted(said: Mapping[str, Any], to: type[T], where: str) -> T:

@@ -83,7 +83,7 @@ def train(
             run.discard()
         data = _data(log, recipe, run, start_from)
         config = recipe.config(len(data.item_ids))
-        told = {**recipe.resolved(config.n_items), "data": data.digest(), "from": start_from and start_from.reference}
+        told = {**recipe.resolved(config.n_items), "log_sha256": data.digest(), "from": start_from and start_from.reference}
         scalars = registry.root / TENSORBOARD / name
         if run.unfinished():
             _check_same(checkpoint.read(run.checkpoint), told, run)
