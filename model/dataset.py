@@ -1,7 +1,7 @@
 """A log as the trainer sees it: a catalogue, everyone's history as item rows, and a line after which nothing is learned from.
 
-Users and items have to fit in memory, interactions do not: the log is encoded by polars as a stream into numbers on disk, and what follows
-is done piece by piece on those. With a `folder` the histories stay on disk too, memory-mapped.
+Users and items have to fit in memory, interactions do not: polars streams the log into a form that can be read in pieces, and all that
+follows is done piece by piece on disk. With a `folder` the histories stay on disk too, memory-mapped.
 """
 
 import hashlib
@@ -157,34 +157,65 @@ def _empty(path: Path | None, dtype: type, n: int) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """The log in its own order as `user`, `item` (int32 codes, in the order of the ids) and `timestamp`, in a Parquet file."""
+    """The log in its own order: codes of users and items, in the order of their ids, and times."""
 
-    path: Path
-    length: int
+    users: NDArray[np.int32]
+    items: NDArray[np.int32]
+    timestamps: Rows
+
+    @property
+    def length(self) -> int:
+        return len(self.timestamps)
 
     def pieces(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], Rows]]:
         for at in range(0, self.length, PIECE):
-            frame = pl.scan_parquet(self.path).slice(at, PIECE).collect(engine="streaming")
-            yield frame["user"].to_numpy(), frame["item"].to_numpy(), frame["timestamp"].to_numpy()
+            piece = slice(at, at + PIECE)
+            yield self.users[piece], self.items[piece], self.timestamps[piece]
 
     def times(self) -> Iterator[Rows]:
         for at in range(0, self.length, PIECE):
-            yield pl.scan_parquet(self.path).select("timestamp").slice(at, PIECE).collect(engine="streaming")["timestamp"].to_numpy()
+            yield self.timestamps[at : at + PIECE]
 
 
 def _encode(log: pl.LazyFrame, scratch: Path) -> tuple[_Encoded, int, pl.Series]:
-    """The encoded log, how many users it has, and its items by code."""
-    ids = {
-        name: log.select(name).group_by(name).len("n").collect(engine="streaming").sort(name).with_row_index("code")
-        for name in ("user_id", "item_id")
-    }
-    encoded = _Encoded(scratch / "encoded.parquet", int(ids["user_id"]["n"].sum()))
-    coded = log.select("user_id", "item_id", "timestamp")
-    for name, to in (("user_id", "user"), ("item_id", "item")):
-        codes = ids[name].lazy().select(name, pl.col("code").cast(pl.Int32).alias(to))
-        coded = coded.join(codes, on=name, how="left", maintain_order="left").drop(name)
-    coded.select("user", "item", "timestamp").sink_parquet(encoded.path, compression="lz4", row_group_size=PIECE // 4, engine="streaming")
-    return encoded, len(ids["user_id"]), ids["item_id"]["item_id"]
+    """The encoded log, how many users it has, and its items by code.
+
+    A copy of the log that can be read in pieces comes first: polars' own group_by and join take memory in proportion to the interactions,
+    though they stream.
+    """
+    copy = scratch / "log.parquet"
+    log.select("user_id", "item_id", "timestamp").sink_parquet(copy, compression="lz4", row_group_size=PIECE // 4 or 1, engine="streaming")
+    length = int(pl.scan_parquet(copy).select(pl.len()).collect(engine="streaming").item())
+    ids = {name: _distinct(copy, name, length) for name in ("user_id", "item_id")}
+    encoded = _Encoded(
+        _empty(scratch / "users.npy", np.int32, length),
+        _empty(scratch / "items.npy", np.int32, length),
+        _empty(scratch / "timestamps.npy", np.int64, length),
+    )
+    for at in range(0, length, PIECE):
+        frame = pl.scan_parquet(copy).slice(at, PIECE).collect(engine="streaming")
+        encoded.users[at : at + PIECE] = _codes(frame["user_id"], ids["user_id"])
+        encoded.items[at : at + PIECE] = _codes(frame["item_id"], ids["item_id"])
+        encoded.timestamps[at : at + PIECE] = frame["timestamp"].to_numpy()
+    copy.unlink()
+    return encoded, len(ids["user_id"]), ids["item_id"]
+
+
+def _codes(values: pl.Series, ids: pl.Series) -> NDArray[Any]:
+    """Where each value is among the ids."""
+    codes = pl.DataFrame({"id": ids}).with_row_index("code")
+    return values.to_frame("id").join(codes, on="id", how="left", maintain_order="left")["code"].to_numpy()
+
+
+def _distinct(copy: Path, column: str, length: int) -> pl.Series:
+    """The ids in a column, sorted. Merged whenever as many have come together as there are, so that it takes a few passes over them only."""
+    merged = pl.scan_parquet(copy).select(column).head(0).collect(engine="streaming")[column]
+    new: list[pl.Series] = []
+    for at in range(0, length, PIECE):
+        new.append(pl.scan_parquet(copy).select(column).slice(at, PIECE).collect(engine="streaming")[column].unique())
+        if sum(len(each) for each in new) > len(merged) + PIECE:
+            merged, new = pl.concat([merged, *new]).unique(), []
+    return pl.concat([merged, *new]).unique().sort()
 
 
 class _Prefix:
@@ -237,9 +268,9 @@ def _by_user(encoded: _Encoded, scratch: Path, users: int, n_seen: int, n_traine
     start = np.concatenate([[0], np.cumsum(counts)])
     grouped = _Grouped(
         start,
-        _empty(scratch / "items.npy", np.int32, n_seen),
-        _empty(scratch / "times.npy", np.int64, n_seen),
-        _empty(scratch / "training.npy", np.bool_, n_seen),
+        _empty(scratch / "grouped-items.npy", np.int32, n_seen),
+        _empty(scratch / "grouped-times.npy", np.int64, n_seen),
+        _empty(scratch / "grouped-training.npy", np.bool_, n_seen),
     )
     seen, training = _Prefix(encoded, n_seen), _Prefix(encoded, n_trained)
     free = start[:-1].copy()
