@@ -1,6 +1,6 @@
-"""A training run that can go on after a crash: one file with everything that a step depends on, replaced atomically.
+"""A training that can go on after a crash: one file with everything that a step depends on, replaced atomically.
 
-A run's folder is REGISTRY/.training/NAME/, hidden from whoever lists models. It holds `checkpoint.pt` and the encoded log, and is removed
+Its folder is REGISTRY/.training/NAME/, hidden from whoever lists models. It holds `checkpoint.pt` and the encoded log, and is removed
 when the version is written. One process at a time has it.
 """
 
@@ -41,13 +41,13 @@ class Epoch:
 class Checkpoint:
     """Between two steps. Random numbers are drawn from (seed, epoch, step, process), so these places are their state.
 
-    `step` counts the batches of the running epoch that are done, `epoch` the epochs; `next_item` and `consistency` are sums over those
+    `training` says what is trained: recipe, data, version started from. `step` counts the batches of the running epoch that are done, `epoch` the epochs; `next_item` and `consistency` are sums over those
     batches. `learned_steps` and `samples` count over all epochs, `elapsed_s` is wall time over all attempts, `validation_s` what the
     last validation took. `best` is the number of the
     epoch that `best_weights` are from.
     """
 
-    run: dict[str, Any]
+    training: dict[str, Any]
     network: Weights
     optimizer: dict[str, Any]
     epoch: int
@@ -118,8 +118,8 @@ def read(path: Path) -> Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """The folder of a run that this process has."""
+class TrainingFolder:
+    """The folder of a training that this process has."""
 
     folder: Path
 
@@ -146,8 +146,8 @@ class Run:
 
 
 @contextlib.contextmanager
-def held(root: Path, name: str) -> Iterator[Run]:
-    """The run of a model's name below a registry's root, for this process alone. Without a checkpoint nothing stays behind.
+def held(root: Path, name: str) -> Iterator[TrainingFolder]:
+    """The folder of a model's name below a registry's root, for this process alone. Without a checkpoint nothing stays behind.
 
     Raises:
         TrainingUnfinished: another process has it.
@@ -166,12 +166,12 @@ def held(root: Path, name: str) -> Iterator[Run]:
         if lock.exists() and lock.stat().st_ino == os.fstat(file).st_ino:
             break
         os.close(file)
-    run = Run(folder)
+    place = TrainingFolder(folder)
     try:
-        yield run
+        yield place
     finally:
-        shutil.rmtree(run.data, ignore_errors=True)
-        if not run.unfinished():
+        shutil.rmtree(place.data, ignore_errors=True)
+        if not place.unfinished():
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()

@@ -5,7 +5,7 @@ TrainingImpossible  the log is readable, but nothing useful can be learned from 
 RecipeInvalid       a recipe is not there, not readable, or has fields that are unknown or cannot be
 TrainingDiverged    the loss or its gradient stopped being a number; the last good checkpoint stays
 TrainingInterrupted a signal stopped training; its checkpoint stays
-TrainingUnfinished  an earlier run of the same name is there and was neither to be resumed nor to be discarded, or does not fit
+TrainingUnfinished  an earlier training of the same name is there and was neither to be resumed nor to be discarded, or does not fit
 TrainerMissing      the packages that only training needs are not installed
 ArtifactUnreadable  the file is no TorchScript artifact of this program, or lacks a part of the contract
 ManifestUnknown     the manifest is missing, malformed or of a schema this build does not know

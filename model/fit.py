@@ -1,6 +1,6 @@
 """The training loop, from a checkpoint to the last one, in one process or several.
 
-A run begins with a checkpoint before its first step and ends with one after its last, so starting, going on after a crash and handing over
+A training begins with a checkpoint before its first step and ends with one after its last, so starting, going on after a crash and handing over
 the result are the same thing. Random numbers are a function of the seed and the place: (seed, epoch, step) for what is drawn in numpy,
 which is the same in every process, and (seed, epoch, step, process) for dropout. A batch is the same whatever the number of processes;
 each learns from every n-th of its windows.
@@ -84,7 +84,7 @@ def _run(fabric: Fabric, job: Job) -> tuple[Any, ...]:
         torch.set_num_threads(job.threads)
         warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
     with _caught(escalates=fabric.world_size == 1) as caught:
-        return astuple(_Fit(fabric, job, caught).run())
+        return astuple(_Fit(fabric, job, caught).outcome())
 
 
 class _Fit:
@@ -115,7 +115,7 @@ class _Fit:
                 self.options.max_epochs,
             )
 
-    def run(self) -> Outcome:
+    def outcome(self) -> Outcome:
         try:
             outcome = self._epochs()
         finally:
@@ -362,11 +362,11 @@ def _passed_on() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def first_checkpoint(run: dict[str, Any], network: nn.Module) -> Checkpoint:
+def first_checkpoint(training: dict[str, Any], network: nn.Module) -> Checkpoint:
     """Before the first step."""
     weights = _weights(network)
     return Checkpoint(
-        run=run,
+        training=training,
         network=weights,
         optimizer={},
         epoch=0,

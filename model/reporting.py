@@ -13,11 +13,11 @@ EVERY_STEPS = 10
 
 
 TENSORBOARD = ".tensorboard"
-"""The folder of event files in a registry; below it are models' names, and below these versions and the run that goes on."""
+"""The folder of event files in a registry; below it are models' names, and below these versions and the training that goes on."""
 
 
 def kept_scalars(folder: Path, version: int | None) -> None:
-    """Files the scalars of a model's run under the version it became; without one they are removed."""
+    """Files the scalars of a training under the version it became; without one they are removed."""
     running = folder / "running"
     if version is None:
         shutil.rmtree(running, ignore_errors=True)

@@ -15,7 +15,7 @@ import torch
 from rich.progress import Progress
 
 from model import artifact, checkpoint, dataset, kinds, validation, warm_start
-from model.checkpoint import Checkpoint, Run
+from model.checkpoint import Checkpoint, TrainingFolder
 from model.dataset import Dataset
 from model.errors import TrainerMissing, TrainingDiverged, TrainingImpossible, TrainingInterrupted, TrainingUnfinished
 from model.manifest import Manifest, Training, memory_format
@@ -55,13 +55,13 @@ def train(
         clock: monotonic seconds.
         devices: GPUs where there are some, else processes on the CPU.
         start_from: a version whose weights training starts from; its items stay in the catalogue.
-        unfinished: what to do about an earlier run of this name that has not finished. "resume" without one starts afresh.
+        unfinished: what to do about an earlier training of this name that has not finished. "resume" without one starts afresh.
         progress: makes the bar to report on; None is silent.
 
     Raises:
         RecipeInvalid: the recipe's network cannot be.
         TrainingImpossible: nothing useful can be learned from this log by this recipe.
-        TrainingUnfinished: an earlier run is there and not to be resumed, or does not fit.
+        TrainingUnfinished: an earlier training is there and not to be resumed, or does not fit.
         TrainingDiverged, TrainingInterrupted: it stopped; the last good checkpoint stays for "resume".
         TrainerMissing: lightning-fabric or tensorboardX is not installed.
     """
@@ -73,20 +73,20 @@ def train(
     recipe.config(n_items=1)
     registry.check_name(name)
     # New networks and dropout draw from torch's global generator: the caller's is put back.
-    with torch.random.fork_rng(devices=[]), checkpoint.held(registry.root, name) as run:
-        if run.unfinished() and unfinished == "refuse":
+    with torch.random.fork_rng(devices=[]), checkpoint.held(registry.root, name) as place:
+        if place.unfinished() and unfinished == "refuse":
             raise TrainingUnfinished(
-                f"{run.folder}: an earlier training of {name!r} stopped at {checkpoint.read(run.checkpoint).place}: "
+                f"{place.folder}: an earlier training of {name!r} stopped at {checkpoint.read(place.checkpoint).place}: "
                 "--resume goes on with it, --discard forgets it"
             )
         if unfinished == "discard":
-            run.discard()
-        data = _data(log, recipe, run, start_from)
+            place.discard()
+        data = _data(log, recipe, place, start_from)
         config = recipe.config(len(data.item_ids))
         told = {**recipe.resolved(config.n_items), "log_sha256": data.digest(), "from": start_from and start_from.reference}
         scalars = registry.root / TENSORBOARD / name
-        if run.unfinished():
-            _check_same(checkpoint.read(run.checkpoint), told, run)
+        if place.unfinished():
+            _check_same(checkpoint.read(place.checkpoint), told, place)
         else:
             kept_scalars(scalars, None)
             network = kinds.build(config)
@@ -95,10 +95,10 @@ def train(
                 known = warm_start.copy_into(network, data.item_ids, start_from.program, start_from.reference)
                 logger.info("started from %s: %d of %d items are known to it", start_from.reference, known, len(data.item_ids))
             _check(data, network)
-            checkpoint.write(first_checkpoint(told, network), run.checkpoint)
+            checkpoint.write(first_checkpoint(told, network), place.checkpoint)
         job = Job(
-            data=run.data,
-            checkpoint=run.checkpoint,
+            data=place.data,
+            checkpoint=place.checkpoint,
             tensorboard=scalars / "running",
             config=config,
             training=recipe.training,
@@ -106,10 +106,10 @@ def train(
             progress=progress,
             threads=torch.get_num_threads(),
         )
-        _raise_unless_finished(fit(job, devices), run)
-        version = _add(registry, recipe, name, log_name, program_version, data, checkpoint.read(run.checkpoint), start_from)
+        _raise_unless_finished(fit(job, devices), place)
+        version = _add(registry, recipe, name, log_name, program_version, data, checkpoint.read(place.checkpoint), start_from)
         kept_scalars(scalars, version.version)
-        run.discard()
+        place.discard()
     logger.info("trained %s in %.0f s: %s", version.reference, clock() - began, version.manifest().metrics)
     return version
 
@@ -120,7 +120,7 @@ def _check_installed() -> None:
         raise TrainerMissing(f"training needs {' and '.join(missing)}: pip install 'rec2pm[train]'")
 
 
-def _data(log: pl.LazyFrame, recipe: Recipe, run: Run, start_from: ModelVersion | None) -> Dataset:
+def _data(log: pl.LazyFrame, recipe: Recipe, place: TrainingFolder, start_from: ModelVersion | None) -> Dataset:
     options = recipe.training
     return dataset.load(
         log,
@@ -129,7 +129,7 @@ def _data(log: pl.LazyFrame, recipe: Recipe, run: Run, start_from: ModelVersion 
         validation_share=options.validation_share,
         min_item_count=options.min_item_count,
         known=() if start_from is None else artifact.load_weights(start_from.program).item_ids,
-        folder=run.fresh_data(),
+        folder=place.fresh_data(),
     )
 
 
@@ -149,24 +149,24 @@ def _check(data: Dataset, network: Network) -> None:
         raise TrainingImpossible("nobody in the validation part has a history to predict from; a larger validation_share may help")
 
 
-def _check_same(found: Checkpoint, told: dict[str, Any], run: Run) -> None:
-    different = checkpoint.differences(found.run, told, MAY_CHANGE)
+def _check_same(found: Checkpoint, told: dict[str, Any], place: TrainingFolder) -> None:
+    different = checkpoint.differences(found.training, told, MAY_CHANGE)
     if different:
         raise TrainingUnfinished(
-            f"{run.folder}: the training that stopped at {found.place} is another one: {'; '.join(different)}. "
+            f"{place.folder}: the training that stopped at {found.place} is another one: {'; '.join(different)}. "
             "The same log and recipe go on with it (other values of lr, clip, patience and the limits are fine); --discard forgets it"
         )
     logger.info("going on at %s", found.place)
 
 
-def _raise_unless_finished(outcome: "Outcome", run: Run) -> None:
+def _raise_unless_finished(outcome: "Outcome", place: TrainingFolder) -> None:
     if outcome.ended == "finished":
         return
-    place = checkpoint.read(run.checkpoint).place
+    last = checkpoint.read(place.checkpoint).place
     if outcome.ended == "interrupted":
         raise TrainingInterrupted(f"stopped by {outcome.detail}; the same command with --resume goes on there", outcome.signal)
     raise TrainingDiverged(
-        f"{outcome.detail}. The last good checkpoint, at {place}, stays in {run.folder}: --resume with a lower --set lr=… goes on from there"
+        f"{outcome.detail}. The last good checkpoint, at {last}, stays in {place.folder}: --resume with a lower --set lr=… goes on from there"
     )
 
 

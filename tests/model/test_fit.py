@@ -33,15 +33,15 @@ FAST: dict[str, Any] = {"max_epochs": 4, "batch": 8}
 def _watched() -> Iterator[list[Checkpoint]]:
     """The last checkpoint of every training that finishes."""
     seen: list[Checkpoint] = []
-    discard = checkpoint.Run.discard
+    discard = checkpoint.TrainingFolder.discard
 
-    def watched(self: checkpoint.Run) -> None:
+    def watched(self: checkpoint.TrainingFolder) -> None:
         if self.unfinished():
             seen.append(checkpoint.read(self.checkpoint))
         discard(self)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(checkpoint.Run, "discard", watched)
+        patched.setattr(checkpoint.TrainingFolder, "discard", watched)
         yield seen
 
 
