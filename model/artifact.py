@@ -67,6 +67,17 @@ def load(path: Path) -> Artifact:
         ManifestUnknown: the manifest is malformed or of an unknown schema.
         ManifestMismatch: weights, manifest and catalogue do not belong together.
     """
+    program, manifest, item_ids = _read(path)
+    missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
+    if missing_methods:
+        raise ArtifactUnreadable(f"{path}: the program has no method {', '.join(missing_methods)}; the contract is {', '.join(CONTRACT)}")
+    _check(path, program, manifest, item_ids)
+    program = frozen(program)
+    warm_up(program)
+    return Artifact(program, manifest, item_ids)
+
+
+def _read(path: Path) -> tuple[Program, Manifest, tuple[ItemId, ...]]:
     extra: dict[str, Any] = {MANIFEST: "", CATALOGUE: ""}
     if not path.is_file():
         raise ArtifactUnreadable(f"{path}: no such file")
@@ -82,13 +93,22 @@ def load(path: Path) -> Artifact:
         item_ids = tuple(msgspec.json.decode(extra[CATALOGUE], type=list[ItemId]))
     except msgspec.DecodeError as error:
         raise ArtifactUnreadable(f"{path}!{CATALOGUE}: not a list of item ids: {error}") from error
-    missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
-    if missing_methods:
-        raise ArtifactUnreadable(f"{path}: the program has no method {', '.join(missing_methods)}; the contract is {', '.join(CONTRACT)}")
+    return program, manifest, item_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of a version by name, not frozen into its program, and the items of its rows."""
+
+    weights: dict[str, Tensor]
+    item_ids: tuple[ItemId, ...]
+
+
+def load_weights(path: Path) -> Weights:
+    """The weights of an artifact, to train on from. Raises as `load`."""
+    program, manifest, item_ids = _read(path)
     _check(path, program, manifest, item_ids)
-    program = frozen(program)
-    warm_up(program)
-    return Artifact(program, manifest, item_ids)
+    return Weights(dict(program.state_dict()), item_ids)
 
 
 def weights_sha256(network: Any) -> str:

@@ -1,16 +1,30 @@
-"""A log as the trainer sees it: a catalogue, everyone's history as item rows, and a point in time after which nothing is learned from."""
+"""A log as the trainer sees it: a catalogue, everyone's history as item rows, and a line after which nothing is learned from.
 
-from collections.abc import Iterator
+Users and items have to fit in memory, interactions do not: polars streams the log into a form that can be read in pieces, and all that
+follows is done piece by piece on disk. With a `folder` the histories stay on disk too, memory-mapped.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from model.errors import TrainingImpossible
-from model.log import in_time_order
 
 Rows = NDArray[np.int64]
+Split = Literal["time", "last-out"]
+
+PIECE = 1 << 20
+"""Interactions held in memory at a time, some tens of MB; a user with more is one piece."""
+BINS = 1 << 16
+"""Of the histogram of times in which the line is looked for: three passes find a millisecond in ten years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +33,12 @@ class Dataset:
 
     Item rows: 1..V by how often an item was seen in the training part, most popular first; V + 1 for any other item. `rows[start[u] :
     start[u + 1]]` is user u's history, oldest first; its first `trained[u]` interactions are the training part, the others validation.
+    Users are in the order of their ids. What a split keeps for a test is not in here at all.
     """
 
     item_ids: tuple[int | str, ...]
     popularity: NDArray[np.float32]  # (V + 1,): share of the training interactions; index 0 is padding
-    rows: Rows
+    rows: NDArray[Any]  # integers; memory-mapped where the dataset has a folder
     start: Rows  # (U + 1,)
     trained: Rows  # (U,)
     from_ms: int
@@ -33,107 +48,298 @@ class Dataset:
     def oov_row(self) -> int:
         return len(self.item_ids) + 1
 
-    def history(self, user: int) -> Rows:
+    def history(self, user: int) -> NDArray[Any]:
         return self.rows[self.start[user] : self.start[user + 1]]
 
+    def digest(self) -> str:
+        """One hash over everything that training depends on."""
+        digest = hashlib.sha256(msgspec.json.encode(self.item_ids))
+        for array in (self.start, self.trained):
+            digest.update(np.ascontiguousarray(array, np.int64).tobytes())
+        for at in range(0, len(self.rows), PIECE):
+            digest.update(self.rows[at : at + PIECE].astype(np.int32).tobytes())
+        return digest.hexdigest()
 
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """A batch: (B, n) int64 item rows, right-padded, n a whole number of segments, and the item after each; 0 where none is learned."""
 
-    items: Rows
-    targets: Rows
+def load(
+    log: pl.LazyFrame,
+    *,
+    min_item_count: int,
+    split: Split = "time",
+    until_share: float = 1.0,
+    validation_share: float = 0.1,
+    known: Sequence[int | str] = (),
+    folder: Path | None = None,
+) -> Dataset:
+    """A log, encoded and split.
 
-
-def load(log: pl.LazyFrame, *, until_share: float, validation_share: float, min_item_count: int) -> Dataset:
-    """The first `until_share` of a log in time order; the last `validation_share` of that is the validation part.
+    Args:
+        log: `user_id`, `item_id`, `timestamp` (ms); of interactions of the same millisecond the earlier in the log comes first.
+        min_item_count: how often the training part has to have an item for it to get a row.
+        split: "time": the first `until_share` of the log in time order, of which the last `validation_share` is the validation part.
+            "last-out" (MODEL.md 1.6): everybody's last interaction is for a test elsewhere and left out, the one before it is the
+            validation part; `until_share` counts as above, `validation_share` does not count.
+        known: items that get a row whether the log has them or not. `42` and `"42"` are the same item.
+        folder: where the histories stay, for `opened`; None keeps them in memory.
 
     Raises:
         TrainingImpossible: nothing, one user or no item is left to learn from.
     """
-    frame = in_time_order(log.select("user_id", "item_id", "timestamp")).collect()
-    frame = frame.head(round(len(frame) * until_share))
-    n_trained = len(frame) - round(len(frame) * validation_share)
-    training = frame.head(n_trained)
-    if len(training) < 2:
-        raise TrainingImpossible(f"the log has {len(training)} interactions to learn from")
-    if training["user_id"].n_unique() < 2:
-        raise TrainingImpossible("the log has one user; what users have in common is what there is to learn")
-    catalogue = (
-        training.group_by("item_id")
-        .len("count")
-        .filter(pl.col("count") >= min_item_count)
-        .sort(["count", "item_id"], descending=[True, False])
-    )
-    if len(catalogue) < 2:
-        raise TrainingImpossible(f"{len(catalogue)} items were seen {min_item_count} times or more; lower --min-item-count")
-    users = frame.select("user_id").unique(maintain_order=True).with_row_index("user")
-    coded = frame.join(users, on="user_id", how="left", maintain_order="left").join(
-        catalogue.with_row_index("row", offset=1), on="item_id", how="left", maintain_order="left"
-    )
-    user = coded["user"].to_numpy().astype(np.int64)
-    rows = coded["row"].fill_null(len(catalogue) + 1).to_numpy().astype(np.int64)
-    counts = np.bincount(user, minlength=len(users))
-    popularity = np.zeros(len(catalogue) + 1, np.float32)
-    popularity[1:] = catalogue["count"].to_numpy() / n_trained
-    return Dataset(
-        item_ids=tuple(catalogue["item_id"].to_list()),
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".encoded-") as scratch:
+        encoded, users, items = _encode(log, Path(scratch))
+        n_seen = round(encoded.length * until_share)
+        n_trained = n_seen - round(n_seen * validation_share) if split == "time" else n_seen
+        if n_trained < 2:
+            raise TrainingImpossible(f"the log has {n_trained} interactions to learn from")
+        if users < 2:
+            raise TrainingImpossible("the log has one user; what users have in common is what there is to learn")
+        grouped = _by_user(encoded, Path(scratch), users, n_seen, n_trained)
+        sorted_ = _in_time_order(grouped, split, len(items), folder)
+    if sorted_.trained.sum() < 2 or (sorted_.trained > 0).sum() < 2:
+        raise TrainingImpossible(
+            f"{sorted_.trained.sum()} interactions of {(sorted_.trained > 0).sum()} users are left to learn from, besides what is held out: "
+            "one user or none; what users have in common is what there is to learn"
+        )
+    codes, item_ids = _catalogue(items, sorted_.counts, min_item_count, known)
+    row_of = np.full(len(items), len(item_ids) + 1, np.int32)
+    row_of[codes] = np.arange(1, len(codes) + 1)
+    for at in range(0, len(sorted_.rows), PIECE):
+        sorted_.rows[at : at + PIECE] = row_of[sorted_.rows[at : at + PIECE]]
+    popularity = np.zeros(len(item_ids) + 1, np.float32)
+    popularity[1 : len(codes) + 1] = sorted_.counts[codes] / sorted_.trained.sum()
+    dataset = Dataset(
+        item_ids=item_ids,
         popularity=popularity,
-        rows=rows[np.argsort(user, kind="stable")],
-        start=np.concatenate([[0], np.cumsum(counts)]),
-        trained=np.bincount(user[:n_trained], minlength=len(users)),
-        from_ms=int(training["timestamp"][0]),
-        until_ms=int(training["timestamp"][-1]),
+        rows=sorted_.rows,
+        start=sorted_.start,
+        trained=sorted_.trained,
+        from_ms=sorted_.from_ms,
+        until_ms=sorted_.until_ms,
     )
+    if folder is not None:
+        _save(dataset, folder)
+    return dataset
 
 
-def epoch(
-    dataset: Dataset, rng: np.random.Generator, *, segment_length: int, segments: int, batch: int, oov_share: float
-) -> Iterator[Windows]:
-    """Batches in which every user of the training part appears, longer ones more often.
+def opened(folder: Path) -> Dataset:
+    """What `load` left in a folder; the histories stay on disk."""
+    said = msgspec.json.decode((folder / "dataset.json").read_bytes(), type=_Said)
+    arrays = {name: np.load(folder / f"{name}.npy") for name in ("popularity", "start", "trained")}
+    return Dataset(tuple(said.item_ids), rows=_mapped(folder), from_ms=said.from_ms, until_ms=said.until_ms, **arrays)
 
-    Windows of about the same number of segments share a batch, and every batch has about `batch · segments` segments, so that little of it
-    is padding. A window starts anywhere in a history longer than itself, and within the first segment of a shorter one, so that what a
-    position means does not depend on the grid. `oov_share` of the inputs are replaced by the row for unknown items.
+
+class _Said(msgspec.Struct):
+    item_ids: list[int | str]
+    from_ms: int
+    until_ms: int
+
+
+def _save(dataset: Dataset, folder: Path) -> None:
+    if isinstance(dataset.rows, np.memmap):
+        dataset.rows.flush()
+    for name in ("popularity", "start", "trained"):
+        np.save(folder / f"{name}.npy", getattr(dataset, name))
+    said = _Said(list(dataset.item_ids), dataset.from_ms, dataset.until_ms)
+    (folder / "dataset.json").write_bytes(msgspec.json.encode(said))
+
+
+def _mapped(folder: Path) -> NDArray[Any]:
+    rows: NDArray[Any] = np.load(folder / "rows.npy", mmap_mode="r")
+    return rows
+
+
+def _empty(path: Path | None, dtype: type, n: int) -> NDArray[Any]:
+    """An array in a file, or in memory without one. A file cannot map nothing."""
+    if path is None or n == 0:
+        return np.empty(n, dtype)
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(n,))
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """The log in its own order: codes of users and items, in the order of their ids, and times."""
+
+    users: NDArray[np.int32]
+    items: NDArray[np.int32]
+    timestamps: Rows
+
+    @property
+    def length(self) -> int:
+        return len(self.timestamps)
+
+    def pieces(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], Rows]]:
+        for at in range(0, self.length, PIECE):
+            piece = slice(at, at + PIECE)
+            yield self.users[piece], self.items[piece], self.timestamps[piece]
+
+    def times(self) -> Iterator[Rows]:
+        for at in range(0, self.length, PIECE):
+            yield self.timestamps[at : at + PIECE]
+
+
+def _encode(log: pl.LazyFrame, scratch: Path) -> tuple[_Encoded, int, pl.Series]:
+    """The encoded log, how many users it has, and its items by code.
+
+    A copy of the log that can be read in pieces comes first: polars' own group_by and join take memory in proportion to the interactions,
+    though they stream.
     """
-    windows = _windows(dataset, rng, segment_length, segments)
-    for index in _batches(windows[:, 2], rng, segment_length, batch * segments):
-        yield _cut(dataset, windows[index], rng, segment_length, oov_share)
+    copy = scratch / "log.parquet"
+    log.select("user_id", "item_id", "timestamp").sink_parquet(copy, compression="lz4", row_group_size=PIECE // 4 or 1, engine="streaming")
+    length = int(pl.scan_parquet(copy).select(pl.len()).collect(engine="streaming").item())
+    ids = {name: _distinct(copy, name, length) for name in ("user_id", "item_id")}
+    encoded = _Encoded(
+        _empty(scratch / "users.npy", np.int32, length),
+        _empty(scratch / "items.npy", np.int32, length),
+        _empty(scratch / "timestamps.npy", np.int64, length),
+    )
+    for at in range(0, length, PIECE):
+        frame = pl.scan_parquet(copy).slice(at, PIECE).collect(engine="streaming")
+        encoded.users[at : at + PIECE] = _codes(frame["user_id"], ids["user_id"])
+        encoded.items[at : at + PIECE] = _codes(frame["item_id"], ids["item_id"])
+        encoded.timestamps[at : at + PIECE] = frame["timestamp"].to_numpy()
+    copy.unlink()
+    return encoded, len(ids["user_id"]), ids["item_id"]
 
 
-def _windows(dataset: Dataset, rng: np.random.Generator, L: int, K: int) -> Rows:
-    """(W, 3): user, first interaction and number of inputs of each window."""
-    user = np.flatnonzero(dataset.trained >= 2)
-    user = np.repeat(user, np.maximum(1, dataset.trained[user] // (K * L)))
-    length = dataset.trained[user]
-    latest = np.where(length > K * L + 1, length - K * L - 1, np.clip(length - L - 1, 0, L - 1))
-    first = rng.integers(0, latest + 1)
-    return np.stack([user, first, np.minimum(K * L, length - first - 1)], axis=1)
+def _codes(values: pl.Series, ids: pl.Series) -> NDArray[Any]:
+    """Where each value is among the ids."""
+    codes = pl.DataFrame({"id": ids}).with_row_index("code")
+    return values.to_frame("id").join(codes, on="id", how="left", maintain_order="left")["code"].to_numpy()
 
 
-def _batches(inputs: Rows, rng: np.random.Generator, L: int, budget: int) -> list[NDArray[np.intp]]:
-    """Indices of windows, grouped; a group's number of windows times its most segments is within the budget."""
-    segments = -(-inputs // L)
-    order = rng.permutation(len(inputs))
-    order = order[np.argsort(segments[order], kind="stable")]
-    batches = []
-    at = 0
-    while at < len(order):
-        size = max(1, budget // int(segments[order[at]]))
-        while size > 1 and size * int(segments[order[min(at + size, len(order)) - 1]]) > budget:
-            size = max(1, budget // int(segments[order[min(at + size, len(order)) - 1]]))
-        batches.append(order[at : at + size])
-        at += size
-    return [batches[i] for i in rng.permutation(len(batches))]
+def _distinct(copy: Path, column: str, length: int) -> pl.Series:
+    """The ids in a column, sorted. Merged whenever as many have come together as there are, so that it takes a few passes over them only."""
+    merged = pl.scan_parquet(copy).select(column).head(0).collect(engine="streaming")[column]
+    new: list[pl.Series] = []
+    for at in range(0, length, PIECE):
+        new.append(pl.scan_parquet(copy).select(column).slice(at, PIECE).collect(engine="streaming")[column].unique())
+        if sum(len(each) for each in new) > len(merged) + PIECE:
+            merged, new = pl.concat([merged, *new]).unique(), []
+    return pl.concat([merged, *new]).unique().sort()
 
 
-def _cut(dataset: Dataset, windows: Rows, rng: np.random.Generator, L: int, oov_share: float) -> Windows:
-    width = -(-int(windows[:, 2].max()) // L) * L
-    items, targets = np.zeros((len(windows), width), np.int64), np.zeros((len(windows), width), np.int64)
-    for i, (user, first, inputs) in enumerate(windows):
-        history = dataset.history(user)
-        items[i, :inputs] = history[first : first + inputs]
-        targets[i, :inputs] = history[first + 1 : first + inputs + 1]
-    targets[targets == dataset.oov_row] = 0
-    items[(rng.random(items.shape) < oov_share) & (items != 0)] = dataset.oov_row
-    return Windows(items, targets)
+class _Prefix:
+    """The first `count` interactions in time order, told piece by piece while the log goes by once in its own order."""
+
+    def __init__(self, encoded: _Encoded, count: int) -> None:
+        self._time, self._ties = _time_of(encoded, count)
+        self._met = 0
+
+    def takes(self, times: Rows) -> NDArray[np.bool_]:
+        tied = times == self._time
+        nth = self._met + np.cumsum(tied)
+        self._met += int(tied.sum())
+        taken: NDArray[np.bool_] = (times < self._time) | (tied & (nth <= self._ties))
+        return taken
+
+
+def _time_of(encoded: _Encoded, count: int) -> tuple[int, int]:
+    """The time of interaction number `count` (from 1) in time order, and which of that very time it is (from 1)."""
+    bounds = [(int(times.min()), int(times.max())) for times in encoded.times()]
+    low, high = min(least for least, _ in bounds), max(most for _, most in bounds)
+    before = 0  # interactions earlier than `low`
+    while low < high:
+        width = -(-(high - low + 1) // BINS)
+        histogram = np.zeros(BINS, np.int64)
+        for times in encoded.times():
+            histogram += np.bincount((times[(times >= low) & (times <= high)] - low) // width, minlength=BINS)
+        reached = before + np.cumsum(histogram)
+        found = int(np.searchsorted(reached, count))
+        before = int(reached[found - 1]) if found else before
+        low, high = low + found * width, min(high, low + (found + 1) * width - 1)
+    return low, count - before
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouped:
+    """Interactions by user, each user's in the order of the log."""
+
+    start: Rows  # (U + 1,)
+    items: NDArray[np.int32]
+    times: Rows
+    training: NDArray[np.bool_]
+
+
+def _by_user(encoded: _Encoded, scratch: Path, users: int, n_seen: int, n_trained: int) -> _Grouped:
+    seen = _Prefix(encoded, n_seen)
+    counts = np.zeros(users, np.int64)
+    for user, _, times in encoded.pieces():
+        counts += np.bincount(user[seen.takes(times)], minlength=users)
+    start = np.concatenate([[0], np.cumsum(counts)])
+    grouped = _Grouped(
+        start,
+        _empty(scratch / "grouped-items.npy", np.int32, n_seen),
+        _empty(scratch / "grouped-times.npy", np.int64, n_seen),
+        _empty(scratch / "grouped-training.npy", np.bool_, n_seen),
+    )
+    seen, training = _Prefix(encoded, n_seen), _Prefix(encoded, n_trained)
+    free = start[:-1].copy()
+    for user, item, times in encoded.pieces():
+        taken, trained = seen.takes(times), training.takes(times)
+        order = np.argsort(user[taken], kind="stable")
+        owner = user[taken][order]
+        of, first, count = np.unique(owner, return_index=True, return_counts=True)
+        place = free[owner] + np.arange(len(owner)) - np.repeat(first, count)
+        free[of] += count
+        grouped.items[place], grouped.times[place] = item[taken][order], times[taken][order]
+        grouped.training[place] = trained[taken][order]
+    return grouped
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """Histories in time order, as item codes; `counts` by code, of the training part."""
+
+    rows: NDArray[np.int32]
+    start: Rows
+    trained: Rows
+    counts: Rows
+    from_ms: int
+    until_ms: int
+
+
+def _in_time_order(grouped: _Grouped, split: Split, n_items: int, folder: Path | None) -> _Sorted:
+    users = len(grouped.start) - 1
+    counts = np.diff(grouped.start)
+    kept = counts if split == "time" else np.maximum(counts - 1, 0)
+    start = np.concatenate([[0], np.cumsum(kept)])
+    rows = _empty(None if folder is None else folder / "rows.npy", np.int32, int(start[-1]))
+    trained = np.zeros(users, np.int64) if split == "time" else np.maximum(counts - 2, 0)
+    item_counts = np.zeros(n_items, np.int64)
+    spans: list[tuple[int, int]] = []
+    first = 0
+    while first < users:
+        last = max(first + 1, int(np.searchsorted(grouped.start, grouped.start[first] + PIECE, side="right")) - 1)
+        part = slice(int(grouped.start[first]), int(grouped.start[last]))
+        user = np.repeat(np.arange(first, last), counts[first:last])
+        order = np.lexsort((grouped.times[part], user))
+        items, times = grouped.items[part][order], grouped.times[part][order]
+        if split == "time":
+            # The line goes by time and then by the log's order, as this sort does: a user's training part comes first.
+            trained[first:last] = np.bincount(user[grouped.training[part]] - first, minlength=last - first)
+        nth = np.arange(part.start, part.stop) - grouped.start[user]
+        rows[start[first] : start[last]] = items[nth < kept[user]]
+        learned = nth < trained[user]
+        item_counts += np.bincount(items[learned], minlength=n_items)
+        if learned.any():
+            spans.append((int(times[learned].min()), int(times[learned].max())))
+        first = last
+    from_ms, until_ms = (min(least for least, _ in spans), max(most for _, most in spans)) if spans else (0, 0)
+    return _Sorted(rows, start, trained, item_counts, from_ms, until_ms)
+
+
+def _catalogue(
+    items: pl.Series, counts: Rows, min_item_count: int, known: Sequence[int | str]
+) -> tuple[NDArray[np.intp], tuple[int | str, ...]]:
+    """The codes of the items that get rows 1, 2, …, and the ids of all rows: these, and then the known items that the log has not."""
+    texts = items.cast(pl.String)
+    kept = counts >= min_item_count
+    if known:
+        kept |= texts.is_in({str(item) for item in known}).to_numpy()
+    chosen = np.flatnonzero(kept)
+    codes = chosen[np.argsort(-counts[chosen], kind="stable")]
+    there = set(texts.gather(codes).to_list()) if known else set()
+    item_ids = (*items.gather(codes).to_list(), *(item for item in known if str(item) not in there))
+    if len(item_ids) < 2:
+        raise TrainingImpossible(f"{len(item_ids)} items were seen {min_item_count} times or more; lower min_item_count")
+    return codes, item_ids

@@ -99,7 +99,7 @@ def _check_columns(source: str | Path, named: dict[str, str], schema: pl.Schema)
 
 
 def _check_nulls(source: str | Path, named: dict[str, str], frame: pl.LazyFrame) -> None:
-    counted = frame.select(pl.len().alias("rows"), *(pl.col(name).null_count().alias(name) for name in named)).collect()
+    counted = frame.select(pl.len().alias("rows"), *(pl.col(name).null_count().alias(name) for name in named)).collect(engine="streaming")
     found = counted.row(0, named=True)
     if found["rows"] == 0:
         raise LogUnreadable(f"{source}: the log is empty: it has columns and no rows")
@@ -117,7 +117,7 @@ def _milliseconds(source: str | Path, column: str, frame: pl.LazyFrame) -> pl.Ex
         return timestamp.dt.epoch("ms")
     if not kind.is_integer():
         raise LogUnreadable(f"{source}: column {column!r} holds {kind}; expected integer epoch seconds or milliseconds, or a datetime")
-    least, most = frame.select(timestamp.min().alias("least"), timestamp.max().alias("most")).collect().row(0)
+    least, most = frame.select(timestamp.min().alias("least"), timestamp.max().alias("most")).collect(engine="streaming").row(0)
     if least < 0:
         raise LogUnreadable(f"{source}: column {column!r} goes down to {least}; an epoch is not negative")
     if most < SECONDS_BELOW:

@@ -82,10 +82,14 @@ class Registry:
                 return version
         raise ModelNotFound(f"{self.root}: {name} has no version {number!r}; it has {', '.join(str(v.version) for v in versions)}")
 
+    def check_name(self, name: str) -> None:
+        """Raise ModelNotFound if no model can have this name."""
+        if not _is_name(name):
+            raise ModelNotFound(f"{name!r} cannot name a model: letters, digits, '.', '_' and '-', a letter or digit first")
+
     def add(self, network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId]) -> ModelVersion:
         """Write the next version of `manifest.name`; the manifest's own `version` is replaced by the number chosen."""
-        if not _is_name(manifest.name):
-            raise ModelNotFound(f"{manifest.name!r} cannot name a model: letters, digits, '.', '_' and '-', a letter or digit first")
+        self.check_name(manifest.name)
         folder = self.root / manifest.name
         folder.mkdir(parents=True, exist_ok=True)
         while True:

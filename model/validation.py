@@ -1,4 +1,7 @@
-"""How well a network predicts what came next, asked the way the worker asks: segment by segment, then from working memory."""
+"""How well a network predicts what came next, asked the way the worker asks: segment by segment, then from working memory.
+
+Only what every kind of model answers is asked for: the contract of `model.serving`.
+"""
 
 from dataclasses import dataclass
 
@@ -13,6 +16,7 @@ from model.serving import Ranker
 
 CHUNK = 64
 """Targets a call."""
+K = 10
 
 Rows = NDArray[np.int64]
 
@@ -27,15 +31,15 @@ class Targets:
 
 def choose(dataset: Dataset, rng: np.random.Generator, most: int, segment_length: int) -> Targets:
     """At most `most` interactions of the validation part that have a history: one of every user, then a second, and so on."""
-    counts = np.diff(dataset.start)
-    user = np.repeat(np.arange(len(counts)), counts)
-    position = np.arange(len(user)) - dataset.start[user]
-    held_out = np.flatnonzero((position >= dataset.trained[user]) & (position >= 1))
-    held_out = rng.permutation(held_out)
-    held_out = held_out[np.argsort(user[held_out], kind="stable")]
-    owner = user[held_out]
+    first = np.maximum(dataset.trained, 1)
+    held_out = np.maximum(np.diff(dataset.start) - first, 0)
+    user = np.repeat(np.arange(len(held_out)), held_out)
+    position = first[user] + np.arange(len(user)) - (np.cumsum(held_out) - held_out)[user]
+    order = rng.permutation(len(user))
+    order = order[np.argsort(user[order], kind="stable")]
+    owner = user[order]
     turn = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    chosen = held_out[np.argsort(turn, kind="stable")[:most]]
+    chosen = order[np.argsort(turn, kind="stable")[:most]]
     chosen = chosen[np.argsort(position[chosen] // segment_length, kind="stable")]
     return Targets(user[chosen], position[chosen])
 
@@ -44,61 +48,71 @@ def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
     """HR@10 and NDCG@10 = 1/log2(rank + 1), over all items but the user's own earlier ones; the popularity list by the same rules.
 
     A target outside the catalogue counts as missed.
+
+    Args:
+        serving: a network that answers the contract, on the device that torch makes tensors on.
     """
-    ranks = np.concatenate(
-        [
-            _ranks(serving, dataset, targets.user[at : at + CHUNK], targets.position[at : at + CHUNK])
-            for at in range(0, len(targets.user), CHUNK)
-        ]
-    )
-    hits = ranks <= 10
+    popular = np.argsort(-dataset.popularity[1:], kind="stable") + 1
+    chunks = [slice(at, at + CHUNK) for at in range(0, len(targets.user), CHUNK)]
+    ranks = np.concatenate([_ranks(serving, dataset, popular, targets.user[at], targets.position[at]) for at in chunks])
+    hits = ranks <= K
     gains = np.where(hits[:, 0], 1.0 / np.log2(ranks[:, 0] + 1.0), 0.0)
     return Metrics(
         targets=len(ranks), hr_at_10=float(hits[:, 0].mean()), ndcg_at_10=float(gains.mean()), popularity_hr_at_10=float(hits[:, 1].mean())
     )
 
 
-def _ranks(serving: Ranker, dataset: Dataset, user: Rows, position: Rows) -> Rows:
-    """(B, 2): the target's rank, 1 the best, by the model and by popularity."""
-    L = serving.segment_length
+def _ranks(serving: Ranker, dataset: Dataset, popular: Rows, user: Rows, position: Rows) -> Rows:
+    """(B, 2): the target's rank, 1 the best, by the model and by popularity; K + 1 for any worse than K."""
     items = np.zeros((len(user), int(position.max())), np.int64)
     target = np.empty(len(user), np.int64)
+    best_known = np.zeros((len(user), K), np.int64)
     for i, (u, p) in enumerate(zip(user, position, strict=True)):
         history = dataset.history(u)
         items[i, :p], target[i] = history[:p], history[p]
+        ahead = popular[: K + p]
+        ahead = ahead[~np.isin(ahead, items[i, :p])][:K]
+        best_known[i, : len(ahead)] = ahead
     with torch.inference_mode():
-        hidden = _after(serving, torch.from_numpy(items), position, L)
-        known = torch.from_numpy(items).masked_fill(torch.from_numpy(items) > serving.n_items, 0)
-        popularity = serving.popularity.expand(len(user), -1)
-        return np.stack(
-            [_rank(scores, known, torch.from_numpy(target), serving.n_items) for scores in (serving.scores(hidden), popularity)], 1
-        )
+        lists = _lists(serving, torch.from_numpy(items), position)
+    return np.stack([_rank(lists, target), _rank(best_known, target)], 1)
 
 
-def _after(serving: Ranker, items: Tensor, position: Rows, L: int) -> Tensor:
-    """The hidden state the worker would rank by after the first `position` items, (B, d)."""
+def _lists(serving: Ranker, items: Tensor, position: Rows) -> Rows:
+    """What is recommended after the first `position` items, (B, ≤ K); 0 where the catalogue is exhausted."""
+    L = serving.spec()["segment_length"]
     memory = serving.initial_memory(len(position))
-    hidden = torch.empty(len(position), serving.d)
+    items = items.to(memory.device)
+    lists = np.zeros((len(position), min(K, serving.spec()["n_items"])), np.int64)
     for h in range(int(position.max()) // L):
-        folds = torch.from_numpy(np.flatnonzero(position // L > h))
-        memory[folds], hidden[folds] = serving.update(memory[folds], items[folds, h * L : (h + 1) * L], torch.full((len(folds),), L))
+        folds = torch.from_numpy(np.flatnonzero(position // L > h)).to(memory.device)
+        lengths = torch.full((len(folds),), L)
+        memory[folds], hidden = serving.update(memory[folds], items[folds, h * L : (h + 1) * L], lengths)
+        here = np.flatnonzero(position == (h + 1) * L)
+        if len(here):
+            of = torch.from_numpy(np.searchsorted(folds.cpu().numpy(), here)).to(memory.device)
+            lists[here] = _rows(serving.rank(hidden[of], K, items[torch.from_numpy(here).to(memory.device)]))
     rest = np.flatnonzero(position % L)
     if len(rest):
-        working = np.zeros((len(rest), L), np.int64)
-        for i, b in enumerate(rest):
-            p = int(position[b])
-            working[i, : p % L] = items[b, p - p % L : p]
-        lengths = torch.from_numpy(position[rest] % L)
-        hidden[rest] = serving.encode(memory[rest], torch.from_numpy(working)[:, : int(lengths.max())], lengths)
-    return hidden
+        new = position[rest] % L
+        at = np.arange(new.max())
+        working = np.take_along_axis(
+            items.cpu().numpy()[rest], np.minimum((position[rest] - new)[:, None] + at, items.shape[1] - 1), axis=1
+        )
+        working[at >= new[:, None]] = 0
+        where = torch.from_numpy(rest).to(memory.device)
+        asked = torch.from_numpy(working).to(memory.device), torch.from_numpy(new).to(memory.device)
+        lists[rest] = _rows(serving.recommend(memory[where], *asked, K, None, None, items[where]))
+    return lists
 
 
-def _rank(scores: Tensor, known: Tensor, target: Tensor, n_items: int) -> Rows:
-    """1 + how many items outrank the target, by score and then row; one more than there are items if it cannot be recommended."""
-    scores = scores.scatter(1, known, float("-inf"))
-    scores[:, 0] = float("-inf")
-    inside = target.masked_fill(target > n_items, 0)
-    own = scores.gather(1, inside[:, None])
-    ahead = (scores > own) | ((scores == own) & (torch.arange(n_items + 1) < inside[:, None]))
-    rank = torch.where(own[:, 0] == float("-inf"), n_items + 1, ahead.sum(1) + 1)
-    return rank.numpy()
+def _rows(ranked: tuple[Tensor, Tensor]) -> Rows:
+    rows, scores = ranked
+    found: Rows = rows.masked_fill(scores == float("-inf"), 0).cpu().numpy()
+    return found
+
+
+def _rank(lists: Rows, target: Rows) -> Rows:
+    """The place of each target in its list, from 1; K + 1 where it is not there."""
+    there = lists == target[:, None]
+    return np.where(there.any(axis=1), there.argmax(axis=1) + 1, K + 1)

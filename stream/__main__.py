@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else, 130 interru
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from model.errors import ModelError
+from model.errors import ModelError, RecipeInvalid, TrainerMissing, TrainingInterrupted, TrainingUnfinished
 from state.errors import StateError
 from state.interaction import MAX_ID_BYTES
 from stream.errors import SettingsInvalid, StreamError, TopicsUnusable
@@ -49,7 +50,10 @@ class Explained(click.Group):
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted", err=True)
             sys.exit(EXIT_INTERRUPTED)
-        except (SettingsInvalid, TopicsUnusable) as error:
+        except TrainingInterrupted as error:
+            _complain(error)
+            sys.exit(0 if error.signal == signal.SIGTERM else EXIT_INTERRUPTED)
+        except (SettingsInvalid, TopicsUnusable, RecipeInvalid, TrainerMissing, TrainingUnfinished) as error:
             _complain(error)
             sys.exit(EXIT_USAGE)
         except (StreamError, StateError, ModelError) as error:
@@ -232,20 +236,31 @@ def produce(log: str, user_column: str, item_column: str, timestamp_column: str,
     click.echo(f"produced {sent} interactions to {chosen.interactions_topic}", err=True)
 
 
+def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    from model import recipe as recipes
+
+    for name, description in recipes.descriptions().items():
+        click.echo(f"{name:<24} {description}")
+    context.exit()
+
+
 @main.command()
 @_log_options
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The registry that gets the new version.")
 @click.option("--name", default="rec2pm", show_default=True, help="The model's name.")
-@click.option("--segment-length", default=50, show_default=True, type=click.IntRange(min=2), help="Interactions folded at once.")
-@click.option("--layers", default=2, show_default=True, type=click.IntRange(min=1))
-@click.option("--heads", default=4, show_default=True, type=click.IntRange(min=1))
 @click.option(
-    "--width", default=64, show_default=True, type=click.IntRange(min=1), help="d, floats of an item's and of a memory slot's vector."
+    "--recipe", help="A recipe's name, or a path to one of your own ending in .toml. [default: that of --from, else rec2pm-o-sasrec-small]"
 )
-@click.option("--max-epochs", default=100, show_default=True, type=click.IntRange(min=1))
-@click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Stop by then and keep the best epoch.")
-@click.option("--until", default=1.0, show_default=True, type=click.FloatRange(0, 1, min_open=True), help="Use the log's first share only.")
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a field of the recipe; any number of times.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Show the recipes and end.")
+@click.option(
+    "--from", "start_from", metavar="NAME[@VERSION]", help="Start from a version's weights and keep its items (daily retraining)."
+)
+@click.option("--devices", default=1, show_default=True, type=click.IntRange(min=1), help="GPUs where there are some, else processes.")
+@click.option("--resume", "unfinished", flag_value="resume", help="Go on where an earlier training of this name stopped, if one did.")
+@click.option("--discard", "unfinished", flag_value="discard", help="Forget an earlier training of this name that stopped.")
 def train(
     log: str,
     user_column: str,
@@ -253,48 +268,43 @@ def train(
     timestamp_column: str,
     out: Path,
     name: str,
-    segment_length: int,
-    layers: int,
-    heads: int,
-    width: int,
-    max_epochs: int,
-    max_seconds: float | None,
-    until: float,
-    seed: int,
+    recipe: str | None,
+    settings: tuple[str, ...],
+    start_from: str | None,
+    devices: int,
+    unfinished: Literal["resume", "discard"] | None,
 ) -> None:
     """Train on an event log and write a new model version into a registry.
 
-    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. The last tenth of it, by time, is kept for validation: training stops
-    when NDCG@10 on it no longer rises. Prints the new version's NAME@VERSION.
+    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. By most recipes the last tenth of it, by time, is kept for validation:
+    training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a checkpoint for --resume. Prints the new version's NAME@VERSION.
     """
+    from model import recipe as recipes
     from model.log import read_log
     from model.registry import Registry
-    from model.train import TrainOptions, progress_bar
+    from model.reporting import progress_bar
     from model.train import train as training
     from stream.compose import one_thread
 
     one_thread()
-    if width % heads:
-        raise click.UsageError(f"--width ({width}) must be a multiple of --heads ({heads})")
-    options = TrainOptions(
-        name=name,
-        segment_length=segment_length,
-        layers=layers,
-        heads=heads,
-        d=width,
-        max_epochs=max_epochs,
-        max_seconds=max_seconds,
-        until_share=until,
-        seed=seed,
-    )
+    registry = Registry(out)
+    earlier = None if start_from is None else registry.resolve(start_from)
+    if recipe is None and earlier is not None:
+        chosen = recipes.of_manifest(earlier.manifest().config, earlier.reference)
+    else:
+        chosen = recipes.load(recipe or recipes.DEFAULT)
     version = training(
         read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
-        Registry(out),
-        options,
+        registry,
+        recipes.changed(chosen, settings),
+        name=name,
         log_name=log,
         program_version=metadata.version("rec2pm"),
         clock=time.monotonic,
-        progress=progress_bar(),
+        devices=devices,
+        start_from=earlier,
+        unfinished=unfinished or "refuse",
+        progress=progress_bar,
     )
     if (metrics := version.manifest().metrics) is not None:
         click.echo(

@@ -27,10 +27,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from model import recipe as recipes
 from model.log import in_time_order, read_log
 from model.registry import ModelVersion, Registry
+from model.reporting import progress_bar
 from model.synthetic import SyntheticLog, generate
-from model.train import TrainOptions, progress_bar, train
+from model.train import train
 from stream import topics
 from stream.broker import Broker, found_broker
 from stream.errors import KafkaUnusable
@@ -167,14 +169,17 @@ def _make_topics(broker: Broker) -> None:
 
 
 def _train(history: pl.DataFrame, folder: Path) -> ModelVersion:
+    settings = [f"segment_length={SEGMENT_LENGTH}", "lr=3e-3", f"max_seconds={TRAINING_S}", "validation_targets=1_000"]
     return train(
         history.lazy(),
         Registry(folder / "models"),
-        TrainOptions(name="demo", segment_length=SEGMENT_LENGTH, lr=3e-3, max_seconds=TRAINING_S, validation_targets=1_000),
+        recipes.changed(recipes.load(recipes.DEFAULT), settings),
+        name="demo",
         log_name="demo",
         program_version=metadata.version("rec2pm"),
         clock=time.monotonic,
-        progress=progress_bar(),
+        unfinished="discard",
+        progress=progress_bar,
     )
 
 

@@ -182,7 +182,7 @@ def _trained(log: Path | str, folder: Path) -> Path:
     """A registry with a model trained on the log, briefly: what it recommends is not the question here."""
     began = time.monotonic()
     models = folder / "models"
-    _must(rec2pm("train", str(log), "--out", str(models), "--segment-length", "50", "--max-seconds", "60", env=environ("", "train")))
+    _must(rec2pm("train", str(log), "--out", str(models), "--set", "max_seconds=60", env=environ("", "train")))
     print(f"trained {Registry(models).resolve(None).reference} in {time.monotonic() - began:.0f} s", flush=True)
     return models
 

@@ -1,46 +1,51 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from model import dataset, validation
 from model.errors import TrainingImpossible
+from model.log import read_log
 
-L, K = 5, 3
+L = 5
 
 
-def _log(lengths: list[int], seed: int = 0) -> pl.LazyFrame:
+def random_log(lengths: list[int], seed: int = 0) -> pl.LazyFrame:
     rng = np.random.default_rng(seed)
     user = rng.permutation(np.repeat(np.arange(len(lengths)), lengths))
     return pl.LazyFrame({"user_id": user, "item_id": rng.integers(0, 30, len(user)), "timestamp": np.arange(len(user)) // 3 * 1000})
 
 
-def _load(log: pl.LazyFrame, **changed: float) -> dataset.Dataset:
-    return dataset.load(log, **({"until_share": 1.0, "validation_share": 0.2, "min_item_count": 2} | changed))  # type: ignore[arg-type]
+def loaded(log: pl.LazyFrame, **changed: Any) -> dataset.Dataset:
+    return dataset.load(log, **({"until_share": 1.0, "validation_share": 0.2, "min_item_count": 2} | changed))
 
 
 def test_the_latest_interactions_are_held_out_and_teach_nothing() -> None:
-    log = _log([30, 12, 40, 3]).collect()
-    data = _load(log.lazy())
+    log = random_log([30, 12, 40, 3]).collect()
+    data = loaded(log.lazy())
     held_out = round(len(log) * 0.2)
     assert data.trained.sum() == len(log) - held_out
     # Whatever happens in the held-out part, what is learned from stays the same.
     other = log.with_columns(item_id=pl.when(pl.int_range(pl.len()) < len(log) - held_out).then("item_id").otherwise(pl.lit(999)))
-    changed = _load(other.lazy())
+    changed = loaded(other.lazy())
     assert changed.item_ids == data.item_ids
     assert (changed.popularity == data.popularity).all()
     assert (changed.from_ms, changed.until_ms) == (data.from_ms, data.until_ms)
-    for windows, windows_changed in zip(*(_epoch(d) for d in (data, changed)), strict=True):
-        assert (windows.items == windows_changed.items).all()
-        assert (windows.targets == windows_changed.targets).all()
+    assert (changed.trained == data.trained).all()
+    for user in range(4):
+        n = data.trained[user]
+        np.testing.assert_array_equal(changed.history(user)[:n], data.history(user)[:n])
 
 
 def test_what_comes_after_until_is_not_seen_at_all() -> None:
-    log = _log([30, 12, 40, 3]).collect()
-    first_half = _load(log.lazy(), until_share=0.5)
+    log = random_log([30, 12, 40, 3]).collect()
+    first_half = loaded(log.lazy(), until_share=0.5)
     assert len(first_half.rows) == round(len(log) / 2)
-    np.testing.assert_array_equal(first_half.rows, _load(log.head(round(len(log) / 2)).lazy()).rows)
+    np.testing.assert_array_equal(first_half.rows, loaded(log.head(round(len(log) / 2)).lazy()).rows)
 
 
 def test_rows_are_in_the_order_of_popularity_and_rare_items_are_unknown() -> None:
@@ -52,34 +57,6 @@ def test_rows_are_in_the_order_of_popularity_and_rare_items_are_unknown() -> Non
     np.testing.assert_array_equal(data.history(0), [2, 2, 3, 1, 1])
 
 
-@settings(max_examples=50, deadline=None)
-@given(lengths=st.lists(st.integers(1, 60), min_size=2, max_size=8), seed=st.integers(0, 5))
-def test_windows_are_pieces_of_training_histories(lengths: list[int], seed: int) -> None:
-    lengths[0] += 5
-    lengths[1] += 5
-    data = _load(_log(lengths, seed), min_item_count=1)
-    histories = [data.history(u)[: data.trained[u]] for u in range(len(data.trained))]
-    pieces = {tuple(h[i : i + n].tolist()) for h in histories for n in range(1, K * L + 2) for i in range(len(h) - n + 1)}
-    for windows in _epoch(data, seed):
-        assert windows.items.shape == windows.targets.shape
-        assert windows.items.shape[1] % L == 0
-        assert windows.items.shape[1] <= K * L
-        for items, targets in zip(windows.items, windows.targets, strict=True):
-            n = int((items != 0).sum())
-            assert (items[:n] != 0).all()
-            assert (targets[n:] == 0).all()
-            assert (*items[:n].tolist(), int(targets[n - 1])) in pieces
-            np.testing.assert_array_equal(items[1:n], targets[: n - 1])
-
-
-def test_a_share_of_the_inputs_and_no_target_is_the_row_for_unknown_items() -> None:
-    data = _load(_log([60] * 30), min_item_count=1)
-    batches = list(dataset.epoch(data, np.random.default_rng(0), segment_length=L, segments=K, batch=4, oov_share=0.2))
-    inputs = np.concatenate([w.items[w.items != 0] for w in batches])
-    assert 0.15 < (inputs == data.oov_row).mean() < 0.25
-    assert all((w.targets != data.oov_row).all() for w in batches)
-
-
 @pytest.mark.parametrize(
     ("log", "message"),
     [
@@ -89,17 +66,17 @@ def test_a_share_of_the_inputs_and_no_target_is_the_row_for_unknown_items() -> N
             ),
             "0 int",
         ),
-        (_log([40]), "one user"),
+        (random_log([40]), "one user"),
         (pl.LazyFrame({"user_id": [1, 2] * 10, "item_id": range(20), "timestamp": range(20)}), "0 items were seen 2 times"),
     ],
 )
 def test_a_log_nothing_can_be_learned_from_is_refused(log: pl.LazyFrame, message: str) -> None:
     with pytest.raises(TrainingImpossible, match=message):
-        _load(log)
+        loaded(log)
 
 
 def test_validation_targets_are_held_out_have_a_history_and_spread_over_users() -> None:
-    data = _load(_log([60, 60, 5, 30]))
+    data = loaded(random_log([60, 60, 5, 30]))
     targets = validation.choose(data, np.random.default_rng(0), 1_000, L)
     assert (targets.position >= data.trained[targets.user]).all()
     assert (targets.position >= 1).all()
@@ -108,5 +85,97 @@ def test_validation_targets_are_held_out_have_a_history_and_spread_over_users() 
     assert len(set(few.user.tolist())) == 3
 
 
-def _epoch(data: dataset.Dataset, seed: int = 0) -> list[dataset.Windows]:
-    return list(dataset.epoch(data, np.random.default_rng(seed), segment_length=L, segments=K, batch=2, oov_share=0.0))
+def _expected(log: pl.DataFrame, until_share: float, validation_share: float, split: str) -> tuple[list[list[int]], list[int]]:
+    """Histories and lengths of training parts, the plain way."""
+    log = log.sort("timestamp", maintain_order=True).head(round(len(log) * until_share))
+    n_trained = len(log) - round(len(log) * validation_share)
+    histories: dict[int, list[int]] = {}
+    trained: dict[int, int] = {}
+    for at, (user, item, _) in enumerate(log.rows()):
+        histories.setdefault(user, []).append(item)
+        trained[user] = trained.get(user, 0) + (at < n_trained)
+    if split == "last-out":
+        return [histories[u][:-1] for u in sorted(histories)], [max(0, len(histories[u]) - 2) for u in sorted(histories)]
+    return [histories[u] for u in sorted(histories)], [trained[u] for u in sorted(histories)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4), st.integers(0, 300)), min_size=12, max_size=60),
+    scale=st.sampled_from([0, 1, 10**9]),
+    shares=st.tuples(st.floats(0.3, 1.0), st.floats(0.05, 0.6)),
+    split=st.sampled_from(["time", "last-out"]),
+    piece=st.sampled_from([1, 3, 1000]),
+)
+def test_histories_are_those_of_the_sorted_log_however_it_is_cut_into_pieces(
+    rows: list[tuple[int, int, int]], scale: int, shares: tuple[float, float], split: str, piece: int
+) -> None:
+    log = pl.DataFrame([(u, i, t * scale) for u, i, t in rows], schema=["user_id", "item_id", "timestamp"], orient="row")
+    histories, trained = _expected(log, *shares, split)
+    assume(sum(n > 0 for n in trained) >= 2)
+    assume(len({item for history, n in zip(histories, trained, strict=True) for item in history[:n]}) >= 2)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dataset, "PIECE", piece)
+        data = loaded(log.lazy(), min_item_count=1, until_share=shares[0], validation_share=shares[1], split=split)
+    there = sorted(set(log.sort("timestamp", maintain_order=True).head(round(len(log) * shares[0]))["user_id"]))
+    users = [sorted(set(log["user_id"])).index(user) for user in there]
+    for user, history, n in zip(users, histories, trained, strict=True):
+        assert data.trained[user] == n
+        assert [data.item_ids[row - 1] if row < data.oov_row else None for row in data.history(user)] == [
+            item if item in data.item_ids else None for item in history
+        ]
+
+
+def test_last_out_shows_nobodys_last_interaction_and_validates_on_the_one_before() -> None:
+    data = loaded(random_log([30, 12, 1, 2, 3]), split="last-out", min_item_count=1)
+    assert np.diff(data.start).tolist() == [29, 11, 0, 1, 2]
+    assert data.trained.tolist() == [28, 10, 0, 0, 1]
+    targets = validation.choose(data, np.random.default_rng(0), 100, L)
+    assert dict(zip(targets.user.tolist(), targets.position.tolist(), strict=True)) == {0: 28, 1: 10, 4: 1}
+
+
+def test_a_folder_keeps_the_same_dataset(tmp_path: Path) -> None:
+    log = random_log([30, 12, 40, 3])
+    in_memory, on_disk = loaded(log), loaded(log, folder=tmp_path)
+    again = dataset.opened(tmp_path)
+    assert isinstance(again.rows, np.memmap)
+    for data in (on_disk, again):
+        assert data.item_ids == in_memory.item_ids
+        assert (data.from_ms, data.until_ms) == (in_memory.from_ms, in_memory.until_ms)
+        for name in ("rows", "start", "trained", "popularity"):
+            np.testing.assert_array_equal(getattr(data, name), getattr(in_memory, name))
+        assert data.digest() == in_memory.digest()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["dataset.json", "popularity.npy", "rows.npy", "start.npy", "trained.npy"]
+    assert loaded(random_log([30, 12, 40, 3], seed=1)).digest() != in_memory.digest()
+
+
+def test_the_log_is_never_in_memory_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.csv"
+    rng = np.random.default_rng(0)
+    n = 5_000
+    pl.DataFrame(
+        {"user_id": rng.integers(0, 50, n), "item_id": rng.integers(0, 40, n), "timestamp": 1_700_000_000 + np.arange(n)}
+    ).write_csv(path)
+    heights: list[int] = []
+    collect = pl.LazyFrame.collect
+
+    def watched(self: pl.LazyFrame, **how: Any) -> Any:
+        assert how.get("engine") == "streaming", "the in-memory engine reads whole columns"
+        found = collect(self, **how)
+        heights.append(found.height)
+        return found
+
+    monkeypatch.setattr(pl.LazyFrame, "collect", watched)
+    monkeypatch.setattr(dataset, "PIECE", 500)
+    data = loaded(read_log(path), folder=tmp_path)
+    assert len(data.rows) == n
+    assert max(heights) <= 500
+
+
+def test_known_items_keep_a_row_though_the_log_has_them_seldom_or_not() -> None:
+    log = pl.LazyFrame({"user_id": [1, 2] * 6, "item_id": list("aaabbcddddee"), "timestamp": range(12)})
+    data = dataset.load(log, validation_share=0.01, min_item_count=3, known=["x", "c", "a"])
+    assert data.item_ids == ("d", "a", "c", "x")
+    np.testing.assert_allclose(data.popularity, np.array([0, 4, 3, 1, 0]) / 12)
+    numbers = dataset.load(log.with_columns(item_id=pl.Series([1, 1, 1, 2, 2, 3, 4, 4, 4, 4, 5, 5])), min_item_count=3, known=["3", "77"])
+    assert numbers.item_ids == (4, 1, 3, "77")

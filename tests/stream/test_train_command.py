@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from model import recipe as recipes
+from stream.__main__ import main
+from tests.model.training import LOG, SMALL
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> str:
+    LOG.write_csv(tmp_path / "log.csv")
+    return str(tmp_path / "log.csv")
+
+
+def _rec2pm(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main.main(list(words))
+    return int(str(ended.value.code))
+
+
+def _set(*settings: str) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def test_the_list_of_recipes_needs_no_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _rec2pm("train", "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == recipes.names()
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_a_version_is_trained_retrained_and_named(tmp_path: Path, log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "models")
+    assert _rec2pm("train", log, "--out", out, "--name", "shop", *_set(*SMALL, "max_epochs=1")) == 0
+    assert capsys.readouterr().out == "shop@1\n"
+    # The recipe is the one of the version that is started from.
+    assert _rec2pm("train", log, "--out", out, "--name", "shop", "--from", "shop@1", *_set("seed=3")) == 0
+    found = capsys.readouterr()
+    assert found.out == "shop@2\n"
+    assert "HR@10" in found.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recipe", "rec2pm-o-sasrek"], "did you mean rec2pm-o-sasrec"),
+        (["--set", "segments"], "is not KEY=VALUE"),
+        (["--set", "n_items=3"], "unknown field 'n_items'"),
+        (["--resume", "--set", "batch=0"], "batch is 0, must be at least 1"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_wrong_usage(
+    tmp_path: Path, log: str, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert _rec2pm("train", log, "--out", str(tmp_path / "models"), *words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_log_nothing_can_be_learned_from_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.csv").write_text("user_id,item_id,timestamp\n")
+    assert _rec2pm("train", str(tmp_path / "empty.csv"), "--out", str(tmp_path / "models")) == 1
+    assert "the log is empty" in capsys.readouterr().err
+    LOG.with_columns(user_id=1).write_csv(tmp_path / "one.csv")
+    assert _rec2pm("train", str(tmp_path / "one.csv"), "--out", str(tmp_path / "models")) == 1
+    assert "the log has one user" in capsys.readouterr().err
+    assert not list((tmp_path / "models").rglob("*"))
