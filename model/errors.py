@@ -5,6 +5,7 @@ TrainingImpossible    the log is readable, but nothing useful can be learned fro
 RecipeInvalid         a recipe is not there, not readable, or has fields that are unknown or cannot be
 TrainingDiverged      the loss or its gradient stopped being a number; the last good checkpoint stays
 TrainingInterrupted   a signal stopped training; its checkpoint stays
+TrainingProcessLost   one of several training processes ended by itself, killed for its memory perhaps; the checkpoint stays
 TrainingUnfinished    an earlier training of the same name is there and was neither to be resumed nor to be discarded, or does not fit
 TrainerMissing        the packages that only training needs are not installed
 EvaluationImpossible  the log has nothing to ask about
@@ -45,6 +46,10 @@ class TrainingInterrupted(ModelError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+class TrainingProcessLost(ModelError):
+    pass
 
 
 class TrainingUnfinished(ModelError):

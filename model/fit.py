@@ -26,6 +26,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from model import checkpoint as checkpoints
 from model import dataset, kinds, validation
@@ -61,7 +62,7 @@ class Job:
 class Outcome:
     """How it ended; `detail` in words where it did not finish, `signal` where one interrupted it."""
 
-    ended: Literal["finished", "interrupted", "diverged"]
+    ended: Literal["finished", "interrupted", "diverged", "lost"]
     detail: str = ""
     signal: int = 0
 
@@ -74,8 +75,14 @@ def fit(job: Job, devices: int) -> Outcome:
     # Which parameters a batch uses depends on it: windows of one segment never read a memory.
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
     fabric = Fabric(accelerator="auto", devices=devices, strategy=strategy, precision=job.training.precision)
-    with _passed_on():
-        return Outcome(*fabric.launch(partial(_run, job=job)))
+    with _passed_on() as passed:
+        try:
+            return Outcome(*fabric.launch(partial(_run, job=job)))
+        except ProcessExitedException as error:
+            # A signal may meet processes that are still starting: they end by it, and the checkpoint is the one they were to begin with.
+            if passed:
+                return Outcome("interrupted", f"{signal.Signals(passed[0]).name} while its processes were starting", passed[0])
+            return Outcome("lost", f"one of {devices} training processes is gone: {error}")
 
 
 def _run(fabric: Fabric, job: Job) -> tuple[Any, ...]:
@@ -343,20 +350,22 @@ def _caught(*, escalates: bool) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _passed_on() -> Iterator[None]:
-    """Signals go to the processes that train; this one waits for how they end."""
+def _passed_on() -> Iterator[list[int]]:
+    """Signals go to the processes that train; this one waits for how they end, and knows which ones there were."""
+    passed: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield passed
         return
 
     def pass_on(number: int, _: FrameType | None) -> None:
+        passed.append(number)
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield passed
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -102,7 +102,8 @@ class HoloMamba(Network):
         self.mixers = nn.ModuleList([Mixer(config.d, config.state_size, config.dropout) for _ in range(config.layers)])
         if attribute_of is None:
             attribute_of = torch.zeros(config.n_items + 2, dtype=torch.int64)
-        self.register_buffer("attribute_of", attribute_of)
+        # Of the log, not learned: a network with more items has another one.
+        self.register_buffer("attribute_of", attribute_of, persistent=False)
 
     def inputs(self, items: Tensor) -> Tensor:
         """Item rows bound to their attributes, (…) int64 → (…, d)."""
@@ -126,8 +127,7 @@ class RecurrentServing(Ranker):
 
     def __init__(self, network: HoloMamba, popularity: Tensor) -> None:
         super().__init__(network, popularity)
-        network = copy.deepcopy(network)
-        self.mixers = network.mixers
+        self.network = network = copy.deepcopy(network)
         with torch.no_grad():
             self.register_buffer("table", network.inputs(torch.arange(network.config.oov_row + 1)))
         self.inner, self.state_size, self.held = EXPAND * self.d, network.config.state_size, CONV - 1
@@ -150,7 +150,7 @@ class RecurrentServing(Ranker):
         x = self.table[items]
         parts: list[Tensor] = []
         start = 0
-        for mixer in self.mixers:
+        for mixer in self.network.mixers:
             state = memory[:, start : start + self.layer_floats].view(B, self.inner, self.state_size + self.held)
             x, h, before = mixer(x, real, state[:, :, : self.state_size], state[:, :, self.state_size :])
             parts.append(torch.cat([h, before], dim=2).flatten(1))

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from model import artifact, checkpoint, dataset, kinds, validation, warm_start
 from model.checkpoint import Checkpoint, TrainingFolder
 from model.dataset import Dataset
-from model.errors import TrainerMissing, TrainingDiverged, TrainingImpossible, TrainingInterrupted, TrainingUnfinished
+from model.errors import TrainerMissing, TrainingDiverged, TrainingImpossible, TrainingInterrupted, TrainingProcessLost, TrainingUnfinished
 from model.manifest import Manifest, Training, memory_format
 from model.network import Network
 from model.recipe import Recipe
@@ -62,7 +62,7 @@ def train(
         RecipeInvalid: the recipe's network cannot be.
         TrainingImpossible: nothing useful can be learned from this log by this recipe.
         TrainingUnfinished: an earlier training is there and not to be resumed, or does not fit.
-        TrainingDiverged, TrainingInterrupted: it stopped; the last good checkpoint stays for "resume".
+        TrainingDiverged, TrainingInterrupted, TrainingProcessLost: it stopped; the last good checkpoint stays for "resume".
         TrainerMissing: lightning-fabric or tensorboardX is not installed.
     """
     _check_installed()
@@ -163,6 +163,8 @@ def _raise_unless_finished(outcome: "Outcome", place: TrainingFolder) -> None:
     if outcome.ended == "finished":
         return
     last = checkpoint.read(place.checkpoint).place
+    if outcome.ended == "lost":
+        raise TrainingProcessLost(f"{outcome.detail}; --resume goes on at {last}")
     if outcome.ended == "interrupted":
         raise TrainingInterrupted(f"stopped by {outcome.detail}; the same command with --resume goes on there", outcome.signal)
     raise TrainingDiverged(

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from model import checkpoint, fit, kinds
 from model.checkpoint import Checkpoint, Epoch
-from model.errors import TrainingDiverged, TrainingInterrupted, TrainingUnfinished
+from model.errors import TrainingDiverged, TrainingInterrupted, TrainingProcessLost, TrainingUnfinished
 from model.kinds import KINDS
 from model.network import Losses
 from model.rec2pm import Rec2PM
@@ -244,6 +245,19 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, finished: list[Checkp
     for a, b in zip(_losses(one), _losses(two), strict=True):
         np.testing.assert_allclose(a, b, rtol=5e-3)
     assert one.curve[-1].metrics.ndcg_at_10 == pytest.approx(two.curve[-1].metrics.ndcg_at_10, abs=0.01)
+
+
+def test_a_process_that_is_gone_is_said_and_training_goes_on_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(self: Any, *_: Any) -> Any:
+        raise ProcessExitedException("process 1 terminated with signal SIGKILL", 1, 4711, -9)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fit.Fabric, "launch", gone)
+        with pytest.raises(
+            TrainingProcessLost, match=r"one of 2 .* gone: process 1 terminated with signal SIGKILL; --resume goes on at the end of"
+        ):
+            run(tmp_path, how={"devices": 2})
+    assert run(tmp_path, how={"unfinished": "resume"}, max_epochs=1).version == 1
 
 
 def _losses(last: Checkpoint) -> Iterator[tuple[float, ...]]:
