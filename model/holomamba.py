@@ -130,6 +130,7 @@ class RecurrentServing(Ranker):
         self.network = network = copy.deepcopy(network)
         with torch.no_grad():
             self.register_buffer("table", network.inputs(torch.arange(network.config.oov_row + 1)))
+        del network.attribute_of  # it is in the table; TorchScript would keep it as a weight
         self.inner, self.state_size, self.held = EXPAND * self.d, network.config.state_size, CONV - 1
         self.layer_floats = self.inner * (self.state_size + self.held)
         self.floats = len(network.mixers) * self.layer_floats + self.d

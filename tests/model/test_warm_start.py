@@ -85,3 +85,12 @@ def test_a_training_goes_on_only_from_the_version_it_started_from(tmp_path: Path
     with pytest.raises(TrainingUnfinished, match="from was 'small@1' and is None"):
         run(tmp_path, how={"unfinished": "resume"}, max_epochs=1)
     assert run(tmp_path, how={"start_from": earlier, "unfinished": "resume"}, max_epochs=1).version == 1
+
+
+@pytest.mark.parametrize("kind", ["full", "kv-mask-a", "tok-serial-o", "holomambarec"])
+def test_every_kind_can_be_started_from_although_items_come_and_go(tmp_path: Path, kind: str) -> None:
+    earlier = run(tmp_path / "earlier", kind=kind, max_epochs=1)
+    version = run(tmp_path / "later", _renamed(LOG), how={"start_from": earlier}, kind=kind, lr=1e-30, max_epochs=1)
+    before, after = _vectors(earlier), _vectors(version)
+    for item in before.keys() & after.keys():
+        torch.testing.assert_close(after[item], before[item])
