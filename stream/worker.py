@@ -235,10 +235,14 @@ class Worker:
                 asked.setdefault(run.partition, {})[run.user] = before[run.partition][run.user]
         users = {number: self.partitions[number].users(each) for number, each in asked.items()}
         length = self.recommender.model.segment_length
+        # Items and times are packed once for all, then cut into runs.
+        items, times = packed([item for run in runs for item in run.items]), packed([time for run in runs for time in run.times])
         touches = []
+        end = 0
         for run in runs:
             user = NEW_USER if run.fresh else users[run.partition][run.user]
-            remembered = remember(user, packed(run.items), packed(run.times), length)
+            start, end = end, end + (len(run.items) << 3)
+            remembered = remember(user, items[start:end], times[start:end], length)
             asked_after = due(self.lists, user.folds, user.working, len(run.items), length)
             touches.append(Touch(run, user, remembered, (user.preference,), asked_after))
         return touches
