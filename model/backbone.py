@@ -154,23 +154,18 @@ class HSTUBlock(Block):
     def mixed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         """A·V: (B, H, R, d/H), (B, H, M, d/H) twice → (B, H, R, d/H)."""
         R = q.size(2)
-        q = q / self.n_ref
+        v = v / self.n_ref  # here, because there are fewer values than scores
         parts: list[Tensor] = []
         for start in range(0, R, self.chunk):
             end = min(start + self.chunk, R)
-            rows, reach = q[:, :, start:end], end if causal else k.size(2)
-            weights = self.weights(rows, k[:, :, :reach])
+            reach = end if causal else k.size(2)
+            weights = functional.silu(q[:, :, start:end] @ k[:, :, :reach].transpose(2, 3))
             if causal:
-                weights = weights.tril(start)
+                weights[:, :, :, start:].tril_()
             elif mask is not None:
                 weights = weights.masked_fill(~(mask[..., start:end, :] if mask.size(-2) > 1 else mask), 0.0)
             parts.append(weights @ v[:, :, :reach])
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-
-    def weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """SiLU(n_ref·q·kᵀ)/n_ref = (q·kᵀ)·σ(n_ref·q·kᵀ): (B, H, R, M)."""
-        scores = q @ k.transpose(2, 3)
-        return scores * torch.sigmoid(scores * self.n_ref)
 
     def finish(self, x: Tensor, u: Tensor, attended: Tensor) -> Tensor:
         """(B, N, d) residual and gate, (B, H, N, d/H) → (B, N, d)."""

@@ -213,6 +213,7 @@ def test_no_call_changes_the_program_or_its_arguments(program: Program, memory: 
 
 @pytest.mark.parametrize("known", [False, True])
 def test_right_padding_and_what_stands_in_it_change_nothing(program: Program, memory: Tensor, known: bool) -> None:
+    # Sums over rows that are masked are taken in another order.
     users = slice(1, None, 2) if known else slice(0, None, 2)
     before, items = memory[users], tiny.rows(3, L)
     with torch.inference_mode():
@@ -221,8 +222,8 @@ def test_right_padding_and_what_stands_in_it_change_nothing(program: Program, me
             other[:, n:] = 0
             for padded in (items, other):
                 for got, want in zip(program.update(before, padded, exact), program.update(before, short, exact), strict=True):
-                    torch.testing.assert_close(got, want, atol=5e-6, rtol=0)
-                torch.testing.assert_close(program.query(before, padded, exact), program.query(before, short, exact), atol=5e-6, rtol=0)
+                    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+                torch.testing.assert_close(program.query(before, padded, exact), program.query(before, short, exact), atol=1e-5, rtol=0)
 
 
 def test_the_number_of_threads_does_not_matter(program: Program, memory: Tensor) -> None:
