@@ -29,7 +29,7 @@ from state.codec import (
     taken_of,
     user_prefix,
 )
-from state.errors import StateCorrupted, StateError, StoreLocked, StoreUnwritable
+from state.errors import StateCorrupted, StateError, StateFormatUnknown, StoreLocked, StoreUnwritable
 from state.user import NEW_USER, User
 
 _BLOOM_BITS_PER_KEY: Final = 10
@@ -79,8 +79,17 @@ class Store:
         return self._number(OFFSET)
 
     def segment_length(self) -> int | None:
-        """What the partition's users are folded by; None when nothing was ever written."""
-        return self._number(SEGMENT_LENGTH)
+        """What the partition's users are folded by; None when nothing was ever written.
+
+        Raises:
+            StateFormatUnknown: there are records, but none says it, so their keys are not those of this layout.
+        """
+        length = self._number(SEGMENT_LENGTH)
+        if length is None and next(self.records(), None) is not None:
+            raise StateFormatUnknown(
+                f"{self.folder} has records but no segment length: a build before state format 1 was final wrote them; start with a new REC2PM_APP"
+            )
+        return length
 
     def _number(self, key: bytes) -> int | None:
         with _translated(self.folder):

@@ -22,7 +22,7 @@ from state.codec import (
     working_key,
     working_value,
 )
-from state.errors import StateCorrupted, StateError, StoreLocked, StoreUnwritable
+from state.errors import StateCorrupted, StateError, StateFormatUnknown, StoreLocked, StoreUnwritable
 from state.store import Store, StoreMemory, wipe
 from state.user import NEW_USER, Preference, User, packed
 
@@ -71,6 +71,15 @@ def test_a_user_is_read_with_preference_memory_and_without_the_folded_segments(s
     store.write([(preference_key(b"ann"), preference_value(preference)), folded, working(b"ann", before=4)], 2)
     assert store.read([b"ann"]) == [User(4, b"", b"", (4,), preference)]
     assert store.taken([b"ann"]) == [4]
+
+
+def test_records_without_a_segment_length_are_of_another_layout(store: Store) -> None:
+    """Read by this one, the count of a user would be taken from bytes that mean something else."""
+    store.write([], 3)
+    assert store.segment_length() is None
+    store.write([(b"\x03ann\x01", b"\x01\x95")], 4)
+    with pytest.raises(StateFormatUnknown, match="new REC2PM_APP"):
+        store.segment_length()
 
 
 def test_the_segment_length_is_told_apart_from_the_offset(store: Store) -> None:
