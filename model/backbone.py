@@ -6,6 +6,7 @@ itself and those before it (`forward`), for some rows against others (`attend`),
 (`attend_to`): training, folding and cached memories are the same arithmetic.
 """
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 import torch
@@ -17,23 +18,23 @@ _CHUNK: Final = 52
 """Query rows of an HSTU pass at once: scores stay in cache and the upper triangle is mostly skipped (MODEL.md §7)."""
 
 
-class Block(nn.Module):
+class Block(nn.Module, ABC):
     """What every backbone's block can do. Masks are boolean, True = sees, and broadcast to (B, H, R, M)."""
 
     d: int
     heads: int
 
+    @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, N, d) → (B, N, d). Without a mask, a row sees itself and the rows before it: the fast path."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values of rows (B, N, d), (B, N, d) each: what later rows need of them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attend_to(self, y: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         """(B, R, d) rows against keys and values (B, M, d) → (B, R, d). `causal`: row i sees the first i + 1, R = M."""
-        raise NotImplementedError
 
     def attend(self, y: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, R, d) rows against context rows (B, N, d) → (B, R, d)."""

@@ -13,7 +13,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -328,47 +328,45 @@ def _parameter_groups(network: nn.Module, options: TrainingOptions) -> list[dict
 
 
 @contextmanager
-def _caught(*, escalates: bool) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted, for the end of the step; a second one ends it at once, except where the terminal and the parent process
-    both send the same. Outside the main thread signals are somebody else's."""
-    caught: list[int] = []
+def _signals(react: Callable[[int, bool], None]) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM call `react` with their number and whether there was one before, and are noted. Outside the main thread they are
+    somebody else's."""
+    noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield caught
+        yield noted
         return
 
     def note(number: int, _: FrameType | None) -> None:
-        if caught and escalates:
-            raise KeyboardInterrupt
-        caught.append(number)
+        react(number, bool(noted))
+        noted.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield caught
+        yield noted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-@contextmanager
-def _passed_on() -> Iterator[list[int]]:
-    """Signals go to the processes that train; this one waits for how they end, and knows which ones there were."""
-    passed: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield passed
-        return
+def _caught(*, escalates: bool) -> AbstractContextManager[list[int]]:
+    """Signals wait for the end of the step; a second one ends it at once, except where the terminal and the parent process both send the same."""
 
-    def pass_on(number: int, _: FrameType | None) -> None:
-        passed.append(number)
+    def react(_: int, again: bool) -> None:
+        if again and escalates:
+            raise KeyboardInterrupt
+
+    return _signals(react)
+
+
+def _passed_on() -> AbstractContextManager[list[int]]:
+    """Signals go to the processes that train; this one waits for how they end, and knows which ones there were."""
+
+    def react(number: int, _: bool) -> None:
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield passed
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return _signals(react)
 
 
 def first_checkpoint(training: dict[str, Any], network: nn.Module) -> Checkpoint:

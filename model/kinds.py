@@ -1,5 +1,7 @@
 """Every kind of model by its name: the network that is trained, and what it is served as."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from model.history import History, HistoryServing
@@ -20,7 +22,13 @@ def build(config: NetworkConfig, attribute_of: Tensor | None = None) -> Network:
     """
     if config.kind == "holomambarec":
         return HoloMamba(config, attribute_of)
-    made = {"full": History, "trunc": History, "rec2pm": Rec2PM, "tok-serial": TokSerial, "kv-mask": KVMask}
+    made: dict[str, Callable[[NetworkConfig], Network]] = {
+        "full": History,
+        "trunc": History,
+        "rec2pm": Rec2PM,
+        "tok-serial": TokSerial,
+        "kv-mask": KVMask,
+    }
     return made[config.kind.removesuffix("-o").removesuffix("-a")](config)
 
 

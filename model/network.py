@@ -4,6 +4,7 @@ Item rows: 0 is padding, 1..V the catalogue, V+1 stands for any item outside it.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
@@ -109,7 +110,7 @@ class Losses:
     consistency: Tensor
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A network in training. `positions` is how many places in a pass have a position of their own."""
 
     def __init__(self, config: NetworkConfig, positions: int) -> None:
@@ -124,6 +125,7 @@ class Network(nn.Module):
         self.item_scale = 1.0 if config.backbone == "sasrec" else math.sqrt(config.d)
         self.drop = nn.Dropout(config.dropout)
 
+    @abstractmethod
     def losses(self, items: Tensor, targets: Tensor, negatives: Tensor) -> Losses:
         """The loss of a batch of windows.
 
@@ -132,7 +134,6 @@ class Network(nn.Module):
             targets: (B, K·L) int64, the item after each; 0 where there is none to predict.
             negatives: int64 item rows, (N,) shared by all positions, or (B, K·L, N).
         """
-        raise NotImplementedError
 
     def stage(self, epoch: int) -> None:
         """Called before each epoch, from 1 on, for kinds that are trained in stages."""

@@ -5,6 +5,8 @@ float32 that only the model understands; all zeros, like an all-zero hidden stat
 right-padded with 0.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +20,7 @@ LARGEST_ROW = 1 << 24
 """float32 counts exactly up to here: a state is floats, and some of them are item rows."""
 
 
-class Ranker(nn.Module):
+class Ranker(nn.Module, ABC):
     """A trained network with what ranking needs baked in. Kinds say what their state is: `spec`, `initial_memory`, `update`, `encode`.
 
     Args:
@@ -37,14 +39,15 @@ class Ranker(nn.Module):
         self.register_buffer("directions", items.t().contiguous())  # (d, V + 1): unit item vectors
         self.register_buffer("popularity", popularity.clone())
 
+    @abstractmethod
     def spec(self) -> dict[str, int]:
         """What a caller has to know before the first call; `min_recent` is how many items a list needs beside a memory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def initial_memory(self, batch: int) -> Tensor:
         """The memory of users nothing is known about, (B, …) float32."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Fold exactly the given items into preference memory.
 
@@ -57,11 +60,10 @@ class Ranker(nn.Module):
         Returns:
             The memory after the items, (B, …), and the last item's hidden state, (B, d).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
         """The hidden state to rank by after preference memory and working memory: (B, d); zeros where nothing is known."""
-        raise NotImplementedError
 
     def described(self, state_floats: int, min_recent: int) -> dict[str, int]:
         """A `spec`."""

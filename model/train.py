@@ -18,7 +18,7 @@ from model import artifact, checkpoint, dataset, kinds, validation, warm_start
 from model.checkpoint import Checkpoint, TrainingFolder
 from model.dataset import Dataset
 from model.errors import TrainerMissing, TrainingDiverged, TrainingImpossible, TrainingInterrupted, TrainingProcessLost, TrainingUnfinished
-from model.manifest import Manifest, Training, memory_format
+from model.manifest import LAST_OUT, Manifest, Training, memory_format
 from model.network import Network
 from model.recipe import Recipe
 from model.registry import ModelVersion, Registry
@@ -225,4 +225,4 @@ def _split_in_words(recipe: Recipe) -> str:
     first = f"the first {options.until_share:.0%} of the log"
     if options.split == "time":
         return f"by time: {first}, its last {options.validation_share:.0%} for validation"
-    return f"last out: of {first}, everybody's last interaction is for a test and the one before it for validation"
+    return f"{LAST_OUT}: of {first}, everybody's last interaction is for a test and the one before it for validation"
