@@ -51,6 +51,8 @@ class NetworkConfig:
     """λ of the consistency loss, of the `rec2pm` kinds."""
     con_target_grad: bool = False
     """Let the consistency loss teach the reference memories too, instead of only being taught by them."""
+    stage1_ar: float = 0.0
+    """Of the `rec2pm` kinds: weight of predicting the next item from stage 1 too, which sees the whole window."""
     curriculum_epochs: int = 2
     """Of the `tok-serial` kinds: epochs before a training window is one segment longer."""
     state_size: int = 16

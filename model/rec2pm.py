@@ -129,7 +129,11 @@ class Rec2PM(SlotNetwork):
 
         full = full_segments(items, L)[user, before + 1]
         consistency = self.consistency_loss(references[user, before + 1][full], written[full])
-        return Losses(next_item + self.config.con_weight * consistency, next_item, consistency)
+        total = next_item + self.config.con_weight * consistency
+        if self.config.stage1_ar and K > 1:
+            shared = negatives if negatives.dim() == 1 else negatives[:, L:].flatten(0, 1)
+            total = total + self.config.stage1_ar * self.next_item_loss(hidden[:, L:].flatten(0, 1), targets[:, L:].flatten(), shared)
+        return Losses(total, next_item, consistency)
 
     def _of_rows(self, negatives: Tensor, user: Tensor, before: Tensor) -> Tensor:
         """Negatives of each position, in the order of the loss's rows."""
