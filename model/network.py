@@ -51,8 +51,12 @@ class NetworkConfig:
     """λ of the consistency loss, of the `rec2pm` kinds."""
     con_target_grad: bool = False
     """Let the consistency loss teach the reference memories too, instead of only being taught by them."""
-    stage1_ar: float = 0.0
-    """Of the `rec2pm` kinds: weight of predicting the next item from stage 1 too, which sees the whole window."""
+    stage1_weight: float = 0.0
+    """Of the `rec2pm` kinds: weight of predicting later segments from stage 1 too, which sees the whole window."""
+    rollout: float = 0.0
+    """Of the `rec2pm` kinds: how often a batch predicts from memories that folds wrote, not from the references."""
+    write_from_memory: bool = False
+    """Of the `rec2pm` and `tok-serial` kinds: a fold's write rows start from the memory before it."""
     curriculum_epochs: int = 2
     """Of the `tok-serial` kinds: epochs before a training window is one segment longer."""
     state_size: int = 16
@@ -70,8 +74,12 @@ class NetworkConfig:
             wrong.append(f"backbone is {self.backbone!r}, must be one of {', '.join(BACKBONES)}")
         if self.segments < 2 and self.folds_kept:
             wrong.append(f"segments is {self.segments}, must be at least 2: with one, nothing is ever folded in training")
-        if self.overlap and not self.kind.startswith(("rec2pm", "tok-serial")):
-            wrong.append(f"overlap is {self.overlap}, which {self.kind} does not have")
+        memories: tuple[str, ...] = ("rec2pm", "tok-serial")
+        two_stages: tuple[str, ...] = ("rec2pm",)
+        of = {"overlap": memories, "write_from_memory": memories, "stage1_weight": two_stages, "rollout": two_stages}
+        for name, those in of.items():
+            if getattr(self, name) and not self.kind.startswith(those):
+                wrong.append(f"{name} is {getattr(self, name)}, which {self.kind} does not have")
         if self.overlap > self.segment_length:
             wrong.append(f"overlap is {self.overlap}, must be at most segment_length ({self.segment_length})")
         if self.heads >= 1 and self.d % self.heads:
@@ -82,8 +90,13 @@ class NetworkConfig:
             wrong.append(f"dropout is {self.dropout}, must be in [0, 1)")
         if self.temperature <= 0.0:
             wrong.append(f"temperature is {self.temperature}, must be positive")
-        if self.con_weight < 0.0:
-            wrong.append(f"con_weight is {self.con_weight}, must not be negative")
+        wrong += [
+            f"{name} is {getattr(self, name)}, must not be negative"
+            for name in ("con_weight", "stage1_weight")
+            if getattr(self, name) < 0.0
+        ]
+        if not 0.0 <= self.rollout <= 1.0:
+            wrong.append(f"rollout is {self.rollout}, must be in [0, 1]")
         if wrong:
             raise ValueError("; ".join(wrong))
 

@@ -43,6 +43,13 @@ class Rec2PM(SlotNetwork):
         rows: Tensor = self.norm(memory * self.read_gain + place)
         return rows
 
+    def write_rows(self, batch: int, memory: Tensor | None = None) -> Tensor:
+        """As in `SlotNetwork`; with `write_from_memory`, on top of the newest of the memories (P, G·C, d) that are read."""
+        if self.config.write_from_memory and memory is not None and memory.size(1):
+            rows: Tensor = self.norm(self.write + memory[:, -self.slots :] * self.read_gain)
+            return rows
+        return super().write_rows(batch)
+
     def references(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Stage 1: encode whole windows, and what the memory after each of their segments should be (MODEL.md §4.2).
 
@@ -87,7 +94,7 @@ class Rec2PM(SlotNetwork):
             memories after the segments, (P, C, d). Without memory the first of the hidden states is missing.
         """
         C, M, before = self.slots, memory.size(1), memory.size(1) + tail.size(1)
-        parts = [self.read(memory), self.embed(tail), self.embed(items, self.overlap), self.write_rows(items.size(0))]
+        parts = [self.read(memory), self.embed(tail), self.embed(items, self.overlap), self.write_rows(items.size(0), memory)]
         x = torch.cat(parts, dim=1)  # (P, M + R + L + C, d)
         mask: Tensor | None = None
         if present is not None:
@@ -109,31 +116,40 @@ class Rec2PM(SlotNetwork):
         A later segment's first item is also predicted from the last row before it, a memory slot or the end of the tail: that row ranks for
         a user who has a memory and an empty working memory.
         """
-        L, G = self.segment_length, self.folds_kept
+        L = self.segment_length
         hidden, references = self.references(items)  # (B, K·L, d), (B, K, C, d)
-        B, K, C = references.shape[:3]
+        B, K = references.shape[:2]
         segments, following = items.view(B, K, L), targets.view(B, K, L)
         user, before = begun_segments(items, L)[:, 1:].nonzero(as_tuple=True)  # (P,): a segment that has a memory before it
-        # The memories of the G folds before it, the newest last; those before the first fold are absent.
-        fold = before[:, None] + torch.arange(1 - G, 1, device=items.device)  # (P, G)
-        memory = references[user[:, None], fold.clamp(min=0)].flatten(1, 2)  # (P, G·C, d)
-        present = (fold >= 0).repeat_interleave(C, 1) if G > 1 else None
         tail = segments[user, before, L - self.overlap :]
+        memory, present = self._held(references, user, before)
         folded, written = self.fold(memory, tail, segments[user, before + 1], present)  # (P, 1 + L, d), (P, C, d)
+        full = full_segments(items, L)[user, before + 1]
+        consistency = self.consistency_loss(references[user, before + 1][full], written[full])
+        if self.config.rollout and float(torch.rand(())) < self.config.rollout:
+            # After the first segment the fold's own memory is the reference: there was none to read.
+            own = references.index_put((user, before + 1), written)
+            memory, present = self._held(own, user, before)
+            folded, _ = self.fold(memory, tail, segments[user, before + 1], present)
         # The last target of one segment is the first item of the next.
         later = torch.cat([following[user, before, -1:], following[user, before + 1]], dim=1)  # (P, 1 + L)
         rows = torch.cat([hidden[:, :L].flatten(0, 1), folded.flatten(0, 1)])
         next_item = self.next_item_loss(
             rows, torch.cat([following[:, 0].flatten(), later.flatten()]), self._of_rows(negatives, user, before)
         )
-
-        full = full_segments(items, L)[user, before + 1]
-        consistency = self.consistency_loss(references[user, before + 1][full], written[full])
         total = next_item + self.config.con_weight * consistency
-        if self.config.stage1_ar and K > 1:
-            shared = negatives if negatives.dim() == 1 else negatives[:, L:].flatten(0, 1)
-            total = total + self.config.stage1_ar * self.next_item_loss(hidden[:, L:].flatten(0, 1), targets[:, L:].flatten(), shared)
+        if self.config.stage1_weight and bool(following[:, 1:].any()):
+            drawn = negatives if negatives.dim() == 1 else negatives[:, L:].flatten(0, 1)
+            total = total + self.config.stage1_weight * self.next_item_loss(hidden[:, L:].flatten(0, 1), targets[:, L:].flatten(), drawn)
         return Losses(total, next_item, consistency)
+
+    def _held(self, memories: Tensor, user: Tensor, before: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What folds read of the memories after each segment, (B, K, C, d): those of the G folds up to `before`, the newest last, (P, G·C, d),
+        and which of their rows there are, (P, G·C); None for all."""
+        G = self.folds_kept
+        fold = before[:, None] + torch.arange(1 - G, 1, device=before.device)  # (P, G)
+        present = (fold >= 0).repeat_interleave(self.slots, 1) if G > 1 else None
+        return memories[user[:, None], fold.clamp(min=0)].flatten(1, 2), present
 
     def _of_rows(self, negatives: Tensor, user: Tensor, before: Tensor) -> Tensor:
         """Negatives of each position, in the order of the loss's rows."""
@@ -208,6 +224,7 @@ class MemoryServing(Ranker):
         self.head: Block = stack[-1]
         self.slots, self.folds_kept, self.item_scale = network.slots, network.folds_kept, network.item_scale
         self.overlap, self.memory_rows = network.overlap, network.folds_kept * network.slots
+        self.write_from_memory = network.config.write_from_memory
         self.rows = self.memory_rows + -(-network.overlap // self.d)
         if network.overlap:
             check_countable(network.config)
@@ -291,7 +308,8 @@ class MemoryServing(Ranker):
             held = memory[:, : g * self.slots]
             rows.insert(0, held * network.read_gain + self.place[self.memory_rows - held.size(1) :])
         if write:
-            rows.append(network.write.expand(B, -1, -1))
+            w = network.write.expand(B, -1, -1)
+            rows.append(w + memory[:, (g - 1) * self.slots : g * self.slots] * network.read_gain if g and self.write_from_memory else w)
         x: Tensor = network.norm(torch.cat(rows, dim=1))
         return x
 

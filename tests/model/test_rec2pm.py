@@ -16,8 +16,10 @@ L = tiny.CONFIG.segment_length
 V = tiny.CONFIG.n_items
 
 
-@pytest.fixture(scope="module", params=["sasrec", "meta", "hstu", "overlap"])
+@pytest.fixture(scope="module", params=["sasrec", "meta", "hstu", "overlap", "write_from_memory"])
 def config(request: pytest.FixtureRequest) -> NetworkConfig:
+    if request.param == "write_from_memory":
+        return replace(tiny.CONFIG, write_from_memory=True)
     if request.param == "overlap":
         return tiny.OVERLAPPING
     return tiny.config("rec2pm-o", request.param)
@@ -154,6 +156,43 @@ def test_the_consistency_loss_is_a_mean_over_full_later_segments(config: Network
 def test_a_history_of_one_segment_has_no_consistency_loss(config: NetworkConfig) -> None:
     items = tiny.rows(2, L)
     assert rec2pm(config).losses(items, items.roll(-1, dims=1), torch.arange(1, 5)).consistency == 0
+
+
+def test_stage_1_learns_to_predict_what_stage_2_predicts_of_later_segments(config: NetworkConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = tiny.rows(2, 2 * L).clamp(max=V)
+    targets, negatives = items.roll(-1, dims=1), torch.arange(1, 5)
+    network = rec2pm(replace(config, stage1_weight=0.5))
+    with torch.inference_mode():
+        found = network.losses(items, targets, negatives)
+        hidden, _ = network.references(items)
+        extra = network.next_item_loss(hidden[:, L:].flatten(0, 1), targets[:, L:].flatten(), negatives)
+        plain = rec2pm(config).losses(items, targets, negatives)
+        each = network.losses(items, targets, negatives.expand(2, 2 * L, 4))
+    assert found.next_item == plain.next_item
+    torch.testing.assert_close(found.total, plain.total + 0.5 * extra, atol=1e-5, rtol=0)
+    torch.testing.assert_close(each.total, found.total, atol=1e-5, rtol=0)
+
+
+def test_with_rollout_segments_are_predicted_from_memories_that_folds_wrote(config: NetworkConfig) -> None:
+    items = tiny.rows(2, 3 * L).clamp(max=V)
+    # Nothing but the last segment is predicted.
+    targets, negatives = torch.zeros_like(items), torch.arange(1, 5)
+    targets[:, 2 * L :] = items.roll(-1, dims=1)[:, 2 * L :]
+    network = rec2pm(replace(config, rollout=1.0))
+    segments = items.view(2, 3, L)
+    with torch.inference_mode():
+        _, references = network.references(items)
+        _, own = network.fold(references[:, 0], segments[:, 0, L - config.overlap :], segments[:, 1])
+        predicted = {}
+        for name, memory in (("own", own), ("reference", references[:, 1])):
+            hidden, _ = network.fold(memory, segments[:, 1, L - config.overlap :], segments[:, 2])
+            predicted[name] = network.next_item_loss(hidden[:, 1:].flatten(0, 1), targets[:, 2 * L :].flatten(), negatives)
+        found = network.losses(items, targets, negatives)
+        without = rec2pm(config).losses(items, targets, negatives)
+    torch.testing.assert_close(found.next_item, predicted["own"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(without.next_item, predicted["reference"], atol=1e-5, rtol=0)
+    assert abs(predicted["own"] - predicted["reference"]) > 1e-3
+    torch.testing.assert_close(found.consistency, without.consistency, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("backbone", ["sasrec", "hstu"])

@@ -18,11 +18,12 @@ CASES = [
     *((kind, backbone) for kind in KINDS if kind != "holomambarec" for backbone in ("sasrec", "hstu")),
     ("rec2pm-o", "overlap"),
     ("tok-serial-a", "overlap"),
+    ("rec2pm-a", "write_from_memory"),
     ("full", "meta"),
     ("rec2pm-o", "meta"),
     ("holomambarec", "none"),
 ]
-"""Every kind, on the backbones that it is compared on."""
+"""Every kind, on the backbones that it is compared on, and with what changes a fold."""
 
 OVERLAPPING = replace(CONFIG, overlap=5)
 
@@ -30,6 +31,8 @@ OVERLAPPING = replace(CONFIG, overlap=5)
 def config(kind: str, backbone: str) -> NetworkConfig:
     if backbone == "overlap":
         return replace(OVERLAPPING, kind=kind)
+    if backbone == "write_from_memory":
+        return replace(CONFIG, kind=kind, write_from_memory=True)
     if kind == "holomambarec":
         return replace(CONFIG, kind=kind, attributes=5)
     return replace(CONFIG, kind=kind, backbone=backbone)
