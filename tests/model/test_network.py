@@ -61,6 +61,10 @@ def test_what_is_not_predicted_counts_for_nothing_and_every_parameter_is_trained
         ({"backbone": "gpt"}, "backbone is 'gpt', must be one of sasrec"),
         ({"segments": 1}, "segments is 1"),
         ({"kind": "holomambarec", "d": 7, "heads": 1}, "must be even"),
+        ({"stage1_weight": -1.0}, "stage1_weight is -1.0"),
+        ({"rollout": 1.5}, "rollout is 1.5"),
+        ({"kind": "tok-serial-o", "rollout": 0.5}, "rollout is 0.5, which tok-serial-o does not have"),
+        ({"kind": "trunc", "overlap": 2}, "overlap is 2, which trunc does not have"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(wrong: dict[str, float | str], message: str) -> None:
