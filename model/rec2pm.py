@@ -122,15 +122,14 @@ class Rec2PM(SlotNetwork):
         segments, following = items.view(B, K, L), targets.view(B, K, L)
         user, before = begun_segments(items, L)[:, 1:].nonzero(as_tuple=True)  # (P,): a segment that has a memory before it
         tail = segments[user, before, L - self.overlap :]
-        memory, present = self._held(references, user, before)
+        read = references
+        if self.config.rollout:
+            own = torch.rand(len(user), device=items.device) < self.config.rollout
+            read = references.index_put((user[own], before[own]), self.rolled_out(items, references)[user[own], before[own]])
+        memory, present = self._held(read, user, before)
         folded, written = self.fold(memory, tail, segments[user, before + 1], present)  # (P, 1 + L, d), (P, C, d)
         full = full_segments(items, L)[user, before + 1]
         consistency = self.consistency_loss(references[user, before + 1][full], written[full])
-        if self.config.rollout and float(torch.rand(())) < self.config.rollout:
-            # After the first segment the fold's own memory is the reference: there was none to read.
-            own = references.index_put((user, before + 1), written)
-            memory, present = self._held(own, user, before)
-            folded, _ = self.fold(memory, tail, segments[user, before + 1], present)
         # The last target of one segment is the first item of the next.
         later = torch.cat([following[user, before, -1:], following[user, before + 1]], dim=1)  # (P, 1 + L)
         rows = torch.cat([hidden[:, :L].flatten(0, 1), folded.flatten(0, 1)])
@@ -142,6 +141,19 @@ class Rec2PM(SlotNetwork):
             drawn = negatives if negatives.dim() == 1 else negatives[:, L:].flatten(0, 1)
             total = total + self.config.stage1_weight * self.next_item_loss(hidden[:, L:].flatten(0, 1), targets[:, L:].flatten(), drawn)
         return Losses(total, next_item, consistency)
+
+    @torch.no_grad()
+    def rolled_out(self, items: Tensor, references: Tensor) -> Tensor:
+        """The memories after each segment when it is folded as in a stream, each from the ones that folds before it wrote, (B, K, C, d)."""
+        L = self.segment_length
+        segments, begun = items.view(len(items), -1, L), begun_segments(items, L)
+        own = references.clone()  # without a memory to read, a fold writes the reference
+        for h in range(1, segments.size(1) - 1):
+            user = begun[:, h + 1].nonzero().flatten()
+            before = torch.full_like(user, h - 1)
+            memory, present = self._held(own, user, before)
+            _, own[user, h] = self.fold(memory, segments[user, h - 1, L - self.overlap :], segments[user, h], present)
+        return own
 
     def _held(self, memories: Tensor, user: Tensor, before: Tensor) -> tuple[Tensor, Tensor | None]:
         """What folds read of the memories after each segment, (B, K, C, d): those of the G folds up to `before`, the newest last, (P, G·C, d),

@@ -173,26 +173,41 @@ def test_stage_1_learns_to_predict_what_stage_2_predicts_of_later_segments(confi
     torch.testing.assert_close(each.total, found.total, atol=1e-5, rtol=0)
 
 
-def test_with_rollout_segments_are_predicted_from_memories_that_folds_wrote(config: NetworkConfig) -> None:
+def test_rolled_out_memories_are_those_of_folding_one_after_another(program: Program, config: NetworkConfig) -> None:
+    items = tiny.rows(3, 4 * L)
+    items[1, 2 * L + 1 :] = 0
+    network = rec2pm(config)
+    with torch.inference_mode():
+        _, references = network.references(items)
+        own = network.rolled_out(items, references)
+        state = program.initial_memory(3)
+        for h in range(3):
+            folds = torch.tensor([0, 2] if h == 2 else [0, 1, 2])
+            state[folds], _ = program.update(state[folds], items[folds, h * L : (h + 1) * L], torch.full((len(folds),), L))
+            torch.testing.assert_close(own[folds, h], state[folds, :3], atol=2e-5, rtol=0)
+    assert (own[:, 1] - references[:, 1]).abs().max() > 1e-3
+
+
+def test_with_rollout_segments_are_folded_and_predicted_from_memories_that_folds_wrote(config: NetworkConfig) -> None:
     items = tiny.rows(2, 3 * L).clamp(max=V)
     # Nothing but the last segment is predicted.
     targets, negatives = torch.zeros_like(items), torch.arange(1, 5)
     targets[:, 2 * L :] = items.roll(-1, dims=1)[:, 2 * L :]
-    network = rec2pm(replace(config, rollout=1.0))
     segments = items.view(2, 3, L)
+    network = rec2pm(config)
     with torch.inference_mode():
         _, references = network.references(items)
-        _, own = network.fold(references[:, 0], segments[:, 0, L - config.overlap :], segments[:, 1])
-        predicted = {}
-        for name, memory in (("own", own), ("reference", references[:, 1])):
-            hidden, _ = network.fold(memory, segments[:, 1, L - config.overlap :], segments[:, 2])
-            predicted[name] = network.next_item_loss(hidden[:, 1:].flatten(0, 1), targets[:, 2 * L :].flatten(), negatives)
-        found = network.losses(items, targets, negatives)
-        without = rec2pm(config).losses(items, targets, negatives)
-    torch.testing.assert_close(found.next_item, predicted["own"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(without.next_item, predicted["reference"], atol=1e-5, rtol=0)
-    assert abs(predicted["own"] - predicted["reference"]) > 1e-3
-    torch.testing.assert_close(found.consistency, without.consistency, atol=1e-6, rtol=0)
+        _, second = network.fold(references[:, 0], segments[:, 0, L - config.overlap :], segments[:, 1])
+        expected = {}
+        for rollout, memory in ((0.0, references[:, 1]), (1.0, second)):
+            hidden, third = network.fold(memory, segments[:, 1, L - config.overlap :], segments[:, 2])
+            next_item = network.next_item_loss(hidden[:, 1:].flatten(0, 1), targets[:, 2 * L :].flatten(), negatives)
+            expected[rollout] = next_item, network.consistency_loss(references[:, 1:], torch.stack([second, third], dim=1))
+        assert all(abs(a - b) > 1e-4 for a, b in zip(expected[0.0], expected[1.0], strict=True))
+        for rollout, (next_item, consistency) in expected.items():
+            found = rec2pm(replace(config, rollout=rollout)).losses(items, targets, negatives)
+            torch.testing.assert_close(found.next_item, next_item, atol=1e-5, rtol=0)
+            torch.testing.assert_close(found.consistency, consistency, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("backbone", ["sasrec", "hstu"])
