@@ -21,8 +21,9 @@ CASES = [
     ("full", "meta"),
     ("rec2pm-o", "meta"),
     ("holomambarec", "none"),
+    *((kind, bias) for kind in ("full", "trunc") for bias in ("pos", "pos_time")),
 ]
-"""Every kind, on the backbones that it is compared on."""
+"""Every kind, on the backbones that it is compared on; `pos` and `pos_time` are HSTU with a relative bias."""
 
 OVERLAPPING = replace(CONFIG, overlap=5)
 
@@ -32,6 +33,8 @@ def config(kind: str, backbone: str) -> NetworkConfig:
         return replace(OVERLAPPING, kind=kind)
     if kind == "holomambarec":
         return replace(CONFIG, kind=kind, attributes=5)
+    if backbone in ("pos", "pos_time"):
+        return replace(CONFIG, kind=kind, backbone="hstu", rel_bias=backbone)
     return replace(CONFIG, kind=kind, backbone=backbone)
 
 
@@ -86,3 +89,8 @@ def add(root: Path, name: str = "tiny", seed: int = 0, config: NetworkConfig = C
 def rows(users: int, n: int, seed: int = 0) -> torch.Tensor:
     """(users, n) int64 item rows, the one for unknown items among them."""
     return torch.randint(1, CONFIG.n_items + 2, (users, n), generator=torch.Generator().manual_seed(seed))
+
+
+def times_of(rows: torch.Tensor) -> torch.Tensor:
+    """A time for each item row, epoch ms, the same wherever the row stands; a minute to seven weeks apart, in no order."""
+    return 1_700_000_000_123 + (rows * 7_919 % 61) * 70_000_001
