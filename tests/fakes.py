@@ -109,13 +109,14 @@ class FakeModel:
     reference = "fake@1"
     memory_format = "fake/1"
     state_floats = 2
+    uses_time = False
 
     def __init__(self, segment_length: int, items: int = 50) -> None:
         self.segment_length = segment_length
         self.item_ids: list[int | str] = list(range(items))
         self.oov_row = items + 1
 
-    def fold(self, memory: Floats, rows: Ints) -> FakeFolded:
+    def fold(self, memory: Floats, rows: Ints, times: Ints | None = None) -> FakeFolded:
         state = memory.astype(np.int64)
         for column in rows.T:
             state = np.stack([(state[:, 0] * 31 + column + 1) % 9973, (state[:, 1] * 17 + state[:, 0]) % 9967], axis=1)
@@ -124,7 +125,16 @@ class FakeModel:
     def rank(self, hidden: Floats, k: int, exclude: Ints) -> FakeRanked:
         return self._ranked([int(h[0] * 7 + h[1] + h[2]) for h in hidden], k, exclude)
 
-    def recommend(self, memory: Floats, rows: Ints, lengths: Ints, k: int, exclude: Ints) -> FakeRanked:
+    def recommend(
+        self,
+        memory: Floats,
+        rows: Ints,
+        lengths: Ints,
+        k: int,
+        exclude: Ints,
+        times: Ints | None = None,
+        query_time: Ints | None = None,
+    ) -> FakeRanked:
         seeds = []
         for state, items, length in zip(memory, rows, lengths, strict=True):
             seed = int(state[0] * 3 + state[1])

@@ -34,7 +34,7 @@ def test_lists_are_those_of_the_worker(runtime: Runtime, histories: list[np.ndar
             (made,) = recommender.fold([preference], [keys[h * L : (h + 1) * L].tobytes()], [0])
             preference, hidden = made.preference, made.hidden
         working = keys[len(history) // L * L :]
-        query = Query(preference, working.tobytes(), keys.tobytes(), None if len(working) else hidden)
+        query = Query(preference, working.tobytes(), keys.tobytes(), None if len(working) else hidden, b"", 0)
         (want,) = recommender.recommend([query], 10)
         kept = np.isfinite(ranked.scores[b])
         assert [runtime.item_ids[row - 1] for row in ranked.rows[b][kept]] == want.items, len(history)
