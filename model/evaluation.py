@@ -96,13 +96,15 @@ class Subject:
     """A model version and what it has to do with the targets.
 
     `outside`: targets that its catalogue does not have; they count as missed. `saw`: targets it was trained on; None where its manifest does not
-    say until when it was trained. `repeated`: targets that the user had before, which no list that leaves out the history can have.
+    say until when it was trained. `uses_time`: it goes by time, and in README-mode was told when the target happened. `repeated`: targets that
+    the user had before, which no list that leaves out the history can have.
     """
 
     reference: str
     manifest: Manifest
     outside: int
     saw: int | None
+    uses_time: bool
     probes: Probes
 
 
@@ -181,6 +183,7 @@ def evaluate(
                 manifest=runtime.manifest,
                 outside=int((rows[holdout.target] == runtime.oov_row).sum()),
                 saw=_saw(runtime.manifest, holdout),
+                uses_time=runtime.uses_time,
                 probes=probes.probe(runtime, histories, rows[holdout.target], options.seed, advance, times),
             )
         )
