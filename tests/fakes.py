@@ -152,6 +152,30 @@ class FakeModel:
         return FakeRanked(best + 1, np.take_along_axis(scores, best, axis=1))
 
 
+class TimedModel(FakeModel):
+    """The same by arithmetic that every time goes into."""
+
+    uses_time = True
+
+    def fold(self, memory: Floats, rows: Ints, times: Ints | None = None) -> FakeFolded:
+        assert times is not None
+        return super().fold(memory, rows * 1_009 + times)
+
+    def recommend(
+        self,
+        memory: Floats,
+        rows: Ints,
+        lengths: Ints,
+        k: int,
+        exclude: Ints,
+        times: Ints | None = None,
+        query_time: Ints | None = None,
+    ) -> FakeRanked:
+        assert times is not None
+        assert query_time is not None
+        return super().recommend(memory, rows * 1_009 + times + query_time[:, None], lengths, k, exclude)
+
+
 class NothingToRestore:
     """A changelog that the store already agrees with."""
 

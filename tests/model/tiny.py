@@ -94,3 +94,8 @@ def rows(users: int, n: int, seed: int = 0) -> torch.Tensor:
 def times_of(rows: torch.Tensor) -> torch.Tensor:
     """A time for each item row, epoch ms, the same wherever the row stands; a minute to seven weeks apart, in no order."""
     return 1_700_000_000_123 + (rows * 7_919 % 61) * 70_000_001
+
+
+def window_times(rows: torch.Tensor) -> torch.Tensor:
+    """The times of windows of item rows (B, n), and of what follows: (B, n + 1)."""
+    return times_of(torch.cat([rows, rows[:, :1]], dim=1))
