@@ -129,18 +129,20 @@ def warm_up(program: Program) -> None:
             for memory in (program.initial_memory(1), known, torch.cat([program.initial_memory(1), known])):
                 B = memory.size(0)
                 for n in (spec["segment_length"], max(1, spec["segment_length"] // 2)):
-                    _call_all(program, memory, torch.ones(B, n, dtype=torch.int64))
+                    items = torch.ones(B, n, dtype=torch.int64)
+                    times, now = (items, items[:, 0]) if spec["uses_time"] else (None, None)
+                    _call_all(program, memory, items, times, now)
 
 
-def _call_all(program: Program, memory: Tensor, items: Tensor) -> None:
+def _call_all(program: Program, memory: Tensor, items: Tensor, times: Tensor | None, now: Tensor | None) -> None:
     B, n = items.shape
     lengths = torch.full((B,), n)
-    _, hidden = program.update(memory, items, lengths)
+    _, hidden = program.update(memory, items, lengths, times)
     program.rank(hidden, 10, None)
     program.rank(hidden, 10, items)
-    program.recommend(memory, items, lengths, 10)
-    program.recommend(memory, items, lengths // 2, 10)
-    program.query(memory, items, lengths)
+    program.recommend(memory, items, lengths, 10, times, now)
+    program.recommend(memory, items, lengths // 2, 10, times, now)
+    program.query(memory, items, lengths, times, now)
     program.score(memory, items, lengths, items)
 
 

@@ -1,4 +1,7 @@
-"""Any model version asked about histories the way the worker asks it, whatever kind it is: segment by segment, then from working memory."""
+"""Any model version asked about histories the way the worker asks it, whatever kind it is: segment by segment, then from working memory.
+
+A model that uses time is given `times` as well: of each history, as many epoch ms.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +39,7 @@ def together(lengths: Rows, width: int) -> list[NDArray[np.intp]]:
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
-def fold(runtime: Runtime, histories: Sequence[Rows]) -> Standing:
+def fold(runtime: Runtime, histories: Sequence[Rows], times: Sequence[Rows] | None = None) -> Standing:
     """Fold every full segment of B histories of item rows, oldest first."""
     L = runtime.segment_length
     folds = np.array([len(history) // L for history in histories], np.int64)
@@ -44,14 +47,15 @@ def fold(runtime: Runtime, histories: Sequence[Rows]) -> Standing:
     hidden = np.zeros((len(histories), 0), np.float32)
     for h in range(int(folds.max(initial=0))):
         at = np.flatnonzero(folds > h)
-        made = runtime.fold(memory[at], np.stack([histories[i][h * L : (h + 1) * L] for i in at.tolist()]))
+        here = slice(h * L, (h + 1) * L)
+        made = runtime.fold(memory[at], _stacked(histories, at, here), None if times is None else _stacked(times, at, here))
         if h == 0:
             hidden = np.zeros((len(histories), made.hidden.shape[1]), np.float32)
         memory[at], hidden[at] = made.memory, made.hidden
     return Standing(memory, hidden)
 
 
-def at_one_time(runtime: Runtime, histories: Sequence[Rows]) -> Standing:
+def at_one_time(runtime: Runtime, histories: Sequence[Rows], times: Sequence[Rows] | None = None) -> Standing:
     """The standing after one call over all full segments of each user."""
     L = runtime.segment_length
     folds = np.array([len(history) // L for history in histories], np.int64)
@@ -63,34 +67,52 @@ def at_one_time(runtime: Runtime, histories: Sequence[Rows]) -> Standing:
         size = int(np.clip(1_000_000 // (number * L) ** 2, 1, USERS))
         for at in range(0, len(same), size):
             part = same[at : at + size]
-            made = runtime.fold(memory[part], np.stack([histories[i][: number * L] for i in part.tolist()]))
+            whole = slice(number * L)
+            made = runtime.fold(memory[part], _stacked(histories, part, whole), None if times is None else _stacked(times, part, whole))
             if hidden is None:
                 hidden = np.zeros((len(histories), made.hidden.shape[1]), np.float32)
             memory[part], hidden[part] = made.memory, made.hidden
     return Standing(memory, np.zeros((len(histories), 0), np.float32) if hidden is None else hidden)
 
 
-def rank(runtime: Runtime, standing: Standing, histories: Sequence[Rows], k: int) -> Ranked:
+def rank(
+    runtime: Runtime,
+    standing: Standing,
+    histories: Sequence[Rows],
+    k: int,
+    times: Sequence[Rows] | None = None,
+    query_time: Rows | None = None,
+) -> Ranked:
     """The k best items for B users, without those of their own history: from the fold's hidden state when working memory is empty.
 
-    As the worker, which asks for the popularity list where there is neither a memory nor an item that the model knows.
+    As the worker, which asks for the popularity list where there is neither a memory nor an item that the model knows. With a `query_time`,
+    (B,) epoch ms, the model is told when its target happens, which no worker knows; a fold's hidden state does not, so memory is asked instead.
     """
     L = runtime.segment_length
     lengths = np.array([len(history) % L for history in histories], np.int64)
     folds = np.array([len(history) // L for history in histories], np.int64)
-    working = padded([history[len(history) - length :] for history, length in zip(histories, lengths, strict=True)])
+    working = padded(_ends(histories, lengths))
+    when = None if times is None else padded(_ends(times, lengths))
     knows_nothing = ~standing.memory.any(axis=1) & ~((working > 0) & (working != runtime.oov_row)).any(axis=1)
     exclude = padded(histories)
     k = min(k, runtime.manifest.n_items)
     ranked = Ranked(np.empty((len(histories), k), np.int64), np.empty((len(histories), k), np.float32))
-    just_folded = (lengths == 0) & (folds > 0)
+    just_folded = (lengths == 0) & (folds > 0) & (query_time is None)
     if just_folded.any():
         made = runtime.rank(standing.hidden[just_folded], k, exclude[just_folded])
         ranked.rows[just_folded], ranked.scores[just_folded] = made.rows, made.scores
     if not just_folded.all():
         others = ~just_folded
         lengths = np.where(knows_nothing, 0, lengths)[others]
-        made = runtime.recommend(standing.memory[others], working[others], lengths, k, exclude[others])
+        made = runtime.recommend(
+            standing.memory[others],
+            working[others],
+            lengths,
+            k,
+            exclude[others],
+            None if when is None else when[others],
+            None if query_time is None else query_time[others],
+        )
         ranked.rows[others], ranked.scores[others] = made.rows, made.scores
     return ranked
 
@@ -107,3 +129,13 @@ def padded(histories: Sequence[Rows]) -> Rows:
     for line, history in zip(together, histories, strict=True):
         line[: len(history)] = history
     return together
+
+
+def _stacked(histories: Sequence[Rows], users: NDArray[np.intp], part: slice) -> Rows:
+    """The same part of some users' histories."""
+    return np.stack([histories[i][part] for i in users.tolist()])
+
+
+def _ends(histories: Sequence[Rows], lengths: Rows) -> list[Rows]:
+    """As many of each history's newest."""
+    return [history[len(history) - length :] for history, length in zip(histories, lengths.tolist(), strict=True)]

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 BACKBONES: Final = ("sasrec", "meta", "hstu")
+REL_BIASES: Final = ("none", "pos", "pos_time")
 _CHUNK: Final = 52
 """Query rows of an HSTU pass at once: scores stay in cache and the upper triangle is mostly skipped (MODEL.md §7)."""
+TIME_BUCKETS: Final = 129
+"""e^(0.301 · 128) seconds are more than anything a clock says."""
 
 
 class Block(nn.Module, ABC):
@@ -25,8 +28,11 @@ class Block(nn.Module, ABC):
     heads: int
 
     @abstractmethod
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, d) → (B, N, d). Without a mask, a row sees itself and the rows before it: the fast path."""
+    def forward(self, x: Tensor, mask: Tensor | None = None, times: Tensor | None = None) -> Tensor:
+        """(B, N, d) → (B, N, d). Without a mask, a row sees itself and the rows before it: the fast path.
+
+        `times`: (B, N + 1) int64 epoch ms, each row's and that of what follows the last one; read by a relative bias alone.
+        """
 
     @abstractmethod
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,8 +42,11 @@ class Block(nn.Module, ABC):
     def attend_to(self, y: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         """(B, R, d) rows against keys and values (B, M, d) → (B, R, d). `causal`: row i sees the first i + 1, R = M."""
 
-    def attend(self, y: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, R, d) rows against context rows (B, N, d) → (B, R, d)."""
+    def attend(self, y: Tensor, x: Tensor, mask: Tensor | None, at: Tensor | None = None, times: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """(B, R, d) rows against context rows (B, N, d) → (B, R, d).
+
+        `at`: (B, R) int64, which rows of the context they are; `times` as in `forward`. Both are read by a relative bias alone.
+        """
         keys, values = self.keys_values(x)
         return self.attend_to(y, keys, values, mask, False)
 
@@ -67,7 +76,7 @@ class PostLNBlock(Block):
         self.norm_ffn = nn.LayerNorm(d, eps=1e-12)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, times: Tensor | None = None) -> Tensor:  # noqa: ARG002
         q, k, v = self.split(self.qkv(x), 3)
         return self.finish(x, functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None))
 
@@ -103,7 +112,7 @@ class MetaBlock(Block):
         self.ffn_out = nn.Linear(d, d)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, times: Tensor | None = None) -> Tensor:  # noqa: ARG002
         keys, values = self.keys_values(x)
         return self.attend_to(x, keys, values, mask, mask is None)
 
@@ -122,37 +131,101 @@ class MetaBlock(Block):
         return after
 
 
-class HSTUBlock(Block):
-    """[U|V|Q|K] = SiLU(LN(x)·W), A = SiLU(QKᵀ)/n_ref, x' = x + O·(U ⊙ LN(A·V)); no softmax, no FFN.
+class RelativeBias(nn.Module):
+    """HSTU's b_ij = p[i - j] + τ[bucket(t_{i+1} - t_j)], j ≤ i, shared by the heads of a layer (MODEL.md §1.2).
 
-    `n_ref` is a constant of the model and never the length of a pass: the attention's size relative to the norm's eps depends on it, so
-    with the length padding and caching would change the function (MODEL.md §1.1).
+    Row i goes by the time of what comes after it: the model is told when the item it predicts is asked for.
+
+    Args:
+        reach: how far apart two rows of a pass can be, and one more.
+        timed: whether there is a time part.
     """
 
-    def __init__(self, d: int, heads: int, dropout: float, n_ref: int) -> None:
+    def __init__(self, reach: int, timed: bool) -> None:
+        super().__init__()
+        self.reach = reach
+        self.position = nn.Parameter(torch.empty(reach))
+        self.time = nn.Parameter(torch.empty(TIME_BUCKETS)) if timed else None
+
+    def forward(self, at: Tensor, columns: int, times: Tensor | None) -> Tensor:
+        """The bias of rows against the first columns of a pass; meaningless where a column comes after its row.
+
+        Args:
+            at: (B, R) int64, which rows; (1, R) for the same of everybody.
+            columns: M.
+            times: (B, ≥ M + 1) int64 epoch ms, as in `Block.forward`; without a time part not read.
+
+        Returns:
+            (B, 1, R, M), or (1, 1, R, M) without a time part for rows that are the same of everybody.
+        """
+        apart = (at[:, :, None] - torch.arange(columns, device=at.device)).clamp(0, self.reach - 1)  # (B or 1, R, M)
+        # index_select: on a CPU the backward pass of indexing takes twice, that of an embedding thirty times as long.
+        bias = self.position.index_select(0, apart.flatten()).view(apart.shape)
+        if self.time is not None:
+            assert times is not None, "the bias has a time part: times are needed"
+            until = times.gather(1, at.expand(times.size(0), -1) + 1)
+            bucket = time_buckets(until[:, :, None] - times[:, None, :columns], self.time.size(0) - 1)
+            bias = bias + self.time.index_select(0, bucket.flatten()).view(bucket.shape)
+        return bias[:, None]
+
+
+def time_buckets(ms: Tensor, last: int) -> Tensor:
+    """Differences of times, (…) int64 ms → ⌊ln(max(1, |seconds|)) / 0.301⌋, at most `last`, (…) int32: each bucket is 1.35 times as wide
+    as the one before it."""
+    seconds = ms.abs().to(torch.float32).div_(1_000.0)
+    return seconds.clamp_(min=1.0).log_().div_(0.301).to(torch.int32).clamp_(max=last)
+
+
+class HSTUBlock(Block):
+    """[U|V|Q|K] = SiLU(LN(x)·W), A = SiLU(QKᵀ + b)/n_ref, x' = x + O·(U ⊙ LN(A·V)); no softmax, no FFN.
+
+    `n_ref` is a constant of the model and never the length of a pass: the attention's size relative to the norm's eps depends on it, so
+    with the length padding and caching would change the function (MODEL.md §1.1). `relative` is b; without it b = 0.
+    """
+
+    def __init__(self, d: int, heads: int, dropout: float, n_ref: int, relative: RelativeBias | None = None) -> None:
         super().__init__()
         self.d, self.heads, self.n_ref, self.chunk = d, heads, float(n_ref), _CHUNK
         self.uqkv = nn.Linear(d, 4 * d, bias=False)  # in the order U, Q, K, V
         self.out = nn.Linear(d, d)
         self.norm = nn.LayerNorm(d, eps=1e-6, elementwise_affine=False)
         self.drop = nn.Dropout(dropout)
+        self.relative = relative
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, times: Tensor | None = None) -> Tensor:
         projected = functional.silu(self.uqkv(self.norm(x)))
         _, q, k, v = self.split(projected, 4)
-        return self.finish(x, projected[:, :, : self.d], self.mixed(q, k, v, mask, mask is None))
+        at: Tensor | None = None
+        if self.relative is not None:
+            at = torch.arange(x.size(1), device=x.device)[None]
+        return self.finish(x, projected[:, :, : self.d], self.mixed(q, k, v, mask, mask is None, at, times))
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         projected = functional.silu(functional.linear(self.norm(x), self.uqkv.weight[2 * self.d :]))
         return projected[:, :, : self.d], projected[:, :, self.d :]
 
-    def attend_to(self, y: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    def attend(self, y: Tensor, x: Tensor, mask: Tensor | None, at: Tensor | None = None, times: Tensor | None = None) -> Tensor:
+        keys, values = self.keys_values(x)
+        return self.attend_to(y, keys, values, mask, False, at, times)
+
+    def attend_to(
+        self,
+        y: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        at: Tensor | None = None,
+        times: Tensor | None = None,
+    ) -> Tensor:
         projected = functional.silu(functional.linear(self.norm(y), self.uqkv.weight[: 2 * self.d]))
         shape = [keys.size(0), keys.size(1), self.heads, self.d // self.heads]
         k, v = keys.view(shape).transpose(1, 2), values.view(shape).transpose(1, 2)
-        return self.finish(y, projected[:, :, : self.d], self.mixed(self.split(projected, 2)[1], k, v, mask, causal))
+        return self.finish(y, projected[:, :, : self.d], self.mixed(self.split(projected, 2)[1], k, v, mask, causal, at, times))
 
-    def mixed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    def mixed(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, at: Tensor | None = None, times: Tensor | None = None
+    ) -> Tensor:
         """A·V: (B, H, R, d/H), (B, H, M, d/H) twice → (B, H, R, d/H)."""
         R = q.size(2)
         v = v / self.n_ref  # here, because there are fewer values than scores
@@ -160,7 +233,11 @@ class HSTUBlock(Block):
         for start in range(0, R, self.chunk):
             end = min(start + self.chunk, R)
             reach = end if causal else k.size(2)
-            weights = functional.silu(q[:, :, start:end] @ k[:, :, :reach].transpose(2, 3))
+            scores = q[:, :, start:end] @ k[:, :, :reach].transpose(2, 3)
+            if self.relative is not None:
+                assert at is not None, "with a relative bias a row's place is needed"
+                scores = scores + self.relative(at[:, start:end], reach, times)
+            weights = functional.silu(scores)
             if causal:
                 weights[:, :, :, start:].tril_()
             elif mask is not None:
@@ -174,9 +251,12 @@ class HSTUBlock(Block):
         return after
 
 
-def blocks(backbone: str, layers: int, d: int, heads: int, dropout: float, n_ref: int) -> nn.ModuleList:
-    """A stack of blocks of one backbone; `n_ref` matters to `hstu` alone."""
+def blocks(
+    backbone: str, layers: int, d: int, heads: int, dropout: float, n_ref: int, rel_bias: str = "none", reach: int = 0
+) -> nn.ModuleList:
+    """A stack of blocks of one backbone; `n_ref`, `rel_bias` and its `reach` matter to `hstu` alone."""
     if backbone == "hstu":
-        return nn.ModuleList([HSTUBlock(d, heads, dropout, n_ref) for _ in range(layers)])
+        biases = [None if rel_bias == "none" else RelativeBias(reach, rel_bias == "pos_time") for _ in range(layers)]
+        return nn.ModuleList([HSTUBlock(d, heads, dropout, n_ref, bias) for bias in biases])
     kind = {"sasrec": PostLNBlock, "meta": MetaBlock}[backbone]
     return nn.ModuleList([kind(d, heads, dropout) for _ in range(layers)])

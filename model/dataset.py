@@ -23,6 +23,7 @@ Split = Literal["time", "last-out"]
 
 PIECE = 1 << 20
 """Interactions held in memory at a time, some tens of MB; a user with more is one piece."""
+ROWS, TIMES = "rows.npy", "times.npy"
 BINS = 1 << 16
 """Of the histogram of times in which the line is looked for: three passes find a millisecond in ten years."""
 
@@ -43,6 +44,7 @@ class Dataset:
     trained: Rows  # (U,)
     from_ms: int
     until_ms: int
+    times: NDArray[Any] | None = None  # int64 epoch ms of `rows`, where they were asked for; memory-mapped as they are
 
     @property
     def oov_row(self) -> int:
@@ -51,6 +53,11 @@ class Dataset:
     def history(self, user: int) -> NDArray[Any]:
         return self.rows[self.start[user] : self.start[user + 1]]
 
+    def history_ms(self, user: int) -> NDArray[Any]:
+        """The times of a history, of a dataset with times."""
+        assert self.times is not None, "loaded without times"
+        return self.times[self.start[user] : self.start[user + 1]]
+
     def digest(self) -> str:
         """One hash over everything that training depends on."""
         digest = hashlib.sha256(msgspec.json.encode(self.item_ids))
@@ -58,6 +65,8 @@ class Dataset:
             digest.update(np.ascontiguousarray(array, np.int64).tobytes())
         for at in range(0, len(self.rows), PIECE):
             digest.update(self.rows[at : at + PIECE].astype(np.int32).tobytes())
+            if self.times is not None:
+                digest.update(self.times[at : at + PIECE].tobytes())
         return digest.hexdigest()
 
 
@@ -69,6 +78,7 @@ def load(
     until_share: float = 1.0,
     validation_share: float = 0.1,
     known: Sequence[int | str] = (),
+    with_times: bool = False,
     folder: Path | None = None,
 ) -> Dataset:
     """A log, encoded and split.
@@ -80,6 +90,7 @@ def load(
             "last-out" (MODEL.md 1.6): everybody's last interaction is for a test elsewhere and left out, the one before it is the
             validation part; `until_share` counts as above, `validation_share` does not count.
         known: items that get a row whether the log has them or not. `42` and `"42"` are the same item.
+        with_times: keep when interactions happened as well, three times the space.
         folder: where the histories stay, for `opened`; None keeps them in memory.
 
     Raises:
@@ -94,7 +105,7 @@ def load(
         if users < 2:
             raise TrainingImpossible("the log has one user; what users have in common is what there is to learn")
         grouped = _by_user(encoded, Path(scratch), users, n_seen, n_trained)
-        sorted_ = _in_time_order(grouped, split, len(items), folder)
+        sorted_ = _in_time_order(grouped, split, len(items), with_times, folder)
     if sorted_.trained.sum() < 2 or (sorted_.trained > 0).sum() < 2:
         raise TrainingImpossible(
             f"{sorted_.trained.sum()} interactions of {(sorted_.trained > 0).sum()} users are left to learn from, besides what is held out: "
@@ -115,6 +126,7 @@ def load(
         trained=sorted_.trained,
         from_ms=sorted_.from_ms,
         until_ms=sorted_.until_ms,
+        times=sorted_.times,
     )
     if folder is not None:
         _save(dataset, folder)
@@ -125,7 +137,8 @@ def opened(folder: Path) -> Dataset:
     """What `load` left in a folder; the histories stay on disk."""
     said = msgspec.json.decode((folder / "dataset.json").read_bytes(), type=_Said)
     arrays = {name: np.load(folder / f"{name}.npy") for name in ("popularity", "start", "trained")}
-    return Dataset(tuple(said.item_ids), rows=_mapped(folder), from_ms=said.from_ms, until_ms=said.until_ms, **arrays)
+    times = _mapped(folder / TIMES) if (folder / TIMES).is_file() else None
+    return Dataset(tuple(said.item_ids), rows=_mapped(folder / ROWS), from_ms=said.from_ms, until_ms=said.until_ms, times=times, **arrays)
 
 
 class _Said(msgspec.Struct):
@@ -135,17 +148,18 @@ class _Said(msgspec.Struct):
 
 
 def _save(dataset: Dataset, folder: Path) -> None:
-    if isinstance(dataset.rows, np.memmap):
-        dataset.rows.flush()
+    for mapped in (dataset.rows, dataset.times):
+        if isinstance(mapped, np.memmap):
+            mapped.flush()
     for name in ("popularity", "start", "trained"):
         np.save(folder / f"{name}.npy", getattr(dataset, name))
     said = _Said(list(dataset.item_ids), dataset.from_ms, dataset.until_ms)
     (folder / "dataset.json").write_bytes(msgspec.json.encode(said))
 
 
-def _mapped(folder: Path) -> NDArray[Any]:
-    rows: NDArray[Any] = np.load(folder / "rows.npy", mmap_mode="r")
-    return rows
+def _mapped(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r")
+    return array
 
 
 def _empty(path: Path | None, dtype: type, n: int) -> NDArray[Any]:
@@ -288,9 +302,10 @@ def _by_user(encoded: _Encoded, scratch: Path, users: int, n_seen: int, n_traine
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """Histories in time order, as item codes; `counts` by code, of the training part."""
+    """Histories in time order, as item codes, and their times if asked for; `counts` by code, of the training part."""
 
     rows: NDArray[np.int32]
+    times: Rows | None
     start: Rows
     trained: Rows
     counts: Rows
@@ -298,12 +313,13 @@ class _Sorted:
     until_ms: int
 
 
-def _in_time_order(grouped: _Grouped, split: Split, n_items: int, folder: Path | None) -> _Sorted:
+def _in_time_order(grouped: _Grouped, split: Split, n_items: int, with_times: bool, folder: Path | None) -> _Sorted:
     users = len(grouped.start) - 1
     counts = np.diff(grouped.start)
     kept = counts if split == "time" else np.maximum(counts - 1, 0)
     start = np.concatenate([[0], np.cumsum(kept)])
-    rows = _empty(None if folder is None else folder / "rows.npy", np.int32, int(start[-1]))
+    rows = _empty(None if folder is None else folder / ROWS, np.int32, int(start[-1]))
+    when = _empty(None if folder is None else folder / TIMES, np.int64, int(start[-1])) if with_times else None
     trained = np.zeros(users, np.int64) if split == "time" else np.maximum(counts - 2, 0)
     item_counts = np.zeros(n_items, np.int64)
     spans: list[tuple[int, int]] = []
@@ -319,13 +335,15 @@ def _in_time_order(grouped: _Grouped, split: Split, n_items: int, folder: Path |
             trained[first:last] = np.bincount(user[grouped.training[part]] - first, minlength=last - first)
         nth = np.arange(part.start, part.stop) - grouped.start[user]
         rows[start[first] : start[last]] = items[nth < kept[user]]
+        if when is not None:
+            when[start[first] : start[last]] = times[nth < kept[user]]
         learned = nth < trained[user]
         item_counts += np.bincount(items[learned], minlength=n_items)
         if learned.any():
             spans.append((int(times[learned].min()), int(times[learned].max())))
         first = last
     from_ms, until_ms = (min(least for least, _ in spans), max(most for _, most in spans)) if spans else (0, 0)
-    return _Sorted(rows, start, trained, item_counts, from_ms, until_ms)
+    return _Sorted(rows, when, start, trained, item_counts, from_ms, until_ms)
 
 
 def _catalogue(

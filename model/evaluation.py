@@ -1,7 +1,8 @@
 """Model versions side by side on a log: what each would have recommended, asked through the artifact's contract alone.
 
 Two modes. `stream` is the worker's: the whole history, folded on its grid, and nothing of it recommended again. `readme` is the published
-HSTU protocol (MODEL.md §1.6): the newest 200 items only, and only those are left out. No mode tells a model when the target happened.
+HSTU protocol (MODEL.md §1.6): the newest 200 items only, and only those are left out. There a model that goes by time is told when the
+target happens, as the published one is; in `stream` no model is.
 """
 
 from collections.abc import Callable, Sequence
@@ -95,13 +96,15 @@ class Subject:
     """A model version and what it has to do with the targets.
 
     `outside`: targets that its catalogue does not have; they count as missed. `saw`: targets it was trained on; None where its manifest does not
-    say until when it was trained. `repeated`: targets that the user had before, which no list that leaves out the history can have.
+    say until when it was trained. `uses_time`: it goes by time, and in README-mode was told when the target happened. `repeated`: targets that
+    the user had before, which no list that leaves out the history can have.
     """
 
     reference: str
     manifest: Manifest
     outside: int
     saw: int | None
+    uses_time: bool
     probes: Probes
 
 
@@ -171,15 +174,17 @@ def evaluate(
         runtime = Runtime.load(version.folder)
         rows = asking.catalogue_rows(runtime, holdout.item_ids)
         for mode in WINDOWS:
-            answers[mode].append(_ask_model(runtime, rows, holdout, WINDOWS[mode], advance))
+            answers[mode].append(_ask_model(runtime, rows, holdout, mode, advance))
         histories = [rows[holdout.history(user)] for user in holdout.asked.tolist()]
+        times = [holdout.history_ms(user) for user in holdout.asked.tolist()] if runtime.uses_time else None
         subjects.append(
             Subject(
                 reference=runtime.reference,
                 manifest=runtime.manifest,
                 outside=int((rows[holdout.target] == runtime.oov_row).sum()),
                 saw=_saw(runtime.manifest, holdout),
-                probes=probes.probe(runtime, histories, rows[holdout.target], options.seed, advance),
+                uses_time=runtime.uses_time,
+                probes=probes.probe(runtime, histories, rows[holdout.target], options.seed, advance, times),
             )
         )
     simple = baselines(holdout)
@@ -206,14 +211,16 @@ class _Answers:
     segment_length: int | None
 
 
-def _ask_model(runtime: Runtime, rows: Rows, holdout: Holdout, window: int | None, advance: Callable[[int], None]) -> _Answers:
-    V = runtime.manifest.n_items
+def _ask_model(runtime: Runtime, rows: Rows, holdout: Holdout, mode: ModeName, advance: Callable[[int], None]) -> _Answers:
+    V, window = runtime.manifest.n_items, WINDOWS[mode]
     ranks, shown = np.empty(len(holdout.asked)), np.zeros(V + 1, bool)
     targets = rows[holdout.target]
     for at in asking.together(holdout.history_length, V):
         histories = [rows[holdout.history(user, window)] for user in holdout.asked[at].tolist()]
+        times = [holdout.history_ms(user, window) for user in holdout.asked[at].tolist()] if runtime.uses_time else None
+        query_time = holdout.target_ms[at] if runtime.uses_time and mode == "readme" else None
         # The whole catalogue in order: a rank is never an estimate.
-        ranked = asking.rank(runtime, asking.fold(runtime, histories), histories, V)
+        ranked = asking.rank(runtime, asking.fold(runtime, histories, times), histories, V, times, query_time)
         ranks[at] = asking.places(ranked, targets[at])
         first = ranked.rows[:, :COVERED][np.isfinite(ranked.scores[:, :COVERED])]
         shown[first] = True

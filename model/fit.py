@@ -213,8 +213,11 @@ class _Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr(self.state.learned_steps + 1)
         self.optimizer.zero_grad()
-        items, targets, negatives = (torch.from_numpy(rows).to(self.fabric.device) for rows in (mine.items, mine.targets, mine.negatives))
-        losses = self.objective(items, targets, negatives)  # (3,)
+        items, targets, negatives, times = (
+            None if rows is None else torch.from_numpy(rows).to(self.fabric.device)
+            for rows in (mine.items, mine.targets, mine.negatives, mine.times)
+        )
+        losses = self.objective(items, targets, negatives, times)  # (3,)
         # Processes' gradients are averaged; weighted by the targets each has, that is the mean over the batch.
         self.fabric.backward(losses[0] * weight)
         norm = self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False)
@@ -297,7 +300,7 @@ def share(batch: Batch, rank: int, processes: int) -> tuple[Batch, float]:
         return batch, 1.0
     mine = slice(rank, None, processes) if rank < len(batch) else slice(0, 1)
     negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[mine]
-    part = Batch(batch.items[mine], batch.targets[mine], negatives)
+    part = Batch(batch.items[mine], batch.targets[mine], negatives, None if batch.times is None else batch.times[mine])
     if rank >= len(batch):
         return part, 0.0
     return part, processes * float((part.targets != 0).sum() / (batch.targets != 0).sum())
@@ -310,8 +313,8 @@ class _Objective(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, items: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-        found = self.network.losses(items, targets, negatives)
+    def forward(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None) -> Tensor:
+        found = self.network.losses(items, targets, negatives, times)
         return torch.stack([found.total, found.next_item, found.consistency])
 
 

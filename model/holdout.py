@@ -53,8 +53,15 @@ class Holdout:
 
     def history(self, user: int, window: int | None = None) -> Rows:
         """A user's history, or its newest `window` items."""
+        return self.items[self._place(user, window)]
+
+    def history_ms(self, user: int, window: int | None = None) -> Rows:
+        """When the items of `history` happened."""
+        return self.times[self._place(user, window)]
+
+    def _place(self, user: int, window: int | None) -> slice:
         start, end = int(self.start[user]), int(self.end[user])
-        return self.items[start if window is None else max(start, end - window) : end]
+        return slice(start if window is None else max(start, end - window), end)
 
     def target_sha256(self) -> str:
         """Over a line `user,item,epoch ms` for every target, UTF-8, in the order of user ids: equal hashes are equal targets."""

@@ -111,7 +111,7 @@ class HoloMamba(Network):
         rows: Tensor = self.input_norm(vectors + self.binding * bind(vectors, self.attribute(self.attribute_of[items])))
         return rows
 
-    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor) -> Losses:
+    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:  # noqa: ARG002
         x, real = self.drop(self.inputs(items)), items != 0
         for mixer in self.mixers:
             h = x.new_zeros(len(x), mixer.inner, mixer.state_size)
@@ -160,5 +160,12 @@ class RecurrentServing(Ranker):
         parts.append(hidden)
         return torch.cat(parts, dim=1), hidden
 
-    def encode(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+    def encode(
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,  # noqa: ARG002
+        query_time: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
         return self.update(memory, items, lengths, None)[1]

@@ -35,7 +35,7 @@ class KVMask(SlotNetwork):
             x = block.attend_to(x, torch.cat([k, keys], dim=1), torch.cat([v, values], dim=1), mask, False)
         return x[:, :L].reshape(B, K * L, self.d)
 
-    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor) -> Losses:
+    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:  # noqa: ARG002
         next_item = self.next_item_loss(self.hidden(items), targets, negatives)
         return Losses(next_item, next_item, next_item.new_zeros(()))
 
@@ -69,7 +69,14 @@ class CacheServing(Ranker):
                 after[row], hidden[row] = part, part_hidden
         return after, hidden
 
-    def encode(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+    def encode(
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,  # noqa: ARG002
+        query_time: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
         hidden = memory.new_zeros(memory.size(0), self.d)
         folds = self.folds_of(memory)
         for g in range(self.folds_kept + 1):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.backbone import BACKBONES, Block, blocks
+from model.backbone import BACKBONES, REL_BIASES, Block, blocks
 
 KINDS: Final = (
     "full",
@@ -63,6 +63,8 @@ class NetworkConfig:
     """Of `holomambarec`: numbers kept per channel."""
     attributes: int = 0
     """Of `holomambarec`: distinct item attributes, 0 for none."""
+    rel_bias: str = "none"
+    """Of `full` and `trunc` on `hstu`: a relative attention bias by distance ("pos"), and by time as well ("pos_time")."""
 
     def __post_init__(self) -> None:
         least = {"n_items": 1, "segment_length": 2, "segments": 1, "d": 1, "layers": 1, "heads": 1, "slots": 1, "curriculum_epochs": 1}
@@ -80,6 +82,10 @@ class NetworkConfig:
         for name, those in of.items():
             if getattr(self, name) and not self.kind.startswith(those):
                 wrong.append(f"{name} is {getattr(self, name)}, which {self.kind} does not have")
+        if self.rel_bias not in REL_BIASES:
+            wrong.append(f"rel_bias is {self.rel_bias!r}, must be one of {', '.join(REL_BIASES)}")
+        elif self.rel_bias != "none" and (self.backbone != "hstu" or self.kind not in ("full", "trunc")):
+            wrong.append(f"rel_bias is {self.rel_bias!r}, which only full and trunc on hstu have, not {self.kind} on {self.backbone}")
         if self.overlap > self.segment_length:
             wrong.append(f"overlap is {self.overlap}, must be at most segment_length ({self.segment_length})")
         if self.heads >= 1 and self.d % self.heads:
@@ -109,6 +115,11 @@ class NetworkConfig:
     def window(self) -> int:
         """Interactions of a training window."""
         return self.segments * self.segment_length
+
+    @property
+    def uses_time(self) -> bool:
+        """Whether it reads when interactions happened."""
+        return self.rel_bias == "pos_time"
 
     @property
     def folds_kept(self) -> int:
@@ -141,13 +152,14 @@ class Network(nn.Module, ABC):
         self.drop = nn.Dropout(config.dropout)
 
     @abstractmethod
-    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor) -> Losses:
+    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:
         """The loss of a batch of windows.
 
         Args:
             items: (B, K·L) int64 item rows, oldest first, right-padded with 0.
             targets: (B, K·L) int64, the item after each; 0 where there is none to predict.
             negatives: int64 item rows, (N,) shared by all positions, or (B, K·L, N).
+            times: (B, K·L + 1) int64 epoch ms, each item's and that of the last target; of networks whose `config.uses_time`.
         """
 
     def stage(self, epoch: int) -> None:

@@ -6,6 +6,7 @@ Asked in the stream grid, of users with a full segment; a memory is what `update
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,13 +109,21 @@ class Probes:
     trained_segments: int | None
 
 
-def probe(runtime: Runtime, histories: Sequence[Rows], targets: Rows, seed: int, advance: Callable[[int], None]) -> Probes:
+def probe(
+    runtime: Runtime,
+    histories: Sequence[Rows],
+    targets: Rows,
+    seed: int,
+    advance: Callable[[int], None],
+    times: Sequence[Rows] | None = None,
+) -> Probes:
     """Probe a model.
 
     Args:
         histories: item rows, oldest first; of every user who is asked about.
         targets: (N,) item rows.
         advance: called with how many users are done; as often as there are histories in all.
+        times: epoch ms of the histories, of a model that uses time.
     """
     L = runtime.segment_length
     rng = np.random.default_rng(seed)
@@ -126,24 +135,24 @@ def probe(runtime: Runtime, histories: Sequence[Rows], targets: Rows, seed: int,
     hidden: list[Floats] = []
     for at in range(0, len(able), asking.USERS):
         part = able[at : at + asking.USERS]
-        standing = asking.fold(runtime, [histories[i] for i in part.tolist()])
+        standing = asking.fold(runtime, _of(histories, part), _of(times, part))
         memory[at : at + len(part)] = standing.memory
         hidden.append(standing.hidden)
         advance(len(part))
-    chosen, chosen_targets, chosen_folds = [histories[i] for i in able], targets[able], folds[able]
+    chosen, chosen_times, chosen_targets, chosen_folds = _of(histories, able), _of(times, able), targets[able], folds[able]
     refused = _refused(runtime) if (chosen_folds > 1).any() else None
     several = rng.permutation(np.flatnonzero(chosen_folds > 1))[:ONE_TIME_USERS]
     one_time = None
     if len(several) > 1 and refused is None:
         iterative = Standing(memory[several], np.concatenate(hidden)[several])
-        one_time = _one_time(runtime, iterative, [chosen[i] for i in several], chosen_targets[several])
+        one_time = _one_time(runtime, iterative, _of(chosen, several), chosen_targets[several], _of(chosen_times, several))
     return Probes(
         users=len(able),
         variance_share=variance_share(memory, chosen_folds),
-        shuffled=_shuffled(runtime, memory, chosen, chosen_targets, rng, seed),
+        shuffled=_shuffled(runtime, memory, chosen, chosen_times, chosen_targets, rng, seed),
         one_time=one_time,
         one_time_refused=refused,
-        drift=[] if refused else _drift(runtime, [chosen[i] for i in rng.permutation(len(chosen))]),
+        drift=[] if refused else _drift(runtime, chosen, chosen_times, rng.permutation(len(chosen))),
         trained_segments=_trained_segments(runtime),
     )
 
@@ -174,12 +183,23 @@ def verdicts(probes: Probes) -> list[Verdict]:
     return [apart, own]
 
 
-def _gains(runtime: Runtime, standing: Standing, histories: Sequence[Rows], targets: Rows) -> tuple[Values, Values]:
+@overload
+def _of(histories: Sequence[Rows], users: NDArray[np.intp]) -> list[Rows]: ...
+@overload
+def _of(histories: Sequence[Rows] | None, users: NDArray[np.intp]) -> list[Rows] | None: ...
+def _of(histories: Sequence[Rows] | None, users: NDArray[np.intp]) -> list[Rows] | None:
+    """Those of some users; None for times that no one has."""
+    return None if histories is None else [histories[i] for i in users.tolist()]
+
+
+def _gains(
+    runtime: Runtime, standing: Standing, histories: Sequence[Rows], targets: Rows, times: Sequence[Rows] | None
+) -> tuple[Values, Values]:
     """NDCG@10 and HR@10 of each user."""
     ranks = np.concatenate(
         [
             asking.places(
-                _ranked(runtime, standing, histories, slice(at, at + asking.USERS)),
+                _ranked(runtime, standing, histories, times, slice(at, at + asking.USERS)),
                 targets[at : at + asking.USERS],
             )
             for at in range(0, len(histories), asking.USERS)
@@ -188,8 +208,9 @@ def _gains(runtime: Runtime, standing: Standing, histories: Sequence[Rows], targ
     return metrics.gains(ranks, 10), metrics.hits(ranks, 10)
 
 
-def _ranked(runtime: Runtime, standing: Standing, histories: Sequence[Rows], part: slice) -> Ranked:
-    return asking.rank(runtime, Standing(standing.memory[part], standing.hidden[part]), histories[part], 10)
+def _ranked(runtime: Runtime, standing: Standing, histories: Sequence[Rows], times: Sequence[Rows] | None, part: slice) -> Ranked:
+    theirs = Standing(standing.memory[part], standing.hidden[part])
+    return asking.rank(runtime, theirs, histories[part], 10, None if times is None else times[part])
 
 
 def variance_share(memory: Floats, folds: Rows) -> float | None:
@@ -207,22 +228,28 @@ def variance_share(memory: Floats, folds: Rows) -> float | None:
 
 
 def _shuffled(
-    runtime: Runtime, memory: Floats, histories: Sequence[Rows], targets: Rows, rng: np.random.Generator, seed: int
+    runtime: Runtime,
+    memory: Floats,
+    histories: Sequence[Rows],
+    times: Sequence[Rows] | None,
+    targets: Rows,
+    rng: np.random.Generator,
+    seed: int,
 ) -> Shuffled | None:
     """With an empty working memory a list comes from the fold's hidden state, not from memory: those users are left out."""
     at = np.flatnonzero([len(history) % runtime.segment_length > 0 for history in histories])
     if len(at) < 2 or not runtime.state_floats:
         return None
-    histories, targets, memory = [histories[i] for i in at.tolist()], targets[at], memory[at]
+    histories, times, targets, memory = _of(histories, at), _of(times, at), targets[at], memory[at]
     nothing = np.zeros((len(at), 0), np.float32)
-    ndcg_own, hr_own = _gains(runtime, Standing(memory, nothing), histories, targets)
+    ndcg_own, hr_own = _gains(runtime, Standing(memory, nothing), histories, targets, times)
     lost, hr_others = np.zeros(len(at)), np.zeros(len(at))
     for _ in range(SHUFFLES):
         # Around a circle in random order, everybody takes their neighbour's: nobody gets their own.
         circle = rng.permutation(len(at))
         other = np.empty(len(at), np.int64)
         other[circle] = np.roll(circle, 1)
-        ndcg, hr = _gains(runtime, Standing(memory[other], nothing), histories, targets)
+        ndcg, hr = _gains(runtime, Standing(memory[other], nothing), histories, targets, times)
         # Differences are summed, not means subtracted: users for whom nothing changes stay at exactly zero.
         lost += ndcg_own - ndcg
         hr_others += hr
@@ -249,9 +276,9 @@ def _refused(runtime: Runtime) -> str | None:
     return None
 
 
-def _one_time(runtime: Runtime, iterative: Standing, histories: Sequence[Rows], targets: Rows) -> OneTime:
-    ndcg, hr = _gains(runtime, iterative, histories, targets)
-    ndcg_one, hr_one = _gains(runtime, asking.at_one_time(runtime, histories), histories, targets)
+def _one_time(runtime: Runtime, iterative: Standing, histories: Sequence[Rows], targets: Rows, times: Sequence[Rows] | None) -> OneTime:
+    ndcg, hr = _gains(runtime, iterative, histories, targets, times)
+    ndcg_one, hr_one = _gains(runtime, asking.at_one_time(runtime, histories, times), histories, targets, times)
     folds = np.array([len(history) // runtime.segment_length for history in histories], np.int64)
     return OneTime(
         users=len(histories),
@@ -267,22 +294,24 @@ def _one_time(runtime: Runtime, iterative: Standing, histories: Sequence[Rows], 
     )
 
 
-def _drift(runtime: Runtime, histories: Sequence[Rows]) -> list[Drift]:
-    """For numbers of folds that grow by about a half, as long as there are users who have them."""
+def _drift(runtime: Runtime, histories: Sequence[Rows], times: Sequence[Rows] | None, order: NDArray[np.intp]) -> list[Drift]:
+    """For numbers of folds that grow by about a half, as long as there are users who have them; the first in the order are asked."""
     L = runtime.segment_length
     drifts: list[Drift] = []
     number = 1
     while runtime.state_floats:
-        begun = [history[: number * L] for history in histories if len(history) >= number * L][:DRIFT_USERS]
-        if len(begun) < FEWEST_DRIFT_USERS:
+        able = np.array([i for i in order.tolist() if len(histories[i]) >= number * L][:DRIFT_USERS], np.intp)
+        if len(able) < FEWEST_DRIFT_USERS:
             break
-        iterative = asking.fold(runtime, begun).memory.astype(np.float64)
-        one_time = asking.at_one_time(runtime, begun).memory.astype(np.float64)
+        begun = [history[: number * L] for history in _of(histories, able)]
+        when = None if times is None else [each[: number * L] for each in _of(times, able)]
+        iterative = asking.fold(runtime, begun, when).memory.astype(np.float64)
+        one_time = asking.at_one_time(runtime, begun, when).memory.astype(np.float64)
         comparable = bool((iterative.any(axis=0) == one_time.any(axis=0)).all())
         variance = float(one_time.var(axis=0, ddof=1).mean())
         if variance > 0:
             ratio = float(((iterative - one_time) ** 2).mean()) / variance
-            drifts.append(Drift(number, len(begun), ratio if comparable else None))
+            drifts.append(Drift(number, len(able), ratio if comparable else None))
         number = max(number + 1, round(number * 1.5))
     return drifts
 

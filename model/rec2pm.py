@@ -106,7 +106,7 @@ class Rec2PM(SlotNetwork):
             x = block(x, mask)
         return x[:, max(before - 1, 0) : -C], memory_rows(x[:, -C:])
 
-    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor) -> Losses:
+    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:  # noqa: ARG002
         """Predict the next item, and fold to the memory that the whole history would give (MODEL.md §4.5).
 
         The first segment is predicted from stage 1, later ones from stage 2, each given the reference memories before it. The references
@@ -191,7 +191,7 @@ class TokSerial(Rec2PM):
     def stage(self, epoch: int) -> None:
         self.depth = min(self.config.segments, 1 + (epoch - 1) // self.config.curriculum_epochs)
 
-    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor) -> Losses:
+    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:  # noqa: ARG002
         L = self.segment_length
         K = min(items.size(1) // L, self.depth)
         segments, following = items.view(len(items), -1, L), targets.view(len(items), -1, L)
@@ -266,7 +266,14 @@ class MemoryServing(Ranker):
                 after[row], hidden[row] = part, part_hidden
         return after, hidden
 
-    def encode(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+    def encode(
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,  # noqa: ARG002
+        query_time: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
         folds = self.folds_of(memory)
         g = int(folds[0])
         if bool((folds == g).all()):

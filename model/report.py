@@ -145,11 +145,18 @@ def _sections(evaluation: Evaluation, pictures: dict[str, str], versions: dict[s
         [
             f"- Split {options.split}, seed {options.seed}; targets from {_moment(asked.from_ms)} to {_moment(asked.until_ms)}.",
             "- Ranks are over each model's whole catalogue, never sampled; equal scores are ordered by catalogue row.",
-            "- No model is told when the target happened.",
+            _who_is_told(evaluation),
             "- Intervals are 95 %: Wilson's for HR, Student's t over users for the others. Coverage is over the lists' first ten.",
             f"- {', '.join(f'{name} {version}' for name, version in versions.items())}.",
         ]
     )
+
+
+def _who_is_told(evaluation: Evaluation) -> str:
+    told = [subject.reference for subject in evaluation.subjects if subject.uses_time]
+    if not told:
+        return "- No model is told when the target happened."
+    return f"- In README-mode {', '.join(told)} knows when the target happened, which others do not; in stream-mode no model does."
 
 
 def _what_was_asked(evaluation: Evaluation) -> Iterable[str]:

@@ -51,30 +51,43 @@ class Runtime:
         self.state_floats: int = loaded.manifest.state_floats
         self.oov_row: int = loaded.manifest.n_items + 1
         self._memory_shape: list[int] = list(self._program.initial_memory(1).shape[1:])
-        self._d: int = self._program.spec()["d"]
+        spec = self._program.spec()
+        self.uses_time: bool = bool(spec["uses_time"])
+        self._d: int = spec["d"]
 
     @staticmethod
     def load(path: Path) -> "Runtime":
         """Load a version's folder, or its model.pt. Raises what `model.artifact.load` raises."""
         return Runtime(artifact.load(path / artifact.PROGRAM if path.is_dir() else path))
 
-    def fold(self, memory: Floats, rows: Rows) -> Folded:
+    def fold(self, memory: Floats, rows: Rows, times: Rows | None = None) -> Folded:
         """Fold one full segment per user.
 
         Args:
             memory: (B, S) float32; all zeros for a user who has none yet.
             rows: (B, L) int64 item rows, oldest first, no padding.
+            times: (B, L) int64 epoch ms, of a model that uses time; without, `model.serving` says what it goes by.
         """
         B = len(rows)
         folded = Folded(np.empty((B, self.state_floats), np.float32), np.empty((B, self._d), np.float32))
         with torch.inference_mode():
             for at in _chunks(np.argsort(memory.any(axis=1), kind="stable")):
                 lengths = torch.full((len(at),), rows.shape[1])
-                written, hidden = self._program.update(self._memory(memory[at]), torch.from_numpy(rows[at]), lengths)
+                when = None if times is None else torch.from_numpy(times[at])
+                written, hidden = self._program.update(self._memory(memory[at]), torch.from_numpy(rows[at]), lengths, when)
                 folded.memory[at], folded.hidden[at] = written.reshape(len(at), -1).numpy(), hidden.numpy()
         return folded
 
-    def recommend(self, memory: Floats, rows: Rows, lengths: Rows, k: int, exclude: Rows) -> Ranked:
+    def recommend(
+        self,
+        memory: Floats,
+        rows: Rows,
+        lengths: Rows,
+        k: int,
+        exclude: Rows,
+        times: Rows | None = None,
+        query_time: Rows | None = None,
+    ) -> Ranked:
         """The k best items after preference memory and working memory.
 
         Args:
@@ -83,14 +96,19 @@ class Runtime:
             lengths: (B,) int64, 0 allowed.
             k: length of the lists, cut to the catalogue's.
             exclude: (B, e) int64 item rows not to be recommended, 0 = none.
+            times: (B, n) int64 epoch ms, of a model that uses time, and
+            query_time: (B,) int64 epoch ms, when what is recommended happens; None for the last item's time.
         """
         ranked = self._empty(len(rows), k)
         with torch.inference_mode():
             # Users of about the same length, and alike in having a memory or not, go together: little padding and no split inside.
             for at in _chunks(np.lexsort((lengths, memory.any(axis=1)))):
-                items = torch.from_numpy(rows[at, : int(lengths[at].max())])
+                width = int(lengths[at].max())
+                items = torch.from_numpy(rows[at, :width])
+                when = None if times is None else torch.from_numpy(times[at, :width])
+                asked = None if query_time is None else torch.from_numpy(query_time[at])
                 best, scores = self._program.recommend(
-                    self._memory(memory[at]), items, torch.from_numpy(lengths[at]), k, None, None, _exclusion(exclude[at])
+                    self._memory(memory[at]), items, torch.from_numpy(lengths[at]), k, when, asked, _exclusion(exclude[at])
                 )
                 ranked.rows[at], ranked.scores[at] = best.numpy(), scores.numpy()
         return ranked

@@ -3,6 +3,9 @@
 Every method is a pure function of its arguments and the weights: no counters, no random numbers, nothing kept. The state, called memory, is
 float32 that only the model understands; all zeros, like an all-zero hidden state, means that nothing is known about the user. Item rows are
 right-padded with 0.
+
+A model whose `spec()["uses_time"]` is 1 goes by when interactions happened, and its state holds that; the others read no times. It answers
+without times too: items without are read as simultaneous with the newest item in the memory, or with the query where that holds none.
 """
 
 from abc import ABC, abstractmethod
@@ -55,17 +58,19 @@ class Ranker(nn.Module, ABC):
             memory: (B, …) float32; all zeros for a user who has none yet.
             items: (B, n) int64 item rows. More than one segment (n > L) is taken in one pass, a slow way to rebuild a memory.
             lengths: (B,) int64, each in 1..n.
-            times: part of the contract, not read by these models.
+            times: (B, n) int64, when each item happened, epoch ms; read where `uses_time`.
 
         Returns:
-            The memory after the items, (B, …), and the last item's hidden state, (B, d).
+            The memory after the items, (B, …), and the last item's hidden state, (B, d): what `recommend` ranks by at that item's own time.
         """
 
     @abstractmethod
-    def encode(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+    def encode(
+        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None, query_time: Tensor | None = None
+    ) -> Tensor:
         """The hidden state to rank by after preference memory and working memory: (B, d); zeros where nothing is known."""
 
-    def described(self, state_floats: int, min_recent: int) -> dict[str, int]:
+    def described(self, state_floats: int, min_recent: int, uses_time: bool = False) -> dict[str, int]:
         """A `spec`."""
         return {
             "abi": 1,
@@ -74,7 +79,7 @@ class Ranker(nn.Module, ABC):
             "segment_length": self.segment_length,
             "min_recent": min_recent,
             "state_floats": state_floats,
-            "uses_time": 0,
+            "uses_time": int(uses_time),
             "uses_history": 0,
             "needs_fold": 1,
         }
@@ -85,8 +90,8 @@ class Ranker(nn.Module, ABC):
         items: Tensor,
         lengths: Tensor,
         k: int,
-        times: Tensor | None = None,  # noqa: ARG002
-        query_time: Tensor | None = None,  # noqa: ARG002
+        times: Tensor | None = None,
+        query_time: Tensor | None = None,
         exclude: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The k best items after preference memory and working memory. A user with neither gets the most popular items.
@@ -96,14 +101,16 @@ class Ranker(nn.Module, ABC):
             items: (B, n) int64 item rows, n ≤ L.
             lengths: (B,) int64, each in 0..n.
             k: length of the lists; cut to V.
-            times, query_time: part of the contract, not read by these models.
+            times: (B, n) int64, when each item happened, epoch ms; read where `uses_time`.
+            query_time: (B,) int64 epoch ms, when what is recommended will happen, read where `uses_time`; None for the last item's own time,
+                which is what can be known while the stream goes on.
             exclude: (B, e) int64 item rows that must not be recommended; 0 = none.
 
         Returns:
             Item rows (B, k) int64 in 1..V and scores (B, k) float32: score descending, row ascending where scores are equal. An excluded
             row comes out only where the catalogue is exhausted, with score -inf.
         """
-        return self.rank(self.encode(memory, items, lengths), k, exclude)
+        return self.rank(self.encode(memory, items, lengths, times, query_time), k, exclude)
 
     def rank(self, hidden: Tensor, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The k best items after a hidden state (B, d), as `update` returned it; otherwise as `recommend`."""
@@ -128,15 +135,23 @@ class Ranker(nn.Module, ABC):
         memory: Tensor,
         items: Tensor,
         lengths: Tensor,
-        times: Tensor | None = None,  # noqa: ARG002
-        query_time: Tensor | None = None,  # noqa: ARG002
+        times: Tensor | None = None,
+        query_time: Tensor | None = None,
     ) -> Tensor:
         """The direction items are ranked by, (B, d) unit norm, for an index outside; zeros where nothing is known."""
-        return functional.normalize(self.encode(memory, items, lengths), dim=1, eps=1e-6)
+        return functional.normalize(self.encode(memory, items, lengths, times, query_time), dim=1, eps=1e-6)
 
-    def score(self, memory: Tensor, items: Tensor, lengths: Tensor, candidates: Tensor) -> Tensor:
+    def score(
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        candidates: Tensor,
+        times: Tensor | None = None,
+        query_time: Tensor | None = None,
+    ) -> Tensor:
         """Scores of (B, m) int64 candidate rows, (B, m) float32, equal to those `recommend` gives; -inf for rows outside 1..V."""
-        scores = self.scores(self.encode(memory, items, lengths))
+        scores = self.scores(self.encode(memory, items, lengths, times, query_time))
         outside = (candidates < 1) | (candidates > self.n_items)
         return scores.gather(1, candidates.masked_fill(outside, 0)).masked_fill(outside, float("-inf"))
 

@@ -129,6 +129,7 @@ def _data(log: pl.LazyFrame, recipe: Recipe, place: TrainingFolder, start_from: 
         validation_share=options.validation_share,
         min_item_count=options.min_item_count,
         known=() if start_from is None else artifact.load_weights(start_from.program).item_ids,
+        with_times=recipe.config(n_items=1).uses_time,
         folder=place.fresh_data(),
     )
 

@@ -1,6 +1,6 @@
 """How well a network predicts what came next, asked the way the worker asks: segment by segment, then from working memory.
 
-Only what every kind of model answers is asked for: the contract of `model.serving`.
+Only what every kind of model answers is asked for: the contract of `model.serving`. As in a stream, nobody is told when the target happens.
 """
 
 from dataclasses import dataclass
@@ -65,44 +65,49 @@ def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
 def _ranks(serving: Ranker, dataset: Dataset, popular: Rows, user: Rows, position: Rows) -> Rows:
     """(B, 2): the target's rank, 1 the best, by the model and by popularity; K + 1 for any worse than K."""
     items = np.zeros((len(user), int(position.max())), np.int64)
+    times = np.zeros_like(items) if serving.spec()["uses_time"] else None
     target = np.empty(len(user), np.int64)
     best_known = np.zeros((len(user), K), np.int64)
     for i, (u, p) in enumerate(zip(user, position, strict=True)):
         history = dataset.history(u)
         items[i, :p], target[i] = history[:p], history[p]
+        if times is not None:
+            times[i, :p] = dataset.history_ms(u)[:p]
         ahead = popular[: K + p]
         ahead = ahead[~np.isin(ahead, items[i, :p])][:K]
         best_known[i, : len(ahead)] = ahead
     with torch.inference_mode():
-        lists = _lists(serving, torch.from_numpy(items), position)
+        lists = _lists(serving, torch.from_numpy(items), None if times is None else torch.from_numpy(times), position)
     return np.stack([_rank(lists, target), _rank(best_known, target)], 1)
 
 
-def _lists(serving: Ranker, items: Tensor, position: Rows) -> Rows:
+def _lists(serving: Ranker, items: Tensor, times: Tensor | None, position: Rows) -> Rows:
     """What is recommended after the first `position` items, (B, ≤ K); 0 where the catalogue is exhausted."""
     L = serving.spec()["segment_length"]
     memory = serving.initial_memory(len(position))
     items = items.to(memory.device)
+    times = None if times is None else times.to(memory.device)
     lists = np.zeros((len(position), min(K, serving.spec()["n_items"])), np.int64)
     for h in range(int(position.max()) // L):
         folds = torch.from_numpy(np.flatnonzero(position // L > h)).to(memory.device)
         lengths = torch.full((len(folds),), L)
-        memory[folds], hidden = serving.update(memory[folds], items[folds, h * L : (h + 1) * L], lengths)
+        segment = slice(h * L, (h + 1) * L)
+        when = None if times is None else times[folds, segment]
+        memory[folds], hidden = serving.update(memory[folds], items[folds, segment], lengths, when)
         here = np.flatnonzero(position == (h + 1) * L)
         if len(here):
             of = torch.from_numpy(np.searchsorted(folds.cpu().numpy(), here)).to(memory.device)
             lists[here] = _rows(serving.rank(hidden[of], K, items[torch.from_numpy(here).to(memory.device)]))
     rest = np.flatnonzero(position % L)
     if len(rest):
-        new = position[rest] % L
-        at = np.arange(new.max())
-        working = np.take_along_axis(
-            items.cpu().numpy()[rest], np.minimum((position[rest] - new)[:, None] + at, items.shape[1] - 1), axis=1
-        )
-        working[at >= new[:, None]] = 0
+        new = torch.from_numpy(position[rest] % L).to(memory.device)
         where = torch.from_numpy(rest).to(memory.device)
-        asked = torch.from_numpy(working).to(memory.device), torch.from_numpy(new).to(memory.device)
-        lists[rest] = _rows(serving.recommend(memory[where], *asked, K, None, None, items[where]))
+        at = torch.arange(int(new.max()), device=memory.device)
+        column = (torch.from_numpy(position[rest]).to(memory.device) - new)[:, None] + at
+        column = column.clamp(max=items.size(1) - 1)
+        working = items[where].gather(1, column).masked_fill(at >= new[:, None], 0)
+        when = None if times is None else times[where].gather(1, column)
+        lists[rest] = _rows(serving.recommend(memory[where], working, new, K, when, None, items[where]))
     return lists
 
 

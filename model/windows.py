@@ -18,11 +18,13 @@ NegativeMode = Literal["shared", "position"]
 @dataclass(frozen=True, slots=True)
 class Batch:
     """(B, n) int64 item rows, right-padded, n a whole number of segments; the item after each, 0 where none is learned; and negatives:
-    (N,) for all positions, or (B, n, N)."""
+    (N,) for all positions, or (B, n, N). `times`: (B, n + 1) int64 epoch ms, each item's and that of the last target; None of a dataset
+    without."""
 
     items: Rows
     targets: Rows
     negatives: Rows
+    times: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -65,7 +67,8 @@ class Windows:
         width = -(-int(inputs.max()) // self.segment_length) * self.segment_length
         at = np.arange(width + 1)
         begin = dataset.start[user] + first
-        whole = np.take(dataset.rows, np.minimum(begin[:, None] + at, (begin + inputs)[:, None])).astype(np.int64)  # (B, width + 1)
+        place = np.minimum(begin[:, None] + at, (begin + inputs)[:, None])  # (B, width + 1)
+        whole = np.take(dataset.rows, place).astype(np.int64)
         items, targets = whole[:, :-1].copy(), whole[:, 1:].copy()
         padding = at[:-1] >= inputs[:, None]
         items[padding] = 0
@@ -76,7 +79,8 @@ class Windows:
             return None
         items, targets = items[learned], targets[learned]
         shape = (self.negatives,) if self.negative_mode == "shared" else (*items.shape, self.negatives)
-        return Batch(items, targets, rng.integers(1, len(dataset.item_ids) + 1, shape))
+        times = None if dataset.times is None else np.take(dataset.times, place[learned])
+        return Batch(items, targets, rng.integers(1, len(dataset.item_ids) + 1, shape), times)
 
     def _windows(self, rng: np.random.Generator) -> Rows:
         dataset, L, T = self.dataset, self.segment_length, self.segments * self.segment_length

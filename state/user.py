@@ -53,6 +53,7 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
 
     number: int
     items: bytes
+    times: bytes
     as_of: int
 
 
@@ -89,6 +90,6 @@ def remember(user: User, items: bytes, times: bytes, segment_length: int) -> Rem
         return Remembered(working, stamps, ())
     segments = []
     for number in range(user.folds, user.folds + len(working) // width):
-        segments.append(Segment(number, working[:width], unpacked(stamps[width - 8 : width])[0]))
+        segments.append(Segment(number, working[:width], stamps[:width], unpacked(stamps[width - 8 : width])[0]))
         working, stamps = working[width:], stamps[width:]
     return Remembered(working, stamps, tuple(segments))

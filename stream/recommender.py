@@ -48,9 +48,13 @@ class Model(Protocol):
     def item_ids(self) -> Sequence[int | str]: ...
     @property
     def oov_row(self) -> int: ...
-    def fold(self, memory: Floats, rows: Ints) -> Folded: ...
+    @property
+    def uses_time(self) -> bool: ...
+    def fold(self, memory: Floats, rows: Ints, times: Ints | None) -> Folded: ...
     def rank(self, hidden: Floats, k: int, exclude: Ints) -> Ranked: ...
-    def recommend(self, memory: Floats, rows: Ints, lengths: Ints, k: int, exclude: Ints) -> Ranked: ...
+    def recommend(
+        self, memory: Floats, rows: Ints, lengths: Ints, k: int, exclude: Ints, times: Ints | None, query_time: Ints | None
+    ) -> Ranked: ...
 
 
 class Fold(msgspec.Struct, frozen=True, gc=False):
@@ -70,6 +74,10 @@ class Query(msgspec.Struct, frozen=True, gc=False):
     """Item keys that may not be recommended, int64."""
     hidden: Floats | None
     """The fold's hidden state, when the interaction in question completed a segment."""
+    times: bytes
+    """When the items of working memory happened, epoch ms, int64; of a model that uses time, else empty."""
+    query_time: int
+    """The time of the user's newest item, epoch ms."""
 
 
 class RankedList(msgspec.Struct, frozen=True, gc=False):
@@ -101,17 +109,24 @@ class Recommender:
         """How many of the item keys (packed int64) the model does not know."""
         return int((self.rows(items) == self.model.oov_row).sum())
 
-    def fold(self, before: Sequence[Preference | None], segments: Sequence[bytes], as_of: Sequence[int]) -> list[Fold]:
+    def fold(
+        self, before: Sequence[Preference | None], segments: Sequence[bytes], as_of: Sequence[int], times: Sequence[bytes] | None = None
+    ) -> list[Fold]:
         """Fold one segment of each of B users.
 
         Args:
             before: preference memories, None for a user who has none.
             segments: item keys, `segment_length` each.
             as_of: time of each segment's last interaction, epoch ms.
+            times: of all of a segment's interactions, packed epoch ms; where they are not known, `as_of` stands for each of them.
         """
         model = self.model
         rows = self.rows(b"".join(segments)).reshape(len(segments), model.segment_length)
-        folded = model.fold(self._memories(before), rows)
+        when: Ints | None = None
+        if model.uses_time:
+            known = np.array(as_of, np.int64).repeat(model.segment_length) if times is None else _unpacked(times)
+            when = known.reshape(rows.shape)
+        folded = model.fold(self._memories(before), rows, when)
         return [
             Fold(Preference(model.memory_format, model.segment_length, 1 if old is None else old.folds + 1, time, memory.tobytes()), hidden)
             for old, time, memory, hidden in zip(before, as_of, folded.memory, folded.hidden, strict=True)
@@ -120,7 +135,7 @@ class Recommender:
     def rebuild(self, preferences: Sequence[Preference], kept: Sequence[Sequence[bytes]]) -> list[Preference]:
         """Preference memories of another memory format, made anew from the kept segments, oldest first; folds stay as they are.
 
-        What was folded before the oldest kept segment is lost to the new memory.
+        What was folded before the oldest kept segment is lost to the new memory, and so is when the items of kept segments happened.
         """
         made: list[Preference | None] = [None] * len(preferences)
         for turn in range(max(map(len, kept), default=0)):
@@ -157,7 +172,13 @@ class Recommender:
             memory = self._memories([queries[at].preference for at in others])
             lengths = np.array([len(known) for known in rows], dtype=np.int64)
             padded = _padded(rows)
-            self._rank(lists, others, sources, excludes, lambda exclude: self.model.recommend(memory, padded, lengths, k, exclude))
+            when, asked = None, None
+            if self.model.uses_time:
+                when = _padded([_unpacked([queries[at].times])[: len(known)] for at, known in zip(others, rows, strict=True)])
+                asked = np.array([queries[at].query_time for at in others], np.int64)
+            self._rank(
+                lists, others, sources, excludes, lambda exclude: self.model.recommend(memory, padded, lengths, k, exclude, when, asked)
+            )
         return [made for made in lists if made is not None]
 
     def _rank(
@@ -202,3 +223,8 @@ def _padded(rows: Sequence[Ints]) -> Ints:
     for line, row in zip(padded, rows, strict=True):
         line[: len(row)] = row
     return padded
+
+
+def _unpacked(times: Sequence[bytes]) -> Ints:
+    """Packed int64s, one after another; a bytearray, because torch takes no array that it may not write to."""
+    return np.frombuffer(bytearray().join(times), dtype=np.int64)

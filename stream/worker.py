@@ -258,6 +258,7 @@ class Worker:
                 [touch.preferences[-1] for touch in folding],
                 [segment.items for segment in segments],
                 [segment.as_of for segment in segments],
+                [segment.times for segment in segments],
             )
             for touch, fold in zip(folding, folds, strict=True):
                 touch.preferences += (fold.preference,)
@@ -279,7 +280,7 @@ class Worker:
 
     def _recommend(self, touches: Sequence[Touch]) -> list[tuple[Touch, int, RankedList]]:
         """The lists that are due: (touch, index of the interaction in its run, list)."""
-        length = self.recommender.model.segment_length
+        length, uses_time = self.recommender.model.segment_length, self.recommender.model.uses_time
         asked = [(touch, at, *divmod(touch.before.working + at + 1, length)) for touch in touches for at in touch.due]
         if not asked:
             return []
@@ -289,10 +290,13 @@ class Worker:
         queries = []
         for (touch, at, folded, within), segments in zip(asked, kept, strict=True):
             # A list may know what came before its interaction, and nothing that came later in the poll.
-            new = packed(touch.run.items[max(0, at + 1 - within) : at + 1])
-            items = new if within <= at else touch.before.items + new
+            run, new = touch.run, slice(max(0, at + 1 - within), at + 1)
+            before, before_ms = (b"", b"") if within <= at else (touch.before.items, touch.before.times)
+            items = before + packed(run.items[new])
             exclude = b"" if self.exclude == "none" else b"".join([items, *segments])
-            queries.append(Query(touch.preferences[folded], items, exclude, None if within else touch.hidden[folded - 1]))
+            times = before_ms + packed(run.times[new]) if uses_time else b""
+            hidden = None if within else touch.hidden[folded - 1]
+            queries.append(Query(touch.preferences[folded], items, exclude, hidden, times, run.times[at]))
         ranked = self.recommender.recommend(queries, self.top_k)
         return [(touch, at, made) for (touch, at, _, _), made in zip(asked, ranked, strict=True)]
 

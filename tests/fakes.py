@@ -109,13 +109,14 @@ class FakeModel:
     reference = "fake@1"
     memory_format = "fake/1"
     state_floats = 2
+    uses_time = False
 
     def __init__(self, segment_length: int, items: int = 50) -> None:
         self.segment_length = segment_length
         self.item_ids: list[int | str] = list(range(items))
         self.oov_row = items + 1
 
-    def fold(self, memory: Floats, rows: Ints) -> FakeFolded:
+    def fold(self, memory: Floats, rows: Ints, times: Ints | None = None) -> FakeFolded:
         state = memory.astype(np.int64)
         for column in rows.T:
             state = np.stack([(state[:, 0] * 31 + column + 1) % 9973, (state[:, 1] * 17 + state[:, 0]) % 9967], axis=1)
@@ -124,7 +125,16 @@ class FakeModel:
     def rank(self, hidden: Floats, k: int, exclude: Ints) -> FakeRanked:
         return self._ranked([int(h[0] * 7 + h[1] + h[2]) for h in hidden], k, exclude)
 
-    def recommend(self, memory: Floats, rows: Ints, lengths: Ints, k: int, exclude: Ints) -> FakeRanked:
+    def recommend(
+        self,
+        memory: Floats,
+        rows: Ints,
+        lengths: Ints,
+        k: int,
+        exclude: Ints,
+        times: Ints | None = None,
+        query_time: Ints | None = None,
+    ) -> FakeRanked:
         seeds = []
         for state, items, length in zip(memory, rows, lengths, strict=True):
             seed = int(state[0] * 3 + state[1])
@@ -140,6 +150,30 @@ class FakeModel:
             line[rows[rows > 0] - 1] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return FakeRanked(best + 1, np.take_along_axis(scores, best, axis=1))
+
+
+class TimedModel(FakeModel):
+    """The same by arithmetic that every time goes into."""
+
+    uses_time = True
+
+    def fold(self, memory: Floats, rows: Ints, times: Ints | None = None) -> FakeFolded:
+        assert times is not None
+        return super().fold(memory, rows * 1_009 + times)
+
+    def recommend(
+        self,
+        memory: Floats,
+        rows: Ints,
+        lengths: Ints,
+        k: int,
+        exclude: Ints,
+        times: Ints | None = None,
+        query_time: Ints | None = None,
+    ) -> FakeRanked:
+        assert times is not None
+        assert query_time is not None
+        return super().recommend(memory, rows * 1_009 + times + query_time[:, None], lengths, k, exclude)
 
 
 class NothingToRestore:

@@ -128,13 +128,16 @@ def recompute(log: pl.DataFrame, runtime: Runtime) -> dict[str, Expected]:
     length, oov = runtime.segment_length, runtime.oov_row
     rows_of = {item: row for row, item in enumerate(runtime.item_ids, start=1)}
     expected: dict[str, Expected] = {}
-    for chunk in _batches(log.group_by("user_id", maintain_order=True).agg("item_id").iter_rows(), 256):
-        rows = [np.array([rows_of.get(item, oov) for item in items], dtype=np.int64) for _, items in chunk]
+    for chunk in _batches(log.group_by("user_id", maintain_order=True).agg("item_id", "timestamp").iter_rows(), 256):
+        rows = [np.array([rows_of.get(item, oov) for item in items], dtype=np.int64) for _, items, _ in chunk]
+        times = [np.array(each, dtype=np.int64) for _, _, each in chunk]
         memory = np.zeros((len(chunk), runtime.state_floats), dtype=np.float32)
         lists: list[list[tuple[list[object], np.ndarray]]] = [[] for _ in chunk]
         for turn in range(max(len(each) // length for each in rows)):
             now = [at for at, each in enumerate(rows) if len(each) // length > turn]
-            folded = runtime.fold(memory[now], np.stack([rows[at][turn * length : (turn + 1) * length] for at in now]))
+            here = slice(turn * length, (turn + 1) * length)
+            when = np.stack([times[at][here] for at in now]) if runtime.uses_time else None
+            folded = runtime.fold(memory[now], np.stack([rows[at][here] for at in now]), when)
             memory[now] = folded.memory
             exclude = [rows[at][max(0, turn + 1 - KEPT_SEGMENTS) * length : (turn + 1) * length] for at in now]
             exclude = [each[each != oov] for each in exclude]
@@ -144,7 +147,7 @@ def recompute(log: pl.DataFrame, runtime: Runtime) -> dict[str, Expected]:
             ranked = runtime.rank(folded.hidden, TOP_K, padded)
             for at, best, scores in zip(now, ranked.rows, ranked.scores, strict=True):
                 lists[at].append(([runtime.item_ids[row - 1] for row in best], scores))
-        for at, (user, items) in enumerate(chunk):
+        for at, (user, items, _) in enumerate(chunk):
             folds = len(items) // length
             expected[str(user)] = Expected([str(item) for item in items], memory[at] if folds else np.empty(0, np.float32), lists[at])
     return expected

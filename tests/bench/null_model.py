@@ -76,7 +76,15 @@ class Null(nn.Module):
     ) -> Tensor:
         return torch.zeros(items.size(0), 1)
 
-    def score(self, memory: Tensor, items: Tensor, lengths: Tensor, candidates: Tensor) -> Tensor:
+    def score(
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        candidates: Tensor,
+        times: Tensor | None = None,
+        query_time: Tensor | None = None,
+    ) -> Tensor:
         outside = (candidates < 1) | (candidates > self.n_items)
         return self.popularity[(candidates - 1).masked_fill(outside, 0)].masked_fill(outside, float("-inf"))
 

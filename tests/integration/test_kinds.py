@@ -31,9 +31,11 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_worker_serves_it_and_leaves_what_the_log_says(kind: str, log: Path, broker: Broker, tmp_path: Path) -> None:
-    config = tiny.config(kind, "hstu" if kind.startswith("kv-mask") else "sasrec")
+@pytest.mark.parametrize(
+    ("kind", "backbone"), [*((kind, "hstu" if kind.startswith("kv-mask") else "sasrec") for kind in KINDS), ("full", "pos_time")]
+)
+def test_a_worker_serves_it_and_leaves_what_the_log_says(kind: str, backbone: str, log: Path, broker: Broker, tmp_path: Path) -> None:
+    config = tiny.config(kind, backbone)
     version = tiny.add(tmp_path / "models", config=config)
     checks = verify.run(log, broker, tmp_path, models=tmp_path / "models", count=1, kills=0, seed=0, partitions=2)
     assert [str(check) for check in checks if not check.holds] == []

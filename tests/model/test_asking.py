@@ -23,23 +23,56 @@ def histories() -> list[np.ndarray]:
     return [*made, np.full(L - 1, V + 1)]
 
 
-def test_lists_are_those_of_the_worker(runtime: Runtime, histories: list[np.ndarray]) -> None:
+def _asked_as_the_worker(runtime: Runtime, histories: list[np.ndarray], times: list[np.ndarray] | None) -> None:
     recommender = Recommender(runtime)
-    ranked = asking.rank(runtime, asking.fold(runtime, histories), histories, 10)
+    ranked = asking.rank(runtime, asking.fold(runtime, histories, times), histories, 10, times)
     names = [*tiny.IDS, "somewhere-else"]
     for b, history in enumerate(histories):
         keys = np.array([item_key(names[row - 1]) for row in history], np.int64)
+        ms = np.zeros_like(keys) if times is None else times[b]
         preference, hidden = None, None
         for h in range(len(history) // L):
-            (made,) = recommender.fold([preference], [keys[h * L : (h + 1) * L].tobytes()], [0])
+            here = slice(h * L, (h + 1) * L)
+            (made,) = recommender.fold([preference], [keys[here].tobytes()], [0], [ms[here].tobytes()])
             preference, hidden = made.preference, made.hidden
-        working = keys[len(history) // L * L :]
-        query = Query(preference, working.tobytes(), keys.tobytes(), None if len(working) else hidden)
+        rest = slice(len(history) // L * L, None)
+        newest = int(ms[-1]) if len(ms) else 0
+        query = Query(preference, keys[rest].tobytes(), keys.tobytes(), None if len(keys[rest]) else hidden, ms[rest].tobytes(), newest)
         (want,) = recommender.recommend([query], 10)
         kept = np.isfinite(ranked.scores[b])
         assert [runtime.item_ids[row - 1] for row in ranked.rows[b][kept]] == want.items, len(history)
         np.testing.assert_allclose(ranked.scores[b][kept], want.scores, atol=5e-6)
         assert isinstance(preference, Preference | None)
+
+
+def test_lists_are_those_of_the_worker(runtime: Runtime, histories: list[np.ndarray]) -> None:
+    _asked_as_the_worker(runtime, histories, None)
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    return Runtime.load(tiny.add(tmp_path_factory.mktemp("timed"), config=tiny.config("full", "pos_time")).folder)
+
+
+def _days_apart(histories: list[np.ndarray]) -> list[np.ndarray]:
+    return [1_700_000_000_000 + 86_400_000 * np.arange(len(history)) ** 2 for history in histories]
+
+
+def test_lists_are_those_of_the_worker_where_the_model_goes_by_time(timed: Runtime, histories: list[np.ndarray]) -> None:
+    _asked_as_the_worker(timed, histories, _days_apart(histories))
+
+
+def test_without_a_query_time_the_newest_item_s_stands_in_and_with_one_lists_go_by_it(timed: Runtime, histories: list[np.ndarray]) -> None:
+    """Also of users whose working memory is empty: their fold knew nothing of the query."""
+    known = [history for history in histories if (history <= V).any()]
+    times = _days_apart(known)
+    standing = asking.fold(timed, known, times)
+    newest = np.array([each[-1] for each in times])
+    unknowing, told, later = (asking.rank(timed, standing, known, 10, times, at) for at in (None, newest, newest + 10**11))
+    np.testing.assert_allclose(unknowing.scores, told.scores, atol=5e-6)
+    for b, history in enumerate(known):
+        assert np.abs(later.scores[b] - told.scores[b]).max() > 1e-3, len(history)
+    np.testing.assert_allclose(asking.at_one_time(timed, known, times).hidden, standing.hidden, atol=5e-6)
 
 
 def test_a_list_of_the_whole_catalogue_has_every_item_that_the_user_did_not_have(runtime: Runtime, histories: list[np.ndarray]) -> None:

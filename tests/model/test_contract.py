@@ -1,5 +1,7 @@
 """The contract the worker relies on, for every kind of model, on the scripted network reloaded from disk."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,9 +21,34 @@ def config(request: pytest.FixtureRequest) -> NetworkConfig:
     return tiny.config(*request.param)
 
 
+class Timed:
+    """A program that uses time, told with every call when its items happened."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._program, name)
+
+    def update(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Any:
+        return self._program.update(memory, items, lengths, tiny.times_of(items))
+
+    def recommend(
+        self, memory: Tensor, items: Tensor, lengths: Tensor, k: int, times: None = None, at: None = None, exclude: Tensor | None = None
+    ) -> Any:
+        return self._program.recommend(memory, items, lengths, k, tiny.times_of(items), None, exclude)
+
+    def query(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Any:
+        return self._program.query(memory, items, lengths, tiny.times_of(items))
+
+    def score(self, memory: Tensor, items: Tensor, lengths: Tensor, candidates: Tensor) -> Any:
+        return self._program.score(memory, items, lengths, candidates, tiny.times_of(items))
+
+
 @pytest.fixture(scope="module")
 def program(config: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    return artifact.load(tiny.add(tmp_path_factory.mktemp("registry"), config=config).program).program
+    program = artifact.load(tiny.add(tmp_path_factory.mktemp("registry"), config=config).program).program
+    return Timed(program) if config.uses_time else program
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +66,11 @@ def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkCon
     spec = program.spec()
     assert spec["state_floats"] == program.initial_memory(1).numel()
     assert (spec["n_items"], spec["segment_length"], spec["needs_fold"]) == (V, L, 1)
+    assert spec["uses_time"] == (config.rel_bias == "pos_time")
     window, slots, d = 4 * L, 3 * 16, 16
     expected = {"full": window, "trunc": L, "rec2pm-o": slots, "rec2pm-a": 3 * slots, "tok-serial-o": slots, "tok-serial-a": 3 * slots}
     expected |= {"kv-mask-o": 6 * slots, "kv-mask-a": 18 * slots, "holomambarec": 3 * (2 * d * (16 + 3)) + d}
-    assert spec["state_floats"] == expected[config.kind] + (d if config.overlap else 0)
+    assert spec["state_floats"] == (expected[config.kind] + (d if config.overlap else 0)) * (3 if spec["uses_time"] else 1)
 
 
 @pytest.mark.parametrize(

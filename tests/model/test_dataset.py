@@ -149,6 +149,24 @@ def test_a_folder_keeps_the_same_dataset(tmp_path: Path) -> None:
     assert loaded(random_log([30, 12, 40, 3], seed=1)).digest() != in_memory.digest()
 
 
+def test_times_are_kept_where_they_are_asked_for_beside_the_rows_they_belong_to(tmp_path: Path) -> None:
+    log = random_log([30, 12, 40, 3]).with_columns(timestamp=(pl.int_range(pl.len()) * 7) % 83 * 1_000)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dataset, "PIECE", 7)
+        data = loaded(log, with_times=True, folder=tmp_path)
+    again, without = dataset.opened(tmp_path), loaded(log)
+    assert isinstance(again.times, np.memmap)
+    assert without.times is None
+    plain = log.collect().sort("timestamp", maintain_order=True)
+    for user in range(4):
+        expected = plain.filter(pl.col("user_id") == user)["timestamp"].to_list()
+        assert data.history_ms(user).tolist() == again.history_ms(user).tolist() == expected
+        np.testing.assert_array_equal(data.history(user), without.history(user))
+    assert data.digest() == again.digest() != without.digest()
+    held_out = loaded(log, with_times=True, split="last-out")
+    assert held_out.history_ms(0).tolist() == plain.filter(pl.col("user_id") == 0)["timestamp"].to_list()[:-1]
+
+
 def test_the_log_is_never_in_memory_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log.csv"
     rng = np.random.default_rng(0)

@@ -102,6 +102,26 @@ def test_ranks_are_those_of_asking_one_user_at_a_time(found: Evaluation, version
             assert group.ndcg_at_10.value == pytest.approx(metrics.gains(told[part.users], 10).mean())
 
 
+def test_a_model_that_goes_by_time_is_told_when_the_target_happens_in_readme_mode_alone(tmp_path: Path) -> None:
+    """One log, and the same with every target a year later: in the stream nobody could know."""
+    version = tiny.add(tmp_path, config=tiny.config("full", "pos_time"))
+    plain = tiny.add(tmp_path, "plain", config=tiny.config("full", "pos"))
+    last = pl.col("timestamp") == pl.col("timestamp").max().over("user_id")
+    log = LOG.with_columns(timestamp=pl.int_range(pl.len()) * 60_000)
+    delayed = log.with_columns(timestamp=pl.when(last).then(pl.col("timestamp") + 31_536_000_000).otherwise("timestamp"))
+    soon, late = (
+        evaluate(each.lazy(), [version, plain], EvaluationOptions(), log_name="x", progress=lambda *_: None) for each in (log, delayed)
+    )
+    (stream, readme), (stream_late, readme_late) = (
+        [[ranking.mrr.value for ranking in mode.rankings[:2]] for mode in each.modes] for each in (soon, late)
+    )
+    assert stream == stream_late
+    assert readme[0] != readme_late[0]
+    assert readme[1] == readme_late[1]
+    assert [subject.uses_time for subject in soon.subjects] == [True, False]
+    assert soon.subjects[0].probes == late.subjects[0].probes
+
+
 def test_readme_mode_ranks_what_is_older_than_its_window(versions: list[ModelVersion]) -> None:
     """The target is an item of long ago: stream-mode leaves it out, README-mode can hit it."""
     items = ["item-7", *(f"item-{10 + i % 40}" for i in range(300)), "item-7"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException
@@ -271,12 +272,13 @@ def test_every_window_is_one_processs_and_weights_add_up() -> None:
     for windows in range(1, 7):
         items, targets = rng.integers(1, 9, (windows, 4)), rng.integers(0, 3, (windows, 4))
         targets[:, 0] = 1
-        batch = Batch(items, targets, rng.integers(1, 9, (windows, 4, 2)))
+        batch = Batch(items, targets, rng.integers(1, 9, (windows, 4, 2)), np.pad(items, ((0, 0), (0, 1))))
         parts = [fit.share(batch, rank, 3) for rank in range(3)]
         mean = sum(weight * float(part.items[part.targets != 0].mean()) for part, weight in parts) / 3
         assert mean == pytest.approx(items[targets != 0].mean())
         assert sum(len(part) for part, weight in parts if weight) == windows
         assert all(len(part.negatives) == len(part.items) >= 1 for part, _ in parts)
+        assert all(part.times is not None and (part.times[:, :-1] == part.items).all() for part, _ in parts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -287,6 +289,17 @@ def test_every_kind_is_trained_and_served(tmp_path: Path, kind: str) -> None:
     assert manifest.kind == kind
     folded = runtime.fold(np.zeros((1, runtime.state_floats), np.float32), np.arange(1, runtime.segment_length + 1)[None])
     assert np.isfinite(runtime.rank(folded.hidden, 5, np.zeros((1, 0), np.int64)).scores).all()
+
+
+def test_a_network_that_goes_by_time_learns_from_the_times_of_its_log(tmp_path: Path, finished: list[Checkpoint]) -> None:
+    later = LOG.with_columns(timestamp=pl.col("timestamp") * 50)
+    how = {"kind": "full", "backbone": "hstu", "max_epochs": 2}
+    for name, log, bias in (("plain", LOG, "pos_time"), ("later", later, "pos_time"), ("pos", LOG, "pos"), ("pos-later", later, "pos")):
+        version = run(tmp_path / name, log, rel_bias=bias, **how)
+        assert Runtime.load(version.folder).uses_time == (bias == "pos_time")
+    plain, apart, pos, pos_apart = (last.curve[-1].next_item for last in finished)
+    assert plain != apart
+    assert pos == pos_apart
 
 
 def test_bfloat16_is_a_field_of_the_recipe(tmp_path: Path, finished: list[Checkpoint]) -> None:

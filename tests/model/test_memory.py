@@ -22,8 +22,8 @@ class Forgetful:
         self.spec, self.initial_memory = remembering.spec, remembering.initial_memory
         self.rank, self.recommend = remembering.rank, remembering.recommend
 
-    def update(self, memory: Tensor, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        written, hidden = self._remembering.update(memory, items, lengths)
+    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        written, hidden = self._remembering.update(memory, items, lengths, times)
         return torch.zeros_like(written), hidden
 
 

@@ -28,12 +28,12 @@ def test_negatives_are_those_of_their_position(kind: str, backbone: str) -> None
     items = tiny.rows(3, 4 * tiny.CONFIG.segment_length).clamp(max=V)
     items[0, 30:] = 0
     targets = items.roll(-1, 1).masked_fill(items == 0, 0)
-    negatives = torch.arange(20, 26)
-    shared = network.losses(items, targets, negatives).next_item
+    negatives, times = torch.arange(20, 26), tiny.window_times(items)
+    shared = network.losses(items, targets, negatives, times).next_item
     each = negatives.expand(3, items.size(1), 6).clone()
-    torch.testing.assert_close(network.losses(items, targets, each).next_item, shared)
+    torch.testing.assert_close(network.losses(items, targets, each, times).next_item, shared)
     each[1, 17] = torch.arange(1, 7)
-    assert (network.losses(items, targets, each).next_item - shared).abs() > 1e-6
+    assert (network.losses(items, targets, each, times).next_item - shared).abs() > 1e-6
 
 
 @pytest.mark.parametrize(("kind", "backbone"), tiny.CASES, ids="-".join)
@@ -43,7 +43,7 @@ def test_what_is_not_predicted_counts_for_nothing_and_every_parameter_is_trained
     items = tiny.rows(3, 4 * tiny.CONFIG.segment_length).clamp(max=V)
     items[0, 30:], items[1, 5:] = 0, 0
     targets = items.roll(-1, 1).masked_fill(items == 0, 0)
-    found = network.losses(items, targets, torch.arange(1, 21))
+    found = network.losses(items, targets, torch.arange(1, 21), tiny.window_times(items))
     found.total.backward()  # type: ignore[no-untyped-call]
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name

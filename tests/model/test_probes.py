@@ -42,9 +42,10 @@ def _histories() -> list[np.ndarray]:
 def _probed(runtime: Runtime) -> tuple[Probes, int]:
     """Probed with targets that are the best items by the users' own memories."""
     histories = _histories()
-    targets = asking.rank(runtime, asking.fold(runtime, histories), histories, 1).rows[:, 0]
+    times = [1_700_000_000_000 + 86_400_000 * np.arange(len(each)) ** 2 for each in histories] if runtime.uses_time else None
+    targets = asking.rank(runtime, asking.fold(runtime, histories, times), histories, 1, times).rows[:, 0]
     done: list[int] = []
-    found = probes.probe(runtime, histories, targets, 0, done.append)
+    found = probes.probe(runtime, histories, targets, 0, done.append, times)
     return found, sum(done)
 
 
@@ -127,10 +128,14 @@ def test_memories_that_are_filled_differently_are_not_compared(tmp_path: Path) -
     assert [drift.ratio is None for drift in found.drift][:2] == [False, True]
 
 
-def test_a_history_is_the_same_in_one_call(tmp_path: Path) -> None:
-    found, _ = _probed(_runtime(tmp_path, tiny.serving(config=tiny.config("full", "sasrec"))))
+@pytest.mark.parametrize("backbone", ["sasrec", "pos_time"])
+def test_a_history_is_the_same_in_one_call(tmp_path: Path, backbone: str) -> None:
+    """With its times, where the model goes by them: everybody's target is their best item."""
+    found, _ = _probed(_runtime(tmp_path, tiny.serving(config=tiny.config("full", backbone))))
     assert found.one_time is not None
-    assert found.one_time.difference.ndcg_at_10.value == 0.0
+    assert (found.one_time.ndcg_iterative.value, found.one_time.difference.ndcg_at_10.value) == (1.0, 0.0)
+    assert found.shuffled is not None
+    assert found.shuffled.ndcg_own.value == 1.0
     assert {drift.ratio for drift in found.drift} == {0.0}
 
 

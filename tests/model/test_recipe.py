@@ -48,6 +48,7 @@ def test_the_parity_recipes_follow_the_published_protocol() -> None:
         assert (training.split, training.windows, training.negatives, training.negative_mode) == ("last-out", "newest", 128, "position")
         assert (training.batch, training.weight_decay, training.warm_up_steps, training.clip) == (128, 0.0, 0, float("inf"))
         assert (config.d, config.window, config.dropout) == (50, 200, 0.2)
+        assert config.rel_bias == ("pos_time" if "hstu" in name else "none")
 
 
 def test_a_recipe_can_be_a_file_of_ones_own(tmp_path: Path) -> None:

@@ -109,8 +109,11 @@ def test_segments_nobody_fills_are_refused_with_a_length_that_works(tmp_path: Pa
     assert run(tmp_path, segment_length=suggested, max_epochs=1).manifest().segment_length == suggested
 
 
-def test_validation_ranks_as_the_worker_would(runtime: Runtime) -> None:
-    """Every target's rank against folding and recommending through the runtime, one user at a time."""
+@pytest.mark.parametrize(("kind", "backbone"), [("rec2pm-o", "sasrec"), ("full", "pos_time")])
+def test_validation_ranks_as_the_worker_would(tmp_path: Path, kind: str, backbone: str) -> None:
+    """Every target's rank against folding and recommending through the runtime, one user at a time, told no query time."""
+    config = tiny.config(kind, backbone)
+    runtime = Runtime.load(tiny.add(tmp_path, config=config).folder)
     L, V = runtime.segment_length, runtime.manifest.n_items
     rng = np.random.default_rng(0)
     lengths = np.array([2, L, L + 1, 2 * L, 3 * L + 5, 2 * L + 1])
@@ -118,24 +121,27 @@ def test_validation_ranks_as_the_worker_would(runtime: Runtime) -> None:
     rows[4][3] = rows[5][20] = V + 1
     start = np.concatenate([[0], np.cumsum(lengths)])
     popularity = tiny.popularity().numpy()
+    times = 1_700_000_000_000 + 86_400_000 * np.arange(start[-1]) ** 2
     expected, expected_popular = [], []
     for i, history in enumerate(rows):
-        past = history[:-1]
+        past, when = history[:-1], times[start[i] : start[i + 1] - 1] if runtime.uses_time else None
         memory = np.zeros((1, runtime.state_floats), np.float32)
         for h in range(len(past) // L):
-            folded = runtime.fold(memory, past[None, h * L : (h + 1) * L])
+            here = slice(h * L, (h + 1) * L)
+            folded = runtime.fold(memory, past[None, here], None if when is None else when[None, here])
             memory = folded.memory
         working = past[len(past) // L * L :]
         if len(working):
-            ranked = runtime.recommend(memory, working[None], np.array([len(working)]), 12, past[None])
+            new = None if when is None else when[None, -len(working) :]
+            ranked = runtime.recommend(memory, working[None], np.array([len(working)]), 12, past[None], new)
         else:
             ranked = runtime.rank(folded.hidden, 12, past[None])
         history[-1] = ranked.rows[0, 9 + i % 2]  # the last hit, and the first miss
         expected.append(10 if i % 2 == 0 else 11)
         expected_popular.append(history[-1] in [row for row in range(1, V + 1) if row not in past][:10])
-    data = dataset.Dataset(tuple(tiny.IDS), popularity, np.concatenate(rows), start, np.zeros(6, np.int64), 0, 0)
+    data = dataset.Dataset(tuple(tiny.IDS), popularity, np.concatenate(rows), start, np.zeros(6, np.int64), 0, 0, times)
     targets = validation.Targets(np.arange(6), lengths - 1)
-    found = validation.evaluate(tiny.serving(), data, targets)
+    found = validation.evaluate(tiny.serving(config=config), data, targets)
     assert found.hr_at_10 == pytest.approx(0.5)
     assert found.ndcg_at_10 == pytest.approx(np.mean([1 / np.log2(rank + 1) if rank <= 10 else 0 for rank in expected]))
     assert found.popularity_hr_at_10 == pytest.approx(np.mean(expected_popular))

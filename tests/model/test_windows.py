@@ -1,4 +1,7 @@
+from typing import NamedTuple
+
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +11,12 @@ from model.windows import Batch, Windows
 from tests.model.test_dataset import loaded, random_log
 
 L, K = 5, 3
+
+
+class _Interaction(NamedTuple):
+    user_id: int
+    item_id: int
+    timestamp: int
 
 
 def _windows(data: Dataset, **changed: object) -> Windows:
@@ -72,6 +81,30 @@ def test_windows_without_a_target_are_left_out() -> None:
     assert batch.items.tolist() == [[1, 2, 1, 0, 0]]
     alone = Dataset((7, 8), np.zeros(3, np.float32), rows[:4], np.array([0, 4]), np.array([4]), 0, 0)
     assert _epoch(_windows(alone)) == []
+
+
+@pytest.mark.parametrize("placed", ["anywhere", "newest"])
+def test_windows_carry_the_time_of_every_item_and_of_the_last_target(placed: str) -> None:
+    lengths = [60, 2, 7, 40]
+    log = random_log(lengths).with_columns(timestamp=pl.int_range(pl.len()) * 1_000)  # no two at once: a time says which interaction it is
+    data = loaded(log, min_item_count=1, with_times=True)
+    ids = {row.timestamp: row.item_id for row in map(_Interaction._make, log.collect().rows())}
+    for batch in _epoch(_windows(data, placed=placed)):
+        assert batch.times is not None
+        assert batch.times.shape == (len(batch), batch.items.shape[1] + 1)
+        for items, targets, times in zip(batch.items, batch.targets, batch.times, strict=True):
+            n = int((items != 0).sum())
+            assert [data.item_ids[row - 1] for row in (*items[:n], targets[n - 1])] == [ids[int(ms)] for ms in times[: n + 1]]
+            assert (np.diff(times[: n + 1]) > 0).all()
+    assert all(batch.times is None for batch in _epoch(_windows(loaded(log, min_item_count=1))))
+
+
+def test_windows_without_a_target_take_their_times_with_them() -> None:
+    rows, times = np.array([3, 3, 3, 3, 1, 2, 1, 2]), np.arange(8) * 1_000
+    data = Dataset((7, 8), np.zeros(3, np.float32), rows, np.array([0, 4, 8]), np.array([4, 4]), 0, 0, times)
+    (batch,) = _epoch(_windows(data))
+    assert batch.times is not None
+    assert batch.times[0, :4].tolist() == [4_000, 5_000, 6_000, 7_000]
 
 
 def test_any_batch_can_be_cut_without_those_before_it() -> None:

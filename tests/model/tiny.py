@@ -22,8 +22,9 @@ CASES = [
     ("full", "meta"),
     ("rec2pm-o", "meta"),
     ("holomambarec", "none"),
+    *((kind, bias) for kind in ("full", "trunc") for bias in ("pos", "pos_time")),
 ]
-"""Every kind, on the backbones that it is compared on, and with what changes a fold."""
+"""Every kind, on the backbones that it is compared on, and with what changes a fold; `pos` and `pos_time` are HSTU with a relative bias."""
 
 OVERLAPPING = replace(CONFIG, overlap=5)
 
@@ -35,6 +36,8 @@ def config(kind: str, backbone: str) -> NetworkConfig:
         return replace(CONFIG, kind=kind, write_from_memory=True)
     if kind == "holomambarec":
         return replace(CONFIG, kind=kind, attributes=5)
+    if backbone in ("pos", "pos_time"):
+        return replace(CONFIG, kind=kind, backbone="hstu", rel_bias=backbone)
     return replace(CONFIG, kind=kind, backbone=backbone)
 
 
@@ -89,3 +92,13 @@ def add(root: Path, name: str = "tiny", seed: int = 0, config: NetworkConfig = C
 def rows(users: int, n: int, seed: int = 0) -> torch.Tensor:
     """(users, n) int64 item rows, the one for unknown items among them."""
     return torch.randint(1, CONFIG.n_items + 2, (users, n), generator=torch.Generator().manual_seed(seed))
+
+
+def times_of(rows: torch.Tensor) -> torch.Tensor:
+    """A time for each item row, epoch ms, the same wherever the row stands; a minute to seven weeks apart, in no order."""
+    return 1_700_000_000_123 + (rows * 7_919 % 61) * 70_000_001
+
+
+def window_times(rows: torch.Tensor) -> torch.Tensor:
+    """The times of windows of item rows (B, n), and of what follows: (B, n + 1)."""
+    return times_of(torch.cat([rows, rows[:, :1]], dim=1))

@@ -40,7 +40,8 @@ def memory_of(recommender: Recommender, *segments: Sequence[int]) -> Preference:
 def query(
     preference: Preference | None = None, items: Sequence[int] = (), exclude: Sequence[int] = (), hidden: Sequence[float] | None = None
 ) -> Query:
-    return Query(preference, packed(items), packed(exclude), None if hidden is None else np.array(hidden, dtype=np.float32))
+    after = None if hidden is None else np.array(hidden, dtype=np.float32)
+    return Query(preference, packed(items), packed(exclude), after, packed([70] * len(items)), 70)
 
 
 def one(recommender: Recommender, asked: Query, k: int = 5) -> RankedList:

@@ -13,8 +13,9 @@ from state.errors import SegmentLengthChanged, StateCorrupted
 from stream.errors import StoreBehind
 from stream.export import Row, rows
 from stream.policy import Lists
+from stream.recommender import Floats, Ints
 from stream.wire import Recommendation
-from tests.fakes import FakeLink, FakeModel, FakeRecord, run_to_end, said, worker_on
+from tests.fakes import FakeFolded, FakeLink, FakeModel, FakeRanked, FakeRecord, TimedModel, run_to_end, said, worker_on
 
 SEGMENT = 4
 USERS = [b"ann", b"bob", b"eve-1", b"\xc3\xa9"]
@@ -50,23 +51,42 @@ class Outcome:
 
 
 def outcome(
-    records: list[FakeRecord], cuts: Sequence[int], *, lists: Lists, partitions: int = 1, refusals: int = 0, cache_users: int = 3
+    records: list[FakeRecord],
+    cuts: Sequence[int],
+    *,
+    lists: Lists,
+    partitions: int = 1,
+    refusals: int = 0,
+    cache_users: int = 3,
+    model: type[FakeModel] = FakeModel,
 ) -> Outcome:
     with TemporaryDirectory() as folder:
         link = FakeLink(records, list(cuts), refusals=refusals)
-        worker = worker_on(link, Path(folder), FakeModel(SEGMENT), lists=lists, partitions=range(partitions), cache_users=cache_users)
+        worker = worker_on(link, Path(folder), model(SEGMENT), lists=lists, partitions=range(partitions), cache_users=cache_users)
         run_to_end(worker, link)
         return Outcome(link, partitions)
 
 
 @settings(max_examples=60, deadline=None)
-@given(happenings, st.lists(st.integers(1, 59)), st.sampled_from(["fold", 1, 3]), st.integers(1, 2), st.integers(1, 3))
+@given(
+    happenings,
+    st.lists(st.integers(1, 59)),
+    st.sampled_from(["fold", 1, 3]),
+    st.integers(1, 2),
+    st.integers(1, 3),
+    st.sampled_from([FakeModel, TimedModel]),
+)
 def test_state_and_lists_do_not_depend_on_how_polls_are_cut_nor_on_the_cache(
-    happened: list[tuple[bytes, int | str | None, int]], cuts: list[int], lists: Lists, partitions: int, cache_users: int
+    happened: list[tuple[bytes, int | str | None, int]],
+    cuts: list[int],
+    lists: Lists,
+    partitions: int,
+    cache_users: int,
+    model: type[FakeModel],
 ) -> None:
     records = as_records(happened, partitions)
-    one_by_one = outcome(records, range(len(records) + 1), lists=lists, partitions=partitions, cache_users=10)
-    cut = outcome(records, cuts, lists=lists, partitions=partitions, cache_users=cache_users)
+    one_by_one = outcome(records, range(len(records) + 1), lists=lists, partitions=partitions, cache_users=10, model=model)
+    cut = outcome(records, cuts, lists=lists, partitions=partitions, cache_users=cache_users, model=model)
     assert cut.rows == one_by_one.rows
     assert cut.kept == one_by_one.kept
     for user in USERS:
@@ -134,6 +154,65 @@ def test_a_user_who_fills_several_segments_within_one_poll_gets_each_fold_and_ea
     run_to_end(worker, link)
     assert [(made.offset, made.folds, made.taken) for _, made in link.lists() if made] == [(3, 1, 4), (7, 2, 8), (11, 3, 12)]
     assert worker.counts.folds == 3
+
+
+class Listening(TimedModel):
+    """Notes what it is told."""
+
+    def __init__(self, segment_length: int) -> None:
+        super().__init__(segment_length)
+        self.folded: list[tuple[list[int], list[int]]] = []
+        self.asked: list[tuple[list[int], list[int], int]] = []
+
+    def fold(self, memory: Floats, rows: Ints, times: Ints | None = None) -> FakeFolded:
+        assert times is not None
+        self.folded += zip((rows - 1).tolist(), times.tolist(), strict=True)
+        return super().fold(memory, rows, times)
+
+    def recommend(
+        self,
+        memory: Floats,
+        rows: Ints,
+        lengths: Ints,
+        k: int,
+        exclude: Ints,
+        times: Ints | None = None,
+        query_time: Ints | None = None,
+    ) -> FakeRanked:
+        assert times is not None
+        assert query_time is not None
+        for items, ms, n, now in zip(rows, times, lengths, query_time.tolist(), strict=True):
+            self.asked.append(((items[:n] - 1).tolist(), ms[:n].tolist(), now))
+        return super().recommend(memory, rows, lengths, k, exclude, times, query_time)
+
+
+@pytest.mark.parametrize("cuts", [[], list(range(20)), [3, 6]], ids=["one poll", "one by one", "three polls"])
+def test_a_model_that_goes_by_time_is_told_when_every_item_happened(tmp_path: Path, cuts: list[int]) -> None:
+    """Items 0, 1, … at 1000, 1010, …; the newest item's time stands for that of the query."""
+    records = [FakeRecord(b"ann", said(item, 1_000 + 10 * item), 0, item) for item in range(2 * SEGMENT + 3)]
+    link, model = FakeLink(records, cuts), Listening(SEGMENT)
+    run_to_end(worker_on(link, tmp_path, model, lists=1), link)
+    assert model.folded == [
+        (list(segment), [1_000 + 10 * item for item in segment]) for segment in (range(SEGMENT), range(SEGMENT, 2 * SEGMENT))
+    ]
+    expected = []
+    for newest in range(2 * SEGMENT + 3):
+        working = list(range(newest // SEGMENT * SEGMENT, newest + 1))
+        if len(working) < SEGMENT:
+            expected.append((working, [1_000 + 10 * item for item in working], 1_000 + 10 * newest))
+    assert sorted(model.asked) == sorted(expected)
+
+
+def test_items_of_a_rebuilt_memory_are_as_old_as_it_was(tmp_path: Path) -> None:
+    """Kept segments have no times."""
+    records = [FakeRecord(b"ann", said(item, 1_000 + 10 * item), 0, item) for item in range(2 * SEGMENT + 1)]
+    link = FakeLink(records[: 2 * SEGMENT], [])
+    run_to_end(worker_on(link, tmp_path, FakeModel(SEGMENT), keep_segments=5), link)
+    model = Listening(SEGMENT)
+    model.memory_format = "fake/2"
+    link = FakeLink(records[2 * SEGMENT :], [])
+    run_to_end(worker_on(link, tmp_path, model, keep_segments=5), link)
+    assert [times for _, times in model.folded] == [[1_000 + 10 * (2 * SEGMENT - 1)] * SEGMENT] * 2
 
 
 def test_lists_do_not_hold_the_users_own_items(tmp_path: Path) -> None:
