@@ -72,7 +72,9 @@ class Registry:
                 raise ModelNotFound(f"{self.root}: no single model to choose{there}")
             reference = names[0]
         name, _, number = reference.partition("@")
-        versions = self.versions(name) if _is_name(name) else []
+        if not _is_name(name):
+            raise ModelNotFound(f"{self.root}: {reference!r} names no model: expected NAME or NAME@VERSION{there}")
+        versions = self.versions(name)
         if not versions:
             raise ModelNotFound(f"{self.root}: no model {name!r}{there}")
         if "@" not in reference:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 import msgspec
+from click.core import ParameterSource
 from confluent_kafka import KafkaError, KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -342,7 +343,7 @@ def train(
     default=0.9,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="That point, as a share of the log.",
+    help="That point, as a share of the log; for --split time alone.",
 )
 @click.option("--users", type=click.IntRange(min=1), help="Ask about so many users, drawn by the seed (default: all).")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
@@ -365,6 +366,9 @@ def evaluate(
     """
     if missing := [name for name in ("matplotlib", "scipy") if find_spec(name) is None]:
         raise click.ClickException(f"evaluating needs {' and '.join(missing)}: pip install 'rec2pm[evaluate]'")
+    given = click.get_current_context().get_parameter_source("at") is not ParameterSource.DEFAULT
+    if split == "last-out" and given:
+        raise click.UsageError("--at is for --split time: with last-out everybody's last interaction is the target, whenever it was")
     from model import evaluation, report
     from model.log import read_log
     from model.registry import Registry
