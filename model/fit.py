@@ -296,8 +296,9 @@ def share(batch: Batch, rank: int, processes: int) -> tuple[Batch, float]:
     if processes == 1:
         return batch, 1.0
     mine = slice(rank, None, processes) if rank < len(batch) else slice(0, 1)
-    negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[mine]
-    part = Batch(batch.items[mine], batch.targets[mine], negatives)
+    negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[mine].copy()
+    # Copies, because a network may ask for another view of a batch than every n-th window of it can give.
+    part = Batch(batch.items[mine].copy(), batch.targets[mine].copy(), negatives)
     if rank >= len(batch):
         return part, 0.0
     return part, processes * float((part.targets != 0).sum() / (batch.targets != 0).sum())
