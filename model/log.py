@@ -76,9 +76,11 @@ def _scan(files: Sequence[Path]) -> pl.LazyFrame:
     kind = FORMATS[files[0].suffix]
     if kind == "Parquet":
         return pl.scan_parquet(list(files))
-    # The whole file decides on types: an id column may look like integers for a long time.
     if kind == "CSV":
-        return pl.scan_csv(list(files), infer_schema_length=None, try_parse_dates=True)
+        # The whole log decides on types: an id column may look like integers for a long time. It is asked once; a scan that infers them does
+        # so again whenever it is collected, and that takes longer than reading.
+        schema = pl.scan_csv(list(files), infer_schema_length=None, try_parse_dates=True).collect_schema()
+        return pl.scan_csv(list(files), schema_overrides=schema, infer_schema_length=0, try_parse_dates=True)
     if all(file.stat().st_size == 0 for file in files):
         raise pl.exceptions.NoDataError("no line in it")
     return pl.scan_ndjson(list(files), infer_schema_length=None)

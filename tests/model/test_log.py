@@ -72,6 +72,25 @@ def test_ids_that_turn_into_text_late_are_text_from_the_start(tmp_path: Path) ->
     assert read_log(tmp_path / "log.csv").collect()["item_id"][[0, -1]].to_list() == ["0", "x9"]
 
 
+def test_every_file_of_a_csv_log_decides_on_types(tmp_path: Path) -> None:
+    for name, item, day in (("a", "7", 14), ("b", "x9", 15)):
+        (tmp_path / f"{name}.csv").write_text(f"user_id,item_id,timestamp\n1,{item},2023-11-{day} 22:13:20\n")
+    assert read_log(tmp_path).collect().rows() == [(1, "7", 1_700_000_000_000), (1, "x9", 1_700_086_400_000)]
+
+
+def test_the_types_of_a_csv_log_are_inferred_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FRAME.write_csv(tmp_path / "log.csv")
+    scan, asked = pl.scan_csv, []
+
+    def watched(*files: Any, **how: Any) -> pl.LazyFrame:
+        asked.append(how["infer_schema_length"])
+        return scan(*files, **how)
+
+    monkeypatch.setattr(pl, "scan_csv", watched)
+    read_log(tmp_path / "log.csv").collect()
+    assert asked == [None, 0]
+
+
 def test_time_order_keeps_the_order_of_the_file_within_a_millisecond() -> None:
     log = pl.LazyFrame({"user_id": list(range(100_000)), "item_id": 1, "timestamp": [i % 3 for i in range(100_000)]})
     ordered = in_time_order(log).collect()
