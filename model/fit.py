@@ -106,7 +106,7 @@ class _Fit:
             self.data, np.random.default_rng(self.options.seed), self.options.validation_targets, job.config.segment_length
         )
         self.windows = windows(self.data, job.config, self.options)
-        self.network = kinds.build(job.config)
+        self.network = kinds.build(job.config, self.data.attributes)
         self.network.load_state_dict(self.state.network)
         optimizer = torch.optim.AdamW(_parameter_groups(self.network, self.options), betas=self.options.betas, fused=True)
         self.objective, self.optimizer = fabric.setup(_Objective(self.network), optimizer)

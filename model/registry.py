@@ -15,6 +15,7 @@ from torch import nn
 from model import artifact
 from model import manifest as manifests
 from model.artifact import ItemId
+from model.attributes import Attributes
 from model.errors import ModelNotFound
 from model.manifest import Manifest
 
@@ -89,7 +90,7 @@ class Registry:
         if not _is_name(name):
             raise ModelNotFound(f"{name!r} cannot name a model: letters, digits, '.', '_' and '-', a letter or digit first")
 
-    def add(self, network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId]) -> ModelVersion:
+    def add(self, network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None = None) -> ModelVersion:
         """Write the next version of `manifest.name`; the manifest's own `version` is replaced by the number chosen."""
         self.check_name(manifest.name)
         folder = self.root / manifest.name
@@ -98,16 +99,16 @@ class Registry:
             number = max((v.version for v in self.versions(manifest.name)), default=0) + 1
             hidden, final = folder / f".{number}-{secrets.token_hex(4)}", folder / str(number)
             try:
-                _write(network, replace(manifest, version=str(number)), item_ids, hidden)
+                _write(network, replace(manifest, version=str(number)), item_ids, attributes, hidden)
                 if _renamed(hidden, final):
                     return ModelVersion(manifest.name, number, final)
             finally:
                 shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _write(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], folder: Path) -> None:
+def _write(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None, folder: Path) -> None:
     folder.mkdir()
-    artifact.save(network, manifest, item_ids, folder / artifact.PROGRAM)
+    artifact.save(network, manifest, item_ids, folder / artifact.PROGRAM, attributes)
     (folder / artifact.MANIFEST).write_bytes(manifests.encode(manifest))
 
 

@@ -249,6 +249,11 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
 
 @main.command()
 @_log_options
+@click.option(
+    "--attribute-column",
+    metavar="NAME",
+    help="A column that says something of items, a genre or a brand; for kinds that read it: holomambarec.",
+)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The registry that gets the new version.")
 @click.option("--name", default="rec2pm", show_default=True, help="The model's name.")
 @click.option(
@@ -267,6 +272,7 @@ def train(
     user_column: str,
     item_column: str,
     timestamp_column: str,
+    attribute_column: str | None,
     out: Path,
     name: str,
     recipe: str | None,
@@ -295,13 +301,20 @@ def train(
     else:
         chosen = recipes.load(recipe or recipes.DEFAULT)
     version = training(
-        read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
+        read_log(
+            log,
+            user_column=user_column,
+            item_column=item_column,
+            timestamp_column=timestamp_column,
+            attribute_column=attribute_column,
+        ),
         registry,
         recipes.changed(chosen, settings),
         name=name,
         log_name=log,
         program_version=metadata.version("rec2pm"),
         clock=time.monotonic,
+        attribute_column=attribute_column,
         devices=devices,
         start_from=earlier,
         unfinished=unfinished or "refuse",

@@ -47,6 +47,24 @@ def test_columns_can_be_called_anything(tmp_path: Path) -> None:
     assert read_log(tmp_path / "log.csv", "who", "what", "when").collect().equals(FRAME.drop("rating"))
 
 
+@pytest.mark.parametrize("values", [["x", None, "y"], [1, None, 2], [None, None, "x"]])
+def test_an_attribute_is_read_if_asked_for_and_may_be_missing(tmp_path: Path, values: list[Any]) -> None:
+    FRAME.with_columns(genre=pl.Series(values)).write_csv(tmp_path / "log.csv")
+    read = read_log(tmp_path / "log.csv", attribute_column="genre").collect()
+    assert read["attribute"].to_list() == values
+    assert read.drop("attribute").equals(read_log(tmp_path / "log.csv").collect())
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [("kind", "no column 'kind'; the log has .*--attribute-column"), ("share", "column 'share' holds Float64; attributes are strings")],
+)
+def test_an_attribute_that_cannot_be_is_said(tmp_path: Path, column: str, message: str) -> None:
+    FRAME.with_columns(share=0.5).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(LogUnreadable, match=message):
+        read_log(tmp_path / "log.parquet", attribute_column=column)
+
+
 @pytest.mark.parametrize(
     "timestamps",
     [
