@@ -15,12 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from model import manifest as manifests
+from model.attributes import Attributes
 from model.errors import ArtifactUnreadable, ManifestMismatch
 from model.manifest import Manifest
 from model.serving import CONTRACT
 
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue.json"
+ATTRIBUTES = "attributes.json"
+"""Inside a version whose items have attributes: training on from it needs them, serving does not."""
 PROGRAM = "model.pt"
 
 Program = Any
@@ -41,9 +44,11 @@ class Artifact:
     item_ids: tuple[ItemId, ...]
 
 
-def save(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], path: Path) -> None:
+def save(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], path: Path, attributes: Attributes | None = None) -> None:
     """Write a network that answers the contract, scripted, with manifest and catalogue. Not frozen: that would drop the weights' names."""
     extra = {MANIFEST: manifests.encode(manifest), CATALOGUE: msgspec.json.encode(list(item_ids))}
+    if attributes is not None:
+        extra[ATTRIBUTES] = msgspec.json.encode(attributes)
     torch.jit.save(script(network), str(path), _extra_files=extra)
 
 
@@ -67,7 +72,7 @@ def load(path: Path) -> Artifact:
         ManifestUnknown: the manifest is malformed or of an unknown schema.
         ManifestMismatch: weights, manifest and catalogue do not belong together.
     """
-    program, manifest, item_ids = _read(path)
+    program, manifest, item_ids, _ = _read(path)
     missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
     if missing_methods:
         raise ArtifactUnreadable(f"{path}: the program has no method {', '.join(missing_methods)}; the contract is {', '.join(CONTRACT)}")
@@ -77,8 +82,8 @@ def load(path: Path) -> Artifact:
     return Artifact(program, manifest, item_ids)
 
 
-def _read(path: Path) -> tuple[Program, Manifest, tuple[ItemId, ...]]:
-    extra: dict[str, Any] = {MANIFEST: "", CATALOGUE: ""}
+def _read(path: Path) -> tuple[Program, Manifest, tuple[ItemId, ...], Attributes | None]:
+    extra: dict[str, Any] = {MANIFEST: "", CATALOGUE: "", ATTRIBUTES: ""}
     if not path.is_file():
         raise ArtifactUnreadable(f"{path}: no such file")
     try:
@@ -93,22 +98,29 @@ def _read(path: Path) -> tuple[Program, Manifest, tuple[ItemId, ...]]:
         item_ids = tuple(msgspec.json.decode(extra[CATALOGUE], type=list[ItemId]))
     except msgspec.DecodeError as error:
         raise ArtifactUnreadable(f"{path}!{CATALOGUE}: not a list of item ids: {error}") from error
-    return program, manifest, item_ids
+    try:
+        attributes = msgspec.json.decode(extra[ATTRIBUTES], type=Attributes) if extra[ATTRIBUTES] else None
+    except msgspec.DecodeError as error:
+        raise ArtifactUnreadable(f"{path}!{ATTRIBUTES}: not the attributes of items: {error}") from error
+    if attributes is not None and len(attributes.of) != len(item_ids):
+        raise ManifestMismatch(f"{path}: {ATTRIBUTES} inside is of {len(attributes.of)} items, the catalogue has {len(item_ids)}")
+    return program, manifest, item_ids, attributes
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of a version by name, not frozen into its program, and the items of its rows."""
+    """The weights of a version by name, not frozen into its program, the items of its rows, and their attributes if it has any."""
 
     weights: dict[str, Tensor]
     item_ids: tuple[ItemId, ...]
+    attributes: Attributes | None
 
 
 def load_weights(path: Path) -> Weights:
     """The weights of an artifact, to train on from. Raises as `load`."""
-    program, manifest, item_ids = _read(path)
+    program, manifest, item_ids, attributes = _read(path)
     _check(path, program, manifest, item_ids)
-    return Weights(dict(program.state_dict()), item_ids)
+    return Weights(dict(program.state_dict()), item_ids, attributes)
 
 
 def weights_sha256(network: Any) -> str:

@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from model import attributes
+from model.attributes import Attributes
 from model.errors import TrainingImpossible
 
 Rows = NDArray[np.int64]
@@ -45,6 +47,7 @@ class Dataset:
     from_ms: int
     until_ms: int
     times: NDArray[Any] | None = None  # int64 epoch ms of `rows`, where they were asked for; memory-mapped as they are
+    attributes: Attributes | None = None  # where the log has a column of them
 
     @property
     def oov_row(self) -> int:
@@ -67,6 +70,8 @@ class Dataset:
             digest.update(self.rows[at : at + PIECE].astype(np.int32).tobytes())
             if self.times is not None:
                 digest.update(self.times[at : at + PIECE].tobytes())
+        if self.attributes is not None:
+            digest.update(msgspec.json.encode(self.attributes))
         return digest.hexdigest()
 
 
@@ -79,25 +84,28 @@ def load(
     validation_share: float = 0.1,
     known: Sequence[int | str] = (),
     with_times: bool = False,
+    known_attributes: Attributes | None = None,
     folder: Path | None = None,
 ) -> Dataset:
     """A log, encoded and split.
 
     Args:
-        log: `user_id`, `item_id`, `timestamp` (ms); of interactions of the same millisecond the earlier in the log comes first.
+        log: `user_id`, `item_id`, `timestamp` (ms), and `attribute` if items have any: an item's is its most frequent value in the training
+            part, ties the smallest. Of interactions of the same millisecond the earlier in the log comes first.
         min_item_count: how often the training part has to have an item for it to get a row.
         split: "time": the first `until_share` of the log in time order, of which the last `validation_share` is the validation part.
             "last-out" (MODEL.md 1.6): everybody's last interaction is for a test elsewhere and left out, the one before it is the
             validation part; `until_share` counts as above, `validation_share` does not count.
         known: items that get a row whether the log has them or not. `42` and `"42"` are the same item.
         with_times: keep when interactions happened as well, three times the space.
+        known_attributes: those of `known`, as `attributes.of_catalogue` takes them; read where the log has attributes.
         folder: where the histories stay, for `opened`; None keeps them in memory.
 
     Raises:
         TrainingImpossible: nothing, one user or no item is left to learn from.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".encoded-") as scratch:
-        encoded, users, items = _encode(log, Path(scratch))
+        encoded, users, things = _encode(log, Path(scratch))
         n_seen = round(encoded.length * until_share)
         n_trained = n_seen - round(n_seen * validation_share) if split == "time" else n_seen
         if n_trained < 2:
@@ -105,19 +113,26 @@ def load(
         if users < 2:
             raise TrainingImpossible("the log has one user; what users have in common is what there is to learn")
         grouped = _by_user(encoded, Path(scratch), users, n_seen, n_trained)
-        sorted_ = _in_time_order(grouped, split, len(items), with_times, folder)
+        sorted_ = _in_time_order(grouped, split, len(things), with_times, folder)
     if sorted_.trained.sum() < 2 or (sorted_.trained > 0).sum() < 2:
         raise TrainingImpossible(
             f"{sorted_.trained.sum()} interactions of {(sorted_.trained > 0).sum()} users are left to learn from, besides what is held out: "
             "one user or none; what users have in common is what there is to learn"
         )
-    codes, item_ids = _catalogue(items, sorted_.counts, min_item_count, known)
+    items, item_of = _items(things["item_id"])
+    counts = np.bincount(item_of, weights=sorted_.counts, minlength=len(items)).astype(np.int64)
+    codes, item_ids = _catalogue(items, counts, min_item_count, known)
     row_of = np.full(len(items), len(item_ids) + 1, np.int32)
     row_of[codes] = np.arange(1, len(codes) + 1)
+    row_of = row_of[item_of]
     for at in range(0, len(sorted_.rows), PIECE):
         sorted_.rows[at : at + PIECE] = row_of[sorted_.rows[at : at + PIECE]]
     popularity = np.zeros(len(item_ids) + 1, np.float32)
-    popularity[1 : len(codes) + 1] = sorted_.counts[codes] / sorted_.trained.sum()
+    popularity[1 : len(codes) + 1] = counts[codes] / sorted_.trained.sum()
+    found = None
+    if "attribute" in things.columns:
+        value_of = attributes.most_frequent(things.with_columns(count=sorted_.counts))
+        found = attributes.of_catalogue(item_ids, value_of, known_attributes, known)
     dataset = Dataset(
         item_ids=item_ids,
         popularity=popularity,
@@ -127,6 +142,7 @@ def load(
         from_ms=sorted_.from_ms,
         until_ms=sorted_.until_ms,
         times=sorted_.times,
+        attributes=found,
     )
     if folder is not None:
         _save(dataset, folder)
@@ -138,13 +154,22 @@ def opened(folder: Path) -> Dataset:
     said = msgspec.json.decode((folder / "dataset.json").read_bytes(), type=_Said)
     arrays = {name: np.load(folder / f"{name}.npy") for name in ("popularity", "start", "trained")}
     times = _mapped(folder / TIMES) if (folder / TIMES).is_file() else None
-    return Dataset(tuple(said.item_ids), rows=_mapped(folder / ROWS), from_ms=said.from_ms, until_ms=said.until_ms, times=times, **arrays)
+    return Dataset(
+        tuple(said.item_ids),
+        rows=_mapped(folder / ROWS),
+        from_ms=said.from_ms,
+        until_ms=said.until_ms,
+        times=times,
+        attributes=said.attributes,
+        **arrays,
+    )
 
 
 class _Said(msgspec.Struct):
     item_ids: list[int | str]
     from_ms: int
     until_ms: int
+    attributes: Attributes | None
 
 
 def _save(dataset: Dataset, folder: Path) -> None:
@@ -153,7 +178,7 @@ def _save(dataset: Dataset, folder: Path) -> None:
             mapped.flush()
     for name in ("popularity", "start", "trained"):
         np.save(folder / f"{name}.npy", getattr(dataset, name))
-    said = _Said(list(dataset.item_ids), dataset.from_ms, dataset.until_ms)
+    said = _Said(list(dataset.item_ids), dataset.from_ms, dataset.until_ms, dataset.attributes)
     (folder / "dataset.json").write_bytes(msgspec.json.encode(said))
 
 
@@ -171,7 +196,10 @@ def _empty(path: Path | None, dtype: type, n: int) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """The log in its own order: codes of users and items, in the order of their ids, and times."""
+    """The log in its own order: codes of users and of things, in the order of their ids, and times.
+
+    A thing is an item, or an item with an attribute where the log has them: they are told apart until the training part is known.
+    """
 
     users: NDArray[np.int32]
     items: NDArray[np.int32]
@@ -191,16 +219,17 @@ class _Encoded:
             yield self.timestamps[at : at + PIECE]
 
 
-def _encode(log: pl.LazyFrame, scratch: Path) -> tuple[_Encoded, int, pl.Series]:
-    """The encoded log, how many users it has, and its items by code.
+def _encode(log: pl.LazyFrame, scratch: Path) -> tuple[_Encoded, int, pl.DataFrame]:
+    """The encoded log, how many users it has, and its things by code: `item_id`, and `attribute` where the log has it.
 
     A copy of the log that can be read in pieces comes first: polars' own group_by and join take memory in proportion to the interactions,
     though they stream.
     """
     copy = scratch / "log.parquet"
-    log.select("user_id", "item_id", "timestamp").sink_parquet(copy, compression="lz4", row_group_size=PIECE // 4 or 1, engine="streaming")
+    thing = ["item_id", "attribute"] if "attribute" in log.collect_schema() else ["item_id"]
+    log.select("user_id", *thing, "timestamp").sink_parquet(copy, compression="lz4", row_group_size=PIECE // 4 or 1, engine="streaming")
     length = int(pl.scan_parquet(copy).select(pl.len()).collect(engine="streaming").item())
-    ids = {name: _distinct(copy, name, length) for name in ("user_id", "item_id")}
+    users, things = (_distinct(copy, columns, length) for columns in (["user_id"], thing))
     encoded = _Encoded(
         _empty(scratch / "users.npy", np.int32, length),
         _empty(scratch / "items.npy", np.int32, length),
@@ -208,28 +237,29 @@ def _encode(log: pl.LazyFrame, scratch: Path) -> tuple[_Encoded, int, pl.Series]
     )
     for at in range(0, length, PIECE):
         frame = pl.scan_parquet(copy).slice(at, PIECE).collect(engine="streaming")
-        encoded.users[at : at + PIECE] = _codes(frame["user_id"], ids["user_id"])
-        encoded.items[at : at + PIECE] = _codes(frame["item_id"], ids["item_id"])
+        encoded.users[at : at + PIECE] = _codes(frame, users)
+        encoded.items[at : at + PIECE] = _codes(frame, things)
         encoded.timestamps[at : at + PIECE] = frame["timestamp"].to_numpy()
     copy.unlink()
-    return encoded, len(ids["user_id"]), ids["item_id"]
+    return encoded, len(users), things
 
 
-def _codes(values: pl.Series, ids: pl.Series) -> NDArray[Any]:
-    """Where each value is among the ids."""
-    codes = pl.DataFrame({"id": ids}).with_row_index("code")
-    return values.to_frame("id").join(codes, on="id", how="left", maintain_order="left")["code"].to_numpy()
+def _codes(frame: pl.DataFrame, ids: pl.DataFrame) -> NDArray[Any]:
+    """Where each row of a frame is among the ids, by the columns that these have."""
+    codes = ids.with_row_index("code")
+    return frame.select(ids.columns).join(codes, on=ids.columns, how="left", nulls_equal=True, maintain_order="left")["code"].to_numpy()
 
 
-def _distinct(copy: Path, column: str, length: int) -> pl.Series:
-    """The ids in a column, sorted. Merged whenever as many have come together as there are, so that it takes a few passes over them only."""
-    merged = pl.scan_parquet(copy).select(column).head(0).collect(engine="streaming")[column]
-    new: list[pl.Series] = []
+def _distinct(copy: Path, columns: list[str], length: int) -> pl.DataFrame:
+    """The different rows of some columns, sorted. Merged whenever as many have come together as there are, so that it takes a few passes over
+    them only."""
+    merged = pl.scan_parquet(copy).select(columns).head(0).collect(engine="streaming")
+    new: list[pl.DataFrame] = []
     for at in range(0, length, PIECE):
-        new.append(pl.scan_parquet(copy).select(column).slice(at, PIECE).collect(engine="streaming")[column].unique())
+        new.append(pl.scan_parquet(copy).select(columns).slice(at, PIECE).collect(engine="streaming").unique())
         if sum(len(each) for each in new) > len(merged) + PIECE:
             merged, new = pl.concat([merged, *new]).unique(), []
-    return pl.concat([merged, *new]).unique().sort()
+    return pl.concat([merged, *new]).unique().sort(columns)
 
 
 class _Prefix:
@@ -344,6 +374,12 @@ def _in_time_order(grouped: _Grouped, split: Split, n_items: int, with_times: bo
         first = last
     from_ms, until_ms = (min(least for least, _ in spans), max(most for _, most in spans)) if spans else (0, 0)
     return _Sorted(rows, when, start, trained, item_counts, from_ms, until_ms)
+
+
+def _items(of_things: pl.Series) -> tuple[pl.Series, NDArray[np.intp]]:
+    """The different items of things in the order of their items, and where each thing's is among them."""
+    items = of_things.unique(maintain_order=True)
+    return items, np.cumsum((of_things != of_things.shift(1)).fill_null(value=False).to_numpy(), dtype=np.intp)
 
 
 def _catalogue(

@@ -106,7 +106,7 @@ class _Fit:
             self.data, np.random.default_rng(self.options.seed), self.options.validation_targets, job.config.segment_length
         )
         self.windows = windows(self.data, job.config, self.options)
-        self.network = kinds.build(job.config)
+        self.network = kinds.build(job.config, self.data.attributes)
         self.network.load_state_dict(self.state.network)
         optimizer = torch.optim.AdamW(_parameter_groups(self.network, self.options), betas=self.options.betas, fused=True)
         self.objective, self.optimizer = fabric.setup(_Objective(self.network), optimizer)
@@ -299,8 +299,9 @@ def share(batch: Batch, rank: int, processes: int) -> tuple[Batch, float]:
     if processes == 1:
         return batch, 1.0
     mine = slice(rank, None, processes) if rank < len(batch) else slice(0, 1)
-    negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[mine]
-    part = Batch(batch.items[mine], batch.targets[mine], negatives, None if batch.times is None else batch.times[mine])
+    negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[mine].copy()
+    # Copies, because a network may ask for another view of a batch than every n-th window of it can give.
+    part = Batch(batch.items[mine].copy(), batch.targets[mine].copy(), negatives, None if batch.times is None else batch.times[mine].copy())
     if rank >= len(batch):
         return part, 0.0
     return part, processes * float((part.targets != 0).sum() / (batch.targets != 0).sum())

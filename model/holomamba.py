@@ -92,6 +92,8 @@ class HoloMamba(Network):
 
     attribute_of: Tensor
     preset = ("a_log", "skip", "step_bias", "binding")
+    # What is bound begins as large as the item alone; from vectors as small as the items' it would be lost beside it.
+    factors = ("attribute.weight",)
 
     def __init__(self, config: NetworkConfig, attribute_of: Tensor | None = None) -> None:
         super().__init__(config, 0)

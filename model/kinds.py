@@ -1,9 +1,11 @@
 """Every kind of model by its name: the network that is trained, and what it is served as."""
 
 from collections.abc import Callable
+from typing import Final
 
 from torch import Tensor
 
+from model.attributes import Attributes
 from model.history import History, HistoryServing
 from model.holomamba import HoloMamba, RecurrentServing
 from model.kv_mask import CacheServing, KVMask
@@ -11,17 +13,20 @@ from model.network import KINDS, Network, NetworkConfig, initialise
 from model.rec2pm import MemoryServing, Rec2PM, TokSerial
 from model.serving import Ranker
 
-__all__ = ["KINDS", "Network", "NetworkConfig", "build", "initialise", "serving"]
+__all__ = ["KINDS", "WITH_ATTRIBUTES", "Network", "NetworkConfig", "build", "initialise", "serving"]
+
+WITH_ATTRIBUTES: Final = ("holomambarec",)
+"""The kinds that read what items are beside themselves."""
 
 
-def build(config: NetworkConfig, attribute_of: Tensor | None = None) -> Network:
+def build(config: NetworkConfig, attributes: Attributes | None = None) -> Network:
     """The network of `config.kind`, not yet initialised.
 
     Args:
-        attribute_of: (V + 2,) int64, each item row's attribute in 0..`config.attributes`; read by `holomambarec` alone.
+        attributes: of the catalogue, `config.attributes` values; for `WITH_ATTRIBUTES`. Without them no item has one.
     """
     if config.kind == "holomambarec":
-        return HoloMamba(config, attribute_of)
+        return HoloMamba(config, None if attributes is None else attributes.by_row())
     made: dict[str, Callable[[NetworkConfig], Network]] = {
         "full": History,
         "trunc": History,

@@ -1,4 +1,4 @@
-"""An event log as a table of `user_id`, `item_id`, `timestamp` (int64, epoch ms), whatever file it comes from.
+"""An event log as a table of `user_id`, `item_id`, `timestamp` (int64, epoch ms), and `attribute` if asked for, whatever file it comes from.
 
 Reading checks the whole log once and then stays lazy. Ids keep the type they have in the log: strings or integers.
 """
@@ -21,7 +21,11 @@ MILLISECONDS_BELOW = 100_000_000_000_000
 
 
 def read_log(
-    source: str | Path, user_column: str = "user_id", item_column: str = "item_id", timestamp_column: str = "timestamp"
+    source: str | Path,
+    user_column: str = "user_id",
+    item_column: str = "item_id",
+    timestamp_column: str = "timestamp",
+    attribute_column: str | None = None,
 ) -> pl.LazyFrame:
     """The interactions of a log, in file order.
 
@@ -29,12 +33,15 @@ def read_log(
         source: a Parquet, CSV or JSON lines file, a folder of such files or a glob. Several files are read in the order of their names and
             must be of one format.
         user_column, item_column, timestamp_column: what the columns are called in the log. Others are ignored.
+        attribute_column: one that says something of the item, a genre or a brand: strings or integers, or nothing. None: no such column.
 
     Raises:
         LogUnreadable: there is no such log, it is empty, or a column is missing or not what it should be.
     """
     files = _files(str(source))
     named = {"user_id": user_column, "item_id": item_column, "timestamp": timestamp_column}
+    if attribute_column is not None:
+        named["attribute"] = attribute_column
     try:
         frame = _scan(files)
         schema = frame.collect_schema()
@@ -76,9 +83,11 @@ def _scan(files: Sequence[Path]) -> pl.LazyFrame:
     kind = FORMATS[files[0].suffix]
     if kind == "Parquet":
         return pl.scan_parquet(list(files))
-    # The whole file decides on types: an id column may look like integers for a long time.
     if kind == "CSV":
-        return pl.scan_csv(list(files), infer_schema_length=None, try_parse_dates=True)
+        # The whole log decides on types: an id column may look like integers for a long time. It is asked once; a scan that infers them does
+        # so again whenever it is collected, and that takes longer than reading.
+        schema = pl.scan_csv(list(files), infer_schema_length=None, try_parse_dates=True).collect_schema()
+        return pl.scan_csv(list(files), schema_overrides=schema, infer_schema_length=0, try_parse_dates=True)
     if all(file.stat().st_size == 0 for file in files):
         raise pl.exceptions.NoDataError("no line in it")
     return pl.scan_ndjson(list(files), infer_schema_length=None)
@@ -92,18 +101,22 @@ def _check_columns(source: str | Path, named: dict[str, str], schema: pl.Schema)
             f"{source}: no column {', '.join(repr(column) for _, column in missing)}; the log has {', '.join(schema.names())}. "
             f"Say what it is called with {options}"
         )
-    for name in ("user_id", "item_id"):
+    for name, what in (("user_id", "ids"), ("item_id", "ids"), ("attribute", "attributes")):
+        if name not in named:
+            continue
         kind = schema[named[name]]
         if not (kind.is_integer() or kind == pl.String):
-            raise LogUnreadable(f"{source}: column {named[name]!r} holds {kind}; ids are strings or integers")
+            raise LogUnreadable(f"{source}: column {named[name]!r} holds {kind}; {what} are strings or integers")
 
 
 def _check_nulls(source: str | Path, named: dict[str, str], frame: pl.LazyFrame) -> None:
-    counted = frame.select(pl.len().alias("rows"), *(pl.col(name).null_count().alias(name) for name in named)).collect(engine="streaming")
+    # An item may have no attribute.
+    needed = {name: column for name, column in named.items() if name != "attribute"}
+    counted = frame.select(pl.len().alias("rows"), *(pl.col(name).null_count().alias(name) for name in needed)).collect(engine="streaming")
     found = counted.row(0, named=True)
     if found["rows"] == 0:
         raise LogUnreadable(f"{source}: the log is empty: it has columns and no rows")
-    nulls = [f"{found[name]} in {column!r}" for name, column in named.items() if found[name]]
+    nulls = [f"{found[name]} in {column!r}" for name, column in needed.items() if found[name]]
     if nulls:
         raise LogUnreadable(f"{source}: values are missing: {', '.join(nulls)}, of {found['rows']} rows")
 

@@ -229,9 +229,9 @@ class SlotNetwork(Network):
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Tables, linear maps and learned vectors N(0, 0.02), convolutions U(±1/√width), biases 0, norms 1 and 0; padding is the zero vector.
 
-    What a network sets itself in `preset` keeps its values.
+    What a network sets itself in `preset` keeps its values; what it names in `factors`, because others are multiplied by it, is N(0, 1).
     """
-    preset = getattr(network, "preset", ())
+    preset, factors = getattr(network, "preset", ()), getattr(network, "factors", ())
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.rpartition(".")[2] in preset:
@@ -244,7 +244,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
                 bound = parameter.size(-1) ** -0.5
                 parameter.uniform_(-bound, bound, generator=generator)
             else:
-                parameter.normal_(0.0, 0.02, generator=generator)
+                parameter.normal_(0.0, 1.0 if name in factors else 0.02, generator=generator)
         for module in network.modules():
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 module.weight[module.padding_idx].zero_()

@@ -23,6 +23,9 @@ from model.windows import NegativeMode, Placed
 
 DEFAULT = "rec2pm-o-sasrec-small"
 
+OF_THE_LOG = ("n_items", "attributes")
+"""Fields of `NetworkConfig` that no recipe says."""
+
 T = TypeVar("T")
 
 
@@ -86,15 +89,15 @@ class TrainingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`network` holds fields of `NetworkConfig` without `n_items`, which is the log's to say."""
+    """`network` holds fields of `NetworkConfig` without those that are the log's to say."""
 
     name: str
     description: str
     network: Mapping[str, Any]
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
-    def config(self, n_items: int) -> NetworkConfig:
-        """The network for so many items.
+    def config(self, n_items: int, attributes: int = 0) -> NetworkConfig:
+        """The network for so many items with so many values of an attribute.
 
         Raises:
             RecipeInvalid: a field of [network] is unknown or cannot be.
@@ -102,13 +105,13 @@ class Recipe:
         kind = self.network.get("kind")
         if kind is not None and kind not in KINDS:
             raise RecipeInvalid(f"recipe {self.name}: [network] kind is {kind!r}; known are {', '.join(KINDS)}{_meant(str(kind), KINDS)}")
-        return _converted({**self.network, "n_items": n_items}, NetworkConfig, f"recipe {self.name}: [network]")
+        return _converted({**self.network, "n_items": n_items, "attributes": attributes}, NetworkConfig, f"recipe {self.name}: [network]")
 
-    def resolved(self, n_items: int) -> dict[str, Any]:
+    def resolved(self, n_items: int, attributes: int = 0) -> dict[str, Any]:
         """All of it, defaults included, as plain values for the manifest."""
         return {
             "recipe": {"name": self.name, "description": self.description},
-            "network": asdict(self.config(n_items)),
+            "network": asdict(self.config(n_items, attributes)),
             "training": asdict(self.training),
         }
 
@@ -166,7 +169,7 @@ def of_manifest(config: Mapping[str, Any], reference: str) -> Recipe:
     """
     if not all(isinstance(config.get(table), Mapping) for table in ("network", "training")):
         raise RecipeInvalid(f"{reference}: its manifest names no recipe; say one with --recipe")
-    network = {key: value for key, value in config["network"].items() if key != "n_items"}
+    network = {key: value for key, value in config["network"].items() if key not in OF_THE_LOG}
     said = config.get("recipe", {})
     training = {key: value for key, value in config["training"].items() if value is not None}
     return _made(said.get("name", reference), said.get("description", ""), network, training, f"the manifest of {reference}")
@@ -239,7 +242,7 @@ def _shipped() -> Any:
 
 
 FIELDS: dict[str, list[str]] = {
-    "network": [each.name for each in dataclasses.fields(NetworkConfig) if each.name != "n_items"],
+    "network": [each.name for each in dataclasses.fields(NetworkConfig) if each.name not in OF_THE_LOG],
     "training": [each.name for each in dataclasses.fields(TrainingOptions)],
 }
 """What a recipe can say, by table."""

@@ -15,6 +15,7 @@ from torch import nn
 from model import artifact
 from model import manifest as manifests
 from model.artifact import ItemId
+from model.attributes import Attributes
 from model.errors import ModelNotFound
 from model.manifest import Manifest
 
@@ -72,7 +73,9 @@ class Registry:
                 raise ModelNotFound(f"{self.root}: no single model to choose{there}")
             reference = names[0]
         name, _, number = reference.partition("@")
-        versions = self.versions(name) if _is_name(name) else []
+        if not _is_name(name):
+            raise ModelNotFound(f"{self.root}: {reference!r} names no model: expected NAME or NAME@VERSION{there}")
+        versions = self.versions(name)
         if not versions:
             raise ModelNotFound(f"{self.root}: no model {name!r}{there}")
         if "@" not in reference:
@@ -87,7 +90,7 @@ class Registry:
         if not _is_name(name):
             raise ModelNotFound(f"{name!r} cannot name a model: letters, digits, '.', '_' and '-', a letter or digit first")
 
-    def add(self, network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId]) -> ModelVersion:
+    def add(self, network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None = None) -> ModelVersion:
         """Write the next version of `manifest.name`; the manifest's own `version` is replaced by the number chosen."""
         self.check_name(manifest.name)
         folder = self.root / manifest.name
@@ -96,16 +99,16 @@ class Registry:
             number = max((v.version for v in self.versions(manifest.name)), default=0) + 1
             hidden, final = folder / f".{number}-{secrets.token_hex(4)}", folder / str(number)
             try:
-                _write(network, replace(manifest, version=str(number)), item_ids, hidden)
+                _write(network, replace(manifest, version=str(number)), item_ids, attributes, hidden)
                 if _renamed(hidden, final):
                     return ModelVersion(manifest.name, number, final)
             finally:
                 shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _write(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], folder: Path) -> None:
+def _write(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None, folder: Path) -> None:
     folder.mkdir()
-    artifact.save(network, manifest, item_ids, folder / artifact.PROGRAM)
+    artifact.save(network, manifest, item_ids, folder / artifact.PROGRAM, attributes)
     (folder / artifact.MANIFEST).write_bytes(manifests.encode(manifest))
 
 

@@ -70,6 +70,10 @@ class Generated:
     interactions: pl.DataFrame
     items: pl.DataFrame
 
+    def with_genres(self) -> pl.DataFrame:
+        """The interactions, and the genre of each one's item in a column `genre`."""
+        return self.interactions.join(self.items.select("item_id", "genre"), on="item_id", how="left", maintain_order="left")
+
 
 def generate(log: SyntheticLog) -> Generated:
     """The log these parameters describe; the same for the same parameters."""

@@ -17,9 +17,17 @@ from rich.progress import Progress
 from model import artifact, checkpoint, dataset, kinds, validation, warm_start
 from model.checkpoint import Checkpoint, TrainingFolder
 from model.dataset import Dataset
-from model.errors import TrainerMissing, TrainingDiverged, TrainingImpossible, TrainingInterrupted, TrainingProcessLost, TrainingUnfinished
+from model.errors import (
+    RecipeInvalid,
+    TrainerMissing,
+    TrainingDiverged,
+    TrainingImpossible,
+    TrainingInterrupted,
+    TrainingProcessLost,
+    TrainingUnfinished,
+)
 from model.manifest import LAST_OUT, Manifest, Training, memory_format
-from model.network import Network
+from model.network import Network, NetworkConfig
 from model.recipe import Recipe
 from model.registry import ModelVersion, Registry
 
@@ -41,6 +49,7 @@ def train(
     log_name: str,
     program_version: str,
     clock: Callable[[], float],
+    attribute_column: str | None = None,
     devices: int = 1,
     start_from: ModelVersion | None = None,
     unfinished: Literal["refuse", "resume", "discard"] = "refuse",
@@ -49,17 +58,18 @@ def train(
     """Train on a log and add the best epoch to the registry as a new version.
 
     Args:
-        log: `user_id`, `item_id`, `timestamp` (ms), as `model.log.read_log` gives it.
+        log: `user_id`, `item_id`, `timestamp` (ms) and, if there is an `attribute_column`, `attribute`, as `model.log.read_log` gives it.
         name: of the model; at most one training of a name runs in a registry at a time.
         log_name: what the manifest calls the log; of a path, only the last part is kept.
         clock: monotonic seconds.
+        attribute_column: what the log calls the column that is `attribute` here; only for `kinds.WITH_ATTRIBUTES`.
         devices: GPUs where there are some, else processes on the CPU.
         start_from: a version whose weights training starts from; its items stay in the catalogue.
         unfinished: what to do about an earlier training of this name that has not finished. "resume" without one starts afresh.
         progress: makes the bar to report on; None is silent.
 
     Raises:
-        RecipeInvalid: the recipe's network cannot be.
+        RecipeInvalid: the recipe's network cannot be, or reads no attributes though there are some.
         TrainingImpossible: nothing useful can be learned from this log by this recipe.
         TrainingUnfinished: an earlier training is there and not to be resumed, or does not fit.
         TrainingDiverged, TrainingInterrupted, TrainingProcessLost: it stopped; the last good checkpoint stays for "resume".
@@ -70,7 +80,7 @@ def train(
     from model.reporting import TENSORBOARD, kept_scalars
 
     began = clock()
-    recipe.config(n_items=1)
+    _check_attributes(recipe, attribute_column, start_from)
     registry.check_name(name)
     # New networks and dropout draw from torch's global generator: the caller's is put back.
     with torch.random.fork_rng(devices=[]), checkpoint.held(registry.root, name) as place:
@@ -82,17 +92,19 @@ def train(
         if unfinished == "discard":
             place.discard()
         data = _data(log, recipe, place, start_from)
-        config = recipe.config(len(data.item_ids))
-        told = {**recipe.resolved(config.n_items), "log_sha256": data.digest(), "from": start_from and start_from.reference}
+        if data.attributes is not None and not data.attributes.values:
+            raise TrainingImpossible(f"column {attribute_column!r} has no value for any item that is learned from")
+        config = _config(recipe, data)
+        told = {**_resolved(recipe, data, attribute_column, start_from), "log_sha256": data.digest()}
         scalars = registry.root / TENSORBOARD / name
         if place.unfinished():
             _check_same(checkpoint.read(place.checkpoint), told, place)
         else:
             kept_scalars(scalars, None)
-            network = kinds.build(config)
+            network = kinds.build(config, data.attributes)
             kinds.initialise(network, torch.Generator().manual_seed(recipe.training.seed))
             if start_from is not None:
-                known = warm_start.copy_into(network, data.item_ids, start_from.program, start_from.reference)
+                known = warm_start.copy_into(network, data.item_ids, start_from.program, start_from.reference, data.attributes)
                 logger.info("started from %s: %d of %d items are known to it", start_from.reference, known, len(data.item_ids))
             _check(data, network)
             checkpoint.write(first_checkpoint(told, network), place.checkpoint)
@@ -107,7 +119,8 @@ def train(
             threads=torch.get_num_threads(),
         )
         _raise_unless_finished(fit(job, devices), place)
-        version = _add(registry, recipe, name, log_name, program_version, data, checkpoint.read(place.checkpoint), start_from)
+        resolved = _resolved(recipe, data, attribute_column, start_from)
+        version = _add(registry, recipe, name, log_name, program_version, data, checkpoint.read(place.checkpoint), resolved)
         kept_scalars(scalars, version.version)
         place.discard()
     logger.info("trained %s in %.0f s: %s", version.reference, clock() - began, version.manifest().metrics)
@@ -120,15 +133,41 @@ def _check_installed() -> None:
         raise TrainerMissing(f"training needs {' and '.join(missing)}: pip install 'rec2pm[train]'")
 
 
+def _check_attributes(recipe: Recipe, column: str | None, start_from: ModelVersion | None) -> None:
+    kind = recipe.config(n_items=1).kind
+    if column is not None and kind not in kinds.WITH_ATTRIBUTES:
+        raise RecipeInvalid(f"attribute column {column!r}: {kind} reads no attributes; {', '.join(kinds.WITH_ATTRIBUTES)} does")
+    earlier = None if start_from is None else start_from.manifest().config.get("attributes")
+    if start_from is not None and earlier and column is None:
+        raise TrainingImpossible(
+            f"{start_from.reference} cannot be started from without attributes: it learned those of column {earlier['column']!r}. "
+            "Say what the log calls it with --attribute-column"
+        )
+
+
+def _config(recipe: Recipe, data: Dataset) -> NetworkConfig:
+    return recipe.config(len(data.item_ids), 0 if data.attributes is None else len(data.attributes.values))
+
+
+def _resolved(recipe: Recipe, data: Dataset, attribute_column: str | None, start_from: ModelVersion | None) -> dict[str, Any]:
+    """What the manifest says of the recipe and of what the command added to it."""
+    config = _config(recipe, data)
+    attributes = None if data.attributes is None else {"column": attribute_column, "values": len(data.attributes.values)}
+    resolved = recipe.resolved(config.n_items, config.attributes)
+    return {**resolved, "attributes": attributes, "from": start_from and start_from.reference}
+
+
 def _data(log: pl.LazyFrame, recipe: Recipe, place: TrainingFolder, start_from: ModelVersion | None) -> Dataset:
     options = recipe.training
+    earlier = None if start_from is None else artifact.load_weights(start_from.program)
     return dataset.load(
         log,
         split=options.split,
         until_share=options.until_share,
         validation_share=options.validation_share,
         min_item_count=options.min_item_count,
-        known=() if start_from is None else artifact.load_weights(start_from.program).item_ids,
+        known=() if earlier is None else earlier.item_ids,
+        known_attributes=None if earlier is None else earlier.attributes,
         with_times=recipe.config(n_items=1).uses_time,
         folder=place.fresh_data(),
     )
@@ -181,11 +220,11 @@ def _add(
     program_version: str,
     data: Dataset,
     last: Checkpoint,
-    start_from: ModelVersion | None,
+    resolved: dict[str, Any],
 ) -> ModelVersion:
     """The best epoch as a version."""
-    config = recipe.config(len(data.item_ids))
-    network = kinds.build(config)
+    config = _config(recipe, data)
+    network = kinds.build(config, data.attributes)
     network.load_state_dict(last.best_weights)
     serving = kinds.serving(network, torch.from_numpy(data.popularity))
     sha256 = artifact.weights_sha256(serving)
@@ -198,7 +237,7 @@ def _add(
         segment_length=spec["segment_length"],
         state_floats=spec["state_floats"],
         n_items=config.n_items,
-        config={**recipe.resolved(config.n_items), "from": start_from and start_from.reference},
+        config=resolved,
         training=Training(
             log=log_name.rstrip("/").rsplit("/", 1)[-1],
             rows=int(data.trained.sum()),
@@ -218,7 +257,7 @@ def _add(
         program_version=program_version,
         torch_version=str(torch.__version__),
     )
-    return registry.add(serving, manifest, data.item_ids)
+    return registry.add(serving, manifest, data.item_ids, data.attributes)
 
 
 def _split_in_words(recipe: Recipe) -> str:

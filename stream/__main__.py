@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 import msgspec
+from click.core import ParameterSource
 from confluent_kafka import KafkaError, KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -248,6 +249,11 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
 
 @main.command()
 @_log_options
+@click.option(
+    "--attribute-column",
+    metavar="NAME",
+    help="A column that says something of items, a genre or a brand; for kinds that read it: holomambarec.",
+)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The registry that gets the new version.")
 @click.option("--name", default="rec2pm", show_default=True, help="The model's name.")
 @click.option(
@@ -266,6 +272,7 @@ def train(
     user_column: str,
     item_column: str,
     timestamp_column: str,
+    attribute_column: str | None,
     out: Path,
     name: str,
     recipe: str | None,
@@ -294,13 +301,20 @@ def train(
     else:
         chosen = recipes.load(recipe or recipes.DEFAULT)
     version = training(
-        read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
+        read_log(
+            log,
+            user_column=user_column,
+            item_column=item_column,
+            timestamp_column=timestamp_column,
+            attribute_column=attribute_column,
+        ),
         registry,
         recipes.changed(chosen, settings),
         name=name,
         log_name=log,
         program_version=metadata.version("rec2pm"),
         clock=time.monotonic,
+        attribute_column=attribute_column,
         devices=devices,
         start_from=earlier,
         unfinished=unfinished or "refuse",
@@ -342,7 +356,7 @@ def train(
     default=0.9,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="That point, as a share of the log.",
+    help="That point, as a share of the log; for --split time alone.",
 )
 @click.option("--users", type=click.IntRange(min=1), help="Ask about so many users, drawn by the seed (default: all).")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
@@ -365,6 +379,9 @@ def evaluate(
     """
     if missing := [name for name in ("matplotlib", "scipy") if find_spec(name) is None]:
         raise click.ClickException(f"evaluating needs {' and '.join(missing)}: pip install 'rec2pm[evaluate]'")
+    given = click.get_current_context().get_parameter_source("at") is not ParameterSource.DEFAULT
+    if split == "last-out" and given:
+        raise click.UsageError("--at is for --split time: with last-out everybody's last interaction is the target, whenever it was")
     from model import evaluation, report
     from model.log import read_log
     from model.registry import Registry

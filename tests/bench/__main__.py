@@ -233,6 +233,10 @@ def report(asked: argparse.Namespace, folder: Path, bootstrap: str, description:
             "`python -m tests.bench.fold`: every kind of model as the worker has it, one thread. Tok-Serial is served by the program of Rec2PM.",
             *costs,
             "",
+            "## Training",
+            "",
+            "`python -m tests.bench.training`, beside RecTools' SASRec: [training.md](training.md#how-fast).",
+            "",
         ]
     )
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model import artifact
 from model import manifest as manifests
+from model.attributes import Attributes
 from model.errors import ArtifactUnreadable, ManifestMismatch, ManifestUnknown
 from model.registry import ModelVersion
 from tests.model import tiny
@@ -98,6 +99,18 @@ def test_a_catalogue_of_another_size_is_refused(tmp_path: Path) -> None:
     artifact.save(serving, tiny.manifest(serving), tiny.IDS[:-1], tmp_path / "model.pt")
     with pytest.raises(ManifestMismatch, match="catalogue has 59 items"):
         artifact.load(tmp_path / "model.pt")
+
+
+def test_attributes_travel_with_the_items(tmp_path: Path, version: ModelVersion) -> None:
+    serving, path = tiny.serving(), tmp_path / "model.pt"
+    attributes = Attributes(("drama", 7), tuple(row % 3 for row in range(60)))
+    artifact.save(serving, tiny.manifest(serving), tiny.IDS, path, attributes)
+    assert artifact.load_weights(path).attributes == attributes
+    assert artifact.load(path).item_ids == tuple(tiny.IDS)
+    assert artifact.load_weights(version.program).attributes is None
+    artifact.save(serving, tiny.manifest(serving), tiny.IDS, path, Attributes(("drama",), (1, 0)))
+    with pytest.raises(ManifestMismatch, match=r"attributes\.json inside is of 2 items, the catalogue has 60"):
+        artifact.load(path)
 
 
 def test_a_missing_method_is_named(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from model import dataset, validation
+from model.attributes import Attributes
 from model.errors import TrainingImpossible
 from model.log import read_log
 
@@ -124,6 +126,64 @@ def test_histories_are_those_of_the_sorted_log_however_it_is_cut_into_pieces(
         assert [data.item_ids[row - 1] if row < data.oov_row else None for row in data.history(user)] == [
             item if item in data.item_ids else None for item in history
         ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from([None, "a", "b", "c"])), min_size=12, max_size=50),
+    split=st.sampled_from(["time", "last-out"]),
+    piece=st.sampled_from([1, 3, 1000]),
+)
+def test_an_items_attribute_is_its_most_frequent_value_in_the_training_part(
+    rows: list[tuple[int, int, str | None]], split: str, piece: int
+) -> None:
+    log = pl.DataFrame(rows, schema={"user_id": pl.Int64, "item_id": pl.Int64, "attribute": pl.String}, orient="row").with_row_index(
+        "timestamp"
+    )
+    plain = log.drop("attribute")
+    histories, trained = _expected(plain.select("user_id", "item_id", "timestamp"), 1.0, 0.3, split)
+    assume(sum(n > 0 for n in trained) >= 2)
+    assume(len({item for history, n in zip(histories, trained, strict=True) for item in history[:n]}) >= 2)
+    each = log.partition_by("user_id", maintain_order=True)
+    each.sort(key=lambda of_user: of_user["user_id"][0])
+    seen: dict[int, Counter[str]] = {}
+    for of_user, n in zip(each, trained, strict=True):
+        for item, value in of_user.head(n).select("item_id", "attribute").rows():
+            seen.setdefault(item, Counter()).update([] if value is None else [value])
+    expected = {item: min(counts, key=lambda value: (-counts[value], value)) for item, counts in seen.items() if counts}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dataset, "PIECE", piece)
+        given = {"min_item_count": 1, "validation_share": 0.3, "split": split}
+        data, without = loaded(log.lazy(), **given), loaded(plain.lazy(), **given)
+    assert data.attributes is not None
+    assert data.attributes.by_item(data.item_ids) == {str(item): value for item, value in expected.items()}
+    assert data.attributes.values == tuple(sorted(set(expected.values())))
+    # Everything else is as without attributes.
+    assert (data.item_ids, without.attributes) == (without.item_ids, None)
+    for name in ("rows", "start", "trained", "popularity"):
+        np.testing.assert_array_equal(getattr(data, name), getattr(without, name))
+
+
+def test_attributes_are_part_of_what_training_depends_on_and_stay_in_the_folder(tmp_path: Path) -> None:
+    log = random_log([30, 12, 40, 3])
+    odd = log.with_columns(attribute=pl.col("item_id") % 2)
+    data = loaded(odd, folder=tmp_path)
+    assert dataset.opened(tmp_path).attributes == data.attributes == Attributes((0, 1), tuple(1 + int(item) % 2 for item in data.item_ids))
+    digests = {each.digest() for each in (data, loaded(log), loaded(log.with_columns(attribute=pl.col("item_id") % 3)))}
+    assert len(digests) == 3
+
+
+def test_known_items_keep_their_attribute_where_the_log_has_none_for_them() -> None:
+    log = pl.LazyFrame({"user_id": [1, 2] * 6, "item_id": list("aaabbbccccdd"), "timestamp": range(12)})
+    log = log.with_columns(attribute=pl.col("item_id").replace_strict({"a": 30, "b": None, "c": 20, "d": 10}))
+    known = Attributes(("7", "20", "8"), (1, 2, 3, 3))
+    data = dataset.load(log, validation_share=0.01, min_item_count=3, known=["a", "b", "x", "y"], known_attributes=known)
+    assert data.item_ids == ("c", "a", "b", "x", "y")
+    assert data.attributes is not None
+    # Of this log, and then those that only the earlier version knows; d has no row, so its 10 is nobody's.
+    assert data.attributes.values == (20, 30, "7", "8")
+    assert data.attributes.of == (1, 2, 1, 4, 4)
+    np.testing.assert_array_equal(data.attributes.by_row(), [0, 1, 2, 1, 4, 4, 0])
 
 
 def test_last_out_shows_nobodys_last_interaction_and_validates_on_the_one_before() -> None:

@@ -26,6 +26,7 @@ from model.registry import Registry
 from model.runtime import Runtime
 from model.windows import Batch
 from stream.__main__ import main
+from tests.model import tiny
 from tests.model.training import LOG, SMALL, recipe, run
 
 FAST: dict[str, Any] = {"max_epochs": 4, "batch": 8}
@@ -279,6 +280,18 @@ def test_every_window_is_one_processs_and_weights_add_up() -> None:
         assert sum(len(part) for part, weight in parts if weight) == windows
         assert all(len(part.negatives) == len(part.items) >= 1 for part, _ in parts)
         assert all(part.times is not None and (part.times[:, :-1] == part.items).all() for part, _ in parts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_learns_from_one_processs_share_of_a_batch(kind: str) -> None:
+    backbone = "none" if kind == "holomambarec" else "sasrec"
+    network = tiny.network(config=tiny.config(kind, backbone))
+    rng = np.random.default_rng(0)
+    batch = Batch(*rng.integers(1, 60, (2, 6, 36)), rng.integers(1, 60, (6, 36, 3)))
+    part, _ = fit.share(batch, 1, 2)
+    alone = [torch.from_numpy(rows[1::2].copy()) for rows in (batch.items, batch.targets, batch.negatives)]
+    found = network.losses(*(torch.from_numpy(rows) for rows in (part.items, part.targets, part.negatives)))
+    torch.testing.assert_close(found.total, network.losses(*alone).total)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,11 +1,14 @@
 """HoloMambaRec: token by token equals the sequence pass, and binding is circular convolution (MODEL.md §5)."""
 
 import math
+from dataclasses import replace
 
 import torch
 
-from model import artifact
+from model import artifact, kinds
+from model.attributes import Attributes
 from model.holomamba import HoloMamba, bind
+from model.network import initialise
 from tests.model import tiny
 
 L = tiny.CONFIG.segment_length
@@ -47,3 +50,13 @@ def test_an_items_attribute_changes_what_it_means_and_items_without_one_are_them
         bare = network.inputs(torch.arange(1, 13))
     assert (before - after).abs().amax(1).min() > 1e-4
     torch.testing.assert_close(bare, network.input_norm(network.item(torch.arange(1, 13))))
+
+
+def test_a_new_networks_items_and_what_is_bound_to_them_are_of_one_size() -> None:
+    config = replace(CONFIG, d=64)
+    network = kinds.build(config, Attributes(tuple("abcde"), tuple(1 + row % 5 for row in range(config.n_items))))
+    assert isinstance(network, HoloMamba)
+    initialise(network, torch.Generator().manual_seed(0))
+    vectors = network.item.weight[1:-1].detach()
+    bound = bind(vectors, network.attribute(network.attribute_of[1:-1])).detach()
+    assert 0.8 < float(bound.std() / vectors.std()) < 1.25

@@ -47,6 +47,24 @@ def test_columns_can_be_called_anything(tmp_path: Path) -> None:
     assert read_log(tmp_path / "log.csv", "who", "what", "when").collect().equals(FRAME.drop("rating"))
 
 
+@pytest.mark.parametrize("values", [["x", None, "y"], [1, None, 2], [None, None, "x"]])
+def test_an_attribute_is_read_if_asked_for_and_may_be_missing(tmp_path: Path, values: list[Any]) -> None:
+    FRAME.with_columns(genre=pl.Series(values)).write_csv(tmp_path / "log.csv")
+    read = read_log(tmp_path / "log.csv", attribute_column="genre").collect()
+    assert read["attribute"].to_list() == values
+    assert read.drop("attribute").equals(read_log(tmp_path / "log.csv").collect())
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [("kind", "no column 'kind'; the log has .*--attribute-column"), ("share", "column 'share' holds Float64; attributes are strings")],
+)
+def test_an_attribute_that_cannot_be_is_said(tmp_path: Path, column: str, message: str) -> None:
+    FRAME.with_columns(share=0.5).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(LogUnreadable, match=message):
+        read_log(tmp_path / "log.parquet", attribute_column=column)
+
+
 @pytest.mark.parametrize(
     "timestamps",
     [
@@ -70,6 +88,25 @@ def test_ids_that_turn_into_text_late_are_text_from_the_start(tmp_path: Path) ->
     lines = [f"{i},{i},1700000000" for i in range(2_000)] + ["late,x9,1700000000"]
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(lines))
     assert read_log(tmp_path / "log.csv").collect()["item_id"][[0, -1]].to_list() == ["0", "x9"]
+
+
+def test_every_file_of_a_csv_log_decides_on_types(tmp_path: Path) -> None:
+    for name, item, day in (("a", "7", 14), ("b", "x9", 15)):
+        (tmp_path / f"{name}.csv").write_text(f"user_id,item_id,timestamp\n1,{item},2023-11-{day} 22:13:20\n")
+    assert read_log(tmp_path).collect().rows() == [(1, "7", 1_700_000_000_000), (1, "x9", 1_700_086_400_000)]
+
+
+def test_the_types_of_a_csv_log_are_inferred_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FRAME.write_csv(tmp_path / "log.csv")
+    scan, asked = pl.scan_csv, []
+
+    def watched(*files: Any, **how: Any) -> pl.LazyFrame:
+        asked.append(how["infer_schema_length"])
+        return scan(*files, **how)
+
+    monkeypatch.setattr(pl, "scan_csv", watched)
+    read_log(tmp_path / "log.csv").collect()
+    assert asked == [None, 0]
 
 
 def test_time_order_keeps_the_order_of_the_file_within_a_millisecond() -> None:

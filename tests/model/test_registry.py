@@ -1,5 +1,6 @@
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,8 +57,8 @@ def test_a_version_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     registry = Registry(tmp_path)
     save = artifact.save
 
-    def fail_after_save(network: torch.nn.Module, manifest: Manifest, item_ids: list[ItemId], path: Path) -> None:
-        save(network, manifest, item_ids, path)
+    def fail_after_save(network: torch.nn.Module, manifest: Manifest, item_ids: list[ItemId], path: Path, *more: Any) -> None:
+        save(network, manifest, item_ids, path, *more)
         assert path.is_file()
         assert registry.names() == []
         raise RuntimeError("disk full")
@@ -73,8 +74,8 @@ def test_two_trainers_at_once_get_a_version_each(tmp_path: Path, monkeypatch: py
     """Both choose number 1, since neither has renamed when the other looks; the later one moves on to 2."""
     save, together = artifact.save, threading.Barrier(2)
 
-    def save_together(network: torch.nn.Module, manifest: Manifest, item_ids: list[ItemId], path: Path) -> None:
-        save(network, manifest, item_ids, path)
+    def save_together(network: torch.nn.Module, manifest: Manifest, item_ids: list[ItemId], path: Path, *more: Any) -> None:
+        save(network, manifest, item_ids, path, *more)
         if manifest.version == "1":
             together.wait(timeout=60)
 

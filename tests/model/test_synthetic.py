@@ -25,6 +25,14 @@ def test_it_is_a_log_in_time_order_of_known_items_with_titles_of_their_own() -> 
     assert set(made.interactions["item_id"]) <= set(made.items["item_id"])
 
 
+def test_genres_can_be_had_with_the_interactions() -> None:
+    made = generate(SMALL)
+    whole = made.with_genres()
+    assert whole.drop("genre").equals(made.interactions)
+    genre_of = dict(made.items.select("item_id", "genre").rows())
+    assert whole["genre"].to_list() == [genre_of[item] for item in whole["item_id"]]
+
+
 def test_users_are_interleaved() -> None:
     users = generate(SyntheticLog()).interactions["user_id"]
     assert (users[1:] != users[:-1]).mean() > 0.7  # type: ignore[operator]

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from model import artifact, kinds
+from model.attributes import Attributes
 from model.manifest import Manifest, memory_format
 from model.network import KINDS, Network, NetworkConfig, initialise
 from model.registry import ModelVersion, Registry
@@ -42,7 +43,7 @@ def config(kind: str, backbone: str) -> NetworkConfig:
 
 
 def network(seed: int = 0, config: NetworkConfig = CONFIG) -> Network:
-    attributes = torch.arange(config.n_items + 2) % (config.attributes + 1)
+    attributes = Attributes(tuple(range(config.attributes)), tuple(row % (config.attributes + 1) for row in range(1, config.n_items + 1)))
     made = kinds.build(config, attributes)
     generator = torch.Generator().manual_seed(seed)
     initialise(made, generator)

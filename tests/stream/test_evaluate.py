@@ -53,6 +53,23 @@ def test_a_model_that_is_not_there_is_one_clear_line(log: Path, registry: Path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_point_in_time_is_not_ignored_where_targets_are_the_last_interactions(log: Path, registry: Path, tmp_path: Path) -> None:
+    usual = (log, "--user-column", "who", "--model", "tiny", "--registry", registry, "--out", tmp_path / "out", "--at", "0.9")
+    for split in ((), ("--split", "last-out")):
+        refused = _run(*usual, *split)
+        assert refused.exit_code == 2
+        assert "--at is for --split time" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    assert _run(*usual, "--split", "time").exit_code == 0
+
+
+@pytest.mark.parametrize("reference", ["tiny/2", "tiny:2", "", "@2"])
+def test_what_is_no_name_is_answered_with_what_one_looks_like(log: Path, registry: Path, tmp_path: Path, reference: str) -> None:
+    done = _run(log, "--user-column", "who", "--model", reference, "--registry", registry, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == [f"rec2pm: {registry}: {reference!r} names no model: expected NAME or NAME@VERSION; there is tiny"]
+
+
 def test_without_the_extra_it_says_what_to_install(log: Path, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
     monkeypatch.setattr("stream.__main__.find_spec", lambda name: None if name == "matplotlib" else there(name))

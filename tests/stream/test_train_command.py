@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from model import recipe as recipes
+from model.registry import Registry
 from stream.__main__ import main
 from tests.model.training import LOG, SMALL
 
@@ -41,12 +43,41 @@ def test_a_version_is_trained_retrained_and_named(tmp_path: Path, log: str, caps
     assert "HR@10" in found.err
 
 
+def test_a_column_of_the_log_says_what_items_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    genres = LOG.with_columns(genre=pl.col("item_id").str.head(1), price=1.5)
+    genres.write_csv(tmp_path / "log.csv")
+    common = ["train", str(tmp_path / "log.csv"), "--out", str(tmp_path / "models"), "--name", "holo"]
+    holo = [*_set(*SMALL, "max_epochs=1"), "--recipe", "holomambarec"]
+    assert _rec2pm(*common, *holo, "--attribute-column", "genre") == 0
+    assert capsys.readouterr().out == "holo@1\n"
+    config = Registry(tmp_path / "models").resolve("holo").manifest().config
+    assert config["attributes"]["column"] == "genre"
+    assert 2 < config["attributes"]["values"] <= genres["genre"].n_unique()
+    for column, code, message in (
+        (
+            "colour",
+            1,
+            "no column 'colour'; the log has user_id, item_id, timestamp, genre, price. Say what it is called with --attribute-column",
+        ),
+        ("price", 1, "column 'price' holds Float64; attributes are strings or integers"),
+    ):
+        assert _rec2pm(*common, *holo, "--attribute-column", column) == code
+        assert message in capsys.readouterr().err
+    assert _rec2pm(*common, "--recipe", "full-sasrec", "--attribute-column", "genre") == 2
+    assert "attribute column 'genre': full reads no attributes" in capsys.readouterr().err
+    # The next day: the recipe is the version's, the column is the log's.
+    assert _rec2pm(*common, "--from", "holo", *_set("seed=3")) == 1
+    assert "--attribute-column" in capsys.readouterr().err
+    assert _rec2pm(*common, "--from", "holo", "--attribute-column", "genre", *_set("seed=3")) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--recipe", "rec2pm-o-sasrek"], "did you mean rec2pm-o-sasrec"),
         (["--set", "segments"], "is not KEY=VALUE"),
         (["--set", "n_items=3"], "unknown field 'n_items'"),
+        (["--set", "attributes=3"], "unknown field 'attributes'"),
         (["--resume", "--set", "batch=0"], "batch is 0, must be at least 1"),
     ],
 )
