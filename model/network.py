@@ -190,7 +190,9 @@ class Network(nn.Module, ABC):
             others = z @ self.directions(negatives).t()  # (R, N)
         else:
             negatives = negatives[predicts]
-            others = torch.einsum("rd,rnd->rn", z, self.directions(negatives))
+            # Normed before it is looked up: there are many more negatives than items.
+            table = functional.normalize(self.item.weight, dim=1, eps=1e-6)
+            others = torch.einsum("rd,rnd->rn", z, functional.embedding(negatives, table))
         others = others.masked_fill(targets[:, None] == negatives, float("-inf"))
         logits = torch.cat([wanted, others], dim=1) / self.config.temperature
         return functional.cross_entropy(logits, torch.zeros_like(targets))
