@@ -26,7 +26,15 @@ LOG = SyntheticLog(
     users=2_000, items=600, genres=30, favourites=3, favourite_share=0.6, stickiness=0.0, interactions_median=60, interactions_spread=0.3
 )
 NETWORK: dict[str, Any] = {"segment_length": 5, "segments": 8, "layers": 2, "heads": 4, "d": 64}
-TRAINING: dict[str, Any] = {"split": "last-out", "min_item_count": 1, "lr": 3e-3, "validation_targets": 1_000, "patience": 1_000}
+TRAINING: dict[str, Any] = {
+    "split": "last-out",
+    "min_item_count": 1,
+    "lr": 3e-3,
+    "negatives": 128,
+    "validation_targets": 1_000,
+    "patience": 1_000,
+    "max_epochs": 1_000,
+}
 MODELS: dict[str, dict[str, Any]] = {
     "trunc": {"kind": "trunc"},
     "full": {"kind": "full"},
@@ -59,7 +67,7 @@ def trained(name: str, registry: Registry, log: Path, seconds: float, seed: int)
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.memory", description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--out", type=Path, default=Path("var/memory"), help="for the log, the models and the report")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of training, each (default 120)")
+    parser.add_argument("--seconds", type=float, default=240.0, help="of training, each (default 240)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     asked = parser.parse_args()
