@@ -15,7 +15,7 @@ from torch.nn import functional
 
 BACKBONES: Final = ("sasrec", "meta", "hstu")
 REL_BIASES: Final = ("none", "pos", "pos_time")
-_CHUNK: Final = 52
+_CHUNK: Final = 64
 """Query rows of an HSTU pass at once: scores stay in cache and the upper triangle is mostly skipped (MODEL.md §7)."""
 TIME_BUCKETS: Final = 129
 """e^(0.301 · 128) seconds are more than anything a clock says."""
@@ -226,24 +226,29 @@ class HSTUBlock(Block):
     def mixed(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, at: Tensor | None = None, times: Tensor | None = None
     ) -> Tensor:
-        """A·V: (B, H, R, d/H), (B, H, M, d/H) twice → (B, H, R, d/H)."""
+        """A·V: (B, H, R, d/H), (B, H, M, d/H) twice → (B, H, R, d/H).
+
+        Computed as Vᵀ·Aᵀ: a product whose last dimension is a head's eight columns takes three times as long.
+        """
         R = q.size(2)
-        v = v / self.n_ref  # here, because there are fewer values than scores
+        v = (v / self.n_ref).transpose(2, 3).contiguous()  # the factor here, because there are fewer values than scores
+        corner = torch.ones(self.chunk, self.chunk, device=q.device, dtype=q.dtype).triu() if causal else v
         parts: list[Tensor] = []
         for start in range(0, R, self.chunk):
             end = min(start + self.chunk, R)
             reach = end if causal else k.size(2)
-            scores = q[:, :, start:end] @ k[:, :, :reach].transpose(2, 3)
+            scores = k[:, :, :reach] @ q[:, :, start:end].transpose(2, 3)  # (B, H, M, R)
             if self.relative is not None:
                 assert at is not None, "with a relative bias a row's place is needed"
-                scores = scores + self.relative(at[:, start:end], reach, times)
+                scores = scores + self.relative(at[:, start:end], reach, times).transpose(2, 3)
             weights = functional.silu(scores)
             if causal:
-                weights[:, :, :, start:].tril_()
+                weights[:, :, start:].mul_(corner[: end - start, : end - start])
             elif mask is not None:
-                weights = weights.masked_fill(~(mask[..., start:end, :] if mask.size(-2) > 1 else mask), 0.0)
-            parts.append(weights @ v[:, :, :reach])
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+                sees = mask[..., start:end, :] if mask.size(-2) > 1 else mask
+                weights = weights.masked_fill(~sees.transpose(-2, -1), 0.0)
+            parts.append(v[:, :, :, :reach] @ weights)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)).transpose(2, 3)
 
     def finish(self, x: Tensor, u: Tensor, attended: Tensor) -> Tensor:
         """(B, N, d) residual and gate, (B, H, N, d/H) → (B, N, d)."""

@@ -30,7 +30,6 @@ TRAINING: dict[str, Any] = {
     "split": "last-out",
     "min_item_count": 1,
     "lr": 3e-3,
-    "negatives": 128,
     "validation_targets": 1_000,
     "patience": 1_000,
     "max_epochs": 1_000,
