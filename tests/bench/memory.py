@@ -60,6 +60,7 @@ def trained(name: str, registry: Registry, log: Path, seconds: float, seed: int)
         log_name=str(log),
         program_version=metadata.version("rec2pm"),
         clock=time.monotonic,
+        unfinished="discard",
     )
 
 

@@ -61,7 +61,7 @@ def test_reference_memories_equal_compressing_the_whole_history_at_once(program:
         for h in range(3):
             prefix = items[:, : (h + 1) * L]
             at_once, _ = program.update(program.initial_memory(4), prefix, _lengths(prefix))
-            torch.testing.assert_close(at_once[:, :3], references[:, h], atol=2e-6, rtol=0)
+            torch.testing.assert_close(at_once[:, :3], references[:, h], atol=5e-6, rtol=0)
 
 
 def test_the_first_fold_gives_the_reference_memory_and_hidden_state(program: Program, config: NetworkConfig) -> None:
