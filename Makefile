@@ -5,7 +5,7 @@
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make install      torch without CUDA, some GB smaller, for Linux without a GPU
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench verify clean
+.PHONY: help install demo test check format bench memory verify clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -34,6 +34,9 @@ format: $(INSTALLED) ## format the sources and repair what the linter can
 
 bench: $(INSTALLED) ## throughput and latency on this machine; ARGS= for its options
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+memory: $(INSTALLED) ## what a memory is worth where the past says more than the newest items do; ARGS= for its options
+	@$(BIN)/python -m tests.bench.memory $(ARGS)
 
 verify: $(INSTALLED) ## every state and list recomputed from the log, after kill -9s if asked; LOG=FILE WORKERS=2 KILLS=0
 	@$(BIN)/python -m tests.verify $(if $(LOG),--log "$(LOG)") $(if $(WORKERS),--workers $(WORKERS)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)

@@ -135,7 +135,9 @@ class _Fit:
         if not self.state.curve:
             self._validated(None, None)
         elif self.reporter is not None:
-            self.reporter.epoch(self.state.curve[-1], self.state.curve[self.state.best], self.state.learned_steps, self._elapsed_s())
+            self.reporter.epoch(
+                self.state.curve[-1], self.state.curve[self.state.best], self.state.learned_steps, self.state.samples, self._elapsed_s()
+            )
         while self._goes_on():
             self.network.stage(self.state.epoch + 1)
             self.network.train()
@@ -256,7 +258,7 @@ class _Fit:
         )
         self._save()
         if self.reporter is not None:
-            self.reporter.epoch(epoch, state.curve[state.best], state.learned_steps, self._elapsed_s())
+            self.reporter.epoch(epoch, state.curve[state.best], state.learned_steps, state.samples, self._elapsed_s())
         logger.debug("epoch %d: %s", epoch.number, epoch)
 
     def _metrics(self) -> Metrics:

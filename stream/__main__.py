@@ -320,10 +320,17 @@ def train(
         unfinished=unfinished or "refuse",
         progress=progress_bar,
     )
-    if (metrics := version.manifest().metrics) is not None:
+    told = version.manifest()
+    if (metrics := told.metrics) is not None:
         click.echo(
             f"wrote {version.folder}: on {metrics.targets} later interactions HR@10 {metrics.hr_at_10:.4f}, "
             f"NDCG@10 {metrics.ndcg_at_10:.4f} (the popularity list: HR@10 {metrics.popularity_hr_at_10:.4f})",
+            err=True,
+        )
+    if (trained := told.training) is not None:
+        click.echo(
+            f"{trained.samples} windows in {trained.wall_s:.0f} s, {trained.samples / max(trained.wall_s, 0.1):.0f}/s with validation; "
+            f"the best of {trained.epochs} epochs was number {trained.best_epoch}",
             err=True,
         )
     click.echo(version.reference)

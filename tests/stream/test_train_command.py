@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import polars as pl
@@ -41,6 +42,9 @@ def test_a_version_is_trained_retrained_and_named(tmp_path: Path, log: str, caps
     found = capsys.readouterr()
     assert found.out == "shop@2\n"
     assert "HR@10" in found.err
+    assert re.search(
+        r"^[1-9]\d* windows in \d+ s, [1-9]\d*/s with validation; the best of \d+ epochs was number \d+$", found.err, re.MULTILINE
+    )
 
 
 def test_a_column_of_the_log_says_what_items_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
