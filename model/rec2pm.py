@@ -5,7 +5,8 @@ pass over [M; S; Q], and the outputs at the C write rows Q are the new memory. O
 With `overlap` R the pass is [M; T; S; Q]: T, the tail, is the newest R items that are folded already.
 
 Rec2PM's training needs no recurrence. Stage 1 (`references`) encodes the whole window once and reads from it what the memory after every
-segment should be; stage 2 folds all segments in parallel, each from the reference memories before it. Tok-Serial folds them in turn, from
+segment should be; stage 2 folds all segments in parallel, each from the reference memories before it. With `rollout` some are folded from
+what a stream would have written, which takes one pass more, segment after segment, without gradient. Tok-Serial folds them in turn, from
 its own memories, and learns through all of them.
 """
 
@@ -110,8 +111,9 @@ class Rec2PM(SlotNetwork):
         """Predict the next item, and fold to the memory that the whole history would give (MODEL.md §4.5).
 
         The first segment is predicted from stage 1, later ones from stage 2, each given the reference memories before it. The references
-        are not detached as inputs: only through them does anything reward what a memory holds. As targets of the consistency loss they are,
-        unless `con_target_grad`: the teacher is trained by being useful, and the student imitates.
+        are not detached as inputs: only through them does anything reward what a memory holds; what `rollout` puts in their place has no
+        gradient. As targets of the consistency loss they are detached, unless `con_target_grad`: the teacher is trained by being useful, and
+        the student imitates.
 
         A later segment's first item is also predicted from the last row before it, a memory slot or the end of the tail: that row ranks for
         a user who has a memory and an empty working memory.
@@ -124,7 +126,8 @@ class Rec2PM(SlotNetwork):
         tail = segments[user, before, L - self.overlap :]
         read = references
         if self.config.rollout:
-            own = torch.rand(len(user), device=items.device) < self.config.rollout
+            # After the first segment both are the same, and only the reference has a gradient: without it nothing rewards what is written.
+            own = (before > 0) & (torch.rand(len(user), device=items.device) < self.config.rollout)
             read = references.index_put((user[own], before[own]), self.rolled_out(items, references)[user[own], before[own]])
         memory, present = self._held(read, user, before)
         folded, written = self.fold(memory, tail, segments[user, before + 1], present)  # (P, 1 + L, d), (P, C, d)
@@ -144,7 +147,10 @@ class Rec2PM(SlotNetwork):
 
     @torch.no_grad()
     def rolled_out(self, items: Tensor, references: Tensor) -> Tensor:
-        """The memories after each segment when it is folded as in a stream, each from the ones that folds before it wrote, (B, K, C, d)."""
+        """The memories after each segment when segments are folded in turn, as in a stream, from what the folds before them wrote, (B, K, C, d).
+
+        In training dropout is on, as it is for the references.
+        """
         L = self.segment_length
         segments, begun = items.view(len(items), -1, L), begun_segments(items, L)
         own = references.clone()  # without a memory to read, a fold writes the reference

@@ -104,8 +104,9 @@ def test_a_reference_memory_does_not_depend_on_later_segments(config: NetworkCon
     assert not torch.allclose(references[:, 2], references_other[:, 2])
 
 
-def test_predicting_the_next_item_teaches_the_write_vectors(config: NetworkConfig) -> None:
-    network = rec2pm(config)
+@pytest.mark.parametrize("rollout", [0.0, 1.0])
+def test_predicting_the_next_item_teaches_the_write_vectors(config: NetworkConfig, rollout: float) -> None:
+    network = rec2pm(replace(config, rollout=rollout))
     items = tiny.rows(3, 2 * L)
     found = network.losses(items, items.roll(-1, dims=1), torch.arange(1, 21))
     (gradient,) = torch.autograd.grad(found.next_item, network.write)
