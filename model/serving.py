@@ -5,7 +5,8 @@ float32 that only the model understands; all zeros, like an all-zero hidden stat
 right-padded with 0.
 
 A model whose `spec()["uses_time"]` is 1 goes by when interactions happened, and its state holds that; the others read no times. It answers
-without times too: items without are read as simultaneous with the newest item in the memory, or with the query where that holds none.
+without times too: items without are read as simultaneous with the newest item in the memory, or with the query where that holds none;
+`update` of an empty memory, which has no query, takes them to be of time 0.
 """
 
 from abc import ABC, abstractmethod
