@@ -44,7 +44,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "rec2pm-o-no-consistency": {"kind": "rec2pm-o", "stage1_weight": 1.0, "rollout": 0.5, "con_weight": 0.0},
     "rec2pm-o-no-stage-1": {"kind": "rec2pm-o", "rollout": 0.5},
 }
-"""By name; the first is what the others are compared with."""
+"""By name; the first that is asked for is what the others are compared with."""
 
 
 def trained(name: str, registry: Registry, log: Path, seconds: float, seed: int) -> ModelVersion:
