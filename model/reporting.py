@@ -60,8 +60,8 @@ class Reporter:
 
     def epoch(self, epoch: Epoch, best: Epoch, learned_steps: int, samples: int, elapsed_s: float) -> None:
         found, known = epoch.metrics, best.metrics
-        said = f"HR@10 {found.hr_at_10:.3f}, best {known.hr_at_10:.3f} in epoch {best.number}, popularity {known.popularity_hr_at_10:.3f}"
-        said += f", {samples / max(elapsed_s, 1e-3):.0f} windows/s"  # validation included
+        rate = samples / max(elapsed_s, 1e-3)  # validation included
+        said = f"HR@10 {found.hr_at_10:.3f} (best {known.hr_at_10:.3f}, popularity {known.popularity_hr_at_10:.3f}), {rate:.0f} windows/s"
         self._bar.update(self._task, completed=elapsed_s if self._by_time else epoch.number, metrics=said)
         scalars = {"validation/ndcg_at_10": found.ndcg_at_10, "validation/hr_at_10": found.hr_at_10, "epoch": epoch.number}
         if epoch.next_item is not None and epoch.consistency is not None:
