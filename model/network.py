@@ -54,7 +54,8 @@ class NetworkConfig:
     stage1_weight: float = 0.0
     """Of the `rec2pm` kinds: weight of predicting later segments from stage 1 too, which sees the whole window."""
     rollout: float = 0.0
-    """Of the `rec2pm` kinds: share of the folds that read, in training, what the folds before them wrote, as in a stream, not the reference."""
+    """Of the `rec2pm` kinds: share of the folds, from a window's third segment on, that read in training what the folds before them wrote, as
+    in a stream, not the reference."""
     write_from_memory: bool = False
     """Of the `rec2pm` and `tok-serial` kinds: a fold's write rows start from the memory before it."""
     curriculum_epochs: int = 2
