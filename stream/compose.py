@@ -20,6 +20,7 @@ from stream.errors import TopicsUnusable
 from stream.kafka import KafkaLink
 from stream.metrics import served
 from stream.partitions import Partition, Partitions
+from stream.points import At, passing
 from stream.policy import StepSize
 from stream.recommender import Recommender
 from stream.restore import ChangelogRestore
@@ -40,8 +41,11 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def run_worker(settings: Settings) -> Worker:
-    """One worker process, until SIGTERM or SIGINT: finish the step, commit, leave the group. Returns it for its counts."""
+def run_worker(settings: Settings, at: At = passing) -> Worker:
+    """One worker process, until SIGTERM or SIGINT: finish the step, commit, leave the group. Returns it for its counts.
+
+    `at` is called at the named points of a step and of a partition's life: for the fault tests.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is a step to finish
     clock = time.monotonic
     one_thread()
@@ -65,6 +69,7 @@ def run_worker(settings: Settings) -> Worker:
         recommendations_topic=settings.recommendations_topic,
         output_format=settings.output_format,
         extra=settings.kafka,
+        at=at,
     )
 
     def begin_restore(partition: Partition, memory: StoreMemory) -> ChangelogRestore:
@@ -76,6 +81,7 @@ def run_worker(settings: Settings) -> Worker:
             settled=link.settled,
             bounds=link.changelog_bounds,
             clock=clock,
+            at=at,
         )
 
     partitions = Partitions(
@@ -86,6 +92,7 @@ def run_worker(settings: Settings) -> Worker:
         resume=link.resume,
         pause=link.pause,
         clock=clock,
+        at=at,
     )
     worker = Worker(
         link=link,
@@ -99,6 +106,7 @@ def run_worker(settings: Settings) -> Worker:
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         wait_s=settings.wait_ms / 1000,
         clock=clock,
+        at=at,
     )
     _spare_the_cycle_collector()
     logger.info("worker starts app=%s slot=%s bootstrap=%s", settings.app, slot.name, settings.bootstrap_servers)

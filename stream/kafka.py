@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from stream.errors import Fenced, KafkaUnusable, OutputTooLarge, StepAborted
 from stream.partitions import Partitions
+from stream.points import At, Point, passing
 from stream.wire import MODEL_HEADER, Record, recommendation_as_json, recommendation_as_msgpack
 from stream.worker import Outgoing
 
@@ -87,7 +88,9 @@ class KafkaLink:
         recommendations_topic: str,
         output_format: Literal["msgpack", "json"],
         extra: Mapping[str, str],
+        at: At = passing,
     ) -> None:
+        self._at = at
         self.changelog_topic: Final = f"{app}.changelog"
         self._dead_letter_topic: Final = f"{app}.dead-letter"
         self._input: Final = interactions_topic
@@ -171,6 +174,7 @@ class KafkaLink:
 
         try:
             self._producer.begin_transaction()
+            self._at(Point.BEGUN)
             for partition, changes in outgoing.changes.items():
                 if not changes:
                     continue
@@ -184,11 +188,13 @@ class KafkaLink:
                 self._produce(self._output, None if made is None else self._encode(made), user, headers=headers)
             for dead in outgoing.dead:
                 self._produce(self._dead_letter_topic, dead.value, dead.key, headers=dead.headers)
+            self._at(Point.PRODUCED)
             offsets = [TopicPartition(self._input, partition, offset) for partition, offset in outgoing.next_offsets.items()]
             # The only call that fences: it carries the generation that owned these records when they were polled.
             self._until_done(
                 lambda: self._producer.send_offsets_to_transaction(offsets, self._metadata, _CALL_S), "send_offsets_to_transaction"
             )
+            self._at(Point.OFFSETS_SENT)
             self._until_done(lambda: self._producer.commit_transaction(_CALL_S), "commit_transaction")
         except KafkaException as error:
             self._abort(error)
@@ -226,6 +232,7 @@ class KafkaLink:
             self._until_done(lambda: self._producer.abort_transaction(_CALL_S), "abort_transaction")
         except KafkaException as failed:
             raise _stop(failed, "abort_transaction") from failed
+        self._at(Point.ABORTED)
         raise StepAborted(str(reason)) from error
 
     def rewind(self, partitions: Iterable[int]) -> None:

@@ -17,6 +17,7 @@ from typing import Final, Generic, Protocol, TypeVar, cast
 from state.errors import StateCorrupted, StateError, StoreLocked
 from state.store import Store, StoreMemory, wipe
 from state.user import User
+from stream.points import At, Point, passing
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +171,7 @@ class Partitions:
         resume: Callable[[int], bool],
         pause: Callable[[int], None],
         clock: Callable[[], float],
+        at: At = passing,
     ) -> None:
         """`begin_restore` and `resume` are called for a partition in this order; `resume` again until it says that records will come."""
         self._folder = folder
@@ -179,6 +181,7 @@ class Partitions:
         self._resume = resume
         self._pause = pause
         self._clock = clock
+        self._at = at
         self._owned: dict[int, Partition] = {}
 
     def __getitem__(self, number: int) -> Partition:
@@ -197,6 +200,7 @@ class Partitions:
         for number in numbers:
             self._owned[number] = Partition(number, self._cache_users)
         logger.info("partitions assigned=%s owned=%s", list(numbers), self.owned())
+        self._at(Point.ASSIGNED)
 
     def gone(self, numbers: Sequence[int], why: str) -> None:
         """Let go of partitions, revoked or lost: no step is under way here, so their stores hold what was published."""
@@ -205,6 +209,7 @@ class Partitions:
             if partition is not None:
                 partition.close()
         logger.info("partitions %s=%s owned=%s", why, list(numbers), self.owned())
+        self._at(Point.GONE)
 
     def restore(self) -> bool:
         """Bring partitions that were assigned a little closer to running; True while some are not there yet."""
@@ -216,6 +221,7 @@ class Partitions:
                 if partition.restore is not None and partition.restore.advance():
                     partition.restore.close()
                     partition.restore = None
+                    self._at(Point.RESTORED)
             except StateCorrupted as error:
                 self.rebuild(error)
                 continue
@@ -255,6 +261,7 @@ class Partitions:
             if self._clock() - partition.waiting_since > LOCK_WAIT_S:
                 raise
             return False
+        self._at(Point.OPENED)
         partition.restore = self._begin_restore(partition, self._memory)
         partition.phase = Phase.RESTORING
         return True

@@ -16,6 +16,7 @@ from state.changelog import Change
 from state.store import StoreMemory
 from stream.errors import RestoreBroken
 from stream.partitions import Partition
+from stream.points import At, Point, passing
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class ChangelogRestore:
         settled: Callable[[int], bool],
         bounds: Callable[[int], tuple[int, int] | None],
         clock: Callable[[], float],
+        at: At = passing,
     ) -> None:
         """Args:
         config: for a consumer of its own: read_committed, `enable.partition.eof`, `auto.offset.reset=error`.
@@ -50,6 +52,7 @@ class ChangelogRestore:
         self._settled = settled
         self._bounds = bounds
         self._clock = clock
+        self._at = at
         self._consumer: Consumer | None = None
         self._start = self._end = 0
         self._records = self._bytes = 0
@@ -89,6 +92,8 @@ class ChangelogRestore:
         self._records += len(changes)
         if reached is not None:
             store.write(changes, reached)
+            if not done:
+                self._at(Point.RESTORING)
         self._report(reached, done=done)
         return done
 

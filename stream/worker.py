@@ -20,6 +20,7 @@ from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
 from stream.errors import StepAborted, StoreBehind
 from stream.partitions import Partition, Partitions
+from stream.points import At, Point, passing
 from stream.policy import Lists, StepSize, due, stride
 from stream.polled import Polled, Run, columns, decode
 from stream.recommender import Floats, Query, RankedList, Recommender
@@ -113,6 +114,7 @@ class Worker:
         step_size: StepSize,
         wait_s: float,
         clock: Callable[[], float],
+        at: At = passing,
     ) -> None:
         self.link = link
         self.partitions = partitions
@@ -125,6 +127,7 @@ class Worker:
         self.step_size = step_size
         self.wait_s = wait_s
         self.clock = clock
+        self._at = at
         self.counts = Counts()
         self.stopping = False
         self.turned_at = clock()
@@ -167,6 +170,7 @@ class Worker:
         records = self.link.poll(self.step_size.limit, wait_s)
         if not records:
             return
+        self._at(Point.POLLED)
         started = self.clock()
         polled = decode(records, self.topic)
         before = self._read(polled)
@@ -174,8 +178,11 @@ class Worker:
         self._fold(touches)
         lists = self._recommend(touches)
         outgoing = self._collect(polled, touches, lists, after)
+        self._at(Point.COMPUTED)
         reached = self.link.publish(outgoing)
+        self._at(Point.COMMITTED)
         self._write(polled, after, reached)
+        self._at(Point.WRITTEN)
         self._count(len(records), polled, touches, outgoing)
         self.step_size.took(len(records), self.clock() - started)
 
@@ -385,6 +392,7 @@ class Worker:
             for number, each in after.items():
                 if each.changes:
                     self.partitions[number].store.write(each.changes, reached.get(number))
+                    self._at(Point.WRITTEN_PARTLY)
         except StateError as error:
             # Going on from what the caches and the other stores know would publish older states over newer ones.
             raise StoreBehind(f"a published step is not in the local store, a restart restores it: {error}") from error
