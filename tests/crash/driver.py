@@ -4,6 +4,7 @@ Nothing here helps a worker: what failed is started again as systemd would, and 
 """
 
 import logging
+import math
 import os
 import random
 import shutil
@@ -29,7 +30,7 @@ from tests.crash.proxy import Proxy
 from tests.crash.reading import observe
 from tests.crash.replay import Rules
 from tests.crash.schedule import Schedule
-from tests.crash.world import BYSTANDER, READY_WITHIN_S, Broken, NotReached, Patience, World
+from tests.crash.world import BYSTANDER, TAKING_WITHIN_S, Broken, NotReached, Patience, World
 from tests.processes import environ, wait_until
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ TOPIC, LISTS = f"{APP}.in", f"{APP}.out"
 SEGMENT_LENGTH, KEEP_SEGMENTS, TOP_K, RECOMMEND = 8, 2, 5, 5
 DISK_MB = 256
 RECOVERS_WITHIN_S = 90.0
+SILENT_S = 60.0
 ENDS_WITHIN_S = 60.0
 MOST_FAILURES = 3
 """After so many faults that were not recovered from, a run ends early."""
@@ -100,14 +102,15 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
         progress = Progress(world.kafka.direct, APP, TOPIC)
         usage = Usage(lambda: {slot: worker.pid for slot, worker in world.workers.items() if worker.pid is not None})
         try:
-            wait_until(lambda: all(worker.ready() for worker in world.workers.values()), READY_WITHIN_S, "all workers take records")
+            feeder.start()
+            _all_take(world, "at the start", outcome)
             told(f"{len(world.workers)} workers take records; faults for {options.seconds:.0f} s")
             began = time.time()
-            feeder.start()
             _inject_until(began + options.seconds, world, progress, outcome, told)
+            _all_take(world, "at the end", outcome)
             feeder.stop()
             outcome.fed_s = time.time() - began
-            _take_everything(world, progress, outcome)
+            _take_the_rest(progress, outcome)
         finally:
             progress.close()
             usage.close()
@@ -131,8 +134,18 @@ def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome
             return
         injection = _injected(fault, world, progress, outcome)
         outcome.injections.append(injection)
+        _look_for_the_silent(world, outcome)
         told(f"{_clock(injection.began)} {fault.name}: {_told(injection)}; {progress.behind()} records behind")
         world.pause_between(0.2, 1.0)
+
+
+def _look_for_the_silent(world: World, outcome: Outcome) -> None:
+    """A worker that lives and takes nothing for so long, while there is something to take, waits for a hand."""
+    for worker in world.workers.values():
+        if SILENT_S < worker.silent_s() < math.inf:
+            outcome.failures.append(f"{worker.slot} has taken no record for {worker.silent_s():.0f} s; log: {worker.log}")
+            worker.tell_stacks()
+            worker.kill()
 
 
 def _injected(fault: Fault, world: World, progress: Progress, outcome: Outcome) -> Injection:
@@ -145,22 +158,30 @@ def _injected(fault: Fault, world: World, progress: Progress, outcome: Outcome) 
         return Injection(fault.name, started, None, reached=False)
     except (Broken, TimeoutError) as error:
         outcome.failures.append(f"{_clock(started)} {fault.name}: {error}")
+        for worker in world.workers.values():
+            worker.tell_stacks()
         return Injection(fault.name, started, None)
     recovered = progress.recovered_at(began)
     return Injection(fault.name, began, None if recovered is None else recovered - began)
 
 
-def _take_everything(world: World, progress: Progress, outcome: Outcome) -> None:
-    """Until the group has taken all of the input, with all workers there."""
+def _all_take(world: World, when: str, outcome: Outcome) -> None:
+    """Every worker takes records, with nobody's help."""
+    try:
+        wait_until(lambda: all(worker.taking() for worker in world.workers.values()), TAKING_WITHIN_S, "all workers take records")
+    except TimeoutError:
+        for worker in world.workers.values():
+            if not worker.taking():
+                outcome.failures.append(f"{when}: {worker.slot} takes no records, not within {TAKING_WITHIN_S:.0f} s; log: {worker.log}")
+                worker.tell_stacks()
+
+
+def _take_the_rest(progress: Progress, outcome: Outcome) -> None:
     stopped = time.time()
-    for what, condition in (
-        ("all workers take records again", lambda: all(worker.ready() for worker in world.workers.values())),
-        ("everything that was fed is taken", lambda: progress.recovered_at(stopped) is not None),
-    ):
-        try:
-            wait_until(condition, RECOVERS_WITHIN_S, what)
-        except TimeoutError as error:
-            outcome.failures.append(f"at the end: {error}")
+    try:
+        wait_until(lambda: progress.recovered_at(stopped) is not None, RECOVERS_WITHIN_S, "everything that was fed is taken")
+    except TimeoutError as error:
+        outcome.failures.append(f"at the end: {error}")
 
 
 def _end(world: World, outcome: Outcome) -> None:

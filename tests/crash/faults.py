@@ -15,7 +15,7 @@ from stream.points import Point
 from tests.crash import damage
 from tests.crash.plan import Order
 from tests.crash.process import EXIT_USAGE, Worker
-from tests.crash.world import READY_WITHIN_S, Broken, NotReached, World, kill_at, sleep_at, stop_at
+from tests.crash.world import TAKING_WITHIN_S, Broken, NotReached, World, kill_at, sleep_at, stop_at
 from tests.processes import wait_until
 
 Inject: TypeAlias = Callable[[World], float]
@@ -267,7 +267,7 @@ def another_worker(world: World) -> float:
     """A real one, which comes, takes partitions, and leaves."""
     began = time.time()
     extra = world.extra(f"extra-{world.extras}")
-    wait_until(extra.ready, READY_WITHIN_S, f"the additional worker takes records; log: {extra.log}")
+    wait_until(extra.taking, TAKING_WITHIN_S, f"the additional worker takes records; log: {extra.log}")
     world.pause_between(0.5, 2)
     _ends_well(extra)
     return began
@@ -279,7 +279,7 @@ def same_slot_twice(world: World) -> float:
     began = time.time()
     second = world.extra(worker.slot, state=worker.state)
     second.leave_alone()
-    code = second.ended(READY_WITHIN_S)
+    code = second.ended(TAKING_WITHIN_S)
     if code != EXIT_USAGE:
         raise Broken(f"a second worker in slot {worker.slot} ended with {code}, expected {EXIT_USAGE}; log: {second.log}")
     return began
@@ -290,7 +290,7 @@ def same_folder_twice(world: World) -> float:
     worker = world.victim(lambda each: each is not world.on_disk)
     began = time.time()
     second = world.extra(f"beside-{world.extras}", state=worker.state)
-    wait_until(second.ready, READY_WITHIN_S, f"a second worker in the state folder of {worker.slot} takes records; log: {second.log}")
+    wait_until(second.taking, TAKING_WITHIN_S, f"a second worker in the state folder of {worker.slot} takes records; log: {second.log}")
     world.pause_between(0.5, 2)
     _ends_well(second)
     return began
@@ -380,14 +380,14 @@ def state_older(world: World) -> float:
     worker = world.victim()
     if worker.slot not in world.older:
         _keep_copy(world, worker)
-        wait_until(worker.ready, READY_WITHIN_S, f"{worker.slot} takes records")
+        wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.slot} takes records")
         world.pause_between(1, 2)
     began = time.time()
     with worker.killed():
         worker.lose_state()
         shutil.copytree(world.older[worker.slot], worker.files)
     if world.chosen.random() < 0.5:
-        wait_until(worker.ready, READY_WITHIN_S, f"{worker.slot} takes records")
+        wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.slot} takes records")
         _keep_copy(world, worker)
     return began
 
@@ -431,7 +431,7 @@ def full_queue(world: World) -> float:
     worker.terminate()
     worker.start(KAFKA_QUEUE_BUFFERING_MAX_MESSAGES="20")
     began = time.time()
-    wait_until(worker.ready, READY_WITHIN_S, f"{worker.slot} takes records with a small queue")
+    wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.slot} takes records with a small queue")
     worker.pause()
     _continue(worker, time.time() + 1.0)
     world.pause_between(1, 2)

@@ -1,7 +1,7 @@
 """What shall happen to a worker at which named point: written by the driver, carried out inside the worker.
 
-In the worker's folder: `plan`, JSON, what is to come, removed when it is carried out; `events`, JSON lines, what was; `ready`, the process id
-of the last process that came as far as taking records.
+In the worker's folder: `plan`, JSON, what is to come, removed when it is carried out; `events`, JSON lines, what was; `taking`, the process id
+of the process that takes records, touched while it does.
 """
 
 import json
@@ -15,7 +15,8 @@ from uuid import uuid4
 
 from stream.points import Point
 
-PLAN, EVENTS, READY = "plan", "events", "ready"
+PLAN, EVENTS, TAKING = "plan", "events", "taking"
+_TOUCH_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,11 @@ def events(folder: Path) -> list[Event]:
     return [Event(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def ready(folder: Path) -> int | None:
-    """The process that took records last."""
+def taking(folder: Path) -> tuple[int, float] | None:
+    """The process that took records last, and when, by the wall clock."""
+    path = folder / TAKING
     try:
-        return int((folder / READY).read_text() or "0")
+        return int(path.read_text() or "0"), path.stat().st_mtime
     except FileNotFoundError:
         return None
 
@@ -73,12 +75,13 @@ class Injector:
         self._clock = clock
         self._plan = str(folder / PLAN)
         self._seen: dict[str, int] = {}
-        self._told_ready = False
+        self._taking = folder / TAKING
+        self._touched = 0.0
 
     def __call__(self, point: Point) -> None:
-        if not self._told_ready and point in (Point.RESTORED, Point.POLLED):
-            self._told_ready = True
-            (self._folder / READY).write_text(str(os.getpid()))
+        if point == Point.POLLED and time.monotonic() - self._touched > _TOUCH_EVERY_S:
+            self._touched = time.monotonic()
+            self._taking.write_text(str(os.getpid()))
         if os.path.exists(self._plan):  # noqa: PTH110  # at every point of every step: a Path costs several times as much
             self._follow(point)
 

@@ -1,5 +1,6 @@
 """Workers as operating-system processes, and the supervisor that starts again what failed, as systemd would."""
 
+import math
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from tests.processes import ROOT
 _LOOK_EVERY_S = 0.05
 _RESTART_AFTER_S = 0.1
 """systemd's default."""
+_A_MOMENT_S = 1.0
 EXIT_USAGE = 2
 
 
@@ -104,9 +106,14 @@ class Worker:
     def running(self) -> bool:
         return self.pid is not None
 
-    def ready(self) -> bool:
-        """It runs and came as far as taking records."""
-        return self.pid is not None and plan.ready(self.folder) == self.pid
+    def taking(self) -> bool:
+        """It runs and takes records: it did so a moment ago."""
+        return self.silent_s() < _A_MOMENT_S
+
+    def silent_s(self) -> float:
+        """For how long its present process has taken no record; without an end when it never did, or there is none."""
+        pid, last = self.pid, plan.taking(self.folder)
+        return time.time() - last[1] if pid is not None and last is not None and last[0] == pid else math.inf
 
     def kill(self) -> None:
         """SIGKILL. The supervisor starts it again."""
@@ -117,6 +124,10 @@ class Worker:
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
+
+    def tell_stacks(self) -> None:
+        """Into its log: where each of its threads is."""
+        self._signal(signal.SIGUSR1)
 
     def terminate(self, timeout_s: float = 60.0) -> int:
         """SIGTERM, and its exit code; it stays down."""

@@ -3,6 +3,7 @@
 The command itself is the real one: its logging, its settings, its exit codes.
 """
 
+import faulthandler
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from tests.crash.plan import Injector
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR1)  # where every thread is, into the log: for the driver, when it sees no progress
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
     compose.run_worker = partial(compose.run_worker, at=Injector(Path(os.environ["CRASH_FOLDER"])))
     command.main(["worker"])

@@ -17,7 +17,7 @@ from tests.crash.process import Supervisor, Worker
 from tests.crash.proxy import Proxy
 from tests.processes import wait_until
 
-READY_WITHIN_S = 90.0
+TAKING_WITHIN_S = 90.0
 POINT_WITHIN_S = 30.0
 
 BYSTANDER = "bystander"
@@ -76,11 +76,11 @@ class World:
         """A worker that takes records now, and that may be harmed."""
         allowed = [worker for slot, worker in self.workers.items() if slot != BYSTANDER and fits(worker)]
 
-        def ready() -> list[Worker]:
-            return [worker for worker in allowed if worker.ready()]
+        def taking() -> list[Worker]:
+            return [worker for worker in allowed if worker.taking()]
 
-        wait_until(lambda: bool(ready()), READY_WITHIN_S, f"one of {[worker.slot for worker in allowed]} takes records")
-        return self.chosen.choice(ready())
+        wait_until(lambda: bool(taking()), TAKING_WITHIN_S, f"one of {[worker.slot for worker in allowed]} takes records")
+        return self.chosen.choice(taking())
 
     def at(self, worker: Worker, *orders: Order, provoke: Callable[[], object] = lambda: None) -> Event:
         """Give orders, and wait until the first is carried out."""
