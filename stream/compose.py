@@ -18,7 +18,7 @@ from state.store import StoreMemory
 from stream import topics
 from stream.errors import TopicsUnusable
 from stream.kafka import KafkaLink
-from stream.librdkafka import MemoryBudget
+from stream.librdkafka import MemoryBudget, logger_of
 from stream.metrics import served
 from stream.partitions import Partition, Partitions
 from stream.points import At, passing
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 def admin_client(settings: Settings) -> AdminClient:
     """Keep a reference to it until its futures are done: a temporary one ends them."""
-    return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logging.getLogger("rdkafka.admin"))
+    return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logger_of("admin"))
 
 
 def one_thread() -> None:

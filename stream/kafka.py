@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from stream import lineage
 from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, OutputTooLarge, StepAborted
 from stream.kafka_errors import comes_back, is_fatal, told
-from stream.librdkafka import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget
+from stream.librdkafka import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget, logger_of
 from stream.lineage import Changelog, Committed, Lineage
 from stream.partitions import Partitions
 from stream.points import At, Point, passing
@@ -73,13 +73,13 @@ class KafkaLink:
             "group.id": f"{app}-{slot}-restore",
         }
         membership = {"group.instance.id": f"{app}-{slot}", "session.timeout.ms": NAMED_SESSION_MS} if named else {}
-        self._consumer = Consumer(
-            {**CONSUMER, **memory.consumer(), **membership, **common, "group.id": app}, logger=logging.getLogger("rdkafka.consumer")
-        )
+        self._consumer = Consumer({**CONSUMER, **memory.consumer(), **membership, **common, "group.id": app}, logger=logger_of("consumer"))
         self._producing: Final = {**PRODUCER, **memory.producer(), **common, "transactional.id": f"{app}-{slot}"}
         self._transaction_s: Final = int(self._producing["transaction.timeout.ms"]) / 1000
         self._producer = self._new_producer()
-        self._admin = AdminClient(common, logger=logging.getLogger("rdkafka.admin"))
+        self._common: Final = common
+        self._admin = self._new_admin()
+        self._ask_again_at = clock()
         self._metadata: object = None
         self._asking = ThreadPoolExecutor(4, thread_name_prefix="committed")
         self._asked: dict[int, Future[Committed | None]] = {}
@@ -92,8 +92,11 @@ class KafkaLink:
         self.waited_at = self._said_at = clock() - _SAY_EVERY_S
         """When it last was seen that Kafka does not answer."""
 
+    def _new_admin(self) -> AdminClient:
+        return AdminClient(self._common, logger=logger_of("admin"))
+
     def _new_producer(self) -> Producer:
-        return Producer(self._producing, logger=logging.getLogger("rdkafka.producer"))
+        return Producer(self._producing, logger=logger_of("producer"))
 
     def start(self, partitions: Partitions) -> None:
         """Fence this slot's last process, then join the group.
@@ -317,6 +320,8 @@ class KafkaLink:
         Its end is asked for as read_uncommitted: a read_committed question, and a read_committed consumer's watermark, is answered with the
         last stable offset, which somebody's open transaction holds back.
         """
+        if self._clock() < self._ask_again_at:
+            return None
         place = TopicPartition(self.changelog_topic, partition)
         try:
             low, high = (
@@ -330,6 +335,9 @@ class KafkaLink:
             if comes_back(error.args[0]):
                 logger.warning("restore waits partition=%d reason=%s", partition, error)
                 self.waited_at = self._clock()
+                self._ask_again_at = self.waited_at + _ASK_S
+                # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does not look again.
+                self._admin = self._new_admin()
                 return None
             _stop(error, f"offsets of {place.topic}[{partition}]")
         self._reached[partition] = high

@@ -12,6 +12,7 @@ _AWAY: Final = frozenset(
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._WAIT_COORD,
         KafkaError._RESOLVE,
+        KafkaError._NOENT,  # of list_offsets: no leader is known at the moment
         KafkaError.NOT_COORDINATOR,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,

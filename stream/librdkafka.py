@@ -1,5 +1,6 @@
 """librdkafka's options: the worker's, with what each is for, and how one memory budget bounds all queues (docs/kafka.md has the measurements)."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,6 +57,22 @@ RESERVED: Final = frozenset(
     }
 )
 """What the guarantee rests on, or another setting says: not for `REC2PM_KAFKA_*`."""
+
+
+class _OfOtherClients(logging.Filter):
+    """`REC2PM_KAFKA_*` goes to every client, and each says of an option for the others that it does not use it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "will be ignored by this" not in record.getMessage()
+
+
+def logger_of(client: str) -> logging.Logger:
+    """Where a client's log lines go."""
+    logger = logging.getLogger(f"rdkafka.{client}")
+    if not logger.filters:
+        logger.addFilter(_OfOtherClients())
+    return logger
+
 
 _RESTORES_AT_ONCE: Final = 4
 

@@ -20,6 +20,7 @@ from state.store import StoreMemory
 from stream import lineage
 from stream.errors import RestoreBroken
 from stream.kafka_errors import comes_back, told
+from stream.librdkafka import logger_of
 from stream.lineage import Changelog, Committed
 from stream.partitions import Partition
 from stream.points import At, Point, passing
@@ -118,7 +119,7 @@ class ChangelogRestore:
             self._start_over(why)
         else:
             self._reached = offset
-        self._consumer = Consumer(dict(self._config))
+        self._consumer = Consumer(dict(self._config), logger=logger_of("restore"))
         self._assign(self._consumer)
         return self._consumer
 
