@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.crash.faults import FAULTS
 from tests.crash.faults.common import Fault
 from tests.crash.oracle import user_of
 from tests.crash.plan import Injected, Injector, Order
+from tests.crash.progress import Progress, Sample
 from tests.crash.report import report
 from tests.crash.said import said
 from tests.crash.schedule import Schedule
@@ -156,3 +158,14 @@ def test_what_is_fed_is_mostly_interactions_with_a_little_of_everything() -> Non
     known = {str(item) for item in source.catalogue_of(log, seed=0)}
     items = [heard.item for key, value in drawn if value is not None and (heard := said(value, 0)) is not None]
     assert 0.5 < sum(item in known for item in items) / len(items) < 1
+
+
+def test_the_longest_wait_is_that_of_the_record_that_was_taken_latest() -> None:
+    progress = Progress.__new__(Progress)
+    progress.ends = deque(Sample(float(at), {0: 10 * at, 1: 5}) for at in range(10))
+    # Partition 0 keeps up until 3, stands until 7, and has caught up at 8.
+    progress.committed = deque(Sample(at + 0.5, {0: 10 * (at if at <= 3 else 3 if at < 7 else at), 1: 5}) for at in range(12))
+    assert progress.longest_wait(0.0, 2.0) == 0.5
+    assert progress.longest_wait(2.0, 8.0) == 3.5
+    assert progress.recovered_at(3.5) == 7.5
+    assert progress.recovered_at(9.0) is None

@@ -38,7 +38,6 @@ def same_slot_twice(world: World) -> float:
     worker = world.victim(lambda each: each is not world.on_disk)
     began = time.time()
     second = world.extra(worker.slot, state=worker.state)
-    second.leave_alone()
     code = second.ended(TAKING_WITHIN_S)
     if code != EXIT_USAGE:
         raise Broken(f"a second worker in slot {worker.slot} ended with {code}, expected {EXIT_USAGE}; log: {second.log}")
