@@ -41,8 +41,6 @@ DISK_MB = 256
 RECOVERS_WITHIN_S = 90.0
 SILENT_S = 60.0
 ENDS_WITHIN_S = 60.0
-MOST_FAILURES = 3
-"""After so many faults that were not recovered from, a run ends early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +55,8 @@ class Options:
     partitions: int = 6
     rate: float = 700.0
     log: Path | None = None
+    most_failures: int = 3
+    """After so many a run ends early."""
     patience: Patience = field(default_factory=Patience)
 
 
@@ -131,7 +131,7 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
 
 def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome, told: Callable[[str], None]) -> None:
     schedule = Schedule(outcome.options.faults, world.chosen)
-    while (left_s := end - time.time()) > 0 and len(outcome.failures) < MOST_FAILURES:
+    while (left_s := end - time.time()) > 0 and len(outcome.failures) < outcome.options.most_failures:
         fault = schedule.next(left_s)
         if fault is None:
             time.sleep(left_s)

@@ -88,6 +88,6 @@ def _exits(outcome: Outcome) -> Iterator[str]:
 
 def _general(line: str) -> str:
     """Without times, paths and numbers, so that equal reasons are counted together."""
-    line = re.sub(r"^\S+ \S+ (?=[A-Z]+ )", "", line)
+    line = re.sub(r"^\d{4}-\S+ \S+ ", "", line)
     line = re.sub(r"/\S+/", "…/", line)
     return re.sub(r"\d+", "#", line)
