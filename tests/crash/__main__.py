@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=700, help="records a second")
     parser.add_argument("--log", type=Path, help="Parquet, CSV or JSON lines; default: a synthetic log")
     parser.add_argument("--fault", action="append", default=[], metavar="TEXT", help="only faults whose name contains this; any number")
+    parser.add_argument("--failures", type=int, default=3, help="a run ends early after so many")
     parser.add_argument("--folder", type=Path, help="for logs and data; default: a new one")
     parser.add_argument("--list", action="store_true", help="the names of all faults")
     asked = parser.parse_args()
@@ -51,6 +52,7 @@ def main() -> None:
             partitions=asked.partitions,
             rate=asked.rate,
             log=asked.log,
+            most_failures=asked.failures,
         ),
         told=lambda line: print(line, flush=True),
     )

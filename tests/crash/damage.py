@@ -3,16 +3,6 @@
 import random
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
-
-
-class Disk(Protocol):
-    """See `tests.crash.disk.SmallDisk`."""
-
-    def fill(self) -> None: ...
-    def free(self) -> None: ...
-    def read_only(self) -> None: ...
-    def writable(self) -> None: ...
 
 
 class Kind(StrEnum):

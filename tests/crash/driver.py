@@ -4,7 +4,6 @@ Nothing here helps a worker: what failed is started again as systemd would, and 
 """
 
 import logging
-import math
 import os
 import random
 import shutil
@@ -42,8 +41,6 @@ DISK_MB = 256
 RECOVERS_WITHIN_S = 90.0
 SILENT_S = 60.0
 ENDS_WITHIN_S = 60.0
-MOST_FAILURES = 3
-"""After so many faults that were not recovered from, a run ends early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +55,23 @@ class Options:
     partitions: int = 6
     rate: float = 700.0
     log: Path | None = None
+    most_failures: int = 3
+    """After so many a run ends early."""
     patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A fault that was brought about. Seconds until everybody had recovered; None: they did not, or the fault could not be brought about."""
+    """A fault that was brought about, or was to be.
+
+    `seconds`: from its beginning until everything was taken that was in the topic then; None: it was not, or there was no fault.
+    `waited_s`: the longest that a record waited that came while the fault lasted.
+    """
 
     fault: str
     began: float
     seconds: float | None
+    waited_s: float = 0.0
     reached: bool = True
 
 
@@ -127,7 +131,7 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
 
 def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome, told: Callable[[str], None]) -> None:
     schedule = Schedule(outcome.options.faults, world.chosen)
-    while (left_s := end - time.time()) > 0 and len(outcome.failures) < MOST_FAILURES:
+    while (left_s := end - time.time()) > 0 and len(outcome.failures) < outcome.options.most_failures:
         fault = schedule.next(left_s)
         if fault is None:
             time.sleep(left_s)
@@ -141,10 +145,15 @@ def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome
 
 def _look_for_the_silent(world: World, outcome: Outcome) -> None:
     """A worker that lives and takes nothing for so long, while there is something to take, waits for a hand."""
+    # While a fault stops everybody nobody is silent.
+    long_ones = [each.began + each.seconds for each in outcome.injections if each.seconds is not None and each.seconds > SILENT_S / 3]
+    everybody_since = max(long_ones, default=0.0)
     for worker in world.workers.values():
-        if SILENT_S < worker.silent_s() < math.inf:
-            outcome.failures.append(f"{worker.slot} has taken no record for {worker.silent_s():.0f} s; log: {worker.log}")
+        silent_s = time.time() - max(worker.silent_since(), everybody_since)
+        if silent_s > SILENT_S:
+            outcome.failures.append(f"{_clock(time.time())} {worker.slot} has taken no record for {silent_s:.0f} s; log: {worker.log}")
             worker.tell_stacks()
+            time.sleep(0.5)  # for the stacks
             worker.kill()
 
 
@@ -152,7 +161,8 @@ def _injected(fault: Fault, world: World, progress: Progress, outcome: Outcome) 
     started = time.time()
     try:
         began = fault.inject(world)
-        wait_until(lambda: progress.recovered_at(began) is not None, RECOVERS_WITHIN_S, "everything that was there is taken")
+        ended = time.time()
+        wait_until(lambda: progress.recovered_at(ended) is not None, RECOVERS_WITHIN_S, "everything that was there is taken")
     except NotReached as reason:
         logger.info("%s not brought about: %s", fault.name, reason)
         return Injection(fault.name, started, None, reached=False)
@@ -162,7 +172,7 @@ def _injected(fault: Fault, world: World, progress: Progress, outcome: Outcome) 
             worker.tell_stacks()
         return Injection(fault.name, started, None)
     recovered = progress.recovered_at(began)
-    return Injection(fault.name, began, None if recovered is None else recovered - began)
+    return Injection(fault.name, began, None if recovered is None else recovered - began, progress.longest_wait(began, ended))
 
 
 def _all_take(world: World, when: str, outcome: Outcome) -> None:
@@ -185,7 +195,7 @@ def _take_the_rest(progress: Progress, outcome: Outcome) -> None:
 
 
 def _end(world: World, outcome: Outcome) -> None:
-    """SIGTERM to all, at once."""
+    """SIGTERM to one after the other: the last ones get everything, and stop all the same."""
     for worker in world.workers.values():
         if not worker.running():
             continue
@@ -253,7 +263,7 @@ def _world(options: Options, items: Sequence[int | str]) -> Iterator[World]:
 
 def _make_topics(bootstrap: str, partitions: int) -> None:
     """As `rec2pm topics create` makes them, then: every list stays readable, and the changelog is compacted all the time."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     made = topics.create(admin, topics.plan(APP, TOPIC, LISTS, partitions, 1))
     if refused := [outcome for outcome in made if outcome.result != "created"]:
         raise RuntimeError(f"topics could not be made: {refused}")
@@ -269,7 +279,11 @@ def _make_topics(bootstrap: str, partitions: int) -> None:
 def _told(injection: Injection) -> str:
     if not injection.reached:
         return "could not be brought about"
-    return "NOT RECOVERED" if injection.seconds is None else f"recovered after {injection.seconds:.1f} s"
+    return (
+        "NOT RECOVERED"
+        if injection.seconds is None
+        else f"recovered after {injection.seconds:.1f} s, longest wait {injection.waited_s:.1f} s"
+    )
 
 
 def _clock(moment: float) -> str:

@@ -1,6 +1,5 @@
 """Workers as operating-system processes, and the supervisor that starts again what failed, as systemd would."""
 
-import math
 import os
 import shutil
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from tests.crash import plan
 from tests.crash.plan import Event, Order
-from tests.processes import ROOT
+from tests.processes import ROOT, wait_until
 
 _LOOK_EVERY_S = 0.05
 _RESTART_AFTER_S = 0.1
@@ -37,8 +36,8 @@ class Exit:
 
     @property
     def failure(self) -> bool:
-        """It ended by itself: no signal from the driver or from a plan, no request."""
-        return not self.asked and self.code != -signal.SIGKILL
+        """It ended by itself and not well: no signal from the driver or from a plan, no request."""
+        return not self.asked and self.code not in (0, -signal.SIGKILL)
 
 
 class Worker:
@@ -68,11 +67,13 @@ class Worker:
         self.files = files or self.state
         self.exits: list[Exit] = []
         self.starts = 0
+        self.started_at = 0.0
         self._prefix = prefix
         self._env = {**env, "REC2PM_WORKER": slot, "REC2PM_STATE_DIR": str(self.state), "CRASH_FOLDER": str(self.folder)}
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._wanted = False
+        self._settings: Mapping[str, str] = {}
         self._failed_at: float | None = None
 
     def start(self, **settings: str) -> None:
@@ -82,11 +83,17 @@ class Worker:
             self._wanted = True
             self._launch()
 
+    def start_once(self) -> None:
+        """Start it, and leave it ended when it ends."""
+        with self._lock:
+            self._launch()
+
     def _launch(self) -> None:
         if self.running():
             raise RuntimeError(f"worker {self.slot} runs already")
         self._failed_at = None
         self.starts += 1
+        self.started_at = time.time()
         env = self._env | {f"REC2PM_{name}": value for name, value in self._settings.items()}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -108,12 +115,18 @@ class Worker:
 
     def taking(self) -> bool:
         """It runs and takes records: it did so a moment ago."""
-        return self.silent_s() < _A_MOMENT_S
+        last = self._last_taken()
+        return last is not None and time.time() - last < _A_MOMENT_S
 
-    def silent_s(self) -> float:
-        """For how long its present process has taken no record; without an end when it never did, or there is none."""
+    def silent_since(self) -> float:
+        """When its present process took records last, else when it was started; now, when there is none."""
+        if not self.running():
+            return time.time()
+        return self._last_taken() or self.started_at
+
+    def _last_taken(self) -> float | None:
         pid, last = self.pid, plan.taking(self.folder)
-        return time.time() - last[1] if pid is not None and last is not None and last[0] == pid else math.inf
+        return last[1] if pid is not None and last is not None and last[0] == pid else None
 
     def kill(self) -> None:
         """SIGKILL. The supervisor starts it again."""
@@ -153,8 +166,9 @@ class Worker:
 
     def ended(self, timeout_s: float) -> int:
         """Wait for an end that comes by itself; the exit code."""
-        assert self._process is not None
-        return self._process.wait(timeout_s)
+        wait_until(lambda: not self.running(), timeout_s, f"worker {self.slot} ends")
+        self.tend()
+        return self.exits[-1].code
 
     def leave_alone(self) -> None:
         """What ends from now on stays ended."""
@@ -185,7 +199,7 @@ class Worker:
             self._wanted = False
             process = self._process
             if process is None:
-                return self.exits[-1].code
+                return self.exits[-1].code  # it ended by itself a moment ago
             with suppress(ProcessLookupError):
                 process.send_signal(number)
                 process.send_signal(signal.SIGCONT)
@@ -234,9 +248,9 @@ class Supervisor:
         for worker in self._workers:
             worker.leave_alone()
             worker.kill()
-            with suppress(AssertionError):
+        for worker in self._workers:
+            if worker.starts:
                 worker.ended(30)
-            worker.tend()
 
     def exits(self) -> list[Exit]:
         return sorted((each for worker in self._workers for each in worker.exits), key=lambda each: each.time)

@@ -54,6 +54,19 @@ class Progress:
                 return each.time
         return None
 
+    def longest_wait(self, began: float, ended: float) -> float:
+        """Seconds: how long a record that came between the two moments, which everybody has passed, waited until it was taken."""
+        longest = 0.0
+        taken = iter([each for each in list(self.committed) if each.time >= began])
+        now = next(taken, None)
+        for end in [each for each in list(self.ends) if began <= each.time <= ended + AFTER_S]:
+            while now is not None and not all(now.offsets.get(number, 0) >= offset for number, offset in end.offsets.items()):
+                now = next(taken, None)
+            if now is None:
+                break
+            longest = max(longest, now.time - end.time)
+        return longest
+
     def behind(self) -> int:
         """Records that are in the topic and not taken, as sampled last."""
         if not self.ends or not self.committed:

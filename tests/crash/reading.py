@@ -104,7 +104,7 @@ def places_of(admin: AdminClient, topic: str) -> list[TopicPartition]:
 
 def wait_until_settled(bootstrap: str, topics: Iterable[str]) -> None:
     """Until no transaction is open in these topics: behind one, a read_committed reader sees nothing."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     for topic in topics:
         places = places_of(admin, topic)
         wait_until(

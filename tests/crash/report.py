@@ -19,8 +19,8 @@ def report(outcome: Outcome) -> str:
 def _lines(outcome: Outcome) -> Iterator[str]:
     options, verdict = outcome.options, outcome.verdict
     yield f"seed {options.seed}, {options.workers} workers, {options.partitions} partitions, fed for {outcome.fed_s:.0f} s\n"
-    yield "| fault | injected | median s to recover | worst s |"
-    yield "|---|---:|---:|---:|"
+    yield "| fault | injected | median s to recover | worst s | longest wait of a record, s |"
+    yield "|---|---:|---:|---:|---:|"
     yield from _faults(outcome.injections)
     yield ""
     done = [each for each in outcome.injections if each.reached]
@@ -54,7 +54,8 @@ def _faults(injections: Sequence[Injection]) -> Iterator[str]:
         missed = f" (and {len(all_of_it) - len(reached)} times not brought about)" if len(reached) < len(all_of_it) else ""
         failed = f" (not recovered {len(reached) - len(seconds)} times)" if len(seconds) < len(reached) else ""
         median, worst = (f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}") if seconds else ("–", "–")
-        yield f"| {name} | {len(reached)}{missed}{failed} | {median} | {worst} |"
+        waited = f"{max(each.waited_s for each in reached):.1f}" if seconds else "–"
+        yield f"| {name} | {len(reached)}{missed}{failed} | {median} | {worst} | {waited} |"
 
 
 def _usage(samples: Sequence[Used]) -> Iterator[str]:
@@ -87,6 +88,6 @@ def _exits(outcome: Outcome) -> Iterator[str]:
 
 def _general(line: str) -> str:
     """Without times, paths and numbers, so that equal reasons are counted together."""
-    line = re.sub(r"^\S+ \S+ (?=[A-Z]+ )", "", line)
+    line = re.sub(r"^\d{4}-\S+ \S+ ", "", line)
     line = re.sub(r"/\S+/", "…/", line)
     return re.sub(r"\d+", "#", line)

@@ -10,14 +10,17 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from stream import __main__ as command
-from stream import compose
-from tests.crash.plan import Injector
-
 
 def main() -> None:
-    faulthandler.register(signal.SIGUSR1)  # where every thread is, into the log: for the driver, when it sees no progress
+    # Where every thread is, into the log: for the driver, when it sees no progress. Before torch is imported, which takes seconds: until
+    # then the signal would end the process.
+    faulthandler.register(signal.SIGUSR1)
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
+
+    from stream import __main__ as command
+    from stream import compose
+    from tests.crash.plan import Injector
+
     compose.run_worker = partial(compose.run_worker, at=Injector(Path(os.environ["CRASH_FOLDER"])))
     command.main(["worker"])
 

@@ -105,11 +105,11 @@ class World:
         time.sleep(self.chosen.uniform(shortest_s, longest_s))
 
     def extra(self, slot: str, *, state: Path | None = None) -> Worker:
-        """One more worker, started; whoever asks for it ends it."""
+        """One more worker, started once; whoever asks for it ends it."""
         self.extras += 1
         worker = Worker(slot, self.env, self.folder / "extras" / str(self.extras), state=state)
         self.supervisor.look_after(worker)
-        worker.start()
+        worker.start_once()
         return worker
 
     @contextmanager

@@ -1,0 +1,39 @@
+"""What faults are made of."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tests.crash.process import Worker
+from tests.crash.world import Broken, World
+
+Inject: TypeAlias = Callable[[World], float]
+"""Brings a fault about, waits for its end, undoes it; returns the wall-clock time of its beginning. Raises NotReached or Broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`lasts_s`: about how long it takes, for choosing what still fits into a run."""
+
+    name: str
+    inject: Inject
+    lasts_s: float = 3.0
+
+
+def go_on_at(worker: Worker, at: float) -> None:
+    """Let a stopped worker go on at this moment, whatever happens until then."""
+    try:
+        until(at)
+    finally:
+        worker.resume()
+
+
+def until(at: float) -> None:
+    time.sleep(max(0.0, at - time.time()))
+
+
+def ends_well(extra: Worker) -> None:
+    code = extra.terminate()
+    if code != 0:
+        raise Broken(f"SIGTERM ended {extra.slot} with exit code {code}, expected 0; log: {extra.log}")

@@ -1,0 +1,91 @@
+"""Who else is in the group, and who else writes."""
+
+import time
+
+from confluent_kafka import KafkaException, Producer
+
+from tests.crash.faults.common import ends_well, go_on_at
+from tests.crash.faults.process import killed
+from tests.crash.process import EXIT_USAGE
+from tests.crash.world import TAKING_WITHIN_S, Broken, NotReached, World
+from tests.processes import wait_until
+
+
+def storm(world: World) -> float:
+    """Members come and go, every second for eight."""
+    began = time.time()
+    while time.time() < began + 8:
+        with world.member() as first:
+            first.poll(0.5)
+            with world.member() as second:
+                second.poll(0.5)
+                first.poll(0)
+    return began
+
+
+def another_worker(world: World) -> float:
+    """A real one, which comes, takes partitions, and leaves."""
+    began = time.time()
+    extra = world.extra(f"extra-{world.extras}")
+    wait_until(extra.taking, TAKING_WITHIN_S, f"the additional worker takes records; log: {extra.log}")
+    world.pause_between(0.5, 2)
+    ends_well(extra)
+    return began
+
+
+def same_slot_twice(world: World) -> float:
+    """A second worker in a live one's slot is refused; the first goes on."""
+    worker = world.victim(lambda each: each is not world.on_disk)
+    began = time.time()
+    second = world.extra(worker.slot, state=worker.state)
+    code = second.ended(TAKING_WITHIN_S)
+    if code != EXIT_USAGE:
+        raise Broken(f"a second worker in slot {worker.slot} ended with {code}, expected {EXIT_USAGE}; log: {second.log}")
+    return began
+
+
+def same_folder_twice(world: World) -> float:
+    """Two slots in one state folder are nothing special."""
+    worker = world.victim(lambda each: each is not world.on_disk)
+    began = time.time()
+    second = world.extra(f"beside-{world.extras}", state=worker.state)
+    wait_until(second.taking, TAKING_WITHIN_S, f"a second worker in the state folder of {worker.slot} takes records; log: {second.log}")
+    world.pause_between(0.5, 2)
+    ends_well(second)
+    return began
+
+
+def foreign_transaction(world: World) -> float:
+    """Somebody's transaction is open in the changelog, and a worker has to restore behind it."""
+    producer = Producer(
+        {"bootstrap.servers": world.kafka.direct, "transactional.id": "foreign", "transaction.timeout.ms": 60_000, "log_level": 2}
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for number in range(world.partitions):
+        producer.produce(f"{world.app}.changelog", b"foreign", b"\x07foreign\x01", partition=number)
+    producer.flush(10)
+    try:
+        began = killed(world)
+        world.pause_between(3, 5)
+    finally:
+        try:
+            producer.abort_transaction(30)
+        except KafkaException as error:
+            raise NotReached(f"the foreign transaction could not be ended: {error}") from error
+    return began
+
+
+def full_queue(world: World) -> float:
+    """A worker whose producer's queue is far smaller than a step, with a backlog."""
+    worker = world.victim()
+    worker.terminate()
+    worker.start(KAFKA_QUEUE_BUFFERING_MAX_MESSAGES="20")
+    began = time.time()
+    wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.slot} takes records with a small queue")
+    worker.pause()
+    go_on_at(worker, time.time() + 1.0)
+    world.pause_between(1, 2)
+    ends_well(worker)
+    worker.start()
+    return began

@@ -1,0 +1,134 @@
+"""A worker ends, or is slow."""
+
+import time
+
+from stream.points import Point
+from tests.crash.faults.common import Inject, go_on_at, until
+from tests.crash.plan import Order
+from tests.crash.world import Broken, World, kill_at, sleep_at, stop_at
+
+
+def killed(world: World) -> float:
+    worker = world.victim()
+    world.pause_between(0, 0.5)
+    began = time.time()
+    worker.kill()
+    return began
+
+
+def killed_at(point: Point) -> Inject:
+    """SIGKILL at a point that every step passes."""
+
+    def inject(world: World) -> float:
+        return world.at(world.victim(), kill_at(point, world.chosen.randint(1, 3))).time
+
+    return inject
+
+
+def killed_at_start(point: Point) -> Inject:
+    """SIGKILL at a point that a starting worker passes."""
+
+    def inject(world: World) -> float:
+        worker = world.victim()
+        return world.at(worker, kill_at(point), provoke=worker.kill).time
+
+    return inject
+
+
+def killed_while_restoring(world: World) -> float:
+    worker = world.victim()
+
+    def start_with_nothing() -> None:
+        with worker.killed():
+            worker.lose_state()
+
+    return world.at(worker, kill_at(Point.RESTORING, world.chosen.randint(1, 3)), provoke=start_with_nothing).time
+
+
+def killed_after_an_abort(world: World) -> float:
+    """The step is refused, because the group went on without the worker; it is killed before it has gone back."""
+    worker = world.victim()
+    before = len(worker.events())
+    event = world.at(worker, stop_at(Point.COMPUTED), kill_at(Point.ABORTED))
+    go_on_at(worker, event.time + world.patience.session + 2.0)
+    world.next_event(worker, before + 1)
+    return event.time
+
+
+def killed_while_leaving(world: World) -> float:
+    worker = world.victim()
+
+    def leave() -> None:
+        with worker.terminated():
+            pass
+
+    return world.at(worker, kill_at(Point.GONE), provoke=leave).time
+
+
+def raised(world: World) -> float:
+    """An exception that nobody expects."""
+    point = world.chosen.choice([Point.COMPUTED, Point.BEGUN, Point.PRODUCED, Point.OFFSETS_SENT, Point.WRITTEN_PARTLY])
+    return world.at(world.victim(), Order(point, "raise")).time
+
+
+def terminated(world: World) -> float:
+    """SIGTERM, and a start: a deployment. It must end well."""
+    worker = world.victim()
+    began = time.time()
+    code = worker.terminate()
+    worker.start()
+    if code != 0:
+        raise Broken(f"SIGTERM ended {worker.slot} with exit code {code}, expected 0; log: {worker.log}")
+    return began
+
+
+def paused(world: World) -> float:
+    """SIGSTOP for longer than the session."""
+    worker = world.victim()
+    world.pause_between(0, 0.5)
+    began = time.time()
+    worker.pause()
+    go_on_at(worker, began + world.patience.session + world.chosen.uniform(0.5, 1.5))
+    return began
+
+
+def paused_at(point: Point) -> Inject:
+    """SIGSTOP in mid step, longer than the session, shorter than a transaction may last."""
+
+    def inject(world: World) -> float:
+        worker = world.victim()
+        event = world.at(worker, stop_at(point, world.chosen.randint(1, 3)))
+        go_on_at(worker, event.time + world.patience.session + 1.0)
+        return event.time
+
+    return inject
+
+
+def paused_past_the_transaction(point: Point) -> Inject:
+    def inject(world: World) -> float:
+        worker = world.victim()
+        event = world.at(worker, stop_at(point))
+        go_on_at(worker, event.time + world.patience.transaction + 2.0)
+        return event.time
+
+    return inject
+
+
+def asleep_past_the_transaction(point: Point) -> Inject:
+    """The process is alive, its heartbeats go on, and its transaction times out."""
+
+    def inject(world: World) -> float:
+        seconds = world.patience.transaction + 2.0
+        event = world.at(world.victim(), sleep_at(point, seconds))
+        until(event.time + seconds)
+        return event.time
+
+    return inject
+
+
+def slow_step(world: World) -> float:
+    """Longer than the group waits for the next poll."""
+    seconds = world.patience.poll + 2.0
+    event = world.at(world.victim(), sleep_at(Point.COMPUTED, seconds))
+    until(event.time + seconds)
+    return event.time
