@@ -72,6 +72,7 @@ class ChangelogRestore:
         self._begun_ms, self._id = 0, ""
         self._reached = self._end = 0
         self._records = self._bytes = 0
+        self._held_up = False
         self._waiting_since = self._reading_since = self._reported = clock()
 
     def advance(self) -> bool:
@@ -145,12 +146,14 @@ class ChangelogRestore:
             if error is None:
                 key, value = message.key() or b"", message.value()
                 changes.append((key, value))
+                self._held_up = False
                 self._bytes += len(key) + len(value or b"")
                 reached = (message.offset() or 0) + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 # It is past the transaction markers, and comes early while a transaction is open.
                 reached = message.offset() or 0
                 done = reached >= self._end
+                self._held_up = not done
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._start_over(f"offset {self._reached} is not in the changelog")
                 self._assign(consumer)
@@ -183,6 +186,15 @@ class ChangelogRestore:
         if not done and now - self._reported < _REPORT_EVERY_S:
             return
         self._reported = now
+        if self._held_up and not done:
+            logger.warning(
+                "restore waits partition=%d at=%d end=%d: a transaction is open there. Kafka ends it when its time-out is over; where it does not, "
+                "kafka-transactions.sh find-hanging --broker-id ID names it and kafka-transactions.sh abort ends it",
+                self._partition.number,
+                self._reached,
+                self._end,
+            )
+            return
         seconds = max(now - self._reading_since, 1e-3)
         rate = self._records / seconds
         # Offsets that compaction has removed are passed in no time: an upper bound.

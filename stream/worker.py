@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 MAX_ABORTS_IN_A_ROW: Final = 10
 """Each of them may be another's rebalance; what aborts more often than that will not stop by itself."""
+_FIRST_REST_S: Final = 0.05
+_LONGEST_REST_S: Final = 2.0
 FLUSH_EVERY_S: Final = 60.0
 """How often stores are brought to disk: a crash leaves at most this much to restore."""
 
@@ -141,6 +143,7 @@ class Worker:
         self.turned_at = clock()
         self._aborts = 0
         self._flushed_at = clock()
+        self._rests_until = clock()
         self._known_ms: int | None = None
         """A time at which every running partition was ours for certain, epoch ms: Kafka takes no transaction of one who owns less."""
 
@@ -156,7 +159,8 @@ class Worker:
     def turn(self) -> None:
         """One poll and the step it makes, and what surrounds it: restore, retry, flush."""
         self.turned_at = self.clock()
-        self.partitions.restore()
+        if self.turned_at >= self._rests_until:
+            self.partitions.restore()
         try:
             records = self.link.poll(self.step_size.limit, 0.0 if self.partitions.reads() else self.wait_s)
             if records:
@@ -173,6 +177,8 @@ class Worker:
             if self._aborts >= MAX_ABORTS_IN_A_ROW:
                 raise
             self.partitions.rewind()
+            # The group may go on without us for a moment before the client hears of it.
+            self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
         except StateCorrupted as damaged:
             # Found before anything was published: the step had no effect.
             self.partitions.rewind()

@@ -1,0 +1,235 @@
+"""What a worker refuses to go on with: it ends with exit code 1 and one line that says what was found and what to do, and changes nothing."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from model.registry import Registry
+from stream.broker import Broker
+from tests.bench import null_model
+from tests.integration.test_worker import PARTITIONS, Application, Running, create_topics
+from tests.processes import wait_until
+
+ENDS_WITHIN_S = 60.0
+SEEN_S = {"KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS": 500, "KAFKA_TRANSACTION_TIMEOUT_MS": 3000, "KAFKA_SESSION_TIMEOUT_MS": 6000}
+RECORDS = 300
+
+pytestmark = pytest.mark.isolation
+
+
+@pytest.fixture
+def application(broker: Broker, tmp_path: Path) -> Iterator[Application]:
+    made = Application(broker.bootstrap, tmp_path)
+    create_topics(made)
+    null_model.write(Registry(made.models), segment_length=10)
+    yield made
+    made.close()
+
+
+def records(count: int = RECORDS) -> list[tuple[bytes, bytes]]:
+    return [(b"user-%d" % (at % 30), msgpack.packb({"item": at, "ts": 1_000 + at})) for at in range(count)]
+
+
+def has_taken(application: Application, worker: Running) -> None:
+    application.wait_until(application.sent, worker)
+
+
+def refusal(worker: Running) -> str:
+    """The one line that it ends with."""
+    assert worker.process.wait(ENDS_WITHIN_S) == 1, worker.told()
+    said = worker.log.read_text()
+    assert "Traceback" not in said
+    lines = [line for line in said.splitlines() if line.startswith("rec2pm: ")]
+    assert len(lines) == 1, said
+    return lines[0]
+
+
+def admin(application: Application) -> AdminClient:
+    return AdminClient({"bootstrap.servers": application.bootstrap})
+
+
+def made_anew(application: Application, topic: str, cleanup: str, partitions: int = PARTITIONS) -> None:
+    """Deleted, and made again under the same name."""
+    client = admin(application)
+    client.delete_topics([topic])[topic].result(30)
+    wait_until(lambda: topic not in client.list_topics(timeout=10).topics, 30, "the topic is gone")
+
+    def made() -> bool:
+        # Its name stays taken for a moment.
+        future = client.create_topics([NewTopic(topic, partitions, 1, config={"cleanup.policy": cleanup})])[topic]
+        return future.exception(30) is None
+
+    wait_until(made, 30, "the topic is made again")
+    wait_until(lambda: topic in client.list_topics(timeout=10).topics, 30, "the topic is listed")
+
+
+def offsets_set_by_hand(application: Application) -> None:
+    """What `kafka-consumer-groups.sh --reset-offsets --to-current --execute` does."""
+    consumer = Consumer({"bootstrap.servers": application.bootstrap, "group.id": application.name})
+    places = consumer.committed([TopicPartition(application.interactions, number) for number in range(PARTITIONS)], timeout=30)
+    consumer.commit(
+        offsets=[TopicPartition(each.topic, each.partition, each.offset) for each in places if each.offset >= 0], asynchronous=False
+    )
+    consumer.close()
+
+
+@pytest.mark.parametrize("disk", ["kept", "lost"])
+def test_a_changelog_that_was_made_anew_is_no_empty_beginning(application: Application, disk: str) -> None:
+    application.produce(records())
+    worker = application.start_worker()
+    has_taken(application, worker)
+    assert worker.stop()[0] == 0
+    made_anew(application, f"{application.name}.changelog", "compact")
+    if disk == "lost":
+        shutil.rmtree(application.state)
+    committed = application.committed()
+    application.produce(records())
+    said = refusal(application.start_worker())
+    assert f"{application.name}.changelog[" in said
+    assert "is another topic" in said
+    assert "--reset-offsets --to-current" in said
+    assert application.committed() == committed, "nothing was taken"
+
+    offsets_set_by_hand(application)
+    worker = application.start_worker()
+    has_taken(application, worker)
+    assert worker.stop()[0] == 0
+    assert application.export()["taken"].sum() == RECORDS, "state begins anew, as was asked for"
+
+
+def test_a_changelog_that_is_made_anew_under_a_running_worker_stops_it(application: Application) -> None:
+    application.produce(records())
+    worker = application.start_worker(**SEEN_S)
+    has_taken(application, worker)
+    made_anew(application, f"{application.name}.changelog", "compact")
+    application.produce(records())
+    said = refusal(worker)
+    assert "made anew" in said or "is gone" in said
+
+
+def test_interactions_that_were_deleted_before_they_were_taken_are_counted(application: Application) -> None:
+    application.produce(records())
+    worker = application.start_worker()
+    has_taken(application, worker)
+    assert worker.stop()[0] == 0
+    application.produce(records())
+    client = admin(application)
+    ends = [TopicPartition(application.interactions, number, -1) for number in range(PARTITIONS)]
+    for future in client.delete_records(ends).values():
+        future.result(30)
+    committed = application.committed()
+    said = refusal(application.start_worker())
+    assert f"{application.interactions}[" in said
+    assert "were deleted before they were taken (retention)" in said
+    assert "kafka-consumer-groups.sh --reset-offsets" in said
+    assert application.committed() == committed
+
+
+def test_an_input_that_was_made_anew_is_no_beginning_either(application: Application) -> None:
+    application.produce(records())
+    worker = application.start_worker()
+    has_taken(application, worker)
+    assert worker.stop()[0] == 0
+    made_anew(application, application.interactions, "delete")
+    said = refusal(application.start_worker())
+    assert "does not have the offset to go on from" in said
+    assert "the topic was made anew" in said
+
+
+def test_an_input_that_is_deleted_under_a_running_worker_stops_it(application: Application) -> None:
+    application.produce(records())
+    worker = application.start_worker(**SEEN_S)
+    has_taken(application, worker)
+    admin(application).delete_topics([application.interactions])[application.interactions].result(30)
+    assert "rec2pm topics create" in refusal(worker)
+
+
+def test_an_output_that_is_deleted_under_a_running_worker_stops_it(application: Application) -> None:
+    application.produce(records())
+    worker = application.start_worker(**SEEN_S)
+    has_taken(application, worker)
+    admin(application).delete_topics([application.recommendations])[application.recommendations].result(30)
+    committed = application.committed()
+    application.produce(records())
+    assert "topic" in refusal(worker)
+    assert application.committed() == committed, "what could not be published is not taken"
+
+
+def test_partitions_that_are_added_to_the_input_stop_the_workers(application: Application) -> None:
+    application.produce(records())
+    worker = application.start_worker(**SEEN_S)
+    has_taken(application, worker)
+    added = admin(application).create_partitions([NewPartitions(application.interactions, PARTITIONS + 2)])
+    added[application.interactions].result(30)
+    said = refusal(worker)
+    assert f"has {PARTITIONS + 2} partitions and had {PARTITIONS}" in said
+
+
+def test_a_list_that_the_topic_does_not_take_ends_the_worker_and_is_not_passed_over(application: Application) -> None:
+    topic = application.recommendations
+    entry = ConfigEntry("max.message.bytes", "100", incremental_operation=AlterConfigOpType.SET)
+    for future in (
+        admin(application).incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]).values()
+    ):
+        future.result(30)
+    application.produce(records())
+    said = refusal(application.start_worker(RECOMMEND="fold"))
+    assert "max.message.bytes" in said
+    assert application.committed() == 0
+
+
+def test_a_named_worker_that_restarts_keeps_its_partitions_and_the_others_notice_nothing(application: Application) -> None:
+    def assignments(worker: Running) -> int:
+        return worker.log.read_text().count("partitions assigned=")
+
+    one = application.start_worker(WORKER="one", METRICS_LISTEN="")
+    two = application.start_worker(WORKER="two", METRICS_LISTEN="")
+    application.produce(records())
+    has_taken(application, two)
+    wait_until(lambda: assignments(one) > 0 and assignments(two) > 0, 60, "both have joined")
+    wait_until(lambda: _settled(one) and _settled(two), 60, "partitions are shared")
+    before = assignments(one)
+    owned = _owned(two)
+    assert two.stop()[0] == 0
+    application.produce(records())
+    again = application.start_worker(WORKER="two", METRICS_LISTEN="")
+    has_taken(application, again)
+    assert assignments(one) == before
+    assert _owned(again) == owned
+    assert all("records=0" in line for line in again.log.read_text().splitlines() if " restored partition=" in line), "its stores were kept"
+    for worker in (one, again):
+        assert worker.stop()[0] == 0
+
+
+def _owned(worker: Running) -> str:
+    return [line for line in worker.log.read_text().splitlines() if " owned=" in line][-1].split(" owned=")[1]
+
+
+def _settled(worker: Running) -> bool:
+    return _owned(worker).count(",") < PARTITIONS - 1 and _owned(worker) != "[]"
+
+
+def test_a_second_process_under_the_same_name_on_another_machine_puts_the_first_one_out(application: Application, tmp_path: Path) -> None:
+    first = application.start_worker(WORKER="one", METRICS_LISTEN="")
+    application.produce(records())
+    has_taken(application, first)
+    second = application.start_worker(WORKER="one", METRICS_LISTEN="", STATE_DIR=tmp_path / "another machine")
+    said = refusal(first)
+    assert "REC2PM_WORKER" in said
+    application.produce(records())
+    has_taken(application, second)
+    assert second.stop()[0] == 0
+    assert application.export()["taken"].sum() == 2 * RECORDS
