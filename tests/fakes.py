@@ -1,5 +1,6 @@
 """Stand-ins for what a step talks to: Kafka, a model and a restore, all in memory. The step itself is the real one."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,8 @@ class FakeLink:
     changelog: dict[int, list[tuple[bytes, bytes | None]]] = field(default_factory=dict)
 
     def poll(self, limit: int, wait_s: float) -> Sequence[FakeRecord]:
+        if self.paused:
+            return []  # of all partitions, or their records would no longer come in one row
         end = min([cut for cut in self.cuts if cut > self.at] + [len(self.records), self.at + limit])
         taken, self.at = self.records[self.at : end], end
         return taken
@@ -76,14 +79,20 @@ class FakeLink:
         return {partition: len(self.changelog[partition]) for partition in outgoing.changes}
 
     waited_at = 0.0
+    paused: set[int] = field(default_factory=set)
 
-    def rewind(self) -> None:
-        """What `seek` does: go on from what is committed."""
+    def pause(self, partition: int) -> None:
+        self.paused.add(partition)
+
+    def resume(self, partition: int) -> bool:
+        """Go on from what is committed."""
+        self.paused.discard(partition)
         committed: dict[int, int] = {}
         for outgoing in self.published:
             committed.update(outgoing.next_offsets)
         behind = [at for at, record in enumerate(self.records) if record.offset() >= committed.get(record.partition(), 0)]
         self.at = min(behind, default=len(self.records))
+        return True
 
     def lists(self) -> list[tuple[bytes, Recommendation | None]]:
         return [each for outgoing in self.published for each in outgoing.recommendations]
@@ -202,25 +211,24 @@ def worker_on(
     keep_segments: int = 2,
     partitions: Iterable[int] = (0,),
     cache_users: int = 3,
-    clock: Callable[[], float] = lambda: 0.0,
+    clock: Callable[[], float] | None = None,
     max_refused: float = 1.0,
 ) -> Worker:
     """A worker whose partitions are running; its cache is small, so that users are read from the store too."""
 
+    ticks = itertools.count()
+    clock = clock or (lambda: next(ticks) / 100)
+
     def begin_restore(partition: Partition, memory: StoreMemory) -> NothingToRestore:
         return NothingToRestore()
-
-    def resume(number: int) -> bool:
-        link.rewind()
-        return True
 
     owned = Partitions(
         folder=folder,
         memory=StoreMemory(8 << 20),
         cache_users=cache_users,
         begin_restore=begin_restore,
-        resume=resume,
-        pause=lambda number: None,
+        resume=link.resume,
+        pause=link.pause,
         wall_ms=lambda: int(clock() * 1000),
     )
     owned.assigned(list(partitions))
