@@ -38,9 +38,9 @@ APP = "crash"
 TOPIC, LISTS = f"{APP}.in", f"{APP}.out"
 SEGMENT_LENGTH, KEEP_SEGMENTS, TOP_K, RECOMMEND = 8, 2, 5, 5
 DISK_MB = 256
-RECOVERS_WITHIN_S = 90.0
+RECOVERS_WITHIN_S = 75.0
 SILENT_S = 60.0
-ENDS_WITHIN_S = 60.0
+ENDS_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,11 @@ class Progress:
 
     def recovered_at(self, began: float) -> float | None:
         """When all partitions had been taken up to the first end that could be read AFTER_S after `began`; None: not yet."""
-        target = next((each.offsets for each in list(self.ends) if each.time >= began + AFTER_S), None)
-        return None if target is None else self.reached_at(target, began)
-
-    def reached_at(self, target: dict[int, int], since: float) -> float | None:
+        target = next((each for each in list(self.ends) if each.time >= began + AFTER_S), None)
+        if target is None:
+            return None
         for each in list(self.committed):
-            if each.time >= since and all(each.offsets.get(number, 0) >= end for number, end in target.items()):
+            if each.time >= target.time and _covers(each, target):
                 return each.time
         return None
 
@@ -60,7 +59,7 @@ class Progress:
         taken = iter([each for each in list(self.committed) if each.time >= began])
         now = next(taken, None)
         for end in [each for each in list(self.ends) if began <= each.time <= ended + AFTER_S]:
-            while now is not None and not all(now.offsets.get(number, 0) >= offset for number, offset in end.offsets.items()):
+            while now is not None and not _covers(now, end):
                 now = next(taken, None)
             if now is None:
                 break
@@ -93,6 +92,10 @@ class Used(NamedTuple):
     pid: int
     rss_mb: float
     files: int
+
+
+def _covers(taken: Sample, end: Sample) -> bool:
+    return all(taken.offsets.get(number, 0) >= offset for number, offset in end.offsets.items())
 
 
 Pids: TypeAlias = Callable[[], Mapping[str, int]]

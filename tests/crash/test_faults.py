@@ -32,7 +32,7 @@ TELLING = (
     "state lost",
     "broker SIGKILL",
 )
-FAULTS_S = 45.0
+FAULTS_S = 40.0
 
 
 @pytest.mark.isolation

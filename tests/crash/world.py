@@ -17,7 +17,7 @@ from tests.crash.process import Supervisor, Worker
 from tests.crash.proxy import Proxy
 from tests.processes import wait_until
 
-TAKING_WITHIN_S = 90.0
+TAKING_WITHIN_S = 60.0
 POINT_WITHIN_S = 30.0
 
 BYSTANDER = "bystander"
