@@ -9,13 +9,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, Literal, NoReturn, cast
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented, not in its __all__
 
 from stream import lineage
-from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, OutputTooLarge, StepAborted
+from stream.beside import Beside
+from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, OutcomeUnknown, OutputTooLarge, StepAborted
 from stream.kafka_errors import comes_back, is_fatal, told
 from stream.librdkafka import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget, logger_of
 from stream.lineage import Changelog, Committed, Lineage
@@ -26,12 +28,18 @@ from stream.worker import Outgoing
 
 logger = logging.getLogger(__name__)
 
-_CALL_S: Final = 30.0
+_CALL_S: Final = 5.0
 """How long one transaction call may wait; it is then called again."""
 _ASK_S: Final = 1.0
 """How long a question may hold up the loop; it is asked again in the next turn."""
+_GRACE_S: Final = 10.0
+"""Kafka looks for transactions that are too old every so often (`transaction.abort.timed.out.transaction.cleanup.interval.ms`)."""
 _FULL_QUEUE_WAIT_S: Final = 0.05
 _SAY_EVERY_S: Final = 10.0
+
+
+class _Overdue(Exception):
+    """A call took longer than a transaction may last."""
 
 
 class KafkaLink:
@@ -82,6 +90,7 @@ class KafkaLink:
         self._ask_again_at = clock()
         self._metadata: object = None
         self._asking = ThreadPoolExecutor(4, thread_name_prefix="committed")
+        self._transacting = Beside("transaction")
         self._asked: dict[int, Future[Committed | None]] = {}
         self._began = clock()
         self._changelog_id = ""
@@ -181,6 +190,7 @@ class KafkaLink:
 
         Raises:
             StepAborted: refused, without effect; the caller rewinds and takes the records again.
+            OutcomeUnknown: the caller asks the changelog.
             Fenced, KafkaUnusable, OutputTooLarge, ChangelogUnfit: the process ends.
         """
         reached: dict[int, int] = {}
@@ -214,12 +224,14 @@ class KafkaLink:
             ]
             # The only call that fences: it carries the generation that owned these records when they were polled.
             self._until_done(
-                lambda: self._producer.send_offsets_to_transaction(offsets, self._metadata, _CALL_S), "send_offsets_to_transaction"
+                lambda producer: producer.send_offsets_to_transaction(offsets, self._metadata, _CALL_S), "send_offsets_to_transaction"
             )
             self._at(Point.OFFSETS_SENT)
-            self._until_done(lambda: self._producer.commit_transaction(_CALL_S), "commit_transaction")
+            self._until_done(lambda producer: producer.commit_transaction(_CALL_S), "commit_transaction")
         except KafkaException as error:
             self._abort(error)
+        except _Overdue as overdue:
+            self._replace_producer(overdue)
         self._check_growing(reached)
         return reached
 
@@ -262,35 +274,40 @@ class KafkaLink:
         if not reason.txn_requires_abort():
             _stop(error, "transaction")
         try:
-            self._until_done(lambda: self._producer.abort_transaction(_CALL_S), "abort_transaction")
+            self._until_done(lambda producer: producer.abort_transaction(_CALL_S), "abort_transaction")
         except KafkaException as failed:
             if is_fatal(failed.args[0]):
                 self._replace_producer(failed)
             _stop(failed, "abort_transaction")
+        except _Overdue as overdue:
+            self._replace_producer(overdue)
         self._at(Point.ABORTED)
         raise StepAborted(told(reason)) from error
 
-    def _replace_producer(self, error: KafkaException) -> NoReturn:
+    def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
         """A producer that is out for good: because its transaction was too old for Kafka, or because another process has its slot.
 
-        Kafka's answer is the same to both, so the clock tells them apart. A transaction that was too old is ended by now, and so is the
-        step; a new producer under the same name goes on. Against another process that would be a quarrel without end.
+        Kafka's answer is the same to both, so the clock tells them apart. A transaction that was too old is ended by now; a new producer
+        under the same name makes sure of it, and goes on. Against another process that would be a quarrel without end.
         """
         open_s = self._clock() - self._began
         if open_s < self._transaction_s:
-            raise Fenced(
-                f"another process uses this worker's slot: {error.args[0].str()}. Give each live worker its own REC2PM_WORKER"
-            ) from error
+            raise Fenced(f"another process uses this worker's slot: {error}. Give each live worker its own REC2PM_WORKER") from error
+        logger.warning("new producer after=%.1f s reason=%s", open_s, error)
         self._producer = self._new_producer()
         self._init_transactions()
         self._at(Point.ABORTED)
-        raise StepAborted(f"Kafka ended the transaction: it was open for {open_s:.1f} s, more than transaction.timeout.ms") from error
+        raise OutcomeUnknown(f"the transaction was open for {open_s:.1f} s, more than transaction.timeout.ms allows: {error}") from error
 
     def _init_transactions(self) -> None:
-        try:
-            self._until_done(lambda: self._producer.init_transactions(_CALL_S), "init_transactions")
-        except KafkaException as error:
-            _stop(error, "init_transactions")
+        while True:
+            self._began = self._clock()
+            try:
+                return self._until_done(lambda producer: producer.init_transactions(_CALL_S), "init_transactions")
+            except KafkaException as error:
+                _stop(error, "init_transactions")
+            except _Overdue:
+                self._producer = self._new_producer()
 
     def committed(self, partition: int) -> Committed | None:
         """What is committed of an input partition; None while Kafka does not say, as when a transaction on it is pending.
@@ -298,7 +315,7 @@ class KafkaLink:
         Asked beside the loop, so that the other partitions go on meanwhile.
         """
         if (asked := self._asked.get(partition)) is None:
-            self._asked[partition] = self._asking.submit(self._committed, partition, _CALL_S / 10)
+            self._asked[partition] = self._asking.submit(self._committed, partition, _CALL_S)
             return None
         if not asked.done():
             return None
@@ -326,20 +343,20 @@ class KafkaLink:
         try:
             low, high = (
                 self._admin.list_offsets({place: spec}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S)[place]
-                .result(_CALL_S)
+                .result(2 * _CALL_S)
                 .offset
                 for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
             )
             self._changelog_id = self._id_of(self.changelog_topic)
-        except KafkaException as error:
-            if comes_back(error.args[0]):
-                logger.warning("restore waits partition=%d reason=%s", partition, error)
-                self.waited_at = self._clock()
-                self._ask_again_at = self.waited_at + _ASK_S
-                # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does not look again.
-                self._admin = self._new_admin()
-                return None
-            _stop(error, f"offsets of {place.topic}[{partition}]")
+        except (KafkaException, TimeoutError) as error:
+            if isinstance(error, KafkaException) and not comes_back(error.args[0]):
+                _stop(error, f"offsets of {place.topic}[{partition}]")
+            logger.warning("restore waits partition=%d reason=%s", partition, error)
+            self.waited_at = self._clock()
+            self._ask_again_at = self.waited_at + _ASK_S
+            # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does not look again.
+            self._admin = self._new_admin()
+            return None
         self._reached[partition] = high
         return Changelog(self._changelog_id, self._partitions_of_input, low, high)
 
@@ -347,9 +364,7 @@ class KafkaLink:
         """Kafka's id of a topic; empty where the broker knows no ids."""
         future = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_CALL_S)[topic]
         try:
-            found = future.result(_CALL_S).topic_id
-        except TimeoutError:
-            return ""
+            found = future.result(2 * _CALL_S).topic_id
         except KafkaException as error:
             if comes_back(error.args[0]):
                 raise
@@ -398,21 +413,37 @@ class KafkaLink:
 
     def close(self) -> None:
         """Leave the group, so that others need not wait for the session to end; a named worker stays a member and is waited for."""
+        self._transacting.leave()
         self._asking.shutdown(cancel_futures=True)  # none may ask a consumer that is closed
         self._consumer.close()
 
-    def _until_done(self, call: Callable[[], None], name: str) -> None:
-        """A retriable error asks for the same call again; it then goes on where it was."""
+    def _until_done(self, call: Callable[[Producer], None], name: str) -> None:
+        """Call until it is done. A retriable error asks for the same call again; it then goes on where it was.
+
+        Not for longer than a transaction may last: then Kafka has ended it, whatever the call would say. Nor does it rely on the call's own
+        time-out, which `send_offsets_to_transaction` does not always keep (librdkafka #5456): it runs beside, and is left behind.
+
+        Raises:
+            _Overdue: the transaction is too old by now.
+        """
+        producer = self._producer
         while True:
+            left_s = self._began + self._transaction_s + _GRACE_S - self._clock()
+            done = self._transacting.submit(partial(call, producer))
             try:
-                call()
+                return done.result(max(left_s, 0.0))
+            except TimeoutError:
+                # Its thread ends when librdkafka lets go of it, and the producer with it.
+                self._transacting.leave()
+                self._transacting = Beside("transaction")
+                raise _Overdue(f"{name} did not return") from None
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
                 if not reason.retriable() or reason.fatal() or reason.txn_requires_abort():
                     raise
                 self._waits(name, reason)
-            else:
-                return
+                if left_s < 0:
+                    raise _Overdue(f"{name}: {reason.str()}") from error
 
     def _waits(self, name: str, reason: KafkaError) -> None:
         """Say that Kafka is waited for, now and then, and give it a moment."""

@@ -2,7 +2,7 @@
 
     assigned ──▶ ASSIGNED ──▶ RESTORING ──▶ RUNNING
                     ▲          │   ▲           │
-                    │          │   └── (1) ────┤        (1) a step was aborted: go on from the committed offset
+                    │          │   └── (1) ────┤        (1) a step was aborted, or what became of it is not known: go on from the committed offset
                     └── (2) ───┴───────────────┘        (2) the store is damaged: wiped, begun again
 
     from each of the three   ──▶ REVOKED    Kafka asks for it back: ours until we let go, so our store lacks nothing
@@ -290,6 +290,15 @@ class Partitions:
         for number in self.running():
             self._pause(number)
             self._owned[number].become(Phase.RESTORING)
+
+    def catch_up(self) -> None:
+        """After a step that may or may not be published: stores read on in the changelog, which knows, before partitions run again."""
+        for number in self.running():
+            partition = self._owned[number]
+            self._pause(number)
+            partition.become(Phase.RESTORING)
+            partition.forget()
+            partition.restore = self._begin_restore(partition, self._memory)
 
     def _advance(self, partition: Partition) -> None:
         if partition.phase is Phase.ASSIGNED:

@@ -10,6 +10,7 @@ what never happened.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Protocol
 
 import msgspec
@@ -19,7 +20,7 @@ from state.changelog import Change, take
 from state.codec import SEGMENT_LENGTH, name_key, name_value, number_value, working_key, working_value
 from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
-from stream.errors import StepAborted, StoreBehind, TooManyRefused
+from stream.errors import OutcomeUnknown, StepAborted, StoreBehind, TooManyRefused
 from stream.partitions import Partition, Partitions
 from stream.points import At, Point, passing
 from stream.policy import Lists, RefusedShare, StepSize, due, stride
@@ -56,7 +57,12 @@ class Link(Protocol):
         """At most `limit` records of running partitions; none of them an error. Rebalances happen in here."""
 
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
-        """One transaction; partition → the changelog offset that its records reach. Raises StepAborted when it had no effect."""
+        """One transaction; partition → the changelog offset that its records reach.
+
+        Raises:
+            StepAborted: it had no effect.
+            OutcomeUnknown: it may have had all of it, or none.
+        """
 
     @property
     def waited_at(self) -> float:
@@ -171,18 +177,25 @@ class Worker:
                 self.partitions.flush(self._known_ms)
                 self._flushed_at = self.clock()
         except StepAborted as aborted:
-            self._aborts += 1
-            self.counts.aborted += 1
-            logger.warning("step aborted attempt=%d reason=%s", self._aborts, aborted)
-            if self._aborts >= MAX_ABORTS_IN_A_ROW:
-                raise
+            self._rest(aborted)
             self.partitions.rewind()
-            # The group may go on without us for a moment before the client hears of it.
-            self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
+        except OutcomeUnknown as unknown:
+            self._rest(unknown)
+            self.partitions.catch_up()
         except StateCorrupted as damaged:
             # Found before anything was published: the step had no effect.
             self.partitions.rewind()
             self.partitions.rebuild(damaged)
+
+    def _rest(self, aborted: StepAborted | OutcomeUnknown) -> None:
+        """Before another attempt. Raises the error when there were too many already."""
+        self._aborts += 1
+        self.counts.aborted += 1
+        logger.warning("step aborted attempt=%d reason=%s", self._aborts, aborted)
+        if self._aborts >= MAX_ABORTS_IN_A_ROW:
+            raise aborted
+        # The group may go on without us for a moment before the client hears of it.
+        self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
     def _take(self, records: Sequence[Record]) -> None:
         """One step; where the model fails on it, steps of ever fewer records, down to the one that it fails on, which is dead-lettered.
@@ -407,32 +420,25 @@ class Worker:
 
     def _address(self, outgoing: Outgoing, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]]) -> None:
         """The lists as records, in each user's order; a forgotten user's last list is withdrawn before a newer one follows."""
-        withdrawn: set[int] = set()
-        forgotten = {id(touch.run): touch.run for touch in touches if touch.run.fresh}
-        for touch, at, made in lists:
+        length = self.recommender.model.segment_length
+        ready = iter(lists)  # in the order of their touches
+        for touch in touches:
             run, before = touch.run, touch.before
-            if run.fresh and id(run) not in withdrawn:
-                withdrawn.add(id(run))
+            if run.fresh:
                 outgoing.recommendations.append((run.user, None))
-            position = before.working + at + 1
-            length = self.recommender.model.segment_length
-            outgoing.recommendations.append(
-                (
-                    run.user,
-                    Recommendation(
-                        items=made.items,
-                        scores=made.scores,
-                        as_of=run.times[at],
-                        partition=run.partition,
-                        offset=run.offsets[at],
-                        taken=before.taken + at + 1,
-                        folds=before.folds + position // length,
-                        model=self.recommender.model.reference,
-                        source=made.source,
-                    ),
+            for _, at, made in islice(ready, len(touch.due)):
+                recommendation = Recommendation(
+                    items=made.items,
+                    scores=made.scores,
+                    as_of=run.times[at],
+                    partition=run.partition,
+                    offset=run.offsets[at],
+                    taken=before.taken + at + 1,
+                    folds=before.folds + (before.working + at + 1) // length,
+                    model=self.recommender.model.reference,
+                    source=made.source,
                 )
-            )
-        outgoing.recommendations += [(run.user, None) for key, run in forgotten.items() if key not in withdrawn]
+                outgoing.recommendations.append((run.user, recommendation))
 
     def _write(self, polled: Polled, after: Mapping[int, After], reached: Mapping[int, int]) -> None:
         damaged: list[StateCorrupted] = []

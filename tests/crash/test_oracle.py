@@ -227,7 +227,6 @@ def test_an_interaction_that_the_model_fails_at_is_right_in_the_dead_letters_and
     assert judge(replace(found, states=[kept], dead_letters=[]), replace(RULES, fails=True)).holds
 
 
-@pytest.mark.xfail(reason="Worker._address withdraws after the lists of a step what was forgotten before them")
 def test_a_list_that_follows_two_nulls_in_a_poll_stays(runtime: Runtime, tmp_path: Path) -> None:
     one = said(ITEMS[0], 5)
     records = [FakeRecord(b"user", value, 0, at) for at, value in enumerate([one, one, one, None, one, None, one, one, one])]

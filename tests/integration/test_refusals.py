@@ -57,13 +57,14 @@ def refusal(worker: Running) -> str:
     return lines[0]
 
 
-def admin(application: Application) -> AdminClient:
-    return AdminClient({"bootstrap.servers": application.bootstrap})
+@pytest.fixture(scope="module")
+def admin(broker: Broker) -> AdminClient:
+    """One that lives: a temporary one takes its futures with it."""
+    return AdminClient({"bootstrap.servers": broker.bootstrap})
 
 
-def made_anew(application: Application, topic: str, cleanup: str, partitions: int = PARTITIONS) -> None:
+def made_anew(client: AdminClient, topic: str, cleanup: str, partitions: int = PARTITIONS) -> None:
     """Deleted, and made again under the same name."""
-    client = admin(application)
     client.delete_topics([topic])[topic].result(30)
     wait_until(lambda: topic not in client.list_topics(timeout=10).topics, 30, "the topic is gone")
 
@@ -87,12 +88,12 @@ def offsets_set_by_hand(application: Application) -> None:
 
 
 @pytest.mark.parametrize("disk", ["kept", "lost"])
-def test_a_changelog_that_was_made_anew_is_no_empty_beginning(application: Application, disk: str) -> None:
+def test_a_changelog_that_was_made_anew_is_no_empty_beginning(application: Application, admin: AdminClient, disk: str) -> None:
     application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
     assert worker.stop()[0] == 0
-    made_anew(application, f"{application.name}.changelog", "compact")
+    made_anew(admin, f"{application.name}.changelog", "compact")
     if disk == "lost":
         shutil.rmtree(application.state)
     committed = application.committed()
@@ -110,25 +111,24 @@ def test_a_changelog_that_was_made_anew_is_no_empty_beginning(application: Appli
     assert application.export()["taken"].sum() == RECORDS, "state begins anew, as was asked for"
 
 
-def test_a_changelog_that_is_made_anew_under_a_running_worker_stops_it(application: Application) -> None:
+def test_a_changelog_that_is_made_anew_under_a_running_worker_stops_it(application: Application, admin: AdminClient) -> None:
     application.produce(records())
     worker = application.start_worker(**SEEN_S)
     has_taken(application, worker)
-    made_anew(application, f"{application.name}.changelog", "compact")
+    made_anew(admin, f"{application.name}.changelog", "compact")
     application.produce(records())
     said = refusal(worker)
     assert "made anew" in said or "is gone" in said
 
 
-def test_interactions_that_were_deleted_before_they_were_taken_are_counted(application: Application) -> None:
+def test_interactions_that_were_deleted_before_they_were_taken_are_counted(application: Application, admin: AdminClient) -> None:
     application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
     assert worker.stop()[0] == 0
     application.produce(records())
-    client = admin(application)
     ends = [TopicPartition(application.interactions, number, -1) for number in range(PARTITIONS)]
-    for future in client.delete_records(ends).values():
+    for future in admin.delete_records(ends).values():
         future.result(30)
     committed = application.committed()
     said = refusal(application.start_worker())
@@ -138,52 +138,50 @@ def test_interactions_that_were_deleted_before_they_were_taken_are_counted(appli
     assert application.committed() == committed
 
 
-def test_an_input_that_was_made_anew_is_no_beginning_either(application: Application) -> None:
+def test_an_input_that_was_made_anew_is_no_beginning_either(application: Application, admin: AdminClient) -> None:
     application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
     assert worker.stop()[0] == 0
-    made_anew(application, application.interactions, "delete")
+    made_anew(admin, application.interactions, "delete")
     said = refusal(application.start_worker())
     assert "does not have the offset to go on from" in said
     assert "the topic was made anew" in said
 
 
-def test_an_input_that_is_deleted_under_a_running_worker_stops_it(application: Application) -> None:
+def test_an_input_that_is_deleted_under_a_running_worker_stops_it(application: Application, admin: AdminClient) -> None:
     application.produce(records())
     worker = application.start_worker(**SEEN_S)
     has_taken(application, worker)
-    admin(application).delete_topics([application.interactions])[application.interactions].result(30)
+    admin.delete_topics([application.interactions])[application.interactions].result(30)
     assert "rec2pm topics create" in refusal(worker)
 
 
-def test_an_output_that_is_deleted_under_a_running_worker_stops_it(application: Application) -> None:
+def test_an_output_that_is_deleted_under_a_running_worker_stops_it(application: Application, admin: AdminClient) -> None:
     application.produce(records())
     worker = application.start_worker(**SEEN_S)
     has_taken(application, worker)
-    admin(application).delete_topics([application.recommendations])[application.recommendations].result(30)
+    admin.delete_topics([application.recommendations])[application.recommendations].result(30)
     committed = application.committed()
     application.produce(records())
     assert "topic" in refusal(worker)
     assert application.committed() == committed, "what could not be published is not taken"
 
 
-def test_partitions_that_are_added_to_the_input_stop_the_workers(application: Application) -> None:
+def test_partitions_that_are_added_to_the_input_stop_the_workers(application: Application, admin: AdminClient) -> None:
     application.produce(records())
     worker = application.start_worker(**SEEN_S)
     has_taken(application, worker)
-    added = admin(application).create_partitions([NewPartitions(application.interactions, PARTITIONS + 2)])
+    added = admin.create_partitions([NewPartitions(application.interactions, PARTITIONS + 2)])
     added[application.interactions].result(30)
     said = refusal(worker)
     assert f"has {PARTITIONS + 2} partitions and had {PARTITIONS}" in said
 
 
-def test_a_list_that_the_topic_does_not_take_ends_the_worker_and_is_not_passed_over(application: Application) -> None:
+def test_a_list_that_the_topic_does_not_take_ends_the_worker_and_is_not_passed_over(application: Application, admin: AdminClient) -> None:
     topic = application.recommendations
     entry = ConfigEntry("max.message.bytes", "100", incremental_operation=AlterConfigOpType.SET)
-    for future in (
-        admin(application).incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]).values()
-    ):
+    for future in admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]).values():
         future.result(30)
     application.produce(records())
     said = refusal(application.start_worker(RECOMMEND="fold"))
