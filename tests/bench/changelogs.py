@@ -4,17 +4,20 @@ Quix 3.28's changelog records carry their keys and values as they are, the colum
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
-from state.codec import preference_key, preference_value, working_key, working_value
+from state.codec import SEGMENT_LENGTH, number_value, preference_key, preference_value, working_key, working_value
 from state.user import Preference
 from stream.kafka import PRODUCER
 
 PARTITIONS = 4
+FOLDED_EVERY = 50
+"""Segment length: a model that is to serve these states has the same."""
 _PER_TRANSACTION = 20_000
 _VECTORS = 4_096
 """Different preference memories: far more bytes than a compressor looks back."""
@@ -26,7 +29,7 @@ class Content:
 
     Attributes:
         kind: `small`: working memory, a record for one to three interactions of a user. `memories`: a preference memory of 256 floats each.
-        records: in all partitions together.
+        records: in all partitions together, without one of each partition that says how its users are folded.
     """
 
     kind: str
@@ -46,9 +49,10 @@ Change = tuple[int, bytes, bytes]
 
 
 def changes(content: Content, seed: int = 7) -> Iterator[Change]:
-    """The records, each with a key of its own, users mixed at random."""
+    """The records, each with a key of its own, users mixed at random; first each partition's segment length."""
     rng = np.random.default_rng(seed)
-    return _working(content.records, rng) if content.kind == "small" else _memories(content.records, rng)
+    yield from ((partition, SEGMENT_LENGTH, number_value(FOLDED_EVERY)) for partition in range(PARTITIONS))
+    yield from _working(content.records, rng) if content.kind == "small" else _memories(content.records, rng)
 
 
 def _working(records: int, rng: np.random.Generator) -> Iterator[Change]:
@@ -66,8 +70,16 @@ def _working(records: int, rng: np.random.Generator) -> Iterator[Change]:
 def _memories(records: int, rng: np.random.Generator) -> Iterator[Change]:
     vectors = [vector.tobytes() for vector in rng.standard_normal((_VECTORS, 256), dtype=np.float32)]
     for at, user in enumerate(rng.permutation(records).tolist()):
-        memory = Preference("sasrec-4l/0123456789abcdef", 200, 1, 1_767_225_600_000 + at * 37, vectors[at % _VECTORS])
+        memory = Preference("sasrec-4l/0123456789abcdef", FOLDED_EVERY, 1, 1_767_225_600_000 + at * 37, vectors[at % _VECTORS])
         yield user % PARTITIONS, preference_key(b"u%07d" % user), preference_value(memory)
+
+
+def create(bootstrap: str, topics: Sequence[str]) -> None:
+    """Make changelog topics that Kafka leaves alone for a day: compaction would take its time from whoever is measured first."""
+    config = {"cleanup.policy": "compact", "min.compaction.lag.ms": "86400000"}
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.create_topics([NewTopic(topic, PARTITIONS, 1, config=config) for topic in topics]).values():
+        future.result()
 
 
 def write(bootstrap: str, content: Content, ours: str, quix: str | None, quix_input: str = "") -> Written:
@@ -104,7 +116,9 @@ def _produce(producer: Producer, topic: str, value: bytes, key: bytes, partition
 
 
 def taken_to_the_end(bootstrap: str, group: str, topic: str) -> None:
-    """One record in each partition of an input topic, and the group behind it: nothing is left to take, and its state is not ahead of it."""
+    """Make an input topic with one record in each partition, and put the group behind it: nothing is left to take."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result()
     producer = Producer({"bootstrap.servers": bootstrap})
     for partition in range(PARTITIONS):
         producer.produce(topic, b'{"item": 1, "ts": 1}', b"primer", partition)

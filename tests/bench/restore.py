@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka.admin import AdminClient, NewTopic
-
 from model.registry import Registry
 from stream.broker import found_broker
 from tests.bench import changelogs, null_model, worker_log
@@ -73,14 +71,11 @@ def prepared(bootstrap: str, content: Content, env: dict[str, str], app: str, *,
     """Make the topics and fill the changelogs."""
     group = f"{app}-quix"
     found = Prepared(content, Written(0, 0), app, group)
+    changelog = f"changelog__{group}--{found.quix_input}--default"
+    changelogs.create(bootstrap, [f"{app}.changelog", *([changelog] if quix else [])])
     if (made := rec2pm("topics", "create", "--partitions", str(PARTITIONS), env=env)).returncode:
         raise RuntimeError(made.stderr)
-    changelog = f"changelog__{group}--{found.quix_input}--default"
     if quix:
-        admin = AdminClient({"bootstrap.servers": bootstrap})
-        topics = [NewTopic(found.quix_input, PARTITIONS, 1), NewTopic(changelog, PARTITIONS, 1, config={"cleanup.policy": "compact"})]
-        for future in admin.create_topics(topics).values():
-            future.result()
         changelogs.taken_to_the_end(bootstrap, group, found.quix_input)
     written = changelogs.write(bootstrap, content, f"{app}.changelog", changelog if quix else None, found.quix_input)
     return Prepared(content, written, app, group)
@@ -156,7 +151,7 @@ def rounds(
     bootstrap: str, folder: Path, contents: Sequence[Content], repeats: int, python: str | None
 ) -> tuple[list[Prepared], list[Restored]]:
     """Every content with every program once a round, in turn, the order reversed each round."""
-    null_model.write(Registry(folder / "models"), 50)
+    null_model.write(Registry(folder / "models"), changelogs.FOLDED_EVERY)
     there, runs = [], []
     for content in contents:
         app = f"restore-{content.kind}"
