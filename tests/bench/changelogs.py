@@ -30,10 +30,12 @@ class Content:
     Attributes:
         kind: `small`: working memory, a record for one to three interactions of a user. `memories`: a preference memory of 256 floats each.
         records: in all partitions together, without one of each partition that says how its users are folded.
+        partitions: of the topic.
     """
 
     kind: str
     records: int
+    partitions: int = PARTITIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,13 @@ Change = tuple[int, bytes, bytes]
 def changes(content: Content, seed: int = 7) -> Iterator[Change]:
     """The records, each with a key of its own, users mixed at random; first each partition's segment length."""
     rng = np.random.default_rng(seed)
-    yield from ((partition, SEGMENT_LENGTH, number_value(FOLDED_EVERY)) for partition in range(PARTITIONS))
-    yield from _working(content.records, rng) if content.kind == "small" else _memories(content.records, rng)
+    yield from ((partition, SEGMENT_LENGTH, number_value(FOLDED_EVERY)) for partition in range(content.partitions))
+    yield from _working(content, rng) if content.kind == "small" else _memories(content, rng)
 
 
-def _working(records: int, rng: np.random.Generator) -> Iterator[Change]:
-    users = max(PARTITIONS, records // 20)
+def _working(content: Content, rng: np.random.Generator) -> Iterator[Change]:
+    records = content.records
+    users = max(content.partitions, records // 20)
     taken = [0] * users
     names = [b"u%07d" % user for user in range(users)]
     whose, counts = rng.integers(0, users, records).tolist(), rng.integers(1, 4, records).tolist()
@@ -64,21 +67,25 @@ def _working(records: int, rng: np.random.Generator) -> Iterator[Change]:
     for at, (user, count) in enumerate(zip(whose, counts, strict=True)):
         taken[user] += count
         now = 1_767_225_600_000 + at * 37
-        yield user % PARTITIONS, working_key(names[user], taken[user]), working_value(items[at : at + count], range(now, now + count))
+        yield (
+            user % content.partitions,
+            working_key(names[user], taken[user]),
+            working_value(items[at : at + count], range(now, now + count)),
+        )
 
 
-def _memories(records: int, rng: np.random.Generator) -> Iterator[Change]:
+def _memories(content: Content, rng: np.random.Generator) -> Iterator[Change]:
     vectors = [vector.tobytes() for vector in rng.standard_normal((_VECTORS, 256), dtype=np.float32)]
-    for at, user in enumerate(rng.permutation(records).tolist()):
+    for at, user in enumerate(rng.permutation(content.records).tolist()):
         memory = Preference("sasrec-4l/0123456789abcdef", FOLDED_EVERY, 1, 1_767_225_600_000 + at * 37, vectors[at % _VECTORS])
-        yield user % PARTITIONS, preference_key(b"u%07d" % user), preference_value(memory)
+        yield user % content.partitions, preference_key(b"u%07d" % user), preference_value(memory)
 
 
-def create(bootstrap: str, topics: Sequence[str]) -> None:
+def create(bootstrap: str, topics: Sequence[str], partitions: int = PARTITIONS) -> None:
     """Make changelog topics that Kafka leaves alone for a day: compaction would take its time from whoever is measured first."""
     config = {"cleanup.policy": "compact", "min.compaction.lag.ms": "86400000"}
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(topic, PARTITIONS, 1, config=config) for topic in topics]).values():
+    for future in admin.create_topics([NewTopic(topic, partitions, 1, config=config) for topic in topics]).values():
         future.result()
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from confluent_kafka import ConsumerGroupState
+from confluent_kafka.admin import AdminClient
 
 from tests.processes import REC2PM, wait_until
 
@@ -114,6 +116,19 @@ class StartedWorker(Started):
     def watched_until_ready(self, timeout_s: float = 120) -> list[Usage]:
         """What it used until /readyz says that it is ready; the last sample is of that moment."""
         return self.watched_until(self.ready, timeout_s, f"{self.log.name} is ready")
+
+
+def wait_until_nobody_is_in(bootstrap: str, group: str) -> None:
+    """A named member that went is missed only when its session has ended."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    wait_until(
+        lambda: admin.describe_consumer_groups([group])[group].result().state == ConsumerGroupState.EMPTY, 60, f"nobody is in group {group}"
+    )
+
+
+def with_session(milliseconds: int | None) -> dict[str, str]:
+    """The setting of the workers."""
+    return {} if milliseconds is None else {"KAFKA_SESSION_TIMEOUT_MS": str(milliseconds)}
 
 
 def free_port() -> int:

@@ -21,15 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import ConsumerGroupState
-from confluent_kafka.admin import AdminClient
-
 from model.registry import Registry
 from stream.broker import found_broker
 from tests.bench import changelogs, null_model, worker_log
 from tests.bench.__main__ import machine
 from tests.bench.changelogs import PARTITIONS, Content
-from tests.bench.started import StartedWorker
+from tests.bench.started import StartedWorker, wait_until_nobody_is_in, with_session
 from tests.bench.traffic import Seen, Traffic
 from tests.bench.worker_log import Line
 from tests.processes import environ, rec2pm, wait_until
@@ -113,16 +110,6 @@ def taken_over(killed: float, lost: Sequence[int], logs: Sequence[Sequence[Line]
     )
 
 
-def owned(lines: Sequence[Line]) -> set[int]:
-    """The partitions that a worker has by its log."""
-    found: set[int] = set()
-    for line in lines:
-        if line.event.startswith("partitions"):
-            found |= set(line.numbers("assigned"))
-            found -= {number for why in ("revoked", "lost", "closed") for number in line.numbers(why)}
-    return found
-
-
 class Pair:
     """Two workers that share four partitions, two each; the first is the one to be killed."""
 
@@ -161,7 +148,7 @@ class Pair:
         return StartedWorker(env, self._folder / f"w{number}-{self._starts}.log", None if self._mode == OTHER else f"w{number}")
 
     def _shared(self) -> bool:
-        each = [owned(worker_log.read(worker.log)) for worker in (self.first, self.second) if worker.must_run()]
+        each = [worker_log.owned(worker_log.read(worker.log)) for worker in (self.first, self.second) if worker.must_run()]
         return [len(one) for one in each] == [2, 2] and self.first.ready() and self.second.ready()
 
     def must_run(self) -> bool:
@@ -170,7 +157,7 @@ class Pair:
 
     def kill(self) -> tuple[float, list[int], list[Path]]:
         """Kill the first, and start it again unless the second is to take over: when, its partitions, and the logs of who may take over."""
-        lost = sorted(owned(worker_log.read(self.first.log)))
+        lost = sorted(worker_log.owned(worker_log.read(self.first.log)))
         killed = time.time()
         self.first.kill()
         if self._mode == OTHER:
@@ -185,7 +172,7 @@ class Pair:
 def measured(bootstrap: str, folder: Path, env: dict[str, str], app: str, mode: str, rate: float, chance: random.Random) -> Takeover:
     """One kill."""
     with Pair(env, folder, mode) as pair, Traffic(bootstrap, f"{app}.in", f"{app}.out", partitions=PARTITIONS, rate=rate) as traffic:
-        wait_until(lambda: pair.must_run() and _everywhere(traffic), 60, "every partition has lists")
+        wait_until(lambda: pair.must_run() and traffic.everywhere(), 60, "every partition has lists")
         time.sleep(_STEADY_S + chance.uniform(0, 0.5))  # off the beat of the steps that were just seen
         killed, lost, logs = pair.kill()
         found: list[Takeover] = []
@@ -200,20 +187,8 @@ def measured(bootstrap: str, folder: Path, env: dict[str, str], app: str, mode: 
         wait_until(over, _PATIENCE_S, "the dead worker's partitions have lists again")
         traffic.stop_sending()
         wait_until(traffic.complete, _PATIENCE_S, "a list for every interaction")
-    _wait_until_nobody_is_in(bootstrap, app)
+    wait_until_nobody_is_in(bootstrap, app)
     return found[0]
-
-
-def _everywhere(traffic: Traffic) -> bool:
-    return {one.partition for one in traffic.seen()} == set(range(PARTITIONS))
-
-
-def _wait_until_nobody_is_in(bootstrap: str, group: str) -> None:
-    """A named member that went is missed only when its session has ended."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    wait_until(
-        lambda: admin.describe_consumer_groups([group])[group].result().state == ConsumerGroupState.EMPTY, 60, f"nobody is in group {group}"
-    )
 
 
 def rounds(bootstrap: str, folder: Path, sizes: Sequence[int], repeats: int, rate: float, seed: int, more: dict[str, str]) -> list[Round]:
@@ -311,13 +286,8 @@ def main() -> None:
             raise SystemExit(
                 "a takeover is measured on a real Kafka: set KAFKA_HOME to an unpacked Kafka download, or REC2PM_TEST_BOOTSTRAP"
             )
-        runs = rounds(broker.bootstrap, Path(scratch), asked.sizes, asked.rounds, asked.rate, asked.seed, session(asked.session_ms))
+        runs = rounds(broker.bootstrap, Path(scratch), asked.sizes, asked.rounds, asked.rate, asked.seed, with_session(asked.session_ms))
     print(report(asked, runs))
-
-
-def session(milliseconds: int | None) -> dict[str, str]:
-    """The setting of the workers."""
-    return {} if milliseconds is None else {"KAFKA_SESSION_TIMEOUT_MS": str(milliseconds)}
 
 
 def _sizes(text: str) -> list[int]:

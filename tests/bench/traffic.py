@@ -89,6 +89,10 @@ class Traffic:
             raise RuntimeError("the load is broken") from self._failed[0]
         return self._seen.copy()
 
+    def everywhere(self) -> bool:
+        """Whether there were lists of every partition."""
+        return len({each.partition for each in self.seen()}) == self._partitions
+
     def stop_sending(self) -> None:
         self._sending.clear()
         self._threads[0].join()

@@ -69,3 +69,13 @@ def restored(lines: Sequence[Line], wanted: Iterable[int]) -> dict[int, Line]:
     """The last line of each wanted partition that says that its store is whole."""
     asked = set(wanted)
     return {int(number): line for line in lines if line.event == "restored" and (number := line.number("partition")) in asked}
+
+
+def owned(lines: Sequence[Line]) -> set[int]:
+    """The partitions that a worker has by its log."""
+    found: set[int] = set()
+    for line in lines:
+        if line.event.startswith("partitions"):
+            found |= set(line.numbers("assigned"))
+            found -= {number for why in ("revoked", "lost", "closed") for number in line.numbers(why)}
+    return found
