@@ -100,10 +100,10 @@ class Started:
 class StartedWorker(Started):
     """A `rec2pm worker` with a port of its own, in the slot that it is given or, without one, in that of its state folder."""
 
-    def __init__(self, env: Mapping[str, str], log: Path, slot: str | None = None) -> None:
+    def __init__(self, env: Mapping[str, str], log: Path, slot: str | None = None, command: Sequence[str] = (*REC2PM, "worker")) -> None:
         self.port = free_port()
         named = {} if slot is None else {"REC2PM_WORKER": slot}
-        super().__init__([*REC2PM, "worker"], {**env, **named, "REC2PM_METRICS_LISTEN": f"127.0.0.1:{self.port}"}, log)
+        super().__init__(command, {**env, **named, "REC2PM_METRICS_LISTEN": f"127.0.0.1:{self.port}"}, log)
 
     def ready(self) -> bool:
         """Whether /readyz says so: it owns partitions and all of them are running."""
