@@ -5,7 +5,7 @@
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make install      torch without CUDA, some GB smaller, for Linux without a GPU
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench memory verify clean
+.PHONY: help install demo test check format bench memory verify crash clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -40,6 +40,9 @@ memory: $(INSTALLED) ## what a memory is worth where the past says more than the
 
 verify: $(INSTALLED) ## every state and list recomputed from the log, after kill -9s if asked; LOG=FILE WORKERS=2 KILLS=0
 	@$(BIN)/python -m tests.verify $(if $(LOG),--log "$(LOG)") $(if $(WORKERS),--workers $(WORKERS)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)
+
+crash: $(INSTALLED) ## workers under every kind of fault, and nothing lost or doubled; needs KAFKA_HOME; SECONDS=60 SEED=0; ARGS=
+	@$(BIN)/python -m tests.crash --seconds $(or $(SECONDS),60) --seed $(or $(SEED),0) $(ARGS)
 
 clean: ## remove .venv and caches; var/ (models, state) stays
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -12,6 +12,7 @@ EvaluationImpossible  the log has nothing to ask about
 ArtifactUnreadable    the file is no TorchScript artifact of this program, or lacks a part of the contract
 ManifestUnknown       the manifest is missing, malformed or of a schema this build does not know
 ManifestMismatch      the artifact, its manifest and its weights do not belong together
+ModelFailed           the program raised, or answered with what is not a number
 ModelNotFound         the registry has no such name or version, or a name has to be given because there are several
 """
 
@@ -69,6 +70,10 @@ class ManifestUnknown(ModelError):
 
 
 class ManifestMismatch(ModelError):
+    pass
+
+
+class ModelFailed(ModelError):
     pass
 
 

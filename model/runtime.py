@@ -4,6 +4,7 @@ Knows nothing of users, time or Kafka, and sets no thread counts: that is for wh
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from model import artifact
 from model.artifact import Artifact, ItemId
+from model.errors import ModelFailed
 from model.manifest import Manifest
 
 CHUNK = 32
@@ -70,12 +72,14 @@ class Runtime:
         """
         B = len(rows)
         folded = Folded(np.empty((B, self.state_floats), np.float32), np.empty((B, self._d), np.float32))
-        with torch.inference_mode():
+        with self._running("update"):
             for at in _chunks(np.argsort(memory.any(axis=1), kind="stable")):
                 lengths = torch.full((len(at),), rows.shape[1])
                 when = None if times is None else torch.from_numpy(times[at])
                 written, hidden = self._program.update(self._memory(memory[at]), torch.from_numpy(rows[at]), lengths, when)
                 folded.memory[at], folded.hidden[at] = written.reshape(len(at), -1).numpy(), hidden.numpy()
+            if not (np.isfinite(folded.memory).all() and np.isfinite(folded.hidden).all()):
+                raise RuntimeError("it answered with what is not a finite number")
         return folded
 
     def recommend(
@@ -100,7 +104,7 @@ class Runtime:
             query_time: (B,) int64 epoch ms, when what is recommended happens; None for the last item's time.
         """
         ranked = self._empty(len(rows), k)
-        with torch.inference_mode():
+        with self._running("recommend"):
             # Users of about the same length, and alike in having a memory or not, go together: little padding and no split inside.
             for at in _chunks(np.lexsort((lengths, memory.any(axis=1)))):
                 width = int(lengths[at].max())
@@ -111,16 +115,28 @@ class Runtime:
                     self._memory(memory[at]), items, torch.from_numpy(lengths[at]), k, when, asked, _exclusion(exclude[at])
                 )
                 ranked.rows[at], ranked.scores[at] = best.numpy(), scores.numpy()
+            _check_scores(ranked)
         return ranked
 
     def rank(self, hidden: Floats, k: int, exclude: Rows) -> Ranked:
         """The k best items after the hidden states (B, d) a fold returned; otherwise as `recommend`."""
         ranked = self._empty(len(hidden), k)
-        with torch.inference_mode():
+        with self._running("rank"):
             for at in _chunks(np.arange(len(hidden))):
                 best, scores = self._program.rank(torch.from_numpy(hidden[at]), k, _exclusion(exclude[at]))
                 ranked.rows[at], ranked.scores[at] = best.numpy(), scores.numpy()
+            _check_scores(ranked)
         return ranked
+
+    @contextmanager
+    def _running(self, method: str) -> Iterator[None]:
+        """What the program raises, as this package's own: by its last line, since what stands above repeats the program."""
+        try:
+            with torch.inference_mode():
+                yield
+        except (RuntimeError, IndexError, ValueError) as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ModelFailed(f"{self.reference} failed in {method}: {said[:300]}") from error
 
     def _memory(self, memory: Floats) -> torch.Tensor:
         return torch.from_numpy(memory).view([len(memory), *self._memory_shape])
@@ -128,6 +144,11 @@ class Runtime:
     def _empty(self, users: int, k: int) -> Ranked:
         k = min(k, self.manifest.n_items)
         return Ranked(np.empty((users, k), np.int64), np.empty((users, k), np.float32))
+
+
+def _check_scores(ranked: Ranked) -> None:
+    if np.isnan(ranked.scores).any():
+        raise RuntimeError("it ranked by what is not a number")
 
 
 def _chunks(order: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:

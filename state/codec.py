@@ -6,7 +6,9 @@
     user ∥ 3 ∥ segment           folded: item keys
     0 ∥ "l"                      segment length that all of the partition's users are folded by
     0 ∥ "n" ∥ item key           name: the text of a hashed item id
-    0 ∥ "o"                      offset: how far into the changelog the store reaches (RocksDB only)
+    0 ∥ "o"                      offset: how far into the changelog the store reaches (RocksDB only, as the next two)
+    0 ∥ "c"                      which changelog it is a copy of: Kafka's id of the topic
+    0 ∥ "t"                      when it last was known to lack nothing, epoch ms
 
 `user` is one length byte and the id's UTF-8, so no user's keys are a prefix of another's; ids are never empty, which leaves 0 for what
 belongs to the partition. `taken` is how many interactions of the user there are with this record's last one, counted down from the
@@ -33,6 +35,10 @@ FOLDED: Final = b"\x03"
 SEGMENT_LENGTH: Final = b"\x00l"
 _NAME: Final = b"\x00n"
 OFFSET: Final = b"\x00o"
+CHANGELOG: Final = b"\x00c"
+COMPLETE: Final = b"\x00t"
+LOCAL: Final = frozenset({OFFSET, CHANGELOG, COMPLETE})
+"""Keys that say something of a store and not of users: the changelog does not hold them."""
 
 MAX_TAKEN: Final = (1 << 40) - 1
 """Interactions of one user that five bytes can count: a thousand a second for 34 years."""

@@ -16,14 +16,19 @@ from rocksdict import BlockBasedOptions, Cache, Options, Rdict, RdictIter, Write
 
 from state.changelog import Change
 from state.codec import (
+    CHANGELOG,
+    COMPLETE,
     FOLDED,
+    LOCAL,
     OFFSET,
     SEGMENT_LENGTH,
     WORKING,
     folded_key,
     name_key,
+    name_value,
     number_value,
     read_folded,
+    read_name,
     read_number,
     read_user,
     taken_of,
@@ -52,7 +57,7 @@ class Store:
         """Open the store in `folder`, or make an empty one.
 
         Raises:
-            StoreLocked: another process, or an earlier owner in this one, has it open.
+            StoreLocked: another process has it open.
             StateCorrupted: RocksDB cannot read its files.
         """
         self.folder = folder
@@ -77,6 +82,30 @@ class Store:
     def changelog_offset(self) -> int | None:
         """The next changelog record to restore; None when nothing was ever written."""
         return self._number(OFFSET)
+
+    def changelog_id(self) -> str | None:
+        """Which changelog this is a copy of; None when that was never said."""
+        with _translated(self.folder):
+            value = self._rocks.get(CHANGELOG)
+            return None if value is None else read_name(value)
+
+    def complete_ms(self) -> int | None:
+        """When the store last was known to lack nothing, epoch ms; None when it never was."""
+        return self._number(COMPLETE)
+
+    def belong_to(self, changelog_id: str) -> None:
+        """Note which changelog this is a copy of, before anything of it is written."""
+        self._put(CHANGELOG, name_value(changelog_id))
+
+    def mark_complete(self, now_ms: int) -> None:
+        """Note that the store lacks nothing of what is published now, epoch ms."""
+        self._put(COMPLETE, number_value(now_ms))
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        batch = WriteBatch(raw_mode=True)
+        batch.put(key, value)
+        with _translated(self.folder):
+            self._rocks.write(batch, self._unlogged)
 
     def segment_length(self) -> int | None:
         """What the partition's users are folded by; None when nothing was ever written.
@@ -129,7 +158,7 @@ class Store:
         """Everything that the changelog holds too, in key order."""
         with _translated(self.folder):
             for key, value in _records(self._rocks.iter(), b""):
-                if key != OFFSET:
+                if key not in LOCAL:
                     yield key, value
 
     def write(self, changes: Iterable[Change], changelog_offset: int | None) -> None:
@@ -159,8 +188,9 @@ class Store:
 
 def wipe(folder: Path) -> None:
     """Remove a closed store; the changelog rebuilds it."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    with _translated(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def _records(found: RdictIter, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -227,7 +257,7 @@ def _translated(folder: Path) -> Iterator[None]:
         if said.startswith("IO error"):
             # The message ends with the path, which may say anything; what RocksDB says of the lock stands before it.
             if any(words in said.split(str(folder), 1)[0] for words in _LOCKED):
-                raise StoreLocked(f"{folder} is locked: another worker uses this state folder ({said})") from error
+                raise StoreLocked(f"{folder} is locked: another process has it open, which no second worker should ({said})") from error
             raise StoreUnwritable(f"{folder}: {said}") from error
         raise
 

@@ -18,10 +18,11 @@ from state.store import StoreMemory
 from stream import topics
 from stream.errors import TopicsUnusable
 from stream.kafka import KafkaLink
+from stream.librdkafka import MemoryBudget, logger_of
 from stream.metrics import served
 from stream.partitions import Partition, Partitions
 from stream.points import At, passing
-from stream.policy import StepSize
+from stream.policy import RefusedShare, StepSize
 from stream.recommender import Recommender
 from stream.restore import ChangelogRestore
 from stream.settings import Settings
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 def admin_client(settings: Settings) -> AdminClient:
     """Keep a reference to it until its futures are done: a temporary one ends them."""
-    return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logging.getLogger("rdkafka.admin"))
+    return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logger_of("admin"))
 
 
 def one_thread() -> None:
@@ -47,7 +48,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     `at` is called at the named points of a step and of a partition's life: for the fault tests.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is a step to finish
-    clock = time.monotonic
+    clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     one_thread()
     version = Registry(settings.models).resolve(settings.model)
     recommender = Recommender(Runtime.load(version.folder))
@@ -58,17 +59,20 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         recommender.model.segment_length,
         4 * recommender.model.state_floats,
     )
-    _check_topics(settings)
+    deletions_kept_ms = _check_topics(settings)
     folder = settings.state_dir / settings.app
     slot = hold(folder / "slots", settings.worker)
     link = KafkaLink(
         bootstrap=settings.bootstrap_servers,
         app=settings.app,
         slot=slot.name,
+        named=settings.worker is not None,
         interactions_topic=settings.interactions_topic,
         recommendations_topic=settings.recommendations_topic,
         output_format=settings.output_format,
+        memory=budget,
         extra=settings.kafka,
+        clock=clock,
         at=at,
     )
 
@@ -78,20 +82,22 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             partition=partition,
             memory=memory,
             config=link.changelog_reader,
-            settled=link.settled,
-            bounds=link.changelog_bounds,
+            committed=link.committed,
+            changelog=link.changelog,
+            deletions_kept_ms=deletions_kept_ms,
             clock=clock,
+            wall_ms=_wall_ms,
             at=at,
         )
 
     partitions = Partitions(
-        folder=folder,
-        memory=StoreMemory(settings.store_memory_mb << 20),
+        folder=folder / slot.name,
+        memory=StoreMemory(budget.stores),
         cache_users=settings.cache_users,
         begin_restore=begin_restore,
         resume=link.resume,
         pause=link.pause,
-        clock=clock,
+        wall_ms=_wall_ms,
         at=at,
     )
     worker = Worker(
@@ -104,8 +110,10 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         exclude=settings.exclude,
         keep_segments=settings.keep_segments,
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
+        refused=RefusedShare(settings.max_refused),
         wait_s=settings.wait_ms / 1000,
         clock=clock,
+        wall_ms=_wall_ms,
         at=at,
     )
     _spare_the_cycle_collector()
@@ -123,14 +131,21 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     return worker
 
 
-def _check_topics(settings: Settings) -> None:
-    problems = topics.check(admin_client(settings), settings.app, settings.interactions_topic, settings.recommendations_topic)
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _check_topics(settings: Settings) -> int:
+    """Refuse topics that do not fit; how long the changelog keeps deletions, ms."""
+    admin = admin_client(settings)
+    problems = topics.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
         if problem.severity == "warning":
             logger.warning("topic=%s %s", problem.topic, problem.line)
     wrong = [problem.line for problem in problems if problem.severity == "error"]
     if wrong:
         raise TopicsUnusable("\n".join(wrong))
+    return topics.deletions_kept_ms(admin, settings.app)
 
 
 def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int | None]:

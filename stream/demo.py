@@ -189,8 +189,7 @@ def _workers(env: Mapping[str, str], folder: Path) -> Iterator[list[subprocess.P
     try:
         for number in range(WORKERS):
             with (folder / f"worker-{number}.log").open("wb") as out:
-                slot = {"REC2PM_WORKER": f"demo-{number}"}
-                started.append(subprocess.Popen([sys.executable, "-m", "stream", "worker"], env={**env, **slot}, stdout=out, stderr=out))
+                started.append(subprocess.Popen([sys.executable, "-m", "stream", "worker"], env=dict(env), stdout=out, stderr=out))
         yield started
     finally:
         for worker in started:

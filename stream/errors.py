@@ -1,9 +1,9 @@
 """What the worker does about each error.
 
     MalformedInteraction   DEAD_LETTER  the record can never succeed; keep it with its reason, go on
+    ModelFailed            DEAD_LETTER  the same, once the step is narrowed down to the record that the model fails on
     StepAborted            ABANDON      Kafka refused the transaction; drop the step, go back to the committed offsets, take it again
     StateCorrupted         RESTORE      wipe the local store, rebuild it from the changelog
-    StoreLocked            WAIT         the partition's last owner on this machine has not let go yet; try again
     everything else        STOP         one line that says what was found, what was expected and what to do; exit code 1
 
 `ACTIONS` is this table; a test walks every error of the project and fails on one without a row.
@@ -12,7 +12,7 @@
 from enum import Enum, auto
 from typing import Final
 
-from model.errors import ModelError
+from model.errors import ModelError, ModelFailed
 from state.errors import SegmentLengthChanged, StateCorrupted, StateFormatUnknown, StoreLocked, StoreUnwritable
 
 
@@ -29,7 +29,7 @@ class StepAborted(StreamError):
 
 
 class Fenced(StreamError):
-    """Another process has this worker's transactional id, or a transaction outlived its time-out."""
+    """Another process has this worker's name."""
 
 
 class KafkaUnusable(StreamError):
@@ -44,8 +44,20 @@ class OutputTooLarge(StreamError):
     """A record is larger than the broker takes."""
 
 
+class InputGap(StreamError):
+    """The input does not hold what follows the committed offset. Which records to do without is not the worker's to decide."""
+
+
+class ChangelogUnfit(StreamError):
+    """The changelog does not hold the state that goes with the committed offsets: going on would lose it in silence."""
+
+
 class RestoreBroken(StreamError):
     """The changelog cannot be read to its end."""
+
+
+class TooManyRefused(StreamError):
+    """A larger share of the input is refused than the settings allow: what sends it is broken, not single records."""
 
 
 class StoreBehind(StreamError):
@@ -62,23 +74,26 @@ class Action(Enum):
     DEAD_LETTER = auto()
     ABANDON = auto()
     RESTORE = auto()
-    WAIT = auto()
     STOP = auto()
 
 
 ACTIONS: Final[dict[type[Exception], Action]] = {
     MalformedInteraction: Action.DEAD_LETTER,
+    ModelFailed: Action.DEAD_LETTER,
     StepAborted: Action.ABANDON,
     Fenced: Action.STOP,
     KafkaUnusable: Action.STOP,
     TopicsUnusable: Action.STOP,
     OutputTooLarge: Action.STOP,
+    InputGap: Action.STOP,
+    ChangelogUnfit: Action.STOP,
     RestoreBroken: Action.STOP,
+    TooManyRefused: Action.STOP,
     SettingsInvalid: Action.STOP,
     StoreBehind: Action.STOP,
     StateCorrupted: Action.RESTORE,
     StateFormatUnknown: Action.STOP,
-    StoreLocked: Action.WAIT,
+    StoreLocked: Action.STOP,
     StoreUnwritable: Action.STOP,
     SegmentLengthChanged: Action.STOP,
     ModelError: Action.STOP,

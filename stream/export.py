@@ -15,7 +15,7 @@ from state.codec import FOLDED, named_item, read_folded, read_name, read_user, u
 from state.store import Store, StoreMemory
 from state.user import unpacked
 from stream.errors import RestoreBroken, TopicsUnusable
-from stream.kafka import CHANGELOG_READER
+from stream.librdkafka import CHANGELOG_READER
 
 _BATCH: Final = 5000
 _STORE_BYTES: Final = 64 << 20

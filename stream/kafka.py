@@ -7,13 +7,18 @@ then; no poll happens inside a transaction; and the worker's own positions are c
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, Literal, NoReturn, cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented, not in its __all__
 
-from stream.errors import Fenced, KafkaUnusable, OutputTooLarge, StepAborted
+from stream import lineage
+from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, OutputTooLarge, StepAborted
+from stream.kafka_errors import comes_back, is_fatal, told
+from stream.librdkafka import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget, logger_of
+from stream.lineage import Changelog, Committed, Lineage
 from stream.partitions import Partitions
 from stream.points import At, Point, passing
 from stream.wire import MODEL_HEADER, Record, recommendation_as_json, recommendation_as_msgpack
@@ -21,58 +26,12 @@ from stream.worker import Outgoing
 
 logger = logging.getLogger(__name__)
 
-MAX_STEP_RECORDS: Final = 20_000
 _CALL_S: Final = 30.0
 """How long one transaction call may wait; it is then called again."""
+_ASK_S: Final = 1.0
+"""How long a question may hold up the loop; it is asked again in the next turn."""
 _FULL_QUEUE_WAIT_S: Final = 0.05
-
-CONSUMER: Final[Mapping[str, Any]] = {
-    "isolation.level": "read_committed",
-    "enable.auto.commit": False,
-    # Where a group begins is said in `resume`; an offset that the topic does not have is never replaced by another one in silence.
-    "auto.offset.reset": "error",
-    "partition.assignment.strategy": "cooperative-sticky",
-    "session.timeout.ms": 6000,
-    "heartbeat.interval.ms": 500,
-    "max.poll.interval.ms": 120_000,
-    "fetch.queue.backoff.ms": 10,
-    "fetch.wait.max.ms": 100,
-    "queued.min.messages": 100_000,
-    "queued.max.messages.kbytes": 65_536,
-}
-PRODUCER: Final[Mapping[str, Any]] = {
-    "transaction.timeout.ms": 15_000,
-    # A step's records leave in few large batches; committing flushes at once, so it is no wait at light load.
-    "linger.ms": 20,
-    "retry.backoff.ms": 5,
-    "compression.type": "lz4",
-    "partitioner": "murmur2_random",
-    "queue.buffering.max.messages": 500_000,
-}
-CHANGELOG_READER: Final[Mapping[str, Any]] = {
-    "isolation.level": "read_committed",
-    "enable.auto.commit": False,
-    "auto.offset.reset": "error",
-    "enable.partition.eof": True,
-    "fetch.queue.backoff.ms": 10,
-    "fetch.wait.max.ms": 20,
-    "queued.min.messages": 50_000,
-    "queued.max.messages.kbytes": 32_768,
-}
-RESERVED: Final = frozenset(
-    {
-        "bootstrap.servers",
-        "group.id",
-        "transactional.id",
-        "isolation.level",
-        "enable.auto.commit",
-        "enable.partition.eof",
-        "partitioner",
-        "auto.offset.reset",
-        "partition.assignment.strategy",
-    }
-)
-"""What the guarantee rests on, or another setting says: not for `REC2PM_KAFKA_*`."""
+_SAY_EVERY_S: Final = 10.0
 
 
 class KafkaLink:
@@ -84,44 +43,85 @@ class KafkaLink:
         bootstrap: str,
         app: str,
         slot: str,
+        named: bool,
         interactions_topic: str,
         recommendations_topic: str,
         output_format: Literal["msgpack", "json"],
+        memory: MemoryBudget,
         extra: Mapping[str, str],
+        clock: Callable[[], float],
         at: At = passing,
     ) -> None:
+        """Args:
+        slot: part of the transactional id.
+        named: whether the slot's name is an operator's promise that its worker comes back: the group then waits for it (static membership).
+        extra: librdkafka's options, before ours.
+        clock: seconds that only rise.
+        """
         self._at = at
+        self._clock = clock
         self.changelog_topic: Final = f"{app}.changelog"
         self._dead_letter_topic: Final = f"{app}.dead-letter"
         self._input: Final = interactions_topic
         self._output: Final = recommendations_topic
         self._encode: Final[Callable[[Any], bytes]] = recommendation_as_json if output_format == "json" else recommendation_as_msgpack
         common: dict[str, Any] = {"bootstrap.servers": bootstrap, "client.id": f"{app}-{slot}", **extra}
-        self.changelog_reader: Final = {**CHANGELOG_READER, **common, "group.id": f"{app}-{slot}-restore"}
-        self._consumer = Consumer({**CONSUMER, **common, "group.id": app}, logger=logging.getLogger("rdkafka.consumer"))
-        self._producer = Producer({**PRODUCER, **common, "transactional.id": f"{app}-{slot}"}, logger=logging.getLogger("rdkafka.producer"))
-        self._admin = AdminClient(common, logger=logging.getLogger("rdkafka.admin"))
+        self.changelog_reader: Final = {
+            **CHANGELOG_READER,
+            **memory.changelog_reader(),
+            **common,
+            "group.id": f"{app}-{slot}-restore",
+        }
+        membership = {"group.instance.id": f"{app}-{slot}", "session.timeout.ms": NAMED_SESSION_MS} if named else {}
+        self._consumer = Consumer({**CONSUMER, **memory.consumer(), **membership, **common, "group.id": app}, logger=logger_of("consumer"))
+        self._producing: Final = {**PRODUCER, **memory.producer(), **common, "transactional.id": f"{app}-{slot}"}
+        self._transaction_s: Final = int(self._producing["transaction.timeout.ms"]) / 1000
+        self._producer = self._new_producer()
+        self._common: Final = common
+        self._admin = self._new_admin()
+        self._ask_again_at = clock()
         self._metadata: object = None
+        self._asking = ThreadPoolExecutor(4, thread_name_prefix="committed")
+        self._asked: dict[int, Future[Committed | None]] = {}
+        self._began = clock()
+        self._changelog_id = ""
+        self._partitions_of_input = 0
+        self._may_have_grown = False
+        self._reached: dict[int, int] = {}
+        """Partition → how long its changelog is known to be."""
+        self.waited_at = self._said_at = clock() - _SAY_EVERY_S
+        """When it last was seen that Kafka does not answer."""
+
+    def _new_admin(self) -> AdminClient:
+        return AdminClient(self._common, logger=logger_of("admin"))
+
+    def _new_producer(self) -> Producer:
+        return Producer(self._producing, logger=logger_of("producer"))
 
     def start(self, partitions: Partitions) -> None:
         """Fence this slot's last process, then join the group.
 
         The order lets Kafka abort a dead predecessor's transaction before its partitions arrive here.
         """
-        self._until_done(lambda: self._producer.init_transactions(_CALL_S), "init_transactions")
+        self._init_transactions()
+        self._partitions_of_input = self._counted(self._input)
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
             # At a place of no meaning, and paused: `resume` says where to begin. Left to itself the client would ask for the committed
             # offset here, before a dead predecessor's transaction has ended.
             consumer.incremental_assign([TopicPartition(each.topic, each.partition, 0) for each in given])
             consumer.pause(list(given))
+            # Partitions that are added to a topic bring a rebalance with them.
+            self._may_have_grown = True
+            for each in given:
+                self._asked.pop(each.partition, None)  # the answer to an earlier ownership
             partitions.assigned([each.partition for each in given])
 
         def revoked(_: Consumer, taken: Sequence[TopicPartition]) -> None:
-            partitions.gone([each.partition for each in taken], "revoked")
+            partitions.revoked([each.partition for each in taken])
 
         def lost(_: Consumer, taken: Sequence[TopicPartition]) -> None:
-            partitions.gone([each.partition for each in taken], "lost")
+            partitions.lost([each.partition for each in taken])
 
         self._consumer.subscribe([self._input], on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
@@ -129,8 +129,10 @@ class KafkaLink:
         try:
             messages = self._consumer.consume(limit, wait_s)
         except KafkaException as error:
-            raise _stop(error, "consume") from error
+            _stop(error, "consume")
         self._metadata = self._consumer.consumer_group_metadata()
+        if self._may_have_grown:
+            self._refuse_growth()
         if not messages:
             self._producer.poll(0)  # serves its log and error callbacks
             return ()
@@ -140,22 +142,38 @@ class KafkaLink:
                 self._report(message.partition(), message.error())
         return cast("list[Record]", records)  # only a message with an error lacks partition and offset
 
+    def _refuse_growth(self) -> None:
+        """A user's partition follows from how many there are: with another number users would be cut off from their state."""
+        try:
+            now = self._counted(self._input)
+        except KafkaUnusable:
+            return  # asked again after the next poll
+        self._may_have_grown = False
+        if now != self._partitions_of_input:
+            raise ChangelogUnfit(
+                f"{self._input} has {now} partitions and had {self._partitions_of_input} when this worker started: users are in other "
+                "partitions now, away from their state; a topic's partitions cannot be taken away again, so send interactions to a new topic "
+                "with a new REC2PM_APP, or to one with the former number"
+            )
+
     def _report(self, partition: int | None, error: KafkaError | None) -> None:
         """A message that carries no record."""
         if error is None:
             return
         code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET:
-            raise KafkaUnusable(
-                f"{self._input}[{partition}] does not have the offset that was committed last: its records were deleted before they were "
-                f"taken, or the topic was made anew. Nothing is changed here; kafka-consumer-groups.sh --reset-offsets says where to go on ({error})"
+            raise InputGap(
+                f"{self._input}[{partition}] does not have the offset to go on from: its records were deleted before they were taken, or the "
+                f"topic was made anew. Nothing is changed here; {_SAY_WHERE} ({error})"
+            )
+        if is_fatal(error):
+            raise Fenced(
+                f"another process has joined the group under this worker's name (REC2PM_WORKER), or Kafka put it out: {error.str()}"
             )
         if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-            raise KafkaUnusable(f"topic {self._input} is gone: create it again with `rec2pm topics create`, then restart ({error})")
+            raise KafkaUnusable(f"{self._input} is gone: create it again with `rec2pm topics create`, then restart ({error.str()})")
         if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-            raise KafkaUnusable(f"no permission to read {self._input}: {error}")
-        if error.fatal() or code == KafkaError._FATAL:
-            raise KafkaUnusable(f"the consumer cannot go on: {error}")
+            raise KafkaUnusable(f"reading {self._input}: {told(error)}")
         logger.warning("consumer error=%s", error)
 
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
@@ -163,7 +181,7 @@ class KafkaLink:
 
         Raises:
             StepAborted: refused, without effect; the caller rewinds and takes the records again.
-            Fenced, KafkaUnusable, OutputTooLarge: the process ends.
+            Fenced, KafkaUnusable, OutputTooLarge, ChangelogUnfit: the process ends.
         """
         reached: dict[int, int] = {}
 
@@ -172,6 +190,7 @@ class KafkaLink:
             if error is None and partition is not None and offset is not None and offset >= 0:
                 reached[partition] = offset + 1
 
+        self._began = self._clock()
         try:
             self._producer.begin_transaction()
             self._at(Point.BEGUN)
@@ -189,7 +208,10 @@ class KafkaLink:
             for dead in outgoing.dead:
                 self._produce(self._dead_letter_topic, dead.value, dead.key, headers=dead.headers)
             self._at(Point.PRODUCED)
-            offsets = [TopicPartition(self._input, partition, offset) for partition, offset in outgoing.next_offsets.items()]
+            offsets = [
+                TopicPartition(self._input, partition, offset, metadata=self._lineage(partition).text())
+                for partition, offset in outgoing.next_offsets.items()
+            ]
             # The only call that fences: it carries the generation that owned these records when they were polled.
             self._until_done(
                 lambda: self._producer.send_offsets_to_transaction(offsets, self._metadata, _CALL_S), "send_offsets_to_transaction"
@@ -198,7 +220,21 @@ class KafkaLink:
             self._until_done(lambda: self._producer.commit_transaction(_CALL_S), "commit_transaction")
         except KafkaException as error:
             self._abort(error)
+        self._check_growing(reached)
         return reached
+
+    def _lineage(self, partition: int) -> Lineage:
+        return Lineage(self._changelog_id, self._partitions_of_input, self._reached.get(partition, 0))
+
+    def _check_growing(self, reached: Mapping[int, int]) -> None:
+        """A changelog that is shorter than it was is another one, made anew under the same name while this worker ran."""
+        for partition, offset in reached.items():
+            if offset <= self._reached.get(partition, 0):
+                raise ChangelogUnfit(
+                    f"{self.changelog_topic}[{partition}] ended at {self._reached[partition]} and ends at {offset} now: it was deleted and made "
+                    "anew, and the state of before is not in it"
+                )
+            self._reached[partition] = offset
 
     def _produce(self, topic: str, value: bytes | None, key: bytes | None, *more: Any, **named: Any) -> None:
         """`Producer.produce`, again while its queue is full: a record that was not taken must not be missed."""
@@ -216,51 +252,76 @@ class KafkaLink:
                     ) from error
                 raise
 
-    def _abort(self, error: KafkaException) -> None:
+    def _abort(self, error: KafkaException) -> NoReturn:
         """Turn a failed transaction into what it means for the step."""
         reason: KafkaError = error.args[0]
-        if reason.fatal() or reason.code() in (KafkaError._FATAL, KafkaError._FENCED):
-            raise Fenced(
-                f"another process uses this worker's slot, or a step outlived transaction.timeout.ms: {reason}. "
-                "Give each live worker its own REC2PM_WORKER"
-            ) from error
+        if is_fatal(reason):
+            self._replace_producer(error)
         if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise OutputTooLarge(f"the broker refused a record as too large: raise the topic's max.message.bytes ({reason})") from error
         if not reason.txn_requires_abort():
-            raise _stop(error, "transaction") from error
+            _stop(error, "transaction")
         try:
             self._until_done(lambda: self._producer.abort_transaction(_CALL_S), "abort_transaction")
         except KafkaException as failed:
-            raise _stop(failed, "abort_transaction") from failed
+            if is_fatal(failed.args[0]):
+                self._replace_producer(failed)
+            _stop(failed, "abort_transaction")
         self._at(Point.ABORTED)
-        raise StepAborted(str(reason)) from error
+        raise StepAborted(told(reason)) from error
 
-    def rewind(self, partitions: Iterable[int]) -> None:
-        """Go back to the committed offsets: without it the aborted records would be skipped."""
-        asked = [TopicPartition(self._input, partition) for partition in partitions]
-        if not asked:
-            return
-        committed = self._waited_for(asked)
-        low = {each.partition: self._consumer.get_watermark_offsets(each, timeout=_CALL_S)[0] for each in committed if each.offset < 0}
-        for each in committed:
-            self._consumer.seek(TopicPartition(self._input, each.partition, each.offset if each.offset >= 0 else low[each.partition]))
+    def _replace_producer(self, error: KafkaException) -> NoReturn:
+        """A producer that is out for good: because its transaction was too old for Kafka, or because another process has its slot.
 
-    def _waited_for(self, asked: Sequence[TopicPartition]) -> list[TopicPartition]:
-        """The committed offsets, however long Kafka takes to say them."""
-        while (committed := self._committed(asked)) is None:
-            logger.warning("waiting for the committed offsets")
-        return committed
-
-    def settled(self, partition: int) -> bool:
-        """Whether Kafka says what is committed of an input partition: not while a transaction on it is pending."""
-        return self._committed([TopicPartition(self._input, partition)], timeout=1.0) is not None
-
-    def changelog_bounds(self, partition: int) -> tuple[int, int] | None:
-        """First offset and high watermark of a changelog partition; None when Kafka does not answer now.
-
-        Asked as read_uncommitted: a read_committed question, and a read_committed consumer's watermark, is answered with the last stable
-        offset, which somebody's open transaction holds back.
+        Kafka's answer is the same to both, so the clock tells them apart. A transaction that was too old is ended by now, and so is the
+        step; a new producer under the same name goes on. Against another process that would be a quarrel without end.
         """
+        open_s = self._clock() - self._began
+        if open_s < self._transaction_s:
+            raise Fenced(
+                f"another process uses this worker's slot: {error.args[0].str()}. Give each live worker its own REC2PM_WORKER"
+            ) from error
+        self._producer = self._new_producer()
+        self._init_transactions()
+        self._at(Point.ABORTED)
+        raise StepAborted(f"Kafka ended the transaction: it was open for {open_s:.1f} s, more than transaction.timeout.ms") from error
+
+    def _init_transactions(self) -> None:
+        try:
+            self._until_done(lambda: self._producer.init_transactions(_CALL_S), "init_transactions")
+        except KafkaException as error:
+            _stop(error, "init_transactions")
+
+    def committed(self, partition: int) -> Committed | None:
+        """What is committed of an input partition; None while Kafka does not say, as when a transaction on it is pending.
+
+        Asked beside the loop, so that the other partitions go on meanwhile.
+        """
+        if (asked := self._asked.get(partition)) is None:
+            self._asked[partition] = self._asking.submit(self._committed, partition, _CALL_S / 10)
+            return None
+        if not asked.done():
+            return None
+        return self._asked.pop(partition).result()
+
+    def _committed(self, partition: int, within_s: float) -> Committed | None:
+        try:
+            (found,) = self._consumer.committed([TopicPartition(self._input, partition)], timeout=within_s)
+        except KafkaException as error:
+            if comes_back(error.args[0]):
+                self.waited_at = self._clock()
+                return None
+            _stop(error, "committed")
+        return Committed(found.offset if found.offset >= 0 else None, lineage.read(found.metadata))
+
+    def changelog(self, partition: int) -> Changelog | None:
+        """The changelog partition as it is; None when Kafka does not answer now.
+
+        Its end is asked for as read_uncommitted: a read_committed question, and a read_committed consumer's watermark, is answered with the
+        last stable offset, which somebody's open transaction holds back.
+        """
+        if self._clock() < self._ask_again_at:
+            return None
         place = TopicPartition(self.changelog_topic, partition)
         try:
             low, high = (
@@ -269,34 +330,66 @@ class KafkaLink:
                 .offset
                 for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
             )
+            self._changelog_id = self._id_of(self.changelog_topic)
         except KafkaException as error:
-            if _comes_back(error):
+            if comes_back(error.args[0]):
                 logger.warning("restore waits partition=%d reason=%s", partition, error)
+                self.waited_at = self._clock()
+                self._ask_again_at = self.waited_at + _ASK_S
+                # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does not look again.
+                self._admin = self._new_admin()
                 return None
-            raise _stop(error, f"offsets of {place.topic}[{partition}]") from error
-        return low, high
+            _stop(error, f"offsets of {place.topic}[{partition}]")
+        self._reached[partition] = high
+        return Changelog(self._changelog_id, self._partitions_of_input, low, high)
 
-    def _committed(self, asked: Sequence[TopicPartition], timeout: float = _CALL_S) -> list[TopicPartition] | None:
+    def _id_of(self, topic: str) -> str:
+        """Kafka's id of a topic; empty where the broker knows no ids."""
+        future = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_CALL_S)[topic]
         try:
-            return list(self._consumer.committed(list(asked), timeout=timeout))
+            found = future.result(_CALL_S).topic_id
+        except TimeoutError:
+            return ""
         except KafkaException as error:
-            if _comes_back(error):
-                return None
-            raise _stop(error, "committed") from error
+            if comes_back(error.args[0]):
+                raise
+            logger.warning("topic=%s: the broker does not tell its id (%s): that it was made anew is not noticed", topic, error)
+            return ""
+        return "" if found is None else str(found)
+
+    def _counted(self, topic: str) -> int:
+        """Partitions of a topic."""
+        try:
+            found = self._consumer.list_topics(topic, timeout=_CALL_S).topics[topic]
+        except KafkaException as error:
+            _stop(error, f"partitions of {topic}")
+        if found.error is not None:
+            raise KafkaUnusable(f"{topic}: {told(found.error)}")
+        return len(found.partitions)
 
     def resume(self, partition: int) -> bool:
-        """Begin to take a partition's records: at the committed offset, at the very first one where there is none. False: not yet."""
+        """Begin to take a partition's records: at the committed offset, at the very first one where there is none. False: not yet.
+
+        Raises:
+            InputGap: the topic does not hold what follows the committed offset.
+        """
         place = TopicPartition(self._input, partition)
-        committed = self._committed([place], timeout=1.0)
+        committed = self._committed(partition, _ASK_S)
         if committed is None:
             return False
         try:
-            start = committed[0].offset if committed[0].offset >= 0 else self._consumer.get_watermark_offsets(place, timeout=_CALL_S)[0]
+            low, _ = self._consumer.get_watermark_offsets(place, timeout=_ASK_S)
+            start = low if committed.offset is None else committed.offset
+            if start < low:
+                raise InputGap(
+                    f"{self._input}[{partition}]: the {low - start} records from the committed offset {start} to {low}, the first that is kept, were "
+                    f"deleted before they were taken (retention). Nothing is changed here; {_SAY_WHERE}"
+                )
             self._consumer.seek(TopicPartition(self._input, partition, start))
         except KafkaException as error:
-            if error.args[0].code() == KafkaError._STATE or _comes_back(error):
+            if error.args[0].code() == KafkaError._STATE or comes_back(error.args[0]):
                 return False  # the client is still taking in the assignment, or Kafka is away
-            raise _stop(error, f"seek {self._input}[{partition}]") from error
+            _stop(error, f"seek {self._input}[{partition}]")
         self._consumer.resume([place])
         return True
 
@@ -304,7 +397,8 @@ class KafkaLink:
         self._consumer.pause([TopicPartition(self._input, partition)])
 
     def close(self) -> None:
-        """Leave the group, so that others need not wait for the session to end."""
+        """Leave the group, so that others need not wait for the session to end; a named worker stays a member and is waited for."""
+        self._asking.shutdown(cancel_futures=True)  # none may ask a consumer that is closed
         self._consumer.close()
 
     def _until_done(self, call: Callable[[], None], name: str) -> None:
@@ -316,27 +410,24 @@ class KafkaLink:
                 reason: KafkaError = error.args[0]
                 if not reason.retriable() or reason.fatal() or reason.txn_requires_abort():
                     raise
-                logger.warning("%s waits for Kafka: %s", name, reason)
-                time.sleep(0.1)
+                self._waits(name, reason)
             else:
                 return
 
-
-def _comes_back(error: KafkaException) -> bool:
-    """Whether Kafka only cannot answer now: away, or its coordinator is being made or moved. `retriable()` says no to most of these."""
-    return error.args[0].retriable() or error.args[0].code() in (
-        KafkaError._TIMED_OUT,
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._WAIT_COORD,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    )
+    def _waits(self, name: str, reason: KafkaError) -> None:
+        """Say that Kafka is waited for, now and then, and give it a moment."""
+        self.waited_at = now = self._clock()
+        if now - self._said_at > _SAY_EVERY_S:
+            self._said_at = now
+            logger.warning("waiting for Kafka call=%s reason=%s", name, reason)
+        time.sleep(0.1)
 
 
-def _stop(error: KafkaException, where: str) -> Exception:
+_SAY_WHERE: Final = "say where to go on with kafka-consumer-groups.sh --reset-offsets (--to-earliest takes all that is left)"
+
+
+def _stop(error: KafkaException, where: str) -> NoReturn:
     reason: KafkaError = error.args[0]
-    if reason.code() in (KafkaError._FENCED, KafkaError._FATAL) or reason.fatal():
-        return Fenced(f"{where}: {reason}. Another process may use this worker's slot (REC2PM_WORKER)")
-    return KafkaUnusable(f"{where} failed: {reason}")
+    if is_fatal(reason):
+        raise Fenced(f"{where}: {reason.str()}. Another process may use this worker's slot (REC2PM_WORKER)") from error
+    raise KafkaUnusable(f"{where} failed: {told(reason)}") from error

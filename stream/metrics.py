@@ -17,13 +17,15 @@ from prometheus_client.exposition import make_wsgi_app
 from prometheus_client.registry import Collector
 
 from stream.errors import SettingsInvalid
-from stream.partitions import Phase
+from stream.partitions import OWNED, Phase
 from stream.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 ALIVE_WITHIN_S: Final = 60.0
-"""A loop that has not turned for so long is stuck; a step and a wait for the broker are shorter."""
+"""A loop that has not turned for so long is stuck; a step and one call to a broker that is away are shorter."""
+WAITING_WITHIN_S: Final = 35.0
+"""One call may wait for 30 s before it says that Kafka does not answer."""
 
 _COUNTS: Final = {
     "steps": "Steps published",
@@ -33,6 +35,7 @@ _COUNTS: Final = {
     "folds": "Segments folded",
     "lists": "Recommendations published",
     "dead_letters": "Records refused",
+    "model_failures": "Records refused because the model failed on them",
     "forgotten": "Users forgotten on request",
     "unknown_items": "Interactions with an item that the model does not know",
     "rebuilt": "Preference memories rebuilt for another memory format",
@@ -51,9 +54,16 @@ class WorkerMetrics(Collector):
             yield CounterMetricFamily(f"rec2pm_{name}", f"{meaning}.", value=getattr(worker.counts, name))
         phases = Counter(partition.phase for partition in worker.partitions.all())
         gauge = GaugeMetricFamily("rec2pm_partitions", "Partitions of this worker, by phase.", labels=["phase"])
-        for phase in Phase:
+        for phase in OWNED:
             gauge.add_metric([phase.name.lower()], phases[phase])
         yield gauge
+        restoring = GaugeMetricFamily("rec2pm_restore_remaining_records", "Changelog offsets still to restore.", labels=["partition"])
+        for partition in worker.partitions.all():
+            if partition.restore is not None and (remaining := partition.restore.remaining()) is not None:
+                restoring.add_metric([str(partition.number)], remaining)
+        yield restoring
+        waited = worker.clock() - worker.link.waited_at
+        yield GaugeMetricFamily("rec2pm_waiting_for_kafka", "1 while Kafka does not answer.", value=float(waited < WAITING_WITHIN_S))
         yield GaugeMetricFamily("rec2pm_step_records_limit", "Most records that the next step may take.", value=worker.step_size.limit)
         yield InfoMetricFamily("rec2pm_model", "The model version that serves.", value={"model": worker.recommender.model.reference})
 
@@ -78,8 +88,9 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
         if path == "/metrics":
             return cast("Iterable[bytes]", metrics(environ, start))
         if path == "/livez":
-            silent = clock() - worker.turned_at
-            return _plain(start, silent < ALIVE_WITHIN_S, f"the loop turned {silent:.1f} s ago")
+            # A worker that waits for Kafka is alive: starting it again would not bring Kafka back.
+            silent = clock() - max(worker.turned_at, worker.link.waited_at)
+            return _plain(start, silent < ALIVE_WITHIN_S, f"the loop turned, or was told that Kafka is away, {silent:.1f} s ago")
         if path == "/readyz":
             phases = [partition.phase for partition in worker.partitions.all()]
             running = phases.count(Phase.RUNNING)

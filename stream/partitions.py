@@ -1,28 +1,32 @@
 """The partitions that this worker owns, and the life of each.
 
-    assigned ──▶ restoring ──▶ running ──▶ revoked or lost
-                                   (gone: its store is closed, its users forgotten here)
+    assigned ──▶ ASSIGNED ──▶ RESTORING ──▶ RUNNING
+                    ▲          │   ▲           │
+                    │          │   └── (1) ────┤        (1) a step was aborted: go on from the committed offset
+                    └── (2) ───┴───────────────┘        (2) the store is damaged: wiped, begun again
 
-A partition's records are consumed only while it is running: its store then holds everything that the changelog does. Nothing slow
-happens inside a rebalance: stores open and are restored between steps.
+    from each of the three   ──▶ REVOKED    Kafka asks for it back: ours until we let go, so our store lacks nothing
+                             ──▶ LOST       the group went on without us: another owner may have published since
+
+Records are consumed in RUNNING alone: the store then holds everything that the changelog does. Nothing slow happens inside a rebalance:
+stores open and are restored between steps. No step is under way there either, so neither end has anything to finish: a revoked store is
+closed with the note that it lacked nothing, a lost one without. `MOVES` is this drawing, and `Partition.become` refuses every other way.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar, cast
 
-from state.errors import StateCorrupted, StateError, StoreLocked
+from state.errors import StateCorrupted, StateError
 from state.store import Store, StoreMemory, wipe
 from state.user import User
 from stream.points import At, Point, passing
 
 logger = logging.getLogger(__name__)
 
-LOCK_WAIT_S: Final = 60.0
-"""How long the partition's last owner on this machine may take to let go of its store."""
 _KNOWN_NAMES: Final = 200_000
 _AT_ONCE: Final = 4
 """Partitions restored side by side."""
@@ -32,6 +36,18 @@ class Phase(Enum):
     ASSIGNED = auto()
     RESTORING = auto()
     RUNNING = auto()
+    REVOKED = auto()
+    LOST = auto()
+
+
+MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {
+    Phase.ASSIGNED: frozenset({Phase.RESTORING, Phase.REVOKED, Phase.LOST}),
+    Phase.RESTORING: frozenset({Phase.RUNNING, Phase.ASSIGNED, Phase.REVOKED, Phase.LOST}),
+    Phase.RUNNING: frozenset({Phase.ASSIGNED, Phase.RESTORING, Phase.REVOKED, Phase.LOST}),
+    Phase.REVOKED: frozenset(),
+    Phase.LOST: frozenset(),
+}
+OWNED: Final = (Phase.ASSIGNED, Phase.RESTORING, Phase.RUNNING)
 
 
 class Restore(Protocol):
@@ -39,6 +55,9 @@ class Restore(Protocol):
 
     def advance(self) -> bool:
         """Read and write some more; True when the store holds everything that the changelog does."""
+
+    def remaining(self) -> int | None:
+        """Offsets between what is restored and the end; None while the end is not known."""
 
     def close(self) -> None: ...
 
@@ -75,13 +94,26 @@ class Partition:
         self.number: Final = number
         self.phase = Phase.ASSIGNED
         self.restore: Restore | None = None
-        self.waiting_since: float | None = None
         self.rebuilt = False
         self._store: Store | None = None
         self._taken = Recent[int](cache_users)
         self._users = Recent[User](cache_users)
         self._segment_length: int | None = None
         self._named: set[int] = set()
+
+    def restores(self) -> bool:
+        """Whether its store lacks something."""
+        return self.phase is Phase.ASSIGNED or self.restore is not None
+
+    def reads(self) -> bool:
+        """Whether its changelog is being read."""
+        return self.restore is not None and self.restore.remaining() is not None
+
+    def become(self, phase: Phase) -> None:
+        """Raises RuntimeError for a move that the drawing does not have: a mistake of ours, after which nothing is to be trusted."""
+        if phase not in MOVES[self.phase]:
+            raise RuntimeError(f"partition {self.number} cannot become {phase.name.lower()}: it is {self.phase.name.lower()}")
+        self.phase = phase
 
     @property
     def store(self) -> Store:
@@ -148,6 +180,11 @@ class Partition:
             self._named.clear()
         self._named.update(items)
 
+    def mark_complete(self, known_ms: int) -> None:
+        """Note that the store lacked nothing at a time, epoch ms; only a running one does."""
+        if self.phase is Phase.RUNNING and known_ms > (self.store.complete_ms() or 0):
+            self.store.mark_complete(known_ms)
+
     def close(self) -> None:
         if self.restore is not None:
             self.restore.close()
@@ -170,17 +207,21 @@ class Partitions:
         begin_restore: Callable[[Partition, StoreMemory], Restore],
         resume: Callable[[int], bool],
         pause: Callable[[int], None],
-        clock: Callable[[], float],
+        wall_ms: Callable[[], int],
         at: At = passing,
     ) -> None:
-        """`begin_restore` and `resume` are called for a partition in this order; `resume` again until it says that records will come."""
+        """Args:
+        folder: this worker's own: a store that no other process writes to needs no agreement on who may.
+        begin_restore, resume: called for a partition in this order; `resume` again until it says that records will come.
+        wall_ms: the time of day, epoch ms.
+        """
         self._folder = folder
         self._memory = memory
         self._cache_users = cache_users
         self._begin_restore = begin_restore
         self._resume = resume
         self._pause = pause
-        self._clock = clock
+        self._wall_ms = wall_ms
         self._at = at
         self._owned: dict[int, Partition] = {}
 
@@ -202,32 +243,66 @@ class Partitions:
         logger.info("partitions assigned=%s owned=%s", list(numbers), self.owned())
         self._at(Point.ASSIGNED)
 
-    def gone(self, numbers: Sequence[int], why: str) -> None:
-        """Let go of partitions, revoked or lost: no step is under way here, so their stores hold what was published."""
+    def revoked(self, numbers: Sequence[int]) -> None:
+        """Kafka asks for partitions back. They are ours until this returns: what is in their stores is all there is."""
+        for number in numbers:
+            if number in self._owned:
+                with _said_of(number):
+                    self._owned[number].mark_complete(self._wall_ms())
+        self._leave(numbers, Phase.REVOKED)
+
+    def lost(self, numbers: Sequence[int]) -> None:
+        """The group went on without us: others may have published since, and these stores know nothing of it."""
+        self._leave(numbers, Phase.LOST)
+
+    def _leave(self, numbers: Sequence[int], phase: Phase) -> None:
         for number in numbers:
             partition = self._owned.pop(number, None)
             if partition is not None:
-                partition.close()
-        logger.info("partitions %s=%s owned=%s", why, list(numbers), self.owned())
+                partition.become(phase)
+                with _said_of(number):
+                    partition.close()
+        logger.info("partitions %s=%s owned=%s", phase.name.lower(), list(numbers), self.owned())
         self._at(Point.GONE)
 
     def restore(self) -> bool:
         """Bring partitions that were assigned a little closer to running; True while some are not there yet."""
         waiting = [partition for partition in self._owned.values() if partition.phase is not Phase.RUNNING]
-        for partition in waiting[:_AT_ONCE]:
+        places = _AT_ONCE - sum(partition.reads() for partition in waiting)
+        for partition in waiting:
+            read = partition.reads()
+            # One that waits for Kafka's word takes no place from those that could be read.
+            if places <= 0 and not read and partition.restores():
+                continue
             try:
-                if partition.phase is Phase.ASSIGNED and not self._opened(partition):
-                    continue
-                if partition.restore is not None and partition.restore.advance():
-                    partition.restore.close()
-                    partition.restore = None
-                    self._at(Point.RESTORED)
+                self._advance(partition)
             except StateCorrupted as error:
                 self.rebuild(error)
-                continue
-            if partition.restore is None and self._resume(partition.number):
-                partition.phase = Phase.RUNNING
+            places += read - partition.reads()
         return any(partition.phase is not Phase.RUNNING for partition in waiting)
+
+    def reads(self) -> bool:
+        """Whether a changelog is being read: the next turn should come soon."""
+        return any(partition.reads() for partition in self._owned.values())
+
+    def rewind(self) -> None:
+        """After a step that was aborted: running partitions go on from what is committed, as soon as Kafka says what that is."""
+        for number in self.running():
+            self._pause(number)
+            self._owned[number].become(Phase.RESTORING)
+
+    def _advance(self, partition: Partition) -> None:
+        if partition.phase is Phase.ASSIGNED:
+            partition.open(self._folder_of(partition), self._memory)
+            partition.become(Phase.RESTORING)
+            self._at(Point.OPENED)
+            partition.restore = self._begin_restore(partition, self._memory)
+        if partition.restore is not None and partition.restore.advance():
+            partition.restore.close()
+            partition.restore = None
+            self._at(Point.RESTORED)
+        if partition.restore is None and self._resume(partition.number):
+            partition.become(Phase.RUNNING)
 
     def rebuild(self, error: StateCorrupted) -> None:
         """Wipe the store that cannot be read and begin its partition's life again: the changelog has everything.
@@ -241,7 +316,8 @@ class Partitions:
                 if partition.phase is Phase.RUNNING:
                     self._pause(partition.number)
                 partition.rebuilt = True
-                partition.phase = Phase.ASSIGNED
+                if partition.phase is not Phase.ASSIGNED:
+                    partition.become(Phase.ASSIGNED)
                 with suppress(StateError):  # what a damaged store says when it is closed
                     partition.close()
                 wipe(self._folder_of(partition))
@@ -251,24 +327,22 @@ class Partitions:
     def _folder_of(self, partition: Partition) -> Path:
         return self._folder / str(partition.number)
 
-    def _opened(self, partition: Partition) -> bool:
-        try:
-            partition.open(self._folder_of(partition), self._memory)
-        except StoreLocked:
-            if partition.waiting_since is None:
-                partition.waiting_since = self._clock()
-                logger.warning("store locked partition=%d: waiting for its last owner on this machine", partition.number)
-            if self._clock() - partition.waiting_since > LOCK_WAIT_S:
-                raise
-            return False
-        self._at(Point.OPENED)
-        partition.restore = self._begin_restore(partition, self._memory)
-        partition.phase = Phase.RESTORING
-        return True
-
-    def flush(self) -> None:
+    def flush(self, known_ms: int | None) -> None:
+        """Bring the stores to disk, with the time at which they are known to have lacked nothing."""
         for number in self.running():
+            if known_ms is not None:
+                self._owned[number].mark_complete(known_ms)
             self._owned[number].store.flush()
 
     def close(self) -> None:
-        self.gone(self.owned(), "closed")
+        """Let go of what the group has not asked back: after an error, say."""
+        self.lost(self.owned())
+
+
+@contextmanager
+def _said_of(number: int) -> Iterator[None]:
+    """A store that cannot be closed well, on a full disk say, is left as a crash would leave it; the changelog has the rest."""
+    try:
+        yield
+    except StateError as error:
+        logger.warning("store not closed partition=%d reason=%s", number, error)

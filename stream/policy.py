@@ -1,7 +1,8 @@
 """Decisions as pure functions of values: when a list is due, how large the next step may be."""
 
+from collections import deque
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Lists: TypeAlias = Literal["interaction", "fold"] | int
 """When a user gets a list: once per step that touched them, at each fold, or at every N-th of their interactions."""
@@ -57,3 +58,35 @@ class StepSize:
         if records >= self.limit or seconds > self._budget_s:
             share = self._budget_s / seconds if seconds > 0 else 2.0
             self.limit = max(1, min(int(records * min(share, 2.0)), self._largest))
+
+
+REFUSED_AMONG: Final = 1000
+JUDGED_FROM: Final = 100
+
+
+class RefusedShare:
+    """Whether so many of the newest records are refused that it is not single records that are broken, but what sends them.
+
+    Judged are the newest thousand records or, where there are fewer yet, those there are, from a hundred on.
+    """
+
+    def __init__(self, limit: float) -> None:
+        """`limit`: the share, of 1, that may be refused."""
+        self.limit = limit
+        self._steps: deque[tuple[int, int]] = deque()
+        self.records = self.refused = 0
+
+    def exceeded_by(self, records: int, refused: int) -> bool:
+        """Whether a step of so many records, so many of them refused, goes beyond the limit."""
+        records, refused = self.records + records, self.refused + refused
+        return records >= JUDGED_FROM and refused > self.limit * records
+
+    def took(self, records: int, refused: int) -> None:
+        """Note a step that is published."""
+        self._steps.append((records, refused))
+        self.records += records
+        self.refused += refused
+        while self.records - self._steps[0][0] >= REFUSED_AMONG:
+            gone, gone_refused = self._steps.popleft()
+            self.records -= gone
+            self.refused -= gone_refused

@@ -4,10 +4,11 @@ The hot path: one pass over the records, no object per interaction. A user's int
 this user) ends a run and starts a fresh one, so that the result is the same wherever the broker cut its polls.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from model.errors import ModelFailed
 from state.interaction import MAX_ID_BYTES, NAMED, item_key
 from stream.wire import UNREADABLE, DeadLetter, Record, dead_letter, from_msgpack, interaction, item_text, malformed, user_id
 
@@ -37,6 +38,7 @@ def columns(partition: int, user: bytes, flat: Flat, *, fresh: bool) -> Run:
 class Polled:
     """A poll as values."""
 
+    records: int = 0
     runs: dict[int, dict[bytes, Flat]] = field(default_factory=dict)
     """Partition → user → their last run."""
     fresh: dict[int, set[bytes]] = field(default_factory=dict)
@@ -54,14 +56,19 @@ class Polled:
     """Null values."""
 
 
-def decode(records: Iterable[Record], topic: str) -> Polled:
+def refuse(record: Record, topic: str, error: ModelFailed) -> Polled:
+    """A poll of one record that the model fails on."""
+    return Polled(records=1, dead=[dead_letter(record, topic, error)], next_offsets={record.partition(): record.offset() + 1})
+
+
+def decode(records: Sequence[Record], topic: str) -> Polled:
     """Decode a poll's records and group them by partition and user.
 
     Args:
         records: in the order of the poll, none of them an error.
         topic: named in dead letters.
     """
-    polled = Polled()
+    polled = Polled(records=len(records))
     noted = polled.items.append
     partition = -1
     runs: dict[bytes, Flat] = {}

@@ -4,6 +4,9 @@ The order matters, and was measured (docs/kafka.md). The end is asked for only a
 until then a dead predecessor's transaction may still land. The end is the high watermark, which only a read_uncommitted question is told:
 the last stable offset hides committed records that lie behind somebody's open transaction. And it is reached when the client reports the
 partition's end there, never when some record's offset is compared with it: markers and compaction leave gaps.
+
+A store is continued only where it is a copy of this very changelog, not longer than it, and not older than deletions are kept there;
+otherwise it is wiped and read from the beginning.
 """
 
 import logging
@@ -14,15 +17,21 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 
 from state.changelog import Change
 from state.store import StoreMemory
+from stream import lineage
 from stream.errors import RestoreBroken
+from stream.kafka_errors import comes_back, told
+from stream.librdkafka import logger_of
+from stream.lineage import Changelog, Committed
 from stream.partitions import Partition
 from stream.points import At, Point, passing
 
 logger = logging.getLogger(__name__)
 
-_BATCH: Final = 2000
+_BATCH: Final = 5000
 _WAIT_S: Final = 0.05
 _REPORT_EVERY_S: Final = 5.0
+_MARGIN: Final = 0.9
+"""Of the time for which the changelog keeps deletions: clocks differ, and reading takes a while."""
 
 
 class ChangelogRestore:
@@ -35,44 +44,103 @@ class ChangelogRestore:
         partition: Partition,
         memory: StoreMemory,
         config: Mapping[str, Any],
-        settled: Callable[[int], bool],
-        bounds: Callable[[int], tuple[int, int] | None],
+        committed: Callable[[int], Committed | None],
+        changelog: Callable[[int], Changelog | None],
+        deletions_kept_ms: int,
         clock: Callable[[], float],
+        wall_ms: Callable[[], int],
         at: At = passing,
     ) -> None:
         """Args:
         config: for a consumer of its own: read_committed, `enable.partition.eof`, `auto.offset.reset=error`.
-        settled: whether Kafka has answered what is committed of the input partition.
-        bounds: the changelog partition's first offset and high watermark; None when Kafka does not answer now.
+        committed: what is committed of the input partition; None while Kafka does not say, a pending transaction's outcome being open.
+        changelog: the changelog partition as it is; None when Kafka does not answer now.
+        deletions_kept_ms: how long the changelog keeps the record that a key was deleted (`delete.retention.ms`).
+        clock, wall_ms: seconds that only rise, and the time of day in epoch ms.
         """
         self._topic = topic
         self._partition = partition
         self._memory = memory
         self._config = config
-        self._settled = settled
-        self._bounds = bounds
+        self._committed = committed
+        self._changelog = changelog
+        self._deletions_kept_ms = deletions_kept_ms
         self._clock = clock
+        self._wall_ms = wall_ms
         self._at = at
         self._consumer: Consumer | None = None
-        self._start = self._end = 0
+        self._begun_ms, self._id = 0, ""
+        self._reached = self._end = 0
         self._records = self._bytes = 0
-        self._began = self._reported = clock()
+        self._waiting_since = self._reading_since = self._reported = clock()
 
     def advance(self) -> bool:
-        """Read and write one batch. True when done."""
-        if self._consumer is None:
-            if not self._settled(self._partition.number):
-                return False
-            self._begin()
-            if self._consumer is None:
-                return False
-        if self._start >= self._end:
-            return self._finish()
+        """Read and write one batch. True when done.
+
+        Raises:
+            ChangelogUnfit: the changelog does not hold the state that goes with the committed offset.
+            RestoreBroken: it cannot be read.
+        """
+        consumer = self._consumer or self._begin()
+        if consumer is None:
+            return False
+        done = self._reached >= self._end
+        if not done:
+            done = self._read(consumer)
+            if not done:
+                self._at(Point.RESTORING)
+        if done:
+            self._partition.store.mark_complete(self._begun_ms)
+        self._report(done=done)
+        return done
+
+    def remaining(self) -> int | None:
+        """Offsets between what is restored and the end; None while the end is not known."""
+        return None if self._consumer is None else max(0, self._end - self._reached)
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def _begin(self) -> Consumer | None:
+        number = self._partition.number
+        committed = self._committed(number)
+        begun_ms = self._wall_ms()
+        if committed is None or (changelog := self._changelog(number)) is None:
+            return None
+        lineage.check(f"{self._topic}[{number}]", committed.lineage, changelog)
+        self._begun_ms, self._id, self._end = begun_ms, changelog.id, changelog.high
+        self._reading_since = self._reported = self._clock()
+        offset = self._partition.store.changelog_offset()
+        if offset is None:
+            self._begin_empty()
+        elif (why := self._unfit(offset, changelog)) is not None:
+            self._start_over(why)
+        else:
+            self._reached = offset
+        self._consumer = Consumer(dict(self._config), logger=logger_of("restore"))
+        self._assign(self._consumer)
+        return self._consumer
+
+    def _unfit(self, offset: int, changelog: Changelog) -> str | None:
+        """Why the store, which reaches an offset, cannot be continued; None where it can."""
         store = self._partition.store
+        if (known := store.changelog_id()) != changelog.id:
+            return f"it is a copy of changelog {known or 'unknown'}, this one is {changelog.id or 'unknown'}"
+        if offset > changelog.high or offset < changelog.low:
+            return f"it reaches offset {offset}, the changelog has {changelog.low} to {changelog.high}"
+        hours = (self._begun_ms - (store.complete_ms() or 0)) / 3_600_000
+        kept = self._deletions_kept_ms / 3_600_000
+        if hours > kept * _MARGIN:
+            return f"it was complete {hours:.1f} hours ago, and deletions are kept for {kept:.1f} hours: it may hold what was deleted since"
+        return None
+
+    def _read(self, consumer: Consumer) -> bool:
         changes: list[Change] = []
         reached: int | None = None
         done = False
-        for message in self._consumer.consume(_BATCH, _WAIT_S):
+        for message in consumer.consume(_BATCH, _WAIT_S):
             error = message.error()
             if error is None:
                 key, value = message.key() or b"", message.value()
@@ -84,62 +152,49 @@ class ChangelogRestore:
                 reached = message.offset() or 0
                 done = reached >= self._end
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                self._start_over(f"offset {self._start} is not in the changelog")
-                self._assign(self._consumer)
+                self._start_over(f"offset {self._reached} is not in the changelog")
+                self._assign(consumer)
                 return False
-            elif error.fatal() or not error.retriable():
-                raise RestoreBroken(f"{self._topic}[{self._partition.number}] cannot be read: {error}")
+            elif not comes_back(error):
+                raise RestoreBroken(f"{self._topic}[{self._partition.number}] cannot be read: {told(error)}")
         self._records += len(changes)
         if reached is not None:
-            store.write(changes, reached)
-            if not done:
-                self._at(Point.RESTORING)
-        self._report(reached, done=done)
+            self._partition.store.write(changes, reached)
+            self._reached = reached
         return done
 
-    def _finish(self) -> bool:
-        """There is nothing to read: the store reaches the changelog's end."""
-        self._report(self._start, done=True)
-        return True
-
-    def close(self) -> None:
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
-
-    def _begin(self) -> None:
-        number = self._partition.number
-        bounds = self._bounds(number)
-        if bounds is None:
-            return
-        low, high = bounds
-        consumer = Consumer(dict(self._config))
-        self._consumer = consumer
-        self._start, self._end = self._partition.store.changelog_offset() or 0, high
-        if self._start > high or (self._start and self._start < low):
-            self._start_over(f"the store reaches offset {self._start}, the changelog has {low} to {high}")
-        self._assign(consumer)
-
     def _assign(self, consumer: Consumer) -> None:
-        consumer.assign([TopicPartition(self._topic, self._partition.number, self._start or OFFSET_BEGINNING)])
+        consumer.assign([TopicPartition(self._topic, self._partition.number, self._reached or OFFSET_BEGINNING)])
 
     def _start_over(self, why: str) -> None:
-        """The store is not a copy of this changelog: rebuild it from the beginning."""
+        """The store is not to be trusted: rebuild it from the beginning."""
         logger.warning("store rebuilt partition=%d reason=%s", self._partition.number, why)
         self._partition.reopen_empty(self._memory)
-        self._start = 0
+        self._begin_empty()
 
-    def _report(self, reached: int | None, *, done: bool) -> None:
+    def _begin_empty(self) -> None:
+        store, self._reached = self._partition.store, 0
+        store.belong_to(self._id)
+        # Nothing that was deleted before now can come into an empty store.
+        store.mark_complete(self._begun_ms)
+
+    def _report(self, *, done: bool) -> None:
         now = self._clock()
-        if done or now - self._reported >= _REPORT_EVERY_S:
-            self._reported = now
-            logger.info(
-                "%s partition=%d records=%d bytes=%d reached=%s end=%d seconds=%.2f",
-                "restored" if done else "restoring",
-                self._partition.number,
-                self._records,
-                self._bytes,
-                reached,
-                self._end,
-                now - self._began,
-            )
+        if not done and now - self._reported < _REPORT_EVERY_S:
+            return
+        self._reported = now
+        seconds = max(now - self._reading_since, 1e-3)
+        rate = self._records / seconds
+        # Offsets that compaction has removed are passed in no time: an upper bound.
+        left = f"seconds_left={(self._end - self._reached) / rate:.0f}" if rate else "seconds_left=unknown"
+        logger.info(
+            "%s partition=%d records=%d bytes=%d per_s=%.0f reached=%d end=%d %s",
+            "restored" if done else "restoring",
+            self._partition.number,
+            self._records,
+            self._bytes,
+            rate,
+            self._reached,
+            self._end,
+            f"waited_s={self._reading_since - self._waiting_since:.2f} seconds={now - self._reading_since:.2f}" if done else left,
+        )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stream.errors import SettingsInvalid
-from stream.kafka import MAX_STEP_RECORDS, RESERVED
+from stream.librdkafka import MAX_STEP_RECORDS, RESERVED
 from stream.policy import Lists
 
 PREFIX: Final = "REC2PM_"
@@ -39,11 +39,12 @@ class Settings(BaseModel):
     )
     interactions_topic: str = Field("interactions", pattern=_TOPIC, description="the input: keyed by user")
     recommendations_topic: str = Field("recommendations", pattern=_TOPIC, description="the output: the newest list of each user")
-    state_dir: Path = Field(Path("var/state"), description="local stores, one folder per partition below it; the changelog rebuilds them")
+    state_dir: Path = Field(Path("var/state"), description="local stores, APP/WORKER/PARTITION below it; the changelog rebuilds them")
     worker: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$",
-        description="this worker's slot, part of its transactional id: each live worker has one (default: made once, in the state folder)",
+        description="this worker's name, the same after a restart and never that of two live ones: Kafka waits for a named worker that restarts "
+        "(default: a name is made once, in the state folder, and a worker that stops hands its partitions over at once)",
     )
     models: Path = Field(Path("var/models"), description="the model registry, a folder")
     model: str | None = Field(
@@ -71,7 +72,14 @@ class Settings(BaseModel):
     cache_users: int = Field(
         50_000, ge=1, description="users of each partition whose count is kept in memory; whole, with a list per interaction"
     )
-    store_memory_mb: int = Field(128, ge=8, description="block cache and write buffers of all stores of a worker")
+    memory_mb: int = Field(
+        256,
+        ge=32,
+        description="block cache and write buffers of all stores of a worker (half of it), and all of its queues from and to Kafka",
+    )
+    max_refused: float = Field(
+        0.5, gt=0, le=1, description="share of the newest thousand records that may be refused; beyond it the worker stops (1: never)"
+    )
     metrics_listen: str = Field(
         "127.0.0.1:9464",
         pattern=r"^$|^[^:\s]+:\d{1,5}$",

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 ANSWERS_WITHIN_S = 15.0
+_DELETIONS_KEPT_MS = 86_400_000
 
 CleanupPolicy = Literal["compact", "delete"]
 
@@ -145,6 +146,13 @@ def check(admin: AdminClient, app: str, interactions_topic: str, recommendations
         problems += _wrong_policy(topic, configs[topic.name], app, interactions_topic)
         problems += _too_few_copies(topic, found[topic.name].replication, configs[topic.name])
     return sorted(problems, key=lambda problem: problem.severity)  # "error" before "warning"; the order of the plan within each
+
+
+def deletions_kept_ms(admin: AdminClient, app: str) -> int:
+    """How long the changelog keeps the record that a key was deleted; Kafka's default where the broker does not tell."""
+    topic = changelog_topic(app)
+    told = _configs(admin, [topic])[topic]
+    return int((_DELETIONS_KEPT_MS if isinstance(told, str) else told.get("delete.retention.ms")) or _DELETIONS_KEPT_MS)
 
 
 def _wrong_width(topic: TopicSpec, partitions: int, interactions_topic: str) -> list[Problem]:

@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 
+from model.errors import ModelFailed
 from state.interaction import MAX_ID_BYTES
 from stream.errors import MalformedInteraction
 
@@ -129,7 +130,12 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     headers: list[Header]
 
 
-def dead_letter(record: Record, topic: str, error: MalformedInteraction) -> DeadLetter:
+def reason_of(letter: DeadLetter) -> str:
+    """Why it was refused."""
+    return next((value or b"" for name, value in reversed(letter.headers) if name == _ERROR_HEADER + "message"), b"").decode()
+
+
+def dead_letter(record: Record, topic: str, error: MalformedInteraction | ModelFailed) -> DeadLetter:
     """Original headers first, then Kafka Streams' names, then how often this record was tried."""
     original = record.headers() or []
     reason = {

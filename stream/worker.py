@@ -2,33 +2,35 @@
 
     poll → decode → read → remember → fold → recommend → publish → write
 
-Everything before *publish* is computation on values: if it fails, nothing has happened. *publish* is one Kafka transaction. *write* puts
+`turn` polls and decodes, `step` does the rest. Everything before *publish* is computation on values: if it fails, nothing has happened. *publish* is one Kafka transaction. *write* puts
 the same changes into RocksDB, after the transaction: a crash between the two is healed from the changelog; the other order would keep
 what never happened.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
 
+from model.errors import ModelFailed
 from state.changelog import Change, take
 from state.codec import SEGMENT_LENGTH, name_key, name_value, number_value, working_key, working_value
 from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
-from stream.errors import StepAborted, StoreBehind
+from stream.errors import StepAborted, StoreBehind, TooManyRefused
 from stream.partitions import Partition, Partitions
 from stream.points import At, Point, passing
-from stream.policy import Lists, StepSize, due, stride
-from stream.polled import Polled, Run, columns, decode
+from stream.policy import Lists, RefusedShare, StepSize, due, stride
+from stream.polled import Polled, Run, columns, decode, refuse
 from stream.recommender import Floats, Query, RankedList, Recommender
-from stream.wire import DeadLetter, Recommendation, Record
+from stream.wire import DeadLetter, Recommendation, Record, reason_of
 
 logger = logging.getLogger(__name__)
 
-MAX_ABORTS_IN_A_ROW: Final = 3
+MAX_ABORTS_IN_A_ROW: Final = 10
+"""Each of them may be another's rebalance; what aborts more often than that will not stop by itself."""
 FLUSH_EVERY_S: Final = 60.0
 """How often stores are brought to disk: a crash leaves at most this much to restore."""
 
@@ -54,8 +56,9 @@ class Link(Protocol):
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
         """One transaction; partition → the changelog offset that its records reach. Raises StepAborted when it had no effect."""
 
-    def rewind(self, partitions: Iterable[int]) -> None:
-        """Go back to the committed offsets."""
+    @property
+    def waited_at(self) -> float:
+        """When it last was seen that Kafka does not answer, by the worker's clock."""
 
 
 class Touch(msgspec.Struct, gc=False):
@@ -92,6 +95,7 @@ class Counts:
     folds: int = 0
     lists: int = 0
     dead_letters: int = 0
+    model_failures: int = 0
     forgotten: int = 0
     unknown_items: int = 0
     rebuilt: int = 0
@@ -112,8 +116,10 @@ class Worker:
         exclude: str,
         keep_segments: int,
         step_size: StepSize,
+        refused: RefusedShare,
         wait_s: float,
         clock: Callable[[], float],
+        wall_ms: Callable[[], int],
         at: At = passing,
     ) -> None:
         self.link = link
@@ -125,14 +131,18 @@ class Worker:
         self.exclude = exclude
         self.keep_segments = keep_segments
         self.step_size = step_size
+        self.refused = refused
         self.wait_s = wait_s
         self.clock = clock
+        self._wall_ms = wall_ms
         self._at = at
         self.counts = Counts()
         self.stopping = False
         self.turned_at = clock()
         self._aborts = 0
         self._flushed_at = clock()
+        self._known_ms: int | None = None
+        """A time at which every running partition was ours for certain, epoch ms: Kafka takes no transaction of one who owns less."""
 
     def stop(self) -> None:
         """Finish the step, then leave."""
@@ -144,47 +154,78 @@ class Worker:
             self.turn()
 
     def turn(self) -> None:
-        """One step, and what surrounds it: restore, retry, flush."""
+        """One poll and the step it makes, and what surrounds it: restore, retry, flush."""
         self.turned_at = self.clock()
-        restoring = self.partitions.restore()
+        self.partitions.restore()
         try:
-            self.step(0.0 if restoring else self.wait_s)
-            self._aborts = 0
+            records = self.link.poll(self.step_size.limit, 0.0 if self.partitions.reads() else self.wait_s)
+            if records:
+                self._at(Point.POLLED)
+                self._take(records)
+                self._aborts = 0
+            if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
+                self.partitions.flush(self._known_ms)
+                self._flushed_at = self.clock()
         except StepAborted as aborted:
             self._aborts += 1
             self.counts.aborted += 1
             logger.warning("step aborted attempt=%d reason=%s", self._aborts, aborted)
             if self._aborts >= MAX_ABORTS_IN_A_ROW:
                 raise
-            self.link.rewind(self.partitions.running())
+            self.partitions.rewind()
         except StateCorrupted as damaged:
             # Found before anything was published: the step had no effect.
+            self.partitions.rewind()
             self.partitions.rebuild(damaged)
-            self.link.rewind(self.partitions.running())
-        if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
-            self.partitions.flush()
-            self._flushed_at = self.clock()
 
-    def step(self, wait_s: float) -> None:
-        """One interaction's journey, for a whole poll at once."""
-        records = self.link.poll(self.step_size.limit, wait_s)
-        if not records:
+    def _take(self, records: Sequence[Record]) -> None:
+        """One step; where the model fails on it, steps of ever fewer records, down to the one that it fails on, which is dead-lettered.
+
+        What comes out does not depend on how polls are cut.
+        """
+        try:
+            self.step(decode(records, self.topic))
+        except ModelFailed as error:
+            failed = error
+        else:
             return
-        self._at(Point.POLLED)
+        if len(records) > 1:
+            middle = len(records) // 2
+            self._take(records[:middle])
+            self._take(records[middle:])
+        else:
+            logger.warning("model failed on a record partition=%d offset=%d: %s", records[0].partition(), records[0].offset(), failed)
+            self.step(refuse(records[0], self.topic, failed))
+            self.counts.model_failures += 1
+
+    def step(self, polled: Polled) -> None:
+        """One interaction's journey, for a whole poll at once."""
+        self._check_refused(polled)
         started = self.clock()
-        polled = decode(records, self.topic)
         before = self._read(polled)
         after, touches = self._remember(polled, before)
         self._fold(touches)
         lists = self._recommend(touches)
         outgoing = self._collect(polled, touches, lists, after)
         self._at(Point.COMPUTED)
+        sent_ms = self._wall_ms()
         reached = self.link.publish(outgoing)
         self._at(Point.COMMITTED)
+        self._known_ms = sent_ms
+        self.refused.took(polled.records, len(polled.dead))
         self._write(polled, after, reached)
         self._at(Point.WRITTEN)
-        self._count(len(records), polled, touches, outgoing)
-        self.step_size.took(len(records), self.clock() - started)
+        self._count(polled, touches, outgoing)
+        self.step_size.took(polled.records, self.clock() - started)
+
+    def _check_refused(self, polled: Polled) -> None:
+        """A broken producer is not a million dead letters."""
+        if polled.dead and self.refused.exceeded_by(polled.records, len(polled.dead)):
+            raise TooManyRefused(
+                f"{self.refused.refused + len(polled.dead)} of the newest {self.refused.records + polled.records} records of {self.topic} cannot be "
+                f"taken, more than REC2PM_MAX_REFUSED={self.refused.limit:g} allows; the last one: {reason_of(polled.dead[-1])}. The committed "
+                "offsets stand where they were: repair what sends such records, or raise the limit to dead-letter them"
+            )
 
     def _read(self, polled: Polled) -> dict[int, dict[bytes, int]]:
         """By partition, how many interactions of each user of the poll are remembered: from memory, else from the store."""
@@ -388,26 +429,31 @@ class Worker:
         outgoing.recommendations += [(run.user, None) for key, run in forgotten.items() if key not in withdrawn]
 
     def _write(self, polled: Polled, after: Mapping[int, After], reached: Mapping[int, int]) -> None:
-        try:
-            for number, each in after.items():
-                if each.changes:
+        damaged: list[StateCorrupted] = []
+        for number, each in after.items():
+            if each.changes:
+                try:
                     self.partitions[number].store.write(each.changes, reached.get(number))
-                    self._at(Point.WRITTEN_PARTLY)
-        except StateError as error:
-            # Going on from what the caches and the other stores know would publish older states over newer ones.
-            raise StoreBehind(f"a published step is not in the local store, a restart restores it: {error}") from error
+                except StateCorrupted as error:
+                    damaged.append(error)
+                except StateError as error:
+                    # Going on from what the caches and the other stores know would publish older states over newer ones.
+                    raise StoreBehind(f"a published step is not in the local store, a restart restores it: {error}") from error
+                self._at(Point.WRITTEN_PARTLY)
         for number, each in after.items():
             self.partitions[number].remember(each.taken, each.users)
         for number, names in polled.names.items():
             self.partitions[number].named(names)
+        for store in damaged:
+            self.partitions.rebuild(store)
 
-    def _count(self, records: int, polled: Polled, touches: Sequence[Touch], outgoing: Outgoing) -> None:
+    def _count(self, polled: Polled, touches: Sequence[Touch], outgoing: Outgoing) -> None:
         counts = self.counts
         counts.steps += 1
-        counts.records += records
+        counts.records += polled.records
         counts.forgotten += polled.forgotten
         counts.dead_letters += len(polled.dead)
-        counts.interactions += records - polled.forgotten - len(polled.dead)
+        counts.interactions += polled.records - polled.forgotten - len(polled.dead)
         counts.folds += sum(len(touch.hidden) for touch in touches)
         counts.lists += sum(made is not None for _, made in outgoing.recommendations)
         counts.unknown_items += self.recommender.unknown(packed(polled.items))

@@ -10,7 +10,7 @@ import numpy as np
 from state.store import StoreMemory
 from stream.errors import StepAborted
 from stream.partitions import Partition, Partitions
-from stream.policy import Lists, StepSize
+from stream.policy import Lists, RefusedShare, StepSize
 from stream.recommender import Floats, Ints, Recommender
 from stream.wire import Header, Recommendation
 from stream.worker import Outgoing, Worker
@@ -75,7 +75,10 @@ class FakeLink:
             self.changelog.setdefault(partition, []).extend(changes)
         return {partition: len(self.changelog[partition]) for partition in outgoing.changes}
 
-    def rewind(self, partitions: Iterable[int]) -> None:
+    waited_at = 0.0
+
+    def rewind(self) -> None:
+        """What `seek` does: go on from what is committed."""
         committed: dict[int, int] = {}
         for outgoing in self.published:
             committed.update(outgoing.next_offsets)
@@ -182,6 +185,9 @@ class NothingToRestore:
     def advance(self) -> bool:
         return True
 
+    def remaining(self) -> int | None:
+        return None
+
     def close(self) -> None:
         pass
 
@@ -197,20 +203,25 @@ def worker_on(
     partitions: Iterable[int] = (0,),
     cache_users: int = 3,
     clock: Callable[[], float] = lambda: 0.0,
+    max_refused: float = 1.0,
 ) -> Worker:
     """A worker whose partitions are running; its cache is small, so that users are read from the store too."""
 
     def begin_restore(partition: Partition, memory: StoreMemory) -> NothingToRestore:
         return NothingToRestore()
 
+    def resume(number: int) -> bool:
+        link.rewind()
+        return True
+
     owned = Partitions(
         folder=folder,
         memory=StoreMemory(8 << 20),
         cache_users=cache_users,
         begin_restore=begin_restore,
-        resume=lambda number: True,
+        resume=resume,
         pause=lambda number: None,
-        clock=clock,
+        wall_ms=lambda: int(clock() * 1000),
     )
     owned.assigned(list(partitions))
     while owned.restore():
@@ -225,12 +236,14 @@ def worker_on(
         exclude=exclude,
         keep_segments=keep_segments,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
+        refused=RefusedShare(max_refused),
         wait_s=0.0,
         clock=clock,
+        wall_ms=lambda: int(clock() * 1000),
     )
 
 
 def run_to_end(worker: Worker, link: FakeLink) -> None:
-    while link.at < len(link.records):
+    while link.at < len(link.records) or worker.partitions.running() != worker.partitions.owned():
         worker.turn()
     worker.partitions.close()

@@ -24,6 +24,8 @@ def environ(bootstrap: str, app: str, **settings: str) -> dict[str, str]:
         "APP": app,
         "INTERACTIONS_TOPIC": f"{app}.in",
         "RECOMMENDATIONS_TOPIC": f"{app}.out",
+        # The embedded broker lets a named worker, whose session is long, wait for a good part of it before it joins.
+        "KAFKA_SESSION_TIMEOUT_MS": "6000",
         **settings,
     }
     return own | {f"REC2PM_{name}": value for name, value in ours.items()} | {"PYTHONPATH": str(ROOT)}

@@ -8,7 +8,7 @@ import time
 
 from confluent_kafka import Consumer, Producer
 
-from stream.kafka import CONSUMER, MAX_STEP_RECORDS
+from stream.librdkafka import CONSUMER, MAX_STEP_RECORDS
 from stream.wire import from_msgpack
 
 

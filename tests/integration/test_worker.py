@@ -294,7 +294,7 @@ def first(applications: Callable[[], Application]) -> Part:
     tiny.add(application.models)
     created = application.rec2pm("topics", "create", "--partitions", PARTITIONS)
     assert created.returncode == 0, created.stderr
-    worker = application.start_worker(RECOMMEND=1, WORKER="slot-0")
+    worker = application.start_worker(RECOMMEND=1)
 
     lines = [(user, item, 1_700_000_000 + 10 * at) for number, user in enumerate(USERS) for at, item in enumerate(items_of(number, 0, 30))]
     log = application.folder / "log.csv"
@@ -358,7 +358,7 @@ def third(second: Part) -> Part:
 
 
 def resumed(application: Application, **settings: object) -> Part:
-    worker = application.start_worker(RECOMMEND=1, WORKER="slot-0", **settings)
+    worker = application.start_worker(RECOMMEND=1, **settings)
     application.wait_until(application.sent, worker)
     exit_code, stopped_in_s = worker.stop()
     lists, exported = application.read(application.recommendations), application.export()

@@ -202,7 +202,7 @@ def test_a_second_owner_in_this_process_is_told_that_the_folder_is_locked(store:
 def test_another_process_is_told_that_the_folder_is_locked(store: Store, folder: Path) -> None:
     opens = "import sys, pathlib; from state.store import Store, StoreMemory; Store(pathlib.Path(sys.argv[1]), StoreMemory(8 << 20))"
     said = subprocess.run([sys.executable, "-c", opens, str(folder)], check=False, timeout=60, capture_output=True, text=True)
-    assert f"StoreLocked: {folder} is locked: another worker uses this state folder" in said.stderr
+    assert f"StoreLocked: {folder} is locked: another process has it open" in said.stderr
 
 
 # --- damaged files ---

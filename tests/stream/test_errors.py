@@ -10,8 +10,8 @@ import pytest
 import model
 import state
 import stream
-from model.errors import ModelError
-from state.errors import StateCorrupted, StateError, StoreLocked
+from model.errors import ModelError, ModelFailed
+from state.errors import StateCorrupted, StateError
 from stream import errors
 from stream.errors import ACTIONS, Action, MalformedInteraction, StepAborted, StreamError
 
@@ -56,7 +56,7 @@ def test_the_errors_that_do_not_stop_the_worker_are_these() -> None:
         MalformedInteraction: Action.DEAD_LETTER,
         StepAborted: Action.ABANDON,
         StateCorrupted: Action.RESTORE,
-        StoreLocked: Action.WAIT,
+        ModelFailed: Action.DEAD_LETTER,
     }
 
 

@@ -9,7 +9,7 @@ from state.codec import OFFSET, SEGMENT_LENGTH, number_value, working_key, worki
 from state.errors import StateCorrupted, StoreLocked
 from state.store import Store, StoreMemory
 from state.user import NEW_USER, User
-from stream.partitions import LOCK_WAIT_S, Partition, Partitions, Phase
+from stream.partitions import MOVES, OWNED, Partition, Partitions, Phase
 
 MEMORY = StoreMemory(8 << 20)
 
@@ -32,6 +32,9 @@ class SlowRestore:
     def advance(self) -> bool:
         self.turns -= 1
         return self.turns <= 0
+
+    def remaining(self) -> int | None:
+        return self.turns
 
     def close(self) -> None:
         self.closed = True
@@ -56,11 +59,11 @@ class Owner:
             begin_restore=self._begin,
             resume=self._resume,
             pause=self.paused.append,
-            clock=self.clock,
+            wall_ms=lambda: int(self.clock.now * 1000),
         )
 
     def _begin(self, partition: Partition, memory: StoreMemory) -> SlowRestore:
-        assert partition.phase is Phase.ASSIGNED
+        assert partition.phase is Phase.RESTORING
         made = self.restores[partition.number] = SlowRestore(self.turns)
         return made
 
@@ -138,43 +141,114 @@ def test_the_store_of_a_partition_that_is_not_open_is_not_to_be_had(owner: Owner
 
 def test_a_partition_that_is_not_owned_is_not_to_be_had(owner: Owner) -> None:
     owner.partitions.assigned([0])
-    owner.partitions.gone([0], "revoked")
+    owner.partitions.revoked([0])
     with pytest.raises(KeyError):
         _ = owner.partitions[0]
 
 
-def test_a_locked_store_is_waited_for_and_then_opened(owner: Owner, tmp_path: Path) -> None:
-    last_owner = Store(tmp_path / "0", MEMORY)
-    owner.partitions.assigned([0])
-    assert owner.partitions.restore()
-    owner.clock.now += LOCK_WAIT_S
-    assert owner.partitions.restore()
-    assert owner.partitions.running() == []
-    last_owner.close()
-    assert not owner.partitions.restore()
-    assert owner.resumed == [0]
-
-
-def test_a_store_that_stays_locked_ends_the_wait_with_the_folders_name(owner: Owner, tmp_path: Path) -> None:
-    last_owner = Store(tmp_path / "0", MEMORY)
+def test_a_store_that_another_process_has_open_ends_the_worker_with_the_folders_name(owner: Owner, tmp_path: Path) -> None:
+    another = Store(tmp_path / "0", MEMORY)
     try:
         owner.partitions.assigned([0])
-        assert owner.partitions.restore()
-        owner.clock.now += LOCK_WAIT_S + 1
         with pytest.raises(StoreLocked, match=str(tmp_path / "0")):
             owner.partitions.restore()
     finally:
-        last_owner.close()
+        another.close()
 
 
-def test_other_partitions_do_not_wait_for_a_locked_one(owner: Owner, tmp_path: Path) -> None:
-    last_owner = Store(tmp_path / "1", MEMORY)
-    try:
-        owner.partitions.assigned([0, 1, 2])
-        assert owner.partitions.restore()
-        assert owner.partitions.running() == [0, 2]
-    finally:
-        last_owner.close()
+def in_phase(phase: Phase) -> Partition:
+    partition = Partition(7, cache_users=3)
+    partition.phase = phase
+    return partition
+
+
+@pytest.mark.parametrize("before", Phase)
+@pytest.mark.parametrize("after", Phase)
+def test_a_partition_moves_as_the_drawing_says_and_in_no_other_way(before: Phase, after: Phase) -> None:
+    partition = in_phase(before)
+    if after in MOVES[before]:
+        partition.become(after)
+        assert partition.phase is after
+    else:
+        with pytest.raises(RuntimeError, match=f"7 cannot become {after.name.lower()}: it is {before.name.lower()}"):
+            partition.become(after)
+        assert partition.phase is before
+
+
+def test_what_is_revoked_or_lost_has_no_way_back_and_every_other_phase_ends_in_both() -> None:
+    for phase in Phase:
+        ends = {Phase.REVOKED, Phase.LOST}
+        assert MOVES[phase] & ends == (ends if phase in OWNED else set())
+    assert Phase.RUNNING not in MOVES[Phase.ASSIGNED], "nothing runs that was not restored"
+
+
+def test_a_revoked_store_is_known_to_lack_nothing_and_a_lost_one_is_not(owner: Owner, tmp_path: Path) -> None:
+    owner.partitions.assigned([0, 1])
+    owner.partitions.restore()
+    owner.clock.now = 500.0
+    owner.partitions.revoked([0])
+    owner.partitions.lost([1])
+    for number, known_ms in ((0, 500_000), (1, None)):
+        store = Store(tmp_path / str(number), MEMORY)
+        assert store.complete_ms() == known_ms
+        store.close()
+
+
+def test_a_store_that_is_revoked_while_it_is_restored_is_not_known_to_lack_nothing(tmp_path: Path) -> None:
+    owner = Owner(tmp_path, turns=5)
+    owner.partitions.assigned([0])
+    owner.partitions.restore()
+    owner.partitions.revoked([0])
+    store = Store(tmp_path / "0", MEMORY)
+    assert store.complete_ms() is None
+    store.close()
+
+
+def test_a_flush_notes_since_when_stores_are_known_to_lack_nothing_and_never_an_earlier_time(owner: Owner) -> None:
+    owner.partitions.assigned([0])
+    owner.partitions.restore()
+    for known_ms, expected in ((None, None), (3_000, 3_000), (2_000, 3_000)):
+        owner.partitions.flush(known_ms)
+        assert owner.partitions[0].store.complete_ms() == expected
+
+
+def test_after_an_aborted_step_partitions_are_paused_and_go_on_when_kafka_says_where(owner: Owner) -> None:
+    owner.partitions.assigned([0, 1])
+    owner.partitions.restore()
+    store = owner.partitions[0].store
+    owner.refusals = 1
+    owner.partitions.rewind()
+    assert (owner.paused, owner.partitions.running()) == ([0, 1], [])
+    assert owner.partitions.restore()
+    assert not owner.partitions.restore()
+    assert sorted(owner.resumed) == [0, 0, 1, 1]
+    assert owner.partitions[0].store is store, "it is not opened or restored again"
+
+
+def test_partitions_that_wait_for_kafka_keep_none_from_being_restored(tmp_path: Path) -> None:
+    class Waits(SlowRestore):
+        def advance(self) -> bool:
+            return False
+
+        def remaining(self) -> int | None:
+            return None
+
+    owner = Owner(tmp_path)
+    begin = owner.partitions._begin_restore
+    owner.partitions._begin_restore = lambda partition, memory: Waits(1) if partition.number < 9 else begin(partition, memory)
+    owner.partitions.assigned(range(10))
+    owner.partitions.restore()
+    assert owner.partitions.running() == [9]
+    owner.partitions.close()
+
+
+def test_no_more_than_four_changelogs_are_read_at_once(tmp_path: Path) -> None:
+    owner = Owner(tmp_path, turns=3)
+    owner.partitions.assigned(range(10))
+    while owner.partitions.restore():
+        assert sum(partition.reads() for partition in owner.partitions.all()) <= 4
+    assert len(owner.resumed) == 10
+    owner.partitions.close()
 
 
 def test_a_partition_that_is_gone_can_be_opened_by_its_next_owner(owner: Owner, tmp_path: Path) -> None:
@@ -182,7 +256,7 @@ def test_a_partition_that_is_gone_can_be_opened_by_its_next_owner(owner: Owner, 
     owner.partitions.restore()
     assert not can_be_opened(tmp_path / "0")
     kept = owner.partitions[0]  # a reference that lives on: closed, and not merely collected
-    owner.partitions.gone([0], "revoked")
+    owner.partitions.revoked([0])
     assert can_be_opened(tmp_path / "0")
     with pytest.raises(RuntimeError, match="not open"):
         _ = kept.store
@@ -194,7 +268,7 @@ def test_a_partition_that_goes_during_its_restore_closes_both(tmp_path: Path) ->
     owner = Owner(tmp_path, turns=5)
     owner.partitions.assigned([0])
     owner.partitions.restore()
-    owner.partitions.gone([0], "lost")
+    owner.partitions.lost([0])
     assert owner.restores[0].closed
     assert can_be_opened(tmp_path / "0")
     assert not owner.partitions.restore()
@@ -202,7 +276,7 @@ def test_a_partition_that_goes_during_its_restore_closes_both(tmp_path: Path) ->
 
 
 def test_letting_go_of_what_was_never_owned_is_no_error(owner: Owner) -> None:
-    owner.partitions.gone([9], "lost")
+    owner.partitions.lost([9])
     assert owner.partitions.owned() == []
 
 
@@ -212,7 +286,7 @@ def test_a_partition_that_comes_back_starts_with_an_empty_cache_and_its_old_stor
     before = owner.partitions[0]
     before.store.write([(working_key(b"ann", 1), working_value([1], [1]))], 4)
     before.remember({b"ann": 7}, {b"ann": User(7)})
-    owner.partitions.gone([0], "revoked")
+    owner.partitions.revoked([0])
     owner.partitions.assigned([0])
     owner.partitions.restore()
     assert owner.partitions[0].taken([b"ann"]) == [1], "the store's, not the one in memory"

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.policy import Lists, StepSize, due
+from stream.policy import JUDGED_FROM, REFUSED_AMONG, Lists, RefusedShare, StepSize, due
 
 lengths = st.integers(1, 12)
 every = st.one_of(st.sampled_from(["interaction", "fold"]), st.integers(1, 30))
@@ -89,3 +89,31 @@ def test_a_step_that_took_no_time_at_all_is_no_error() -> None:
     size = StepSize(budget_s=0.25, largest=10_000, first=500)
     size.took(500, 0.0)
     assert size.limit == 1000
+
+
+def test_a_few_refused_records_are_not_judged() -> None:
+    share = RefusedShare(0.5)
+    assert not share.exceeded_by(JUDGED_FROM - 1, JUDGED_FROM - 1)
+    assert share.exceeded_by(JUDGED_FROM, JUDGED_FROM)
+    share.took(JUDGED_FROM - 1, JUDGED_FROM - 1)
+    assert share.exceeded_by(1, 1), "steps add up"
+
+
+def test_asking_about_a_step_changes_nothing() -> None:
+    share = RefusedShare(0.5)
+    for _ in range(3):
+        assert not share.exceeded_by(99, 99)
+
+
+def test_a_share_of_one_is_never_exceeded() -> None:
+    assert not RefusedShare(1.0).exceeded_by(1000, 1000)
+
+
+def test_only_the_newest_thousand_count() -> None:
+    share = RefusedShare(0.5)
+    for _ in range(10):
+        share.took(REFUSED_AMONG, 0)
+    assert not share.exceeded_by(REFUSED_AMONG, REFUSED_AMONG), "half of two thousand"
+    share.took(REFUSED_AMONG, REFUSED_AMONG)
+    assert share.records == REFUSED_AMONG
+    assert share.exceeded_by(1, 1)

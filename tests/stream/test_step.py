@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.errors import ModelFailed
 from state.codec import FOLDED, SEGMENT_LENGTH, read_folded, user_of
-from state.errors import SegmentLengthChanged, StateCorrupted
-from stream.errors import StoreBehind
+from state.errors import SegmentLengthChanged, StateCorrupted, StoreUnwritable
+from stream.errors import StoreBehind, TooManyRefused
 from stream.export import Row, rows
 from stream.policy import Lists
 from stream.recommender import Floats, Ints
@@ -319,12 +320,105 @@ def test_a_write_that_fails_after_the_transaction_ends_the_process(tmp_path: Pat
     worker = worker_on(link, tmp_path, FakeModel(4), partitions=(0, 1))
 
     def fails(changes: object, changelog_offset: object) -> None:
-        raise StateCorrupted("a block")
+        raise StoreUnwritable("no space left")
 
     monkeypatch.setattr(worker.partitions[0].store, "write", fails)
-    with pytest.raises(StoreBehind):
+    with pytest.raises(StoreBehind, match="no space left"):
         worker.turn()
     worker.partitions.close()
+
+
+def test_damage_found_after_the_transaction_is_healed_and_the_other_partitions_have_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = FakeLink([FakeRecord(b"ann", said(1, 1), 0, 0), FakeRecord(b"bob", said(2, 2), 1, 0)], [])
+    worker = worker_on(link, tmp_path, FakeModel(4), partitions=(0, 1))
+
+    def fails(changes: object, changelog_offset: object) -> None:
+        error = StateCorrupted("a block")
+        error.folder = tmp_path / "0"
+        raise error
+
+    monkeypatch.setattr(worker.partitions[0].store, "write", fails)
+    worker.turn()
+    assert worker.partitions.running() == [1]
+    assert worker.partitions[1].store.taken([b"bob"]) == [1]
+    worker.turn()
+    assert worker.partitions.running() == [0, 1]
+    assert len(link.published) == 1, "what is published is not taken again"
+    assert worker.partitions[0].taken([b"ann"]) == [0], "what is in memory went with the store; here nothing restores it"
+    worker.partitions.close()
+
+
+POISON = 13
+
+
+class Choking(FakeModel):
+    """Fails on a segment or a working memory that holds the poison."""
+
+    def fold(self, memory: Floats, rows: Ints, times: Ints | None = None) -> FakeFolded:
+        self._check(rows)
+        return super().fold(memory, rows, times)
+
+    def recommend(
+        self,
+        memory: Floats,
+        rows: Ints,
+        lengths: Ints,
+        k: int,
+        exclude: Ints,
+        times: Ints | None = None,
+        query_time: Ints | None = None,
+    ) -> FakeRanked:
+        self._check(rows)
+        return super().recommend(memory, rows, lengths, k, exclude, times, query_time)
+
+    def _check(self, rows: Ints) -> None:
+        if (rows == POISON + 1).any():
+            raise ModelFailed("fake@1 failed in update: poison")
+
+
+@settings(max_examples=40, deadline=None)
+@given(happenings, st.lists(st.integers(1, 59)), st.integers(0, 59), st.sampled_from(["interaction", 1]))
+def test_a_record_that_the_model_fails_on_is_dead_lettered_and_the_others_are_as_if_it_had_not_come(
+    happened: list[tuple[bytes, int | str | None, int]], cuts: list[int], at: int, lists: Lists
+) -> None:
+    clean = [(user, 0 if item == POISON else item, partition) for user, item, partition in happened]
+    at = min(at, len(clean))
+    records = as_records([*clean[:at], (b"bob", POISON, 0), *clean[at:]], 1)
+    others = [record for record in records if record.offset() != at]
+    with TemporaryDirectory() as folder:
+        link = FakeLink(records, list(cuts))
+        worker = worker_on(link, Path(folder), Choking(SEGMENT), lists=1)
+        run_to_end(worker, link)
+        found = Outcome(link, 1)
+    expected = outcome(others, [], lists=1)
+    assert found.rows == expected.rows
+    assert {user: [made for made in lists if made] for user, lists in found.lists.items()} == {
+        user: [made for made in lists if made] for user, lists in expected.lists.items()
+    }
+    (letter,) = [letter for outgoing in link.published for letter in outgoing.dead]
+    told = dict(letter.headers)
+    assert (letter.key, letter.value) == (b"bob", records[at].value())
+    assert told["__streams.errors.exception"] == b"ModelFailed"
+    assert told["__streams.errors.message"] == b"fake@1 failed in update: poison"
+    assert told["__streams.errors.offset"] == str(at).encode()
+    assert (worker.counts.model_failures, worker.counts.dead_letters) == (1, 1)
+    assert link.published[-1].next_offsets == {0: len(records)}
+
+
+def test_when_more_than_a_share_is_refused_the_worker_stops_before_it_publishes(tmp_path: Path) -> None:
+    records = [FakeRecord(b"ann", said(1, 1) if at % 2 else b"broken", 0, at) for at in range(200)]
+    link = FakeLink(records, [])
+    worker = worker_on(link, tmp_path, FakeModel(SEGMENT), max_refused=0.4)
+    with pytest.raises(
+        TooManyRefused, match=r"100 of the newest 200 records of interactions .* REC2PM_MAX_REFUSED=0.4 .*: value starts with"
+    ):
+        worker.turn()
+    assert link.published == []
+    worker.partitions.close()
+    run_to_end(worker_on(link := FakeLink(records, []), tmp_path, FakeModel(SEGMENT), max_refused=0.5), link)
+    assert sum(len(outgoing.dead) for outgoing in link.published) == 100
 
 
 def test_damage_found_before_the_transaction_is_healed_from_the_changelog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,57 @@
+"""What librdkafka's errors mean: which pass by themselves, and what to do about those that do not."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from confluent_kafka import KafkaError
+
+_AWAY: Final = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._WAIT_COORD,
+        KafkaError._RESOLVE,
+        KafkaError._NOENT,  # of list_offsets: no leader is known at the moment
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError.REBALANCE_IN_PROGRESS,
+    }
+)
+_GRANT: Final = "grant it with kafka-acls.sh --add (docs/kafka.md lists what a worker needs)"
+_WHAT_TO_DO: Final[Mapping[int, str]] = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: f"no permission on the topic: {_GRANT}",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: f"no permission on the consumer group: {_GRANT}",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: f"no permission on the transactional id: {_GRANT}",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: f"no permission on the cluster: {_GRANT}",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic is gone: `rec2pm topics create` makes what is missing",
+    KafkaError._UNKNOWN_TOPIC: "the topic is gone: `rec2pm topics create` makes what is missing",
+    KafkaError._UNKNOWN_PARTITION: "the topic has fewer partitions than it had: `rec2pm topics check` says which",
+    KafkaError._AUTHENTICATION: "Kafka refused the credentials: see REC2PM_KAFKA_SASL_* and REC2PM_KAFKA_SSL_*",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "Kafka refused the credentials: see REC2PM_KAFKA_SASL_*",
+}
+
+
+def comes_back(error: KafkaError) -> bool:
+    """Whether Kafka only cannot answer now: away, or its coordinator is being made or moved. `retriable()` says no to most of these."""
+    return not error.fatal() and (error.retriable() or error.code() in _AWAY)
+
+
+def told(error: KafkaError) -> str:
+    """An error with what to do about it, where that is known."""
+    advice = _WHAT_TO_DO.get(error.code())
+    return f"{error.str()} ({error.name()})" + (f": {advice}" if advice else "")
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client can do nothing any more. After a fatal error other calls raise `_FATAL`, whose `fatal()` is False."""
+    return error.fatal() or error.code() in (KafkaError._FATAL, KafkaError._FENCED)

@@ -1,0 +1,85 @@
+"""Which changelog goes with a committed offset.
+
+Kafka keeps a line of text beside every offset that a group commits. The worker says there, in the same transaction, which changelog holds
+the state that goes with that offset. Whoever takes the partition over compares: a changelog that was deleted, made anew or cut short, or a
+partition whose users have moved because the number of partitions changed, is recognised even by a worker that has lost its disk, instead
+of being taken for an empty beginning.
+"""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from stream.errors import ChangelogUnfit
+
+_MARK: Final = "rec2pm/1"
+
+
+class Lineage(NamedTuple):
+    """What is said beside a committed offset."""
+
+    changelog: str
+    """Kafka's id of the changelog topic; empty where the broker does not tell."""
+    partitions: int
+    """How many the input had: it decides in which one a user is."""
+    reached: int
+    """The changelog partition is at least so long."""
+
+    def text(self) -> str:
+        return f"{_MARK} {self.partitions} {self.reached} {self.changelog}"
+
+
+def read(text: str | None) -> Lineage | None:
+    """None where the offset was not committed by a worker but set by somebody: they know what they do."""
+    match (text or "").split(" "):
+        case [mark, partitions, reached, changelog] if mark == _MARK and partitions.isdigit() and reached.isdigit():
+            return Lineage(changelog, int(partitions), int(reached))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the group has committed of an input partition."""
+
+    offset: int | None
+    lineage: Lineage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changelog:
+    """A changelog partition as it is."""
+
+    id: str
+    """Kafka's id of the topic; empty where the broker does not tell."""
+    partitions: int
+    """Of the input."""
+    low: int
+    """The first offset that is kept."""
+    high: int
+    """The high watermark."""
+
+
+_WAY_OUT: Final = (
+    "nothing is changed here. To go on without the state of before, stop the workers and commit the group's offsets anew with "
+    "kafka-consumer-groups.sh --reset-offsets --to-current --execute (--to-earliest remembers again what the input still holds)"
+)
+
+
+def check(place: str, lineage: Lineage | None, changelog: Changelog) -> None:
+    """Raises ChangelogUnfit where the changelog is not the one that the committed offset goes with."""
+    if lineage is None:
+        return
+    if lineage.changelog and changelog.id and lineage.changelog != changelog.id:
+        raise ChangelogUnfit(
+            f"{place} is another topic (id {changelog.id}) than the one that holds the state up to the committed offset "
+            f"(id {lineage.changelog}): it was deleted and made anew, and that state is not in it; {_WAY_OUT}"
+        )
+    if lineage.partitions != changelog.partitions:
+        raise ChangelogUnfit(
+            f"the input has {changelog.partitions} partitions and had {lineage.partitions} when the state in {place} was made: users are "
+            f"in other partitions now, away from their state; {_WAY_OUT}"
+        )
+    if lineage.reached > changelog.high:
+        raise ChangelogUnfit(
+            f"{place} ends at {changelog.high}, but {lineage.reached} was reached when the offset was committed: the end of it is lost; "
+            f"{_WAY_OUT}"
+        )

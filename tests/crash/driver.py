@@ -1,0 +1,276 @@
+"""One run: workers take what is fed, faults come one after the other, and in the end the oracle judges.
+
+Nothing here helps a worker: what failed is started again as systemd would, and everything else it has to do by itself.
+"""
+
+import logging
+import math
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from model.registry import Registry
+from stream import topics
+from tests.crash import disk, kafka, ledger, source
+from tests.crash.arithmetic import Catalogue
+from tests.crash.faults import Fault
+from tests.crash.feeder import Feeder
+from tests.crash.oracle import Verdict, judge
+from tests.crash.ports import free_ports
+from tests.crash.process import Exit, Supervisor, Worker
+from tests.crash.progress import Progress, Usage, Used
+from tests.crash.proxy import Proxy
+from tests.crash.reading import observe
+from tests.crash.replay import Rules
+from tests.crash.schedule import Schedule
+from tests.crash.world import BYSTANDER, TAKING_WITHIN_S, Broken, NotReached, Patience, World
+from tests.processes import environ, wait_until
+
+logger = logging.getLogger(__name__)
+
+APP = "crash"
+TOPIC, LISTS = f"{APP}.in", f"{APP}.out"
+SEGMENT_LENGTH, KEEP_SEGMENTS, TOP_K, RECOMMEND = 8, 2, 5, 5
+DISK_MB = 256
+RECOVERS_WITHIN_S = 90.0
+SILENT_S = 60.0
+ENDS_WITHIN_S = 60.0
+MOST_FAILURES = 3
+"""After so many faults that were not recovered from, a run ends early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to run. `log`: a file with user_id, item_id, timestamp; None: synthetic."""
+
+    seconds: float
+    seed: int
+    faults: Sequence[Fault]
+    folder: Path
+    workers: int = 3
+    partitions: int = 6
+    rate: float = 700.0
+    log: Path | None = None
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """A fault that was brought about. Seconds until everybody had recovered; None: they did not, or the fault could not be brought about."""
+
+    fault: str
+    began: float
+    seconds: float | None
+    reached: bool = True
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run saw."""
+
+    options: Options
+    injections: list[Injection] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    exits: list[Exit] = field(default_factory=list)
+    usage: list[Used] = field(default_factory=list)
+    restarts: int = 0
+    new_producers: int = 0
+    verdict: Verdict | None = None
+    fed_s: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        return not self.failures and self.verdict is not None and self.verdict.holds
+
+
+def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Outcome:
+    """`told` is given a line for each thing that happens."""
+    outcome = Outcome(options)
+    log = source.log_of(options.log, options.seed)
+    items = source.catalogue_of(log, options.seed)
+    with _world(options, items) as world:
+        feeder = Feeder(world.kafka.direct, TOPIC, source.records(log, random.Random(options.seed)), options.rate)
+        for worker in world.workers.values():
+            worker.start()
+        progress = Progress(world.kafka.direct, APP, TOPIC)
+        usage = Usage(lambda: {slot: worker.pid for slot, worker in world.workers.items() if worker.pid is not None})
+        try:
+            feeder.start()
+            _all_take(world, "at the start", outcome)
+            told(f"{len(world.workers)} workers take records; faults for {options.seconds:.0f} s")
+            began = time.time()
+            _inject_until(began + options.seconds, world, progress, outcome, told)
+            _all_take(world, "at the end", outcome)
+            feeder.stop()
+            outcome.fed_s = time.time() - began
+            _take_the_rest(progress, outcome)
+        finally:
+            progress.close()
+            usage.close()
+        outcome.usage, outcome.exits = usage.samples, world.supervisor.exits()
+        outcome.restarts, outcome.new_producers = world.supervisor.restarts(), feeder.new_producers
+        _end(world, outcome)
+        told("the oracle recomputes everything from the input topic")
+        rules = Rules(Catalogue(items), SEGMENT_LENGTH, RECOMMEND, TOP_K, KEEP_SEGMENTS, f"{ledger.NAME}@1")
+        outcome.verdict = judge(observe(world.kafka.direct, APP, TOPIC, LISTS), rules)
+    if outcome.holds:
+        shutil.rmtree(options.folder / "kafka", ignore_errors=True)
+    return outcome
+
+
+def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome, told: Callable[[str], None]) -> None:
+    schedule = Schedule(outcome.options.faults, world.chosen)
+    while (left_s := end - time.time()) > 0 and len(outcome.failures) < MOST_FAILURES:
+        fault = schedule.next(left_s)
+        if fault is None:
+            time.sleep(left_s)
+            return
+        injection = _injected(fault, world, progress, outcome)
+        outcome.injections.append(injection)
+        _look_for_the_silent(world, outcome)
+        told(f"{_clock(injection.began)} {fault.name}: {_told(injection)}; {progress.behind()} records behind")
+        world.pause_between(0.2, 1.0)
+
+
+def _look_for_the_silent(world: World, outcome: Outcome) -> None:
+    """A worker that lives and takes nothing for so long, while there is something to take, waits for a hand."""
+    for worker in world.workers.values():
+        if SILENT_S < worker.silent_s() < math.inf:
+            outcome.failures.append(f"{worker.slot} has taken no record for {worker.silent_s():.0f} s; log: {worker.log}")
+            worker.tell_stacks()
+            worker.kill()
+
+
+def _injected(fault: Fault, world: World, progress: Progress, outcome: Outcome) -> Injection:
+    started = time.time()
+    try:
+        began = fault.inject(world)
+        wait_until(lambda: progress.recovered_at(began) is not None, RECOVERS_WITHIN_S, "everything that was there is taken")
+    except NotReached as reason:
+        logger.info("%s not brought about: %s", fault.name, reason)
+        return Injection(fault.name, started, None, reached=False)
+    except (Broken, TimeoutError) as error:
+        outcome.failures.append(f"{_clock(started)} {fault.name}: {error}")
+        for worker in world.workers.values():
+            worker.tell_stacks()
+        return Injection(fault.name, started, None)
+    recovered = progress.recovered_at(began)
+    return Injection(fault.name, began, None if recovered is None else recovered - began)
+
+
+def _all_take(world: World, when: str, outcome: Outcome) -> None:
+    """Every worker takes records, with nobody's help."""
+    try:
+        wait_until(lambda: all(worker.taking() for worker in world.workers.values()), TAKING_WITHIN_S, "all workers take records")
+    except TimeoutError:
+        for worker in world.workers.values():
+            if not worker.taking():
+                outcome.failures.append(f"{when}: {worker.slot} takes no records, not within {TAKING_WITHIN_S:.0f} s; log: {worker.log}")
+                worker.tell_stacks()
+
+
+def _take_the_rest(progress: Progress, outcome: Outcome) -> None:
+    stopped = time.time()
+    try:
+        wait_until(lambda: progress.recovered_at(stopped) is not None, RECOVERS_WITHIN_S, "everything that was fed is taken")
+    except TimeoutError as error:
+        outcome.failures.append(f"at the end: {error}")
+
+
+def _end(world: World, outcome: Outcome) -> None:
+    """SIGTERM to all, at once."""
+    for worker in world.workers.values():
+        if not worker.running():
+            continue
+        try:
+            code = worker.terminate(ENDS_WITHIN_S)
+        except TimeoutError as error:
+            outcome.failures.append(f"at the end: {error}")
+            continue
+        if code != 0:
+            outcome.failures.append(f"at the end: SIGTERM ended {worker.slot} with {code}, expected 0")
+
+
+@contextmanager
+def _world(options: Options, items: Sequence[int | str]) -> Iterator[World]:
+    chosen = random.Random(options.seed)
+    folder = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    direct, behind, proxied, controller = free_ports(4, random.Random())
+    ports = kafka.Ports(direct, behind, proxied, controller)
+    with ExitStack() as running:
+        broker = running.enter_context(kafka.running(folder / "kafka", ports, os.environ))
+        proxy = running.enter_context(Proxy(ports.proxy, ports.behind_proxy))
+        _make_topics(broker.direct, options.partitions)
+        ledger.write(Registry(folder / "models"), items, SEGMENT_LENGTH)
+        env = environ(
+            f"127.0.0.1:{ports.proxy}",
+            APP,
+            MODELS=str(folder / "models"),
+            RECOMMEND=str(RECOMMEND),
+            TOP_K=str(TOP_K),
+            KEEP_SEGMENTS=str(KEEP_SEGMENTS),
+            METRICS_LISTEN="",
+            **options.patience.settings(),
+        )
+        small = disk.SmallDisk(folder / "disk", DISK_MB) if disk.possible() else None
+        if small is not None:
+            running.callback(small.close)
+        supervisor = Supervisor()
+        running.callback(supervisor.close)
+        workers = {slot: Worker(slot, env, folder) for slot in (BYSTANDER, *(f"w{n}" for n in range(1, options.workers - 1)))}
+        last = f"w{options.workers - 1}"
+        workers[last] = (
+            Worker(last, env, folder)
+            if small is None
+            else Worker(last, env, folder, state=small.folder / "state", files=small.outside / "state", prefix=small.prefix)
+        )
+        for worker in workers.values():
+            supervisor.look_after(worker)
+        yield World(
+            kafka=broker,
+            proxy=proxy,
+            workers=workers,
+            supervisor=supervisor,
+            env=env,
+            app=APP,
+            topic=TOPIC,
+            partitions=options.partitions,
+            folder=folder,
+            chosen=chosen,
+            patience=options.patience,
+            disk=small,
+            on_disk=workers[last] if small is not None else None,
+        )
+
+
+def _make_topics(bootstrap: str, partitions: int) -> None:
+    """As `rec2pm topics create` makes them, then: every list stays readable, and the changelog is compacted all the time."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    made = topics.create(admin, topics.plan(APP, TOPIC, LISTS, partitions, 1))
+    if refused := [outcome for outcome in made if outcome.result != "created"]:
+        raise RuntimeError(f"topics could not be made: {refused}")
+    kept = {"min.compaction.lag.ms": str(10 * 86_400_000)}
+    compacted = {"min.cleanable.dirty.ratio": "0.05", "segment.bytes": str(1 << 20), "segment.ms": "10000"}
+    for topic, config in ((LISTS, kept), (topics.changelog_topic(APP), compacted)):
+        entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()]
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(30)
+
+
+def _told(injection: Injection) -> str:
+    if not injection.reached:
+        return "could not be brought about"
+    return "NOT RECOVERED" if injection.seconds is None else f"recovered after {injection.seconds:.1f} s"
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(moment))

@@ -1,0 +1,244 @@
+"""The judge: everything that was published is recomputed from the input topic alone, and compared for equality.
+
+A thing is *lost* when it must be there and is not, *doubled* when it is there once too often, *differing* when it is there and is not what
+the input says. Things are interactions in a state, lists, withdrawn lists, and dead letters.
+"""
+
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgpack
+
+from tests.crash.reading import Observed, Taken
+from tests.crash.replay import Replay, Rules
+from tests.crash.said import said, user_of
+
+_ERROR_HEADER = "__streams.errors."
+_MALFORMED = b"MalformedInteraction"
+_WITHDRAWN = -1
+_EXAMPLES = 20
+
+Wrong = Literal["lost", "doubled", "differing"]
+Place = tuple[int, int]
+"""Partition and offset in the input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was compared, and how much of it was not as it must be."""
+
+    interactions: int
+    users: int
+    lists: int
+    forgotten: int
+    malformed: int
+    refused: int
+    """Records that the model failed at, and that are in the dead letters for it."""
+    lost: int
+    doubled: int
+    differing: int
+    examples: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        return not (self.lost or self.doubled or self.differing)
+
+
+@dataclass(slots=True)
+class _Tally:
+    wrong: Counter[Wrong] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def note(self, what: Wrong, example: str, count: int = 1) -> None:
+        self.wrong[what] += count
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(f"{what}: {example}")
+
+
+def judge(observed: Observed, rules: Rules) -> Verdict:
+    """Compare what is there with what the input says must be there."""
+    tally = _Tally()
+    dead = _DeadLetters(observed.dead_letters, tally)
+    published = _Published(observed.recommendations)
+    users: dict[tuple[int, str], Replay] = {}
+    counts: Counter[str] = Counter()
+    row_of, unknown = rules.catalogue.rows(), rules.catalogue.unknown
+    for record in observed.interactions:
+        user = user_of(record.key)
+        heard = None if record.value is None else said(record.value, record.timestamp)
+        if user is None or (record.value is not None and heard is None):
+            counts["malformed"] += 1
+            dead.expect(record)
+            continue
+        place = record.partition, user
+        if heard is None:
+            counts["forgotten"] += 1
+            users.pop(place, None)
+            published.forgotten(user)
+            continue
+        counts["interactions"] += 1
+        replay = users.get(place)
+        if replay is None:
+            replay = users[place] = Replay(rules.keep_segments)
+        row = row_of.get(heard.item, unknown)
+        if (record.partition, record.offset) in dead.refused:
+            counts["refused"] += 1
+            dead.refusal(record, may_fail=_may_fail(replay, row, rules))
+            continue
+        if replay.take(heard, row, rules):
+            counts["lists"] += 1
+            published.expect(user, replay.recommendation(record.partition, record.offset, heard.time, rules), tally)
+    dead.rest()
+    published.rest(tally)
+    # Who was only ever refused has no state.
+    _compare_states(observed.states, {place: replay for place, replay in users.items() if replay.taken}, rules, tally)
+    return Verdict(
+        interactions=counts["interactions"],
+        users=len(users),
+        lists=counts["lists"],
+        forgotten=counts["forgotten"],
+        malformed=counts["malformed"],
+        refused=counts["refused"],
+        lost=tally.wrong["lost"],
+        doubled=tally.wrong["doubled"],
+        differing=tally.wrong["differing"],
+        examples=tuple(tally.examples),
+    )
+
+
+def _may_fail(replay: Replay, row: int, rules: Rules) -> bool:
+    """Whether the model can be what refused an interaction: the item that it fails at is in what would be folded."""
+    return rules.fails and len(rules.catalogue.item_ids) in (*replay.rows, row)
+
+
+def _compare_states(rows: Iterable[Mapping[str, Any]], users: Mapping[tuple[int, str], Replay], rules: Rules, tally: _Tally) -> None:
+    seen: set[tuple[int, str]] = set()
+    for row in rows:
+        place = row["partition"], row["user_id"]
+        replay = users.get(place)
+        if place in seen or replay is None:
+            tally.note(
+                "differing", f"state of user {place[1]} in partition {place[0]}, who was forgotten or never came: taken {row['taken']}"
+            )
+            continue
+        seen.add(place)
+        expected = replay.row(place[1], place[0], rules)
+        if row != expected:
+            unequal = {name: (row[name], value) for name, value in expected.items() if row[name] != value}
+            told = f"state of user {place[1]} in partition {place[0]}, found and expected: {unequal}"
+            behind = replay.taken - row["taken"]
+            tally.note("lost" if behind > 0 else "doubled" if behind < 0 else "differing", told, abs(behind) or 1)
+    for place in users.keys() - seen:
+        tally.note("lost", f"state of user {place[1]} in partition {place[0]}, {users[place].taken} interactions", users[place].taken)
+
+
+class _DeadLetters:
+    """By their place in the input: what is there, and what must be."""
+
+    def __init__(self, letters: Iterable[Taken], tally: _Tally) -> None:
+        self._tally = tally
+        self._found: defaultdict[Place, list[Taken]] = defaultdict(list)
+        self.refused: set[Place] = set()
+        for letter in letters:
+            told = dict(letter.headers)
+            place = (int(told[_ERROR_HEADER + "partition"] or b"-1"), int(told[_ERROR_HEADER + "offset"] or b"-1"))
+            self._found[place].append(letter)
+            if told[_ERROR_HEADER + "exception"] != _MALFORMED:
+                self.refused.add(place)
+
+    def expect(self, record: Taken) -> None:
+        """There must be one for this record, with the same key and value."""
+        letters = self._found.pop((record.partition, record.offset), [])
+        told = f"dead letter of {record.partition}/{record.offset}"
+        if not letters:
+            self._tally.note("lost", told)
+        if len(letters) > 1:
+            self._tally.note("doubled", told, len(letters) - 1)
+        if any((letter.key, letter.value) != (record.key, record.value) for letter in letters):
+            self._tally.note("differing", told)
+
+    def refusal(self, record: Taken, *, may_fail: bool) -> None:
+        """There is one for an interaction that can be read."""
+        self.expect(record)
+        if not may_fail:
+            self._tally.note("lost", f"interaction {record.partition}/{record.offset}: in the dead letters without a reason")
+
+    def rest(self) -> None:
+        for place, letters in self._found.items():
+            self._tally.note("differing", f"dead letter of {place[0]}/{place[1]}, which is no record that can be refused", len(letters))
+
+
+class _Published:
+    """Lists by the place in the input that they were made for, and each user's lists and withdrawals in their order."""
+
+    def __init__(self, recommendations: Iterable[Taken]) -> None:
+        self._lists: dict[Place, list[tuple[str, bytes]]] = {}
+        self._found: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
+        self._expected: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
+        for record in recommendations:
+            user = (record.key or b"").decode()
+            if record.value is None:
+                self._found[user].append(_WITHDRAWN)
+                continue
+            made = msgpack.unpackb(record.value)
+            self._lists.setdefault((made["partition"], made["offset"]), []).append((user, record.value))
+            self._found[user].append(made["offset"])
+
+    def forgotten(self, user: str) -> None:
+        self._expected[user].append(_WITHDRAWN)
+
+    def expect(self, user: str, expected: dict[str, Any], tally: _Tally) -> None:
+        place = expected["partition"], expected["offset"]
+        self._expected[user].append(place[1])
+        found = self._lists.pop(place, [])
+        told = f"list of user {user} after {place[0]}/{place[1]}"
+        if not found:
+            tally.note("lost", told)
+        if len(found) > 1:
+            tally.note("doubled", told, len(found) - 1)
+        for owner, value in found[:1]:
+            made = msgpack.unpackb(value)
+            if owner != user or made != expected:
+                unequal = {name: (made.get(name), value) for name, value in expected.items() if made.get(name) != value}
+                tally.note("differing", f"{told}, owner {owner}, found and expected: {unequal}")
+
+    def rest(self, tally: _Tally) -> None:
+        for (partition, offset), lists in self._lists.items():
+            tally.note("doubled", f"list of user {lists[0][0]} after {partition}/{offset}, after which none is due", len(lists))
+        for user in self._expected.keys() | self._found.keys():
+            _compare_order(user, self._expected.get(user, ()), self._found.get(user, ()), tally)
+
+
+def _compare_order(user: str, expected: Iterable[int], found: Iterable[int], tally: _Tally) -> None:
+    """A user's lists come in the order of their interactions; each null is followed by a withdrawal before the next list.
+
+    Two nulls in a row may be one withdrawal. Lists that are missing or doubled have been counted already.
+    """
+    due, there = _withdrawals(expected), _withdrawals(found)
+    both = [offset for offset in due if offset in there]
+    if both != [offset for offset in there if offset in due]:
+        tally.note("differing", f"lists of user {user} are not in the order of their interactions")
+        return
+    for offset, forgotten in due.items():
+        withdrawn = there.get(offset, 0)
+        told = f"user {user} after the list at offset {offset}: forgotten {forgotten} times, list withdrawn {withdrawn} times"
+        if forgotten and not withdrawn and offset != _WITHDRAWN and offset in there:
+            tally.note("lost", told)
+        elif withdrawn > forgotten:
+            tally.note("doubled", told, withdrawn - forgotten)
+
+
+def _withdrawals(told: Iterable[int]) -> dict[int, int]:
+    """After each list, in their order, how many withdrawals came before the next; `_WITHDRAWN` stands for the time before the first."""
+    found = {_WITHDRAWN: 0}
+    newest = _WITHDRAWN
+    for each in told:
+        if each == _WITHDRAWN:
+            found[newest] += 1
+        elif each not in found:
+            newest = each
+            found[each] = 0
+    return found

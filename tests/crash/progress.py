@@ -1,0 +1,110 @@
+"""How far the group has come, sampled all the time: when had it taken what was in the topic at some moment?"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import psutil
+from confluent_kafka import Consumer, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from tests.crash.reading import ends, places_of
+
+_EVERY_S = 0.05
+_ANSWERS_WITHIN_S = 2.0
+AFTER_S = 0.3
+"""So long after a fault began everybody has been given something new: who takes that has recovered."""
+
+
+class Sample(NamedTuple):
+    time: float
+    offsets: dict[int, int]
+
+
+class Progress:
+    """Committed offsets and ends of a group's topic, by wall clock, for the last minutes."""
+
+    def __init__(self, bootstrap: str, group: str, topic: str) -> None:
+        options = {"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 500, "log_level": 2}
+        self._admin = AdminClient(options)
+        # It never joins. Read_uncommitted: it asks for what is committed now, and does not wait for pending offsets.
+        self._consumer = Consumer({**options, "group.id": group, "isolation.level": "read_uncommitted"})
+        self._places = places_of(self._admin, topic)
+        self.committed: deque[Sample] = deque(maxlen=10_000)
+        self.ends: deque[Sample] = deque(maxlen=10_000)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="progress", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def recovered_at(self, began: float) -> float | None:
+        """When all partitions had been taken up to the first end that could be read AFTER_S after `began`; None: not yet."""
+        target = next((each.offsets for each in list(self.ends) if each.time >= began + AFTER_S), None)
+        return None if target is None else self.reached_at(target, began)
+
+    def reached_at(self, target: dict[int, int], since: float) -> float | None:
+        for each in list(self.committed):
+            if each.time >= since and all(each.offsets.get(number, 0) >= end for number, end in target.items()):
+                return each.time
+        return None
+
+    def behind(self) -> int:
+        """Records that are in the topic and not taken, as sampled last."""
+        if not self.ends or not self.committed:
+            return 0
+        taken = self.committed[-1].offsets
+        return sum(end - taken.get(number, 0) for number, end in self.ends[-1].offsets.items())
+
+    def _sample(self) -> None:
+        while not self._ended.wait(_EVERY_S):
+            try:
+                told = ends(self._admin, self._places, timeout_s=_ANSWERS_WITHIN_S)
+                self.ends.append(Sample(time.time(), told))
+                found = self._consumer.committed(self._places, timeout=_ANSWERS_WITHIN_S)
+                self.committed.append(Sample(time.time(), {place.partition: max(place.offset, 0) for place in found}))
+            except (KafkaException, TimeoutError):
+                continue  # the broker is away
+
+
+class Used(NamedTuple):
+    """What a process used at a moment."""
+
+    time: float
+    slot: str
+    pid: int
+    rss_mb: float
+    files: int
+
+
+Pids: TypeAlias = Callable[[], Mapping[str, int]]
+
+
+class Usage:
+    """Memory and open files of processes, once a second. `pids`: called for slot → process id."""
+
+    def __init__(self, pids: Pids) -> None:
+        self._pids = pids
+        self.samples: list[Used] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="usage", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(1.0):
+            for slot, pid in self._pids().items():
+                try:
+                    process = psutil.Process(pid)
+                    used = Used(time.time(), slot, pid, process.memory_info().rss / 2**20, process.num_fds())
+                except psutil.Error:
+                    continue  # it ended in this moment
+                self.samples.append(used)

@@ -1,0 +1,114 @@
+"""What is committed, read back from a broker: the oracle's evidence. Nothing of a worker is asked, and nothing of its local stores."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from stream.export import export
+from tests.processes import wait_until
+
+_BATCH = 5000
+_SETTLED_WITHIN_S = 60.0
+
+
+class Taken(NamedTuple):
+    """One record of a topic. `headers` is empty where there are none."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+@dataclass(slots=True)
+class Observed:
+    """All that a read_committed reader can know of an application. Each is gone through once."""
+
+    interactions: Iterable[Taken]
+    """The input: partition after partition, each in the order of its offsets."""
+    recommendations: Iterable[Taken]
+    states: Iterable[Mapping[str, Any]]
+    """The rows of `rec2pm state export`."""
+    dead_letters: Iterable[Taken] = field(default_factory=list)
+
+
+def observe(bootstrap: str, app: str, interactions: str, recommendations: str) -> Observed:
+    """Read an application whose workers have ended."""
+    changelog, dead_letters = f"{app}.changelog", f"{app}.dead-letter"
+    wait_until_settled(bootstrap, [changelog, recommendations, dead_letters])
+    with tempfile.TemporaryDirectory(prefix="rec2pm-crash-") as scratch:
+        out = Path(scratch) / "states.parquet"
+        export({"bootstrap.servers": bootstrap}, changelog, out, lambda done, of: None)
+        states = pl.read_parquet(out)
+    return Observed(
+        records(bootstrap, interactions),
+        records(bootstrap, recommendations),
+        states.iter_rows(named=True),
+        records(bootstrap, dead_letters, headers=True),
+    )
+
+
+def records(bootstrap: str, topic: str, *, headers: bool = False) -> Iterator[Taken]:
+    """Every committed record of a topic up to its present end, partition after partition."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "rec2pm-crash-reader",  # asked for by the client; nothing is joined
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 10,
+            "fetch.wait.max.ms": 20,
+        }
+    )
+    try:
+        for number in sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions):
+            consumer.assign([TopicPartition(topic, number, 0)])
+            yield from _partition(consumer, number, headers=headers)
+    finally:
+        consumer.close()
+
+
+def _partition(consumer: Consumer, number: int, *, headers: bool) -> Iterator[Taken]:
+    while True:
+        for message in consumer.consume(_BATCH, 0.2):
+            error = message.error()
+            if error is None:
+                more = tuple(message.headers() or ()) if headers else ()
+                yield Taken(number, message.offset(), message.key(), message.value(), message.timestamp()[1], more)  # type: ignore[arg-type]
+            elif error.code() == KafkaError._PARTITION_EOF:
+                return
+            elif error.fatal() or not error.retriable():
+                raise KafkaException(error)
+
+
+def ends(admin: AdminClient, places: Iterable[TopicPartition], *, committed: bool = False, timeout_s: float = 10.0) -> dict[int, int]:
+    """The end offset of each partition of one topic; with `committed`, the end of what a read_committed reader sees."""
+    level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+    asked = admin.list_offsets({place: OffsetSpec.latest() for place in places}, isolation_level=level, request_timeout=timeout_s)
+    return {place.partition: future.result(timeout_s).offset for place, future in asked.items()}
+
+
+def places_of(admin: AdminClient, topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in admin.list_topics(topic, timeout=30).topics[topic].partitions]
+
+
+def wait_until_settled(bootstrap: str, topics: Iterable[str]) -> None:
+    """Until no transaction is open in these topics: behind one, a read_committed reader sees nothing."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for topic in topics:
+        places = places_of(admin, topic)
+        wait_until(
+            lambda places=places: ends(admin, places) == ends(admin, places, committed=True),  # type: ignore[misc]
+            _SETTLED_WITHIN_S,
+            f"no transaction is open in {topic}",
+        )

@@ -1,0 +1,92 @@
+"""An outcome, for people: Markdown."""
+
+import re
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from tests.crash.driver import Injection, Outcome
+from tests.crash.progress import Used
+from tests.crash.world import BYSTANDER
+
+_MANY = 25
+
+
+def report(outcome: Outcome) -> str:
+    return "\n".join(_lines(outcome))
+
+
+def _lines(outcome: Outcome) -> Iterator[str]:
+    options, verdict = outcome.options, outcome.verdict
+    yield f"seed {options.seed}, {options.workers} workers, {options.partitions} partitions, fed for {outcome.fed_s:.0f} s\n"
+    yield "| fault | injected | median s to recover | worst s |"
+    yield "|---|---:|---:|---:|"
+    yield from _faults(outcome.injections)
+    yield ""
+    done = [each for each in outcome.injections if each.reached]
+    if verdict is None:
+        yield "the oracle was not asked"
+    else:
+        yield "| interactions | users | lists | forgotten | malformed | faults | restarts | lost | doubled | differing |"
+        yield "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+        yield (
+            f"| {verdict.interactions} | {verdict.users} | {verdict.lists} | {verdict.forgotten} | {verdict.malformed} | {len(done)} "
+            f"| {outcome.restarts} | {verdict.lost} | {verdict.doubled} | {verdict.differing} |"
+        )
+        yield from (f"- {example}" for example in verdict.examples)
+    yield ""
+    yield from _usage([used for used in outcome.usage if used.slot == BYSTANDER])
+    yield ""
+    yield from _exits(outcome)
+    if outcome.new_producers:
+        yield f"the feeder's client could not go on {outcome.new_producers} times"
+    yield from (f"FAILED {failure}" for failure in outcome.failures)
+    yield "everything holds" if outcome.holds else "NOT everything holds"
+
+
+def _faults(injections: Sequence[Injection]) -> Iterator[str]:
+    kinds: defaultdict[str, list[Injection]] = defaultdict(list)
+    for each in injections:
+        kinds[each.fault].append(each)
+    for name, all_of_it in sorted(kinds.items()):
+        reached = [each for each in all_of_it if each.reached]
+        seconds = [each.seconds for each in reached if each.seconds is not None]
+        missed = f" (and {len(all_of_it) - len(reached)} times not brought about)" if len(reached) < len(all_of_it) else ""
+        failed = f" (not recovered {len(reached) - len(seconds)} times)" if len(seconds) < len(reached) else ""
+        median, worst = (f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}") if seconds else ("–", "–")
+        yield f"| {name} | {len(reached)}{missed}{failed} | {median} | {worst} |"
+
+
+def _usage(samples: Sequence[Used]) -> Iterator[str]:
+    """The longest-lived process of the bystander: the first quarter of its life, without its start, beside the last one."""
+    if not samples:
+        return
+    pid, _ = Counter(used.pid for used in samples).most_common(1)[0]
+    mine = [used for used in samples if used.pid == pid]
+    quarter = max(1, len(mine) // 4)
+    yield "| the bystander | first quarter | last quarter |"
+    yield "|---|---:|---:|"
+    for name, values in (("RSS, MB", [used.rss_mb for used in mine]), ("open files", [float(used.files) for used in mine])):
+        yield f"| {name}, mean (most) | {_mean_and_most(values[:quarter])} | {_mean_and_most(values[-quarter:])} |"
+
+
+def _mean_and_most(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.0f} ({max(values):.0f})"
+
+
+def _exits(outcome: Outcome) -> Iterator[str]:
+    """How processes ended that nobody killed or asked to end."""
+    ended = Counter((each.code, _general(each.last_line)) for each in outcome.exits if each.failure)
+    if ended:
+        yield f"{sum(ended.values())} times a worker ended by itself and was started again:"
+    for (code, line), times in ended.most_common(_MANY):
+        yield f"- {times} × exit {code}: {line[:300]}"
+    if surprising := [each for each in outcome.exits if each.code == 0 and not each.asked]:
+        yield f"{len(surprising)} times a worker ended with 0 that nobody asked to"
+
+
+def _general(line: str) -> str:
+    """Without times, paths and numbers, so that equal reasons are counted together."""
+    line = re.sub(r"^\S+ \S+ (?=[A-Z]+ )", "", line)
+    line = re.sub(r"/\S+/", "…/", line)
+    return re.sub(r"\d+", "#", line)

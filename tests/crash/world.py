@@ -1,0 +1,146 @@
+"""What a fault can get its hands on: the broker, the network, the workers, and how long they are patient."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka import Consumer
+
+from stream.points import Point
+from tests.crash.disk import SmallDisk
+from tests.crash.kafka import Kafka
+from tests.crash.plan import Event, Order, withdraw
+from tests.crash.process import Supervisor, Worker
+from tests.crash.proxy import Proxy
+from tests.processes import wait_until
+
+TAKING_WITHIN_S = 90.0
+POINT_WITHIN_S = 30.0
+
+BYSTANDER = "bystander"
+"""The worker that no fault is aimed at."""
+
+
+class NotReached(Exception):
+    """The fault could not be brought about here: what it needs did not happen."""
+
+
+class Broken(Exception):
+    """What a fault must lead to did not happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Time-outs of the workers' clients, seconds: short, so that a run sees many faults."""
+
+    session: float = 2.0
+    transaction: float = 5.0
+    poll: float = 7.0
+
+    def settings(self) -> dict[str, str]:
+        return {
+            "KAFKA_SESSION_TIMEOUT_MS": str(round(self.session * 1000)),
+            "KAFKA_HEARTBEAT_INTERVAL_MS": str(round(self.session * 150)),
+            "KAFKA_TRANSACTION_TIMEOUT_MS": str(round(self.transaction * 1000)),
+            "KAFKA_MAX_POLL_INTERVAL_MS": str(round(self.poll * 1000)),
+        }
+
+
+@dataclass(slots=True)
+class World:
+    """All of it. `workers` by slot; `env` is a worker's environment without its slot."""
+
+    kafka: Kafka
+    proxy: Proxy
+    workers: Mapping[str, Worker]
+    supervisor: Supervisor
+    env: Mapping[str, str]
+    app: str
+    topic: str
+    partitions: int
+    folder: Path
+    chosen: random.Random
+    patience: Patience = field(default_factory=Patience)
+    disk: SmallDisk | None = None
+    on_disk: Worker | None = None
+    """The worker whose state is on `disk`."""
+    older: dict[str, Path] = field(default_factory=dict)
+    """By slot, a copy of the state folder from an earlier moment."""
+    extras: int = 0
+    """Workers that came and went."""
+
+    def victim(self, fits: Callable[[Worker], bool] = lambda worker: True) -> Worker:
+        """A worker that takes records now, and that may be harmed."""
+        allowed = [worker for slot, worker in self.workers.items() if slot != BYSTANDER and fits(worker)]
+
+        def taking() -> list[Worker]:
+            return [worker for worker in allowed if worker.taking()]
+
+        wait_until(lambda: bool(taking()), TAKING_WITHIN_S, f"one of {[worker.slot for worker in allowed]} takes records")
+        return self.chosen.choice(taking())
+
+    def at(self, worker: Worker, *orders: Order, provoke: Callable[[], object] = lambda: None) -> Event:
+        """Give orders, and wait until the first is carried out."""
+        before = len(worker.events())
+        worker.order(*orders)
+        provoke()
+        return self.next_event(worker, before)
+
+    def next_event(self, worker: Worker, before: int) -> Event:
+        """The event after so many others."""
+        try:
+            wait_until(lambda: len(worker.events()) > before, POINT_WITHIN_S, "the point is passed")
+        except TimeoutError:
+            withdraw(worker.folder)
+            # In the moment of withdrawing it may have come to it.
+            if len(worker.events()) <= before:
+                raise NotReached(f"{worker.slot} did not come to it within {POINT_WITHIN_S:.0f} s") from None
+        return worker.events()[before]
+
+    def pause_between(self, shortest_s: float, longest_s: float) -> None:
+        """Some time that is not a multiple of anything."""
+        time.sleep(self.chosen.uniform(shortest_s, longest_s))
+
+    def extra(self, slot: str, *, state: Path | None = None) -> Worker:
+        """One more worker, started; whoever asks for it ends it."""
+        self.extras += 1
+        worker = Worker(slot, self.env, self.folder / "extras" / str(self.extras), state=state)
+        self.supervisor.look_after(worker)
+        worker.start()
+        return worker
+
+    @contextmanager
+    def member(self) -> Iterator[Consumer]:
+        """One more member of the group, which takes nothing and says nothing, through the good network."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.kafka.direct,
+                "group.id": self.app,
+                "partition.assignment.strategy": "cooperative-sticky",
+                "enable.auto.commit": False,
+                "session.timeout.ms": round(self.patience.session * 1000),
+                "heartbeat.interval.ms": round(self.patience.session * 150),
+                "max.poll.interval.ms": 30_000,
+                "log_level": 2,
+            }
+        )
+        consumer.subscribe([self.topic])
+        try:
+            yield consumer
+        finally:
+            consumer.close()
+
+
+def kill_at(point: Point, count: int = 1) -> Order:
+    return Order(point, "kill", count)
+
+
+def stop_at(point: Point, count: int = 1) -> Order:
+    return Order(point, "stop", count)
+
+
+def sleep_at(point: Point, seconds: float, count: int = 1) -> Order:
+    return Order(point, f"sleep:{seconds}", count)
