@@ -9,12 +9,12 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from stream import compose
-from stream.kafka import PRODUCER, KafkaLink
+from stream.kafka import KafkaLink
+from stream.librdkafka import logger_of
 from stream.settings import Settings
 
 
@@ -47,11 +47,10 @@ class AtLeastOnceLink(KafkaLink):
 
     asynchronous = False
 
-    def __init__(self, **named: Any) -> None:
-        super().__init__(**named)
-        settings = {name: value for name, value in PRODUCER.items() if not name.startswith("transaction")}
-        common = {"bootstrap.servers": named["bootstrap"], "enable.idempotence": True, **named["extra"]}
-        self._producer = WithoutTransactions(Producer({**settings, **common}), self._consumer, asynchronous=self.asynchronous)
+    def _new_producer(self) -> WithoutTransactions:
+        settings = {name: value for name, value in self._producing.items() if not name.startswith("transaction")}
+        producer = Producer({**settings, "enable.idempotence": True}, logger=logger_of("producer"))
+        return WithoutTransactions(producer, self._consumer, asynchronous=self.asynchronous)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from stream.kafka import CHANGELOG_READER
+from stream.librdkafka import CHANGELOG_READER
 
 
 def main() -> None:

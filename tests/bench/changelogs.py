@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from state.codec import SEGMENT_LENGTH, number_value, preference_key, preference_value, working_key, working_value
 from state.user import Preference
-from stream.kafka import PRODUCER
+from stream.librdkafka import PRODUCER
 
 PARTITIONS = 4
 FOLDED_EVERY = 50

@@ -22,9 +22,9 @@ from stream.broker import found_broker
 from tests.bench import journey, null_model
 from tests.bench.__main__ import machine, rounds, worker
 from tests.bench.journey import PARTITIONS, Program
-from tests.bench.started import StartedWorker
+from tests.bench.started import StartedWorker, as_shipped
 from tests.bench.traffic import Traffic, Waited, waited
-from tests.processes import REC2PM, environ, rec2pm, wait_until
+from tests.processes import REC2PM, rec2pm, wait_until
 
 SEGMENT_LENGTH = 50
 EXACTLY, AT_LEAST, ASYNCHRONOUS = "transactions", "without", "without, offsets not waited for"
@@ -69,7 +69,7 @@ def instead(command: str, other: Sequence[str]) -> str:
 def light(bootstrap: str, folder: Path, models: Path, program: str, turn: int, rate: float, seconds: float) -> Light:
     """One worker, an interaction at a time."""
     app = f"light-{list(COMMANDS).index(program)}-{turn}"
-    env = environ(bootstrap, app, MODELS=str(models), MODEL="null", STATE_DIR=str(folder / app))
+    env = as_shipped(bootstrap, app, MODELS=str(models), MODEL="null", STATE_DIR=str(folder / app))
     if (made := rec2pm("topics", "create", "--partitions", str(PARTITIONS), env=env)).returncode:
         raise RuntimeError(made.stderr)
     broker = journey._listener(bootstrap)

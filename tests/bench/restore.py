@@ -23,9 +23,9 @@ from stream.broker import found_broker
 from tests.bench import changelogs, null_model, worker_log
 from tests.bench.__main__ import machine
 from tests.bench.changelogs import PARTITIONS, Content, Written
-from tests.bench.started import Started, StartedWorker, Usage, between
+from tests.bench.started import Started, StartedWorker, Usage, as_shipped, between
 from tests.bench.worker_log import Line
-from tests.processes import ROOT, environ, rec2pm
+from tests.processes import ROOT, rec2pm
 
 OURS, QUIX, BARE = "rec2pm", "Quix Streams", "bare reader"
 QUIX_ENDS = "Recovery process complete! Resuming normal processing..."
@@ -155,7 +155,7 @@ def rounds(
     there, runs = [], []
     for content in contents:
         app = f"restore-{content.kind}"
-        env = environ(bootstrap, app, MODELS=str(folder / "models"), MODEL="null", RECOMMEND="fold")
+        env = as_shipped(bootstrap, app, MODELS=str(folder / "models"), MODEL="null", RECOMMEND="fold")
         print(f"  writing {content.records:,} records of {content.kind}", file=sys.stderr)
         given = prepared(bootstrap, content, env, app, quix=python is not None)
         there.append(given)

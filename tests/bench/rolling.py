@@ -21,9 +21,9 @@ from stream.broker import found_broker
 from tests.bench import changelogs, null_model, worker_log
 from tests.bench.__main__ import machine
 from tests.bench.changelogs import Content
-from tests.bench.started import StartedWorker, wait_until_nobody_is_in, with_session
+from tests.bench.started import StartedWorker, as_shipped, wait_until_nobody_is_in
 from tests.bench.traffic import Seen, Traffic, Waited, silences, waited
-from tests.processes import environ, rec2pm, wait_until
+from tests.processes import rec2pm, wait_until
 
 NAMED, UNNAMED = "named", "unnamed"
 WORKERS, PARTITIONS = 3, 6
@@ -159,11 +159,11 @@ def latency(lists: Sequence[Seen], moments: Moments) -> dict[str, Waited]:
     return {name: each for name, each in found.items() if each is not None}
 
 
-def rounds(bootstrap: str, folder: Path, records: int, repeats: int, rate: float, calm_s: float, more: dict[str, str]) -> list[Rolled]:
+def rounds(bootstrap: str, folder: Path, records: int, repeats: int, rate: float, calm_s: float, session_ms: int | None) -> list[Rolled]:
     """Named and unnamed in turn, the order reversed each round."""
     null_model.write(Registry(folder / "models"), changelogs.FOLDED_EVERY)
     app = "rolling"
-    env = environ(bootstrap, app, MODELS=str(folder / "models"), MODEL="null", RECOMMEND="interaction", **more)
+    env = as_shipped(bootstrap, app, session_ms, MODELS=str(folder / "models"), MODEL="null", RECOMMEND="interaction")
     changelogs.create(bootstrap, [f"{app}.changelog"], PARTITIONS)
     if (made := rec2pm("topics", "create", "--partitions", str(PARTITIONS), env=env)).returncode:
         raise RuntimeError(made.stderr)
@@ -244,8 +244,7 @@ def main() -> None:
             raise SystemExit(
                 "a rolling restart is measured on a real Kafka: set KAFKA_HOME to an unpacked Kafka download, or REC2PM_TEST_BOOTSTRAP"
             )
-        more = with_session(asked.session_ms)
-        runs = rounds(broker.bootstrap, Path(scratch), asked.records, asked.rounds, asked.rate, asked.calm, more)
+        runs = rounds(broker.bootstrap, Path(scratch), asked.records, asked.rounds, asked.rate, asked.calm, asked.session_ms)
     print(report(asked, runs))
 
 

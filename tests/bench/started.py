@@ -14,7 +14,7 @@ import psutil
 from confluent_kafka import ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 
-from tests.processes import REC2PM, wait_until
+from tests.processes import REC2PM, environ, wait_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +122,17 @@ def wait_until_nobody_is_in(bootstrap: str, group: str) -> None:
     """A named member that went is missed only when its session has ended."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     wait_until(
-        lambda: admin.describe_consumer_groups([group])[group].result().state == ConsumerGroupState.EMPTY, 60, f"nobody is in group {group}"
+        lambda: admin.describe_consumer_groups([group])[group].result().state == ConsumerGroupState.EMPTY,
+        120,
+        f"nobody is in group {group}",
     )
 
 
-def with_session(milliseconds: int | None) -> dict[str, str]:
-    """The setting of the workers."""
-    return {} if milliseconds is None else {"KAFKA_SESSION_TIMEOUT_MS": str(milliseconds)}
+def as_shipped(bootstrap: str, app: str, session_ms: int | None = None, **settings: str) -> dict[str, str]:
+    """The environment of a worker with the session that it comes with, or the one that is asked for: the tests have a short one."""
+    env = environ(bootstrap, app, **settings)
+    env.pop("REC2PM_KAFKA_SESSION_TIMEOUT_MS", None)
+    return env if session_ms is None else {**env, "REC2PM_KAFKA_SESSION_TIMEOUT_MS": str(session_ms)}
 
 
 def free_port() -> int:

@@ -26,10 +26,10 @@ from stream.broker import found_broker
 from tests.bench import changelogs, null_model, worker_log
 from tests.bench.__main__ import machine
 from tests.bench.changelogs import PARTITIONS, Content
-from tests.bench.started import StartedWorker, wait_until_nobody_is_in, with_session
+from tests.bench.started import StartedWorker, as_shipped, wait_until_nobody_is_in
 from tests.bench.traffic import Seen, Traffic
 from tests.bench.worker_log import Line
-from tests.processes import environ, rec2pm, wait_until
+from tests.processes import rec2pm, wait_until
 
 OTHER, SAME, EMPTIED = "other", "same", "emptied"
 MODES = (OTHER, SAME, EMPTIED)
@@ -191,14 +191,14 @@ def measured(bootstrap: str, folder: Path, env: dict[str, str], app: str, mode: 
     return found[0]
 
 
-def rounds(bootstrap: str, folder: Path, sizes: Sequence[int], repeats: int, rate: float, seed: int, more: dict[str, str]) -> list[Round]:
+def rounds(bootstrap: str, folder: Path, sizes: Sequence[int], repeats: int, rate: float, seed: int, session_ms: int | None) -> list[Round]:
     """Every size with every successor once a round, in turn, the order reversed each round."""
     null_model.write(Registry(folder / "models"), changelogs.FOLDED_EVERY)
     chance = random.Random(seed)
     envs = {}
     for size in sizes:
         app = f"takeover-{size}"
-        envs[size] = env = environ(bootstrap, app, MODELS=str(folder / "models"), MODEL="null", **more)
+        envs[size] = env = as_shipped(bootstrap, app, session_ms, MODELS=str(folder / "models"), MODEL="null")
         changelogs.create(bootstrap, [f"{app}.changelog"])
         if (made := rec2pm("topics", "create", "--partitions", str(PARTITIONS), env=env)).returncode:
             raise RuntimeError(made.stderr)
@@ -286,7 +286,7 @@ def main() -> None:
             raise SystemExit(
                 "a takeover is measured on a real Kafka: set KAFKA_HOME to an unpacked Kafka download, or REC2PM_TEST_BOOTSTRAP"
             )
-        runs = rounds(broker.bootstrap, Path(scratch), asked.sizes, asked.rounds, asked.rate, asked.seed, with_session(asked.session_ms))
+        runs = rounds(broker.bootstrap, Path(scratch), asked.sizes, asked.rounds, asked.rate, asked.seed, asked.session_ms)
     print(report(asked, runs))
 
 
