@@ -40,8 +40,8 @@ class StepSize:
     """How many records the next step may take.
 
     A step takes all of a backlog that fits its time budget: a transaction costs the same for ten records as for ten thousand. What a
-    record costs differs a thousandfold between models, so it is measured. The wait for records does not depend on the limit, so light
-    load stays as quick as it is.
+    record costs differs a thousandfold between models, so it is measured, without the transaction: a Kafka that is slow to commit is no
+    reason for smaller steps. The wait for records does not depend on the limit, so light load stays as quick as it is.
     """
 
     def __init__(self, *, budget_s: float, largest: int, first: int = 500) -> None:

@@ -227,15 +227,16 @@ class Worker:
         lists = self._recommend(touches)
         outgoing = self._collect(polled, touches, lists, after)
         self._at(Point.COMPUTED)
-        sent_ms = self._wall_ms()
+        sent_ms, computed = self._wall_ms(), self.clock()
         reached = self.link.publish(outgoing)
+        publishing_s = self.clock() - computed
         self._at(Point.COMMITTED)
         self._known_ms = sent_ms
         self.refused.took(polled.records, len(polled.dead))
         self._write(polled, after, reached)
         self._at(Point.WRITTEN)
         self._count(polled, touches, outgoing)
-        self.step_size.took(polled.records, self.clock() - started)
+        self.step_size.took(polled.records, self.clock() - started - publishing_s)
 
     def _check_refused(self, polled: Polled) -> None:
         """A broken producer is not a million dead letters."""

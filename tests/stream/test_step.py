@@ -1,6 +1,6 @@
 """The step, without a broker: what it computes does not depend on how polls are cut, on partitions, on the cache or on aborts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +16,7 @@ from stream.export import Row, rows
 from stream.policy import Lists
 from stream.recommender import Floats, Ints
 from stream.wire import Recommendation
+from stream.worker import Outgoing
 from tests.fakes import FakeFolded, FakeLink, FakeModel, FakeRanked, FakeRecord, TimedModel, run_to_end, said, worker_on
 
 SEGMENT = 4
@@ -453,3 +454,19 @@ def test_a_memory_of_another_model_is_rebuilt_from_the_kept_segments(tmp_path: P
     expected = outcome(records, [], lists="fold").rows[0][0]
     assert (row.memory, row.memory_format, row.folds) == (expected.memory, "fake/2", 3)
     assert worker.counts.rebuilt == 1
+
+
+def test_a_kafka_that_is_slow_to_commit_makes_no_smaller_steps(tmp_path: Path) -> None:
+    now = 0.0
+
+    class Slow(FakeLink):
+        def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
+            nonlocal now
+            now += 3.0
+            return super().publish(outgoing)
+
+    link = Slow([FakeRecord(b"ann", said(item, item), 0, item) for item in range(9)], list(range(9)))
+    worker = worker_on(link, tmp_path, FakeModel(SEGMENT), clock=lambda: now)
+    before = worker.step_size.limit
+    run_to_end(worker, link)
+    assert worker.step_size.limit == before
