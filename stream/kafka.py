@@ -38,6 +38,9 @@ _FULL_QUEUE_WAIT_S: Final = 0.05
 _SAY_EVERY_S: Final = 10.0
 
 
+_PUT_OUT: Final = (KafkaError._FENCED, KafkaError._FATAL, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
+
+
 class _Overdue(Exception):
     """A call took longer than a transaction may last."""
 
@@ -285,19 +288,20 @@ class KafkaLink:
         raise StepAborted(told(reason)) from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
-        """A producer that is out for good: because its transaction was too old for Kafka, or because another process has its slot.
+        """A producer that is out for good: it lost its thread, its transaction was too old for Kafka, or another process has its slot.
 
-        Kafka's answer is the same to both, so the clock tells them apart. A transaction that was too old is ended by now; a new producer
-        under the same name makes sure of it, and goes on. Against another process that would be a quarrel without end.
+        Kafka's answer is the same to the latter two, so the clock tells them apart. A new producer under the same name ends whatever the old
+        one left open, and goes on. Against another process that would be a quarrel without end.
         """
         open_s = self._clock() - self._began
-        if open_s < self._transaction_s:
+        out = isinstance(error, KafkaException) and error.args[0].code() in _PUT_OUT
+        if out and open_s < self._transaction_s:
             raise Fenced(f"another process uses this worker's slot: {error}. Give each live worker its own REC2PM_WORKER") from error
         logger.warning("new producer after=%.1f s reason=%s", open_s, error)
         self._producer = self._new_producer()
         self._init_transactions()
         self._at(Point.ABORTED)
-        raise OutcomeUnknown(f"the transaction was open for {open_s:.1f} s, more than transaction.timeout.ms allows: {error}") from error
+        raise OutcomeUnknown(f"the producer was replaced after {open_s:.1f} s: {error}") from error
 
     def _init_transactions(self) -> None:
         while True:

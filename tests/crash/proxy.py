@@ -87,9 +87,10 @@ class Proxy:
         await self._drop(rst=rst)
 
     async def _drop(self, *, rst: bool) -> None:
-        for connection in list(self._connections):
+        dropped = set(self._connections)
+        for connection in dropped:
             connection.close(rst=rst)
-        while self._connections:
+        while dropped & self._connections:  # those who come back at once are not waited for
             await asyncio.sleep(0.001)
 
     async def _heal(self) -> None:

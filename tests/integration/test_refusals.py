@@ -138,15 +138,30 @@ def test_interactions_that_were_deleted_before_they_were_taken_are_counted(appli
     assert application.committed() == committed
 
 
-def test_an_input_that_was_made_anew_is_no_beginning_either(application: Application, admin: AdminClient) -> None:
+def test_a_committed_offset_beyond_the_end_of_the_input_is_no_beginning_either(application: Application) -> None:
+    """What a broker that lost the end of its log leaves behind."""
+    application.produce(records())
+    consumer = Consumer({"bootstrap.servers": application.bootstrap, "group.id": application.name})
+    consumer.commit(offsets=[TopicPartition(application.interactions, 0, 10_000)], asynchronous=False)
+    consumer.close()
+    said = refusal(application.start_worker())
+    assert f"{application.interactions}[0] does not have the offset to go on from" in said
+    assert "kafka-consumer-groups.sh --reset-offsets" in said
+
+
+def test_an_input_that_was_made_anew_is_taken_from_its_beginning_and_state_goes_on(application: Application, admin: AdminClient) -> None:
+    """Kafka forgets a topic's committed offsets with the topic."""
     application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
     assert worker.stop()[0] == 0
     made_anew(admin, application.interactions, "delete")
-    said = refusal(application.start_worker())
-    assert "does not have the offset to go on from" in said
-    assert "the topic was made anew" in said
+    application.sent = 0
+    application.produce(records())
+    worker = application.start_worker()
+    has_taken(application, worker)
+    assert worker.stop()[0] == 0
+    assert application.export()["taken"].sum() == 2 * RECORDS
 
 
 def test_an_input_that_is_deleted_under_a_running_worker_stops_it(application: Application, admin: AdminClient) -> None:
