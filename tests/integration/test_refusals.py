@@ -112,9 +112,10 @@ def test_a_changelog_that_was_made_anew_is_no_empty_beginning(application: Appli
 
 
 def test_a_changelog_that_is_made_anew_under_a_running_worker_stops_it(application: Application, admin: AdminClient) -> None:
-    application.produce(records())
     worker = application.start_worker(**SEEN_S)
-    has_taken(application, worker)
+    for _ in range(5):
+        application.produce(records())
+        has_taken(application, worker)
     made_anew(admin, f"{application.name}.changelog", "compact")
     application.produce(records())
     said = refusal(worker)
