@@ -565,7 +565,7 @@ def dead_letters_replay(
 
     Without --execute it says what it would send. With it, each letter is sent once, however often this is run or interrupted; only --again
     sends it once more. Key, value, headers and timestamp are the original ones. What is refused again is another dead letter, with one
-    attempt more.
+    attempt more. Have a worker running: where the topic's retention is shorter than a letter's age, the record soon goes again.
     """
     from stream import redrive
     from stream.dead_letters import histogram, written
@@ -590,25 +590,26 @@ def dead_letters_replay(
     if not surveyed.letters:
         click.echo(f"no dead letters in {topic}")
         return
-    if producer is None or not count:
-        click.echo(f"would send {_counted(count, 'dead letter')} in again{_whither(plan.topics())}")
-        done = count
+    done = count
+    whither = f", to {', '.join(sorted(plan.topics()))}"
+    if not count:
+        click.echo("nothing to replay")
+    elif producer is None:
+        click.echo(f"would send {_counted(count, 'dead letter')} in again{whither}")
     else:
         with _progress("replay") as progress:
             done = redrive.send(kafka, chosen.app, topic, producer, surveyed, plan, progress=progress)
-        click.echo(f"sent {_counted(done, 'dead letter')} in again{_whither(plan.topics())}")
+        click.echo(f"sent {_counted(done, 'dead letter')} in again{whither}")
     for line in histogram(plan.reasons()):
         click.echo(line)
     if done < count:
         click.echo(f"{count - done} were deleted before they could be sent")
-    for why, passed_over in plan.passed_over.most_common():
-        click.echo(f"passed over: {passed_over} {why.value}")
+    if plan.passed_over:
+        click.echo("passed over:")
+    for line in histogram({why.value: number for why, number in plan.passed_over.items()}):
+        click.echo(line)
     if producer is None and count:
         click.echo("nothing was sent: --execute does it")
-
-
-def _whither(topics: Counter[str]) -> str:
-    return f", to {', '.join(sorted(topics))}" if topics else ""
 
 
 def _counted(count: int, what: str) -> str:

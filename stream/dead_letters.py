@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
@@ -92,10 +91,10 @@ def table(shown: Iterable[Letter], replayed: Mapping[int, Replayed | None]) -> l
     return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), printable(row[-1])]) for row in rows]
 
 
-def histogram(reasons: Counter[str]) -> list[str]:
+def histogram(reasons: Mapping[str, int]) -> list[str]:
     """How many letters there are of each reason, most first."""
     width = max((len(str(count)) for count in reasons.values()), default=0)
-    return [f"  {count:>{width}}  {printable(reason)}" for reason, count in reasons.most_common()]
+    return [f"  {count:>{width}}  {printable(reason)}" for reason, count in sorted(reasons.items(), key=lambda each: -each[1])]
 
 
 def as_json(each: Letter, replayed: Mapping[int, Replayed | None]) -> dict[str, Any]:
@@ -132,7 +131,7 @@ def details(message: Message, replayed: Mapping[int, Replayed | None]) -> list[s
     lines += [f"  {name:<9} {printable(text)}" for name, text in known]
     lines += [f"  {'header':<9} {printable(name)}: {readable(value)}" for name, value in headers]
     lines += [f"  {'key':<9} {readable(message.key())}", f"  {'value':<9} {readable(message.value())}"]
-    return lines
+    return [line.replace("\n", "\n" + " " * 12) for line in lines]
 
 
 def details_as_json(message: Message, replayed: Mapping[int, Replayed | None]) -> dict[str, Any]:

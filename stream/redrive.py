@@ -55,9 +55,9 @@ Known: TypeAlias = Mapping[int, Replayed | None]
 class PassedOver(StrEnum):
     """Why a letter is not sent."""
 
-    REPLAYED = "replayed already (--again with their places to insist)"
-    REFUSED_OFTEN = "with --max-attempts attempts or more"
-    UNKNOWN = "so old that Kafka no longer knows whether they were replayed (--again with their places to insist)"
+    REPLAYED = "replayed already (--again to insist)"
+    REFUSED_OFTEN = "refused too often (--max-attempts)"
+    UNKNOWN = "so old that Kafka no longer knows whether they were replayed (--again to insist)"
     NOT_OURS = "without the headers that say where they came from"
     LATER = "beyond --limit"
 
@@ -180,7 +180,7 @@ def _until_answered(ask: Callable[[], list[TopicPartition]]) -> list[TopicPartit
 
 def _memory_ms(kafka: Mapping[str, Any]) -> int:
     """How long a broker keeps offsets that nobody renews."""
-    admin = AdminClient(dict(kafka))
+    admin = AdminClient({**kafka, "log_level": 3})
     with suppress(KafkaException, TimeoutError):
         number = next(iter(admin.list_topics(timeout=_CALL_S).brokers))
         (told,) = admin.describe_configs([ConfigResource(ResourceType.BROKER, str(number))], request_timeout=_CALL_S).values()
