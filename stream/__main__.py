@@ -194,7 +194,8 @@ def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
 
 
 def _told(topic: "TopicSpec") -> str:
-    return f"{topic.name} ({topic.purpose}): {topic.partitions} partitions, cleanup.policy={topic.cleanup}"
+    settings = ", ".join(f"{name}={value}" for name, value in topic.config.items())
+    return f"{topic.name} ({topic.purpose}): {_counted(topic.partitions, 'partition')}, {settings}"
 
 
 @topics.command("check")
