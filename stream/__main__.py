@@ -438,15 +438,19 @@ def user() -> None:
     """One user."""
 
 
+def _known_length(_: click.Context, __: click.Parameter, user_id: str) -> str:
+    if not 0 < len(user_id.encode()) <= MAX_ID_BYTES:
+        raise click.BadParameter(f"a user id has 1 to {MAX_ID_BYTES} bytes")
+    return user_id
+
+
 @user.command("show")
-@click.argument("user_id")
+@click.argument("user_id", callback=_known_length)
 @click.option("--json", "as_json", is_flag=True, help="For a program.")
 def user_show(user_id: str, as_json: bool) -> None:
     """Show what is remembered about one user, read from the changelog."""
     from stream.export import show
 
-    if not 0 < len(user_id.encode()) <= MAX_ID_BYTES:
-        raise click.BadParameter(f"a user id has 1 to {MAX_ID_BYTES} bytes", param_hint="USER_ID")
     chosen = settings()
     found = show({"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka}, f"{chosen.app}.changelog", user_id)
     if not found:
@@ -464,6 +468,53 @@ def user_show(user_id: str, as_json: bool) -> None:
         click.echo(f"  working memory           {len(row.working_items)} items: {' '.join(row.working_items)}")
         for age, segment in enumerate(reversed(shown.kept_segments)):
             click.echo(f"  folded segment {row.folds - 1 - age:<9} {' '.join(segment)}")
+
+
+@user.command("forget")
+@click.argument("user_id", callback=_known_length)
+@click.option("--execute/--dry-run", default=False, help="Forget them, or say what is remembered.  [default: --dry-run]")
+@click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(min=0), help="Seconds for a worker to do it.")
+def user_forget(user_id: str, execute: bool, wait: float) -> None:
+    """Forget one user: their memories and their list.
+
+    Without --execute it says what is remembered. With it, a null value is sent for the user, and the command waits until a worker has
+    forgotten them; exit code 1 when none has in time: then the next one does.
+
+    Kafka compacts the changelog and the lists within about a day, and drops the last trace, the user id, within days (max.compaction.lag.ms,
+    delete.retention.ms), as other records come. The interactions topic and dead letters keep what they hold until their own retention.
+    """
+    from stream import forget
+    from stream.reading import partitions
+    from stream.topics import changelog_topic
+
+    chosen = settings()
+    kafka, changelog, user = _kafka(chosen), changelog_topic(chosen.app), user_id.encode()
+    before = forget.look(kafka, changelog, user, partitions(kafka, changelog))
+    out = forget.listed(kafka, chosen.recommendations_topic, user)
+    numbers = forget.addressed(kafka, chosen.interactions_topic, user, before.known)
+    for each in before.known:
+        click.echo(
+            f"{changelog}[{each.partition}]: {_counted(each.taken, 'interaction')} remembered, {_counted(each.folds, 'segment')} folded, "
+            f"{each.kept_segments} kept; in {_counted(each.records, 'record')}"
+        )
+    if not before.known:
+        click.echo(f"nothing is remembered about user {user_id!r}")
+    if out is not None:
+        click.echo(f"{chosen.recommendations_topic}[{out}]: a list is out")
+    if not execute:
+        places = ", ".join(f"{chosen.interactions_topic}[{number}]" for number in numbers)
+        click.echo(f"would send a null value to {places}\nnothing was sent: --execute does it")
+        return
+    offsets = forget.send(kafka, chosen.interactions_topic, user, numbers)
+    click.echo(f"sent a null value to {', '.join(f'{chosen.interactions_topic}[{number}]@{at}' for number, at in sorted(offsets.items()))}")
+    if not forget.taken(kafka, chosen.app, chosen.interactions_topic, offsets, wait_s=wait, clock=time.monotonic, sleep=time.sleep):
+        click.echo(f"not forgotten yet: no worker of {chosen.app} has taken it within {wait:g} s; the next one to run does", err=True)
+        sys.exit(EXIT_ERROR)
+    after = forget.look(kafka, changelog, user, numbers)
+    if any(each.first_offset < before.reached[each.partition] for each in after.known):
+        click.echo(f"not forgotten: {changelog} still has records from before, though a worker has taken the null value", err=True)
+        sys.exit(EXIT_ERROR)
+    click.echo("forgotten" if not after.known else "forgotten, and active again since: what came after the null value is remembered")
 
 
 @main.group("dead-letters")
