@@ -481,7 +481,8 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
     forgotten them; exit code 1 when none has in time: then the next one does.
 
     Kafka compacts the changelog and the lists within about a day, and drops the last trace, the user id, within days (max.compaction.lag.ms,
-    delete.retention.ms), as other records come. The interactions topic and dead letters keep what they hold until their own retention.
+    delete.retention.ms), as other records come; workers' local stores, as RocksDB compacts. The interactions topic and dead letters keep
+    what they hold until their own retention.
     """
     from stream import forget
     from stream.reading import partitions

@@ -59,5 +59,6 @@ def committed_records(kafka: Mapping[str, Any], topic: str, partition: int, star
 
 
 def _reader(kafka: Mapping[str, Any]) -> Consumer:
-    # No group is joined and nothing is committed; librdkafka asks for a name all the same.
-    return Consumer({**CHANGELOG_READER, **kafka, "group.id": "rec2pm-export"})
+    # No group is joined and nothing is committed; librdkafka asks for a name all the same. That an option of REC2PM_KAFKA_* is for producers
+    # is no news to whoever asks about a user: errors alone are told.
+    return Consumer({**CHANGELOG_READER, "log_level": 3, **kafka, "group.id": "rec2pm-export"})
