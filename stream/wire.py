@@ -194,5 +194,5 @@ def refusal(headers: Sequence[Header]) -> Refusal | None:
 
 
 def _number(text: bytes | None) -> int | None:
-    """A header's whole number; None when it is not one, or absurdly long."""
-    return int(text) if text and text.isdigit() and len(text) < 19 else None
+    """A header's whole number; None when it is not one, or beyond Kafka's 64 bits."""
+    return number if text and text.isdigit() and len(text) < 20 and (number := int(text)) < 1 << 63 else None

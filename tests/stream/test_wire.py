@@ -4,7 +4,7 @@ import json
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.errors import MalformedInteraction
@@ -99,6 +99,7 @@ NAMES = ["trace", ATTEMPTS_HEADER, TIMESTAMP_HEADER, "__streams.errors.offset", 
 header_lists = st.lists(st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), st.just(b"7"), st.binary(max_size=9))), max_size=9)
 
 
+@example([], 0, 2**63 - 1, 0, "")
 @given(header_lists, st.integers(0, 10_000), st.integers(0, 2**63 - 1), st.integers(0, 2**53), st.text(max_size=30))
 def test_a_dead_letter_tells_its_reason_and_gives_the_original_headers_back(
     headers: list[Header], partition: int, offset: int, timestamp: int, reason: str
