@@ -3,11 +3,13 @@
 Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else, 130 interrupted; SIGTERM is a clean stop (0).
 """
 
+import heapq
 import logging
 import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -192,7 +194,8 @@ def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
 
 
 def _told(topic: "TopicSpec") -> str:
-    return f"{topic.name} ({topic.purpose}): {topic.partitions} partitions, cleanup.policy={topic.cleanup}"
+    settings = ", ".join(f"{name}={value}" for name, value in topic.config.items())
+    return f"{topic.name} ({topic.purpose}): {_counted(topic.partitions, 'partition')}, {settings}"
 
 
 @topics.command("check")
@@ -435,15 +438,19 @@ def user() -> None:
     """One user."""
 
 
+def _known_length(_: click.Context, __: click.Parameter, user_id: str) -> str:
+    if not 0 < len(user_id.encode()) <= MAX_ID_BYTES:
+        raise click.BadParameter(f"a user id has 1 to {MAX_ID_BYTES} bytes")
+    return user_id
+
+
 @user.command("show")
-@click.argument("user_id")
+@click.argument("user_id", callback=_known_length)
 @click.option("--json", "as_json", is_flag=True, help="For a program.")
 def user_show(user_id: str, as_json: bool) -> None:
     """Show what is remembered about one user, read from the changelog."""
     from stream.export import show
 
-    if not 0 < len(user_id.encode()) <= MAX_ID_BYTES:
-        raise click.BadParameter(f"a user id has 1 to {MAX_ID_BYTES} bytes", param_hint="USER_ID")
     chosen = settings()
     found = show({"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka}, f"{chosen.app}.changelog", user_id)
     if not found:
@@ -461,6 +468,205 @@ def user_show(user_id: str, as_json: bool) -> None:
         click.echo(f"  working memory           {len(row.working_items)} items: {' '.join(row.working_items)}")
         for age, segment in enumerate(reversed(shown.kept_segments)):
             click.echo(f"  folded segment {row.folds - 1 - age:<9} {' '.join(segment)}")
+
+
+@user.command("forget")
+@click.argument("user_id", callback=_known_length)
+@click.option("--execute/--dry-run", default=False, help="Forget them, or say what is remembered.  [default: --dry-run]")
+@click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(min=0), help="Seconds for a worker to do it.")
+def user_forget(user_id: str, execute: bool, wait: float) -> None:
+    """Forget one user: their memories and their list.
+
+    Without --execute it says what is remembered. With it, a null value is sent for the user, and the command waits until a worker has
+    forgotten them; exit code 1 when none has in time: then the next one does.
+
+    Kafka compacts the changelog and the lists within about a day, and drops the last trace, the user id, within days (max.compaction.lag.ms,
+    delete.retention.ms), as other records come; workers' local stores, as RocksDB compacts. The interactions topic and dead letters keep
+    what they hold until their own retention.
+    """
+    from stream import forget
+    from stream.reading import partitions
+    from stream.topics import changelog_topic
+
+    chosen = settings()
+    kafka, changelog, user = _kafka(chosen), changelog_topic(chosen.app), user_id.encode()
+    before = forget.look(kafka, changelog, user, partitions(kafka, changelog))
+    out = forget.listed(kafka, chosen.recommendations_topic, user)
+    numbers = forget.addressed(kafka, chosen.interactions_topic, user, before.known)
+    for each in before.known:
+        click.echo(
+            f"{changelog}[{each.partition}]: {_counted(each.taken, 'interaction')} remembered, {_counted(each.folds, 'segment')} folded, "
+            f"{each.kept_segments} kept; in {_counted(each.records, 'record')}"
+        )
+    if not before.known:
+        click.echo(f"nothing is remembered about user {user_id!r}")
+    if out is not None:
+        click.echo(f"{chosen.recommendations_topic}[{out}]: a list is out")
+    if not execute:
+        places = ", ".join(f"{chosen.interactions_topic}[{number}]" for number in numbers)
+        click.echo(f"would send a null value to {places}\nnothing was sent: --execute does it")
+        return
+    offsets = forget.send(kafka, chosen.interactions_topic, user, numbers)
+    click.echo(f"sent a null value to {', '.join(f'{chosen.interactions_topic}[{number}]@{at}' for number, at in sorted(offsets.items()))}")
+    if not forget.taken(kafka, chosen.app, chosen.interactions_topic, offsets, wait_s=wait, clock=time.monotonic, sleep=time.sleep):
+        click.echo(f"not forgotten yet: no worker of {chosen.app} has taken it within {wait:g} s; the next one to run does", err=True)
+        sys.exit(EXIT_ERROR)
+    after = forget.look(kafka, changelog, user, numbers)
+    if any(each.first_offset < before.reached[each.partition] for each in after.known):
+        click.echo(f"not forgotten: {changelog} still has records from before, though a worker has taken the null value", err=True)
+        sys.exit(EXIT_ERROR)
+    click.echo("forgotten" if not after.known else "forgotten, and active again since: what came after the null value is remembered")
+
+
+@main.group("dead-letters")
+def dead_letters() -> None:
+    """Records that were refused: why, from where, and sending them in again."""
+
+
+def _kafka(chosen: Settings) -> dict[str, Any]:
+    return {"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka}
+
+
+@dead_letters.command("list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="Only the newest so many.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each, for a program.")
+def dead_letters_list(limit: int, as_json: bool) -> None:
+    """List dead letters, the newest last, and how many there are of each reason.
+
+    LETTER is a letter's place, by which `show` and `replay` know it.
+    """
+    from stream import dead_letters as letters
+    from stream import redrive
+    from stream.reading import partitions
+    from stream.topics import dead_letter_topic
+
+    chosen = settings()
+    kafka, topic = _kafka(chosen), dead_letter_topic(chosen.app)
+    numbers = partitions(kafka, topic)
+    known = redrive.remembered(kafka, chosen.app, topic, numbers, "read_uncommitted")
+    reasons = Counter[str]()
+    replayed = 0
+    newest: list[tuple[int, letters.Place, letters.Letter]] = []
+    for each in letters.letters(kafka, topic, numbers):
+        reasons[letters.kind(each.refusal)] += 1
+        replayed += letters.is_replayed(each, known)
+        (heapq.heappush if len(newest) < limit else heapq.heappushpop)(newest, (each.time_ms, each.place, each))
+    shown = [each for _, _, each in sorted(newest, key=lambda entry: entry[:2])]
+    if as_json:
+        for each in shown:
+            click.echo(msgspec.json.encode(letters.as_json(each, known)))
+        return
+    if not reasons:
+        click.echo(f"no dead letters in {topic}")
+        return
+    for line in letters.table(shown, known):
+        click.echo(line)
+    count = reasons.total()
+    click.echo(
+        f"\n{_counted(count, 'dead letter')} in {topic}, {replayed} replayed{f'; the newest {limit} are shown' if count > limit else ''}:"
+    )
+    for line in letters.histogram(reasons):
+        click.echo(line)
+
+
+def _place(text: str) -> tuple[int, int]:
+    partition, colon, offset = text.partition(":")
+    if not (colon and partition.isdecimal() and offset.isdecimal() and len(text) < 30):
+        raise click.BadParameter(f"{text!r} is not PARTITION:OFFSET, as `rec2pm dead-letters list` shows them: 3:1182")
+    return int(partition), int(offset)
+
+
+@dead_letters.command("show")
+@click.argument("letter", metavar="PARTITION:OFFSET", callback=lambda _, __, text: _place(text))
+@click.option("--json", "form", flag_value="json", help="For a program; bytes are base64.")
+@click.option("--raw", "form", flag_value="raw", help="The value's bytes and nothing else.")
+def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | None) -> None:
+    """Show one dead letter: why it was refused, its headers, key and value."""
+    from stream import dead_letters as letters
+    from stream import redrive
+    from stream.topics import dead_letter_topic
+
+    chosen = settings()
+    kafka, topic = _kafka(chosen), dead_letter_topic(chosen.app)
+    message = letters.found(kafka, topic, letter)
+    if message is None:
+        raise click.ClickException(
+            f"there is no dead letter {letters.written(letter)} in {topic}, or not any more: `rec2pm dead-letters list`"
+        )
+    if form == "raw":
+        click.echo(message.value() or b"", nl=False)
+        return
+    known = redrive.remembered(kafka, chosen.app, topic, [letter[0]], "read_uncommitted")
+    if form == "json":
+        click.echo(msgspec.json.encode(letters.details_as_json(message, known)))
+        return
+    for line in letters.details(message, known):
+        click.echo(line)
+
+
+@dead_letters.command("replay")
+@click.argument("places", metavar="[PARTITION:OFFSET]...", nargs=-1, callback=lambda _, __, texts: tuple(map(_place, texts)))
+@click.option("--reason", metavar="TEXT", help="Only letters with TEXT in their reason.")
+@click.option("--max-attempts", default=3, show_default=True, type=click.IntRange(min=1), help="Pass over what was refused so often.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the oldest so many.")
+@click.option("--again", is_flag=True, help="Also what was replayed already; with places or --reason.")
+@click.option("--execute/--dry-run", default=False, help="Send them, or say what would be sent.  [default: --dry-run]")
+def dead_letters_replay(
+    places: tuple[tuple[int, int], ...], reason: str | None, max_attempts: int, limit: int | None, again: bool, execute: bool
+) -> None:
+    """Send dead letters into the topic they came from once more: those at the given places, else all.
+
+    Without --execute it says what it would send. With it, each letter is sent once, however often this is run or interrupted; only --again
+    sends it once more. Key, value, headers and timestamp are the original ones. What is refused again is another dead letter, with one
+    attempt more. Have a worker running: where the topic's retention is shorter than a letter's age, the record soon goes again.
+    """
+    from stream import redrive
+    from stream.dead_letters import histogram, written
+    from stream.topics import dead_letter_topic
+
+    if again and not places and reason is None:
+        raise click.UsageError(
+            "--again is for letters named by place or --reason: without them, all that were ever replayed would be sent once more"
+        )
+    chosen = settings()
+    kafka, topic = _kafka(chosen), dead_letter_topic(chosen.app)
+    wanted = redrive.Wanted(frozenset(places) or None, reason, max_attempts, limit, again)
+    producer = redrive.begin(kafka, chosen.app) if execute else None
+    now_ms = time.time_ns() // 1_000_000
+    surveyed = redrive.survey(kafka, chosen.app, topic, now_ms, "read_uncommitted" if producer is None else "read_committed")
+    if missing := sorted(set(places) - {each.place for each in surveyed.letters}):
+        raise click.ClickException(
+            f"there is no dead letter {', '.join(map(written, missing))} in {topic}, or not any more; nothing was sent"
+        )
+    plan = redrive.choose(surveyed, wanted)
+    count = len(plan.send)
+    if not surveyed.letters:
+        click.echo(f"no dead letters in {topic}")
+        return
+    done = count
+    whither = f", to {', '.join(sorted(plan.topics()))}"
+    if not count:
+        click.echo("nothing to replay")
+    elif producer is None:
+        click.echo(f"would send {_counted(count, 'dead letter')} in again{whither}")
+    else:
+        with _progress("replay") as progress:
+            done = redrive.send(kafka, chosen.app, topic, producer, surveyed, plan, progress=progress)
+        click.echo(f"sent {_counted(done, 'dead letter')} in again{whither}")
+    for line in histogram(plan.reasons()):
+        click.echo(line)
+    if done < count:
+        click.echo(f"{count - done} were deleted before they could be sent")
+    if plan.passed_over:
+        click.echo("passed over:")
+    for line in histogram({why.value: number for why, number in plan.passed_over.items()}):
+        click.echo(line)
+    if producer is None and count:
+        click.echo("nothing was sent: --execute does it")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _moment(epoch_ms: int) -> str:

@@ -58,12 +58,14 @@ class Broker:
         kind: where it comes from.
         description: one line for people.
         hides_aborted: whether read_committed readers are spared the records of aborted transactions; tansu shows them.
+        folder: where its log files are, TOPIC-PARTITION/*.log; None where that is not known.
     """
 
     bootstrap: str
     kind: Literal["given", "kafka", "docker", "embedded"]
     description: str
     hides_aborted: bool
+    folder: Path | None = None
 
 
 Found = Broker | str  # a broker, or why there is none of this kind
@@ -137,7 +139,7 @@ def _kafka(environ: Mapping[str, str], folder: Path, running: ExitStack) -> Foun
         )
 
     bootstrap = _bootstrap_when_ready(start)
-    return Broker(bootstrap, "kafka", f"Kafka from {home}, log in {folder / 'kafka.log'}", hides_aborted=True)
+    return Broker(bootstrap, "kafka", f"Kafka from {home}, log in {folder / 'kafka.log'}", hides_aborted=True, folder=folder / "kafka-data")
 
 
 def _with_java(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -199,6 +201,7 @@ def _tool(home: Path, script: str, class_name: str) -> list[str]:
 
 
 # One node: every replication factor is 1. A quick group protocol: session times below Kafka's lower limit of 6 s make crash tests short.
+# The cleaner looks every second, and not every 15, for what can be compacted: a test waits until what was forgotten is gone.
 _SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -221,6 +224,7 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.cleaner.dedupe.buffer.size=16777216
+log.cleaner.backoff.ms=1000
 log.segment.bytes=67108864
 log.index.size.max.bytes=1048576
 """

@@ -9,13 +9,11 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import polars as pl
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from state.codec import FOLDED, named_item, read_folded, read_name, read_user, user_of, user_prefix
 from state.store import Store, StoreMemory
 from state.user import unpacked
-from stream.errors import RestoreBroken, TopicsUnusable
-from stream.librdkafka import CHANGELOG_READER
+from stream.reading import committed_records, partitions
 
 _BATCH: Final = 5000
 _STORE_BYTES: Final = 64 << 20
@@ -63,17 +61,17 @@ def export(kafka: Mapping[str, Any], topic: str, out: Path, progress: Callable[[
         out: written at the end, whole.
         progress: called with (partitions done, partitions).
     """
-    partitions = _partitions(kafka, topic)
+    numbers = partitions(kafka, topic)
     users = 0
     with tempfile.TemporaryDirectory(prefix="rec2pm-export-") as scratch:
         folder = Path(scratch)
-        for done, number in enumerate(partitions):
-            progress(done, len(partitions))
+        for done, number in enumerate(numbers):
+            progress(done, len(numbers))
             # Through a store of its own: the newest record of each key, in key order, in bounded memory.
             store = Store(folder / "store" / str(number), StoreMemory(_STORE_BYTES))
             batch: list[tuple[bytes, bytes | None]] = []
-            for record in _changelog(kafka, topic, number):
-                batch.append(record)
+            for message in committed_records(kafka, topic, number):
+                batch.append((message.key() or b"", message.value()))
                 if len(batch) >= _BATCH:
                     store.write(batch, None)
                     batch = []
@@ -82,7 +80,7 @@ def export(kafka: Mapping[str, Any], topic: str, out: Path, progress: Callable[[
             frame.write_parquet(folder / f"{number:05d}.parquet")
             users += len(frame)
             store.close()
-        progress(len(partitions), len(partitions))
+        progress(len(numbers), len(numbers))
         partial = out.with_name(out.name + ".partial")
         out.parent.mkdir(parents=True, exist_ok=True)
         pl.scan_parquet(folder / "*.parquet").sink_parquet(partial)
@@ -94,9 +92,10 @@ def show(kafka: Mapping[str, Any], topic: str, user: str) -> list[Shown]:
     """A user's state: one per partition that has them, which is one unless producers disagree about where users go."""
     found = []
     prefix = user_prefix(user.encode())
-    for number in _partitions(kafka, topic):
+    for number in partitions(kafka, topic):
         kept: dict[bytes, bytes] = {}
-        for key, value in _changelog(kafka, topic, number):
+        for message in committed_records(kafka, topic, number):
+            key, value = message.key() or b"", message.value()
             if not key.startswith((prefix, b"\x00")):
                 continue
             if value is None:
@@ -144,41 +143,3 @@ def _names(records: Iterator[tuple[bytes, bytes]]) -> dict[int, str]:
         if not user and (item := named_item(rest)) is not None:
             found[item] = read_name(value)
     return found
-
-
-def _partitions(kafka: Mapping[str, Any], topic: str) -> list[int]:
-    consumer = _reader(kafka)
-    try:
-        known = consumer.list_topics(topic, timeout=30).topics[topic]
-    finally:
-        consumer.close()
-    if known.error is not None:
-        raise TopicsUnusable(f"topic {topic} cannot be read: {known.error}. Is REC2PM_APP right?")
-    return sorted(known.partitions)
-
-
-def _changelog(kafka: Mapping[str, Any], topic: str, partition: int) -> Iterator[tuple[bytes, bytes | None]]:
-    """Every committed record of one partition up to its present end."""
-    consumer = _reader(kafka)
-    try:
-        _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
-        if high == 0:
-            return
-        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
-        while True:
-            for message in consumer.consume(_BATCH, 0.1):
-                error = message.error()
-                if error is None:
-                    yield message.key() or b"", message.value()
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    # A worker's open transaction ends what can be read now; what it holds is not committed yet.
-                    return
-                elif error.fatal() or not error.retriable():
-                    raise RestoreBroken(f"{topic}[{partition}] cannot be read: {error}")
-    finally:
-        consumer.close()
-
-
-def _reader(kafka: Mapping[str, Any]) -> Consumer:
-    # No group is joined and nothing is committed; librdkafka asks for a name all the same.
-    return Consumer({**CHANGELOG_READER, **kafka, "group.id": "rec2pm-export"})

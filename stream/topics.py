@@ -18,6 +18,12 @@ _DELETIONS_KEPT_MS = 86_400_000
 
 CleanupPolicy = Literal["compact", "delete"]
 
+_COMPACTION_LAG = "max.compaction.lag.ms"
+_DAY_MS = 86_400_000
+_LONGEST_COMPACTION_LAG_MS = 7 * _DAY_MS
+_COMPACTED_DAILY = ((_COMPACTION_LAG, str(_DAY_MS)),)
+"""Without it Kafka may never compact a quiet topic, and what was forgotten of a user stays in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -29,6 +35,7 @@ class TopicSpec:
         partitions: how many.
         replication: copies of each partition; None leaves it to the broker's `default.replication.factor`.
         cleanup: what is done with old records: `compact` keeps the newest of each key for ever, `delete` forgets with age or size.
+        settings: other topic settings, (name, value) each.
     """
 
     name: str
@@ -36,6 +43,12 @@ class TopicSpec:
     partitions: int
     replication: int | None
     cleanup: CleanupPolicy
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def config(self) -> dict[str, str]:
+        """Every topic setting that is not left to the broker."""
+        return {"cleanup.policy": self.cleanup, **dict(self.settings)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +76,8 @@ def plan(app: str, interactions_topic: str, recommendations_topic: str, partitio
     """
     return [
         TopicSpec(interactions_topic, "interactions, the input", partitions, replication, "delete"),
-        TopicSpec(recommendations_topic, "the latest list of each user", partitions, replication, "compact"),
-        TopicSpec(changelog_topic(app), "every user's state", partitions, replication, "compact"),
+        TopicSpec(recommendations_topic, "the latest list of each user", partitions, replication, "compact", _COMPACTED_DAILY),
+        TopicSpec(changelog_topic(app), "every user's state", partitions, replication, "compact", _COMPACTED_DAILY),
         TopicSpec(dead_letter_topic(app), "refused records, each with its reason", partitions, replication, "delete"),
         TopicSpec(models_topic(app), "promoted model versions", 1, replication, "compact"),
     ]
@@ -92,7 +105,7 @@ def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
     missing = [topic for topic in topics if topic.name not in existing]
     futures = (
         admin.create_topics(
-            [NewTopic(t.name, t.partitions, t.replication or -1, config={"cleanup.policy": t.cleanup}) for t in missing],
+            [NewTopic(t.name, t.partitions, t.replication or -1, config=t.config) for t in missing],
             operation_timeout=ANSWERS_WITHIN_S,
             request_timeout=ANSWERS_WITHIN_S,
         )
@@ -144,6 +157,7 @@ def check(admin: AdminClient, app: str, interactions_topic: str, recommendations
         if width is not None and topic.name == changelog_topic(app):
             problems += _wrong_width(topic, found[topic.name].partitions, interactions_topic)
         problems += _wrong_policy(topic, configs[topic.name], app, interactions_topic)
+        problems += _compacted_too_late(topic, configs[topic.name])
         problems += _too_few_copies(topic, found[topic.name].replication, configs[topic.name])
     return sorted(problems, key=lambda problem: problem.severity)  # "error" before "warning"; the order of the plan within each
 
@@ -191,6 +205,23 @@ def _wrong_policy(topic: TopicSpec, config: Mapping[str, str] | str, app: str, i
         # The input is not ours to judge: a user's newest interaction alone may be all that somebody wants.
         return [_warning(topic, lost) if topic.name == interactions_topic else _error(topic, lost)]
     return []
+
+
+def _compacted_too_late(topic: TopicSpec, config: Mapping[str, str] | str) -> list[Problem]:
+    if isinstance(config, str) or _COMPACTION_LAG not in topic.config or "compact" not in config.get("cleanup.policy", ""):
+        return []
+    told = config.get(_COMPACTION_LAG)
+    if told is not None and int(told) <= _LONGEST_COMPACTION_LAG_MS:
+        return []
+    wanted = topic.config[_COMPACTION_LAG]
+    return [
+        _warning(
+            topic,
+            f"topic {topic.name} has {_COMPACTION_LAG}={'not set' if told is None else told}, expected {_LONGEST_COMPACTION_LAG_MS} (7 days) or "
+            "less, or what was forgotten of a user may stay in it for ever: "
+            f"set it with `kafka-configs.sh --alter --topic {topic.name} --add-config {_COMPACTION_LAG}={wanted}`",
+        )
+    ]
 
 
 def _too_few_copies(topic: TopicSpec, replication: int, config: Mapping[str, str] | str) -> list[Problem]:

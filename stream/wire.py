@@ -1,5 +1,6 @@
 """The bytes on the topics: interactions in, recommendations and dead letters out."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
@@ -119,7 +120,13 @@ recommendation_as_json: Final = msgspec.json.Encoder().encode
 
 MODEL_HEADER: Final = "rec2pm.model"
 ATTEMPTS_HEADER: Final = "rec2pm.attempts"
+TIMESTAMP_HEADER: Final = "rec2pm.timestamp"
 _ERROR_HEADER: Final = "__streams.errors."
+_REASON: Final = tuple(_ERROR_HEADER + name for name in ("exception", "message", "topic", "partition", "offset"))
+_MAX_ATTEMPTS: Final = 10**9
+"""A counter beyond it was not written here."""
+_NO_TIMESTAMP: Final = 0
+"""Kafka's type of a timestamp that is none: of a record by a client from before there were any."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
@@ -130,29 +137,63 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     headers: list[Header]
 
 
-def reason_of(letter: DeadLetter) -> str:
-    """Why it was refused."""
-    return next((value or b"" for name, value in reversed(letter.headers) if name == _ERROR_HEADER + "message"), b"").decode()
+class Refusal(msgspec.Struct, frozen=True):
+    """What a dead letter's headers say, and the headers that the record had before it was refused."""
+
+    exception: str
+    message: str
+    topic: str
+    """Where the record came from."""
+    partition: int
+    offset: int
+    attempts: int
+    """How often it was refused by now."""
+    timestamp: int | None
+    """The record's own, epoch ms; None where it had none, or the letter is from before this was kept."""
+    headers: list[Header]
 
 
 def dead_letter(record: Record, topic: str, error: MalformedInteraction | ModelFailed) -> DeadLetter:
-    """Original headers first, then Kafka Streams' names, then how often this record was tried."""
+    """Original headers first, then Kafka Streams' names, the record's own timestamp, and how often this record was tried.
+
+    `refusal` reads them back: with them a letter has everything that is needed to send the record in again.
+    """
     original = record.headers() or []
-    reason = {
-        "exception": type(error).__name__,
-        "message": str(error),
-        "topic": topic,
-        "partition": str(record.partition()),
-        "offset": str(record.offset()),
-    }
+    reason = (type(error).__name__, str(error), topic, str(record.partition()), str(record.offset()))
+    kind, timestamp = record.timestamp()
     tried = [value for name, value in original if name == ATTEMPTS_HEADER and value is not None]
-    attempts = int(tried[-1]) + 1 if tried and tried[-1].isdigit() and len(tried[-1]) < 10 else 1
+    before = _number(tried[-1]) if tried else None
+    attempts = before + 1 if before is not None and before < _MAX_ATTEMPTS else 1
     return DeadLetter(
         record.key(),
         record.value(),
         [
             *((name, value) for name, value in original if name != ATTEMPTS_HEADER),
-            *((_ERROR_HEADER + name, text.encode()) for name, text in reason.items()),
+            *((name, text.encode()) for name, text in zip(_REASON, reason, strict=True)),
+            *([] if kind == _NO_TIMESTAMP else [(TIMESTAMP_HEADER, str(timestamp).encode())]),
             (ATTEMPTS_HEADER, str(attempts).encode()),
         ],
     )
+
+
+def refusal(headers: Sequence[Header]) -> Refusal | None:
+    """What `dead_letter` appended, and what stood before it; None when these are not a dead letter's headers.
+
+    Ours are the last ones: an original that had headers of the same names keeps them.
+    """
+    *rest, attempts = headers or [("", None)]
+    timestamp = rest.pop()[1] if rest and rest[-1][0] == TIMESTAMP_HEADER else None
+    original, ours = rest[: -len(_REASON)], rest[-len(_REASON) :]
+    if attempts[0] != ATTEMPTS_HEADER or tuple(name for name, _ in ours) != _REASON:
+        return None
+    exception, message, topic, partition, offset = ((value or b"").decode(errors="replace") for _, value in ours)
+    numbers = [_number(each.encode()) for each in (partition, offset)]
+    tried = _number(attempts[1])
+    if numbers[0] is None or numbers[1] is None or tried is None:
+        return None
+    return Refusal(exception, message, topic, numbers[0], numbers[1], tried, _number(timestamp), original)
+
+
+def _number(text: bytes | None) -> int | None:
+    """A header's whole number; None when it is not one, or beyond Kafka's 64 bits."""
+    return number if text and text.isdigit() and len(text) < 20 and (number := int(text)) < 1 << 63 else None

@@ -26,7 +26,7 @@ from stream.points import At, Point, passing
 from stream.policy import Lists, RefusedShare, StepSize, due, stride
 from stream.polled import Polled, Run, columns, decode, refuse
 from stream.recommender import Floats, Query, RankedList, Recommender
-from stream.wire import DeadLetter, Recommendation, Record, reason_of
+from stream.wire import DeadLetter, Recommendation, Record, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -241,9 +241,10 @@ class Worker:
     def _check_refused(self, polled: Polled) -> None:
         """A broken producer is not a million dead letters."""
         if polled.dead and self.refused.exceeded_by(polled.records, len(polled.dead)):
+            last = refusal(polled.dead[-1].headers)
             raise TooManyRefused(
                 f"{self.refused.refused + len(polled.dead)} of the newest {self.refused.records + polled.records} records of {self.topic} cannot be "
-                f"taken, more than REC2PM_MAX_REFUSED={self.refused.limit:g} allows; the last one: {reason_of(polled.dead[-1])}. The committed "
+                f"taken, more than REC2PM_MAX_REFUSED={self.refused.limit:g} allows; the last one: {last.message if last else 'unknown'}. The committed "
                 "offsets stand where they were: repair what sends such records, or raise the limit to dead-letter them"
             )
 

@@ -9,6 +9,8 @@ from stream.broker import Broker
 from stream.topics import Problem, TopicSpec, changelog_topic, check, create, dead_letter_topic, models_topic, plan
 from tests.integration.test_broker import until
 
+DAY_MS = 86_400_000
+
 
 @pytest.fixture
 def admin(bootstrap: str) -> AdminClient:
@@ -87,6 +89,28 @@ def test_a_compacted_dead_letter_topic_is_an_error_and_a_compacted_input_a_warni
         (dead_letter_topic(app), "error"),
         (f"{app}-interactions", "warning"),
     ]
+
+
+@pytest.mark.parametrize("suffix", [".changelog", "-recommendations"])
+@pytest.mark.parametrize(("lag", "told"), [("604800001", "604800001"), (None, None)], ids=["eight days", "not set"])
+def test_a_topic_that_may_keep_what_was_forgotten_for_ever_is_a_warning(
+    admin: AdminClient, app: str, planned: list[TopicSpec], suffix: str, lag: str | None, told: str | None
+) -> None:
+    create(admin, changed(planned, f"{app}{suffix}", settings=() if lag is None else (("max.compaction.lag.ms", lag),)))
+    (problem,) = checked(admin, app)
+    assert (problem.topic, problem.severity) == (f"{app}{suffix}", "warning")
+    assert f"{app}{suffix} has max.compaction.lag.ms={told or ''}" in problem.line
+    assert f"--add-config max.compaction.lag.ms={DAY_MS}" in problem.line
+
+
+def test_a_topic_that_is_compacted_within_a_week_is_none(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
+    create(admin, changed(planned, changelog_topic(app), settings=(("max.compaction.lag.ms", str(7 * DAY_MS)),)))
+    assert checked(admin, app) == []
+
+
+def test_only_what_is_kept_of_users_by_key_is_to_be_compacted_daily(app: str) -> None:
+    daily = {topic.name for topic in plan(app, "in", "out", 1, 1) if topic.config.get("max.compaction.lag.ms") == str(DAY_MS)}
+    assert daily == {changelog_topic(app), "out"}
 
 
 def test_fewer_copies_than_must_be_in_sync_is_an_error(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:

@@ -440,6 +440,7 @@ def test_malformed_records_are_dead_lettered_with_their_reason_and_the_stream_go
             "trace",
             "trace",
             *(f"__streams.errors.{name}" for name in ("exception", "message", "topic", "partition", "offset")),
+            "rec2pm.timestamp",
             "rec2pm.attempts",
         ]
         assert headers[:2] == [("trace", b"t-1"), ("trace", b"t-2")]

@@ -4,12 +4,13 @@ import json
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.errors import MalformedInteraction
 from stream.wire import (
     ATTEMPTS_HEADER,
+    TIMESTAMP_HEADER,
     Header,
     Interaction,
     Recommendation,
@@ -17,6 +18,7 @@ from stream.wire import (
     interaction,
     recommendation_as_json,
     recommendation_as_msgpack,
+    refusal,
 )
 from tests.fakes import FakeRecord
 
@@ -91,3 +93,53 @@ def test_original_headers_come_first_and_a_record_that_comes_back_keeps_its_firs
     second, tried = attempts(*first)
     assert second[: len(first) - 1] == first[:-1]
     assert tried == b"2"
+
+
+NAMES = ["trace", ATTEMPTS_HEADER, TIMESTAMP_HEADER, "__streams.errors.offset", "__streams.errors.message"]
+header_lists = st.lists(st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), st.just(b"7"), st.binary(max_size=9))), max_size=9)
+
+
+@example([], 0, 2**63 - 1, 0, "")
+@given(header_lists, st.integers(0, 10_000), st.integers(0, 2**63 - 1), st.integers(0, 2**53), st.text(max_size=30))
+def test_a_dead_letter_tells_its_reason_and_gives_the_original_headers_back(
+    headers: list[Header], partition: int, offset: int, timestamp: int, reason: str
+) -> None:
+    record = FakeRecord(b"ann", b"?", partition, offset, timestamp, tuple(headers))
+    letter = dead_letter(record, "interactions", MalformedInteraction(reason))
+    told = refusal(letter.headers)
+    assert told is not None
+    assert (told.exception, told.message, told.topic) == ("MalformedInteraction", reason, "interactions")
+    assert (told.partition, told.offset, told.timestamp) == (partition, offset, timestamp)
+    assert told.headers == [(name, value) for name, value in headers if name != ATTEMPTS_HEADER], "also those that are named like ours"
+
+
+def test_a_dead_letter_that_is_sent_in_and_refused_again_counts_on_and_keeps_the_original_headers() -> None:
+    headers: tuple[Header, ...] = (("trace", b"t"), (TIMESTAMP_HEADER, b"not ours"))
+    for attempt in (1, 2, 3):
+        letter = dead_letter(FakeRecord(b"ann", b"?", _headers=headers), "interactions", MalformedInteraction("no"))
+        told = refusal(letter.headers)
+        assert told is not None
+        assert (told.attempts, told.headers) == (attempt, [("trace", b"t"), (TIMESTAMP_HEADER, b"not ours")])
+        headers = (*told.headers, (ATTEMPTS_HEADER, str(told.attempts).encode()))
+
+
+def test_a_letter_from_before_timestamps_were_kept_is_read_without_one() -> None:
+    letter = dead_letter(FakeRecord(b"ann", b"?"), "interactions", MalformedInteraction("no"))
+    told = refusal([header for header in letter.headers if header[0] != TIMESTAMP_HEADER])
+    assert told is not None
+    assert (told.timestamp, told.attempts) == (None, 1)
+
+
+def test_a_record_without_a_timestamp_is_a_letter_without_one() -> None:
+    class Timeless(FakeRecord):
+        def timestamp(self) -> tuple[int, int]:
+            return 0, -1
+
+    told = refusal(dead_letter(Timeless(b"ann", b"?"), "interactions", MalformedInteraction("no")).headers)
+    assert told is not None
+    assert told.timestamp is None
+
+
+@pytest.mark.parametrize("headers", [[], [("trace", b"t")], [(ATTEMPTS_HEADER, b"1")], [(TIMESTAMP_HEADER, b"1"), (ATTEMPTS_HEADER, b"1")]])
+def test_headers_of_somebody_else_are_not_taken_for_a_dead_letters(headers: list[Header]) -> None:
+    assert refusal(headers) is None
