@@ -32,8 +32,8 @@ _CALL_S: Final = 5.0
 """How long one transaction call may wait; it is then called again."""
 _ASK_S: Final = 1.0
 """How long a question may hold up the loop; it is asked again in the next turn."""
-_GRACE_S: Final = 10.0
-"""Kafka looks for transactions that are too old every so often (`transaction.abort.timed.out.transaction.cleanup.interval.ms`)."""
+_GRACE_S: Final = 1.0
+"""How long a transaction that Kafka calls too old is waited for: its clock and ours do not start together."""
 _FULL_QUEUE_WAIT_S: Final = 0.05
 _SAY_EVERY_S: Final = 10.0
 

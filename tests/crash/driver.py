@@ -19,7 +19,7 @@ from model.registry import Registry
 from stream import topics
 from tests.crash import disk, kafka, ledger, source
 from tests.crash.arithmetic import Catalogue
-from tests.crash.faults import Fault
+from tests.crash.faults import LONG, Fault
 from tests.crash.feeder import Feeder
 from tests.crash.oracle import Verdict, judge
 from tests.crash.ports import free_ports
@@ -29,7 +29,7 @@ from tests.crash.proxy import Proxy
 from tests.crash.reading import observe
 from tests.crash.replay import Rules
 from tests.crash.schedule import Schedule
-from tests.crash.world import BYSTANDER, TAKING_WITHIN_S, Broken, NotReached, Patience, World
+from tests.crash.world import BYSTANDER, DELETIONS_KEPT_S, TAKING_WITHIN_S, Broken, NotReached, Patience, World
 from tests.processes import environ, wait_until
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,8 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
 
 
 def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome, told: Callable[[str], None]) -> None:
-    schedule = Schedule(outcome.options.faults, world.chosen)
+    asked = outcome.options.faults
+    schedule = Schedule([each for each in asked if each not in LONG], world.chosen, [each for each in asked if each in LONG])
     while (left_s := end - time.time()) > 0 and len(outcome.failures) < outcome.options.most_failures:
         fault = schedule.next(left_s)
         if fault is None:
@@ -268,7 +269,12 @@ def _make_topics(bootstrap: str, partitions: int) -> None:
     if refused := [outcome for outcome in made if outcome.result != "created"]:
         raise RuntimeError(f"topics could not be made: {refused}")
     kept = {"min.compaction.lag.ms": str(10 * 86_400_000)}
-    compacted = {"min.cleanable.dirty.ratio": "0.05", "segment.bytes": str(1 << 20), "segment.ms": "10000"}
+    compacted = {
+        "min.cleanable.dirty.ratio": "0.01",
+        "segment.bytes": str(1 << 20),
+        "segment.ms": "5000",
+        "delete.retention.ms": str(round(DELETIONS_KEPT_S * 1000)),
+    }
     for topic, config in ((LISTS, kept), (topics.changelog_topic(APP), compacted)):
         entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()]
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)

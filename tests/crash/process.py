@@ -52,12 +52,14 @@ class Worker:
         state: Path | None = None,
         files: Path | None = None,
         prefix: Sequence[str] = (),
+        named: bool = True,
     ) -> None:
         """Args:
         folder: gets the log, and a folder of the slot's own.
         state: REC2PM_STATE_DIR, when it is not in the slot's folder.
         files: the path of `state` as the driver sees it, when it is another.
         prefix: a command that runs the worker's, in another mount namespace say.
+        named: whether REC2PM_WORKER is set, which makes it a static member of the group.
         """
         self.slot = slot
         self.folder = folder / slot
@@ -69,7 +71,8 @@ class Worker:
         self.starts = 0
         self.started_at = 0.0
         self._prefix = prefix
-        self._env = {**env, "REC2PM_WORKER": slot, "REC2PM_STATE_DIR": str(self.state), "CRASH_FOLDER": str(self.folder)}
+        name = {"REC2PM_WORKER": slot} if named else {}
+        self._env = {**env, **name, "REC2PM_STATE_DIR": str(self.state), "CRASH_FOLDER": str(self.folder)}
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._wanted = False

@@ -20,6 +20,9 @@ from tests.processes import wait_until
 TAKING_WITHIN_S = 60.0
 POINT_WITHIN_S = 30.0
 
+DELETIONS_KEPT_S = 20.0
+"""delete.retention.ms of the changelog, a day by default: a store that is older than that may not be gone on with."""
+
 BYSTANDER = "bystander"
 """The worker that no fault is aimed at."""
 
@@ -69,6 +72,7 @@ class World:
     """The worker whose state is on `disk`."""
     older: dict[str, Path] = field(default_factory=dict)
     """By slot, a copy of the state folder from an earlier moment."""
+    deletions_kept_s: float = DELETIONS_KEPT_S
     extras: int = 0
     """Workers that came and went."""
 
@@ -104,10 +108,10 @@ class World:
         """Some time that is not a multiple of anything."""
         time.sleep(self.chosen.uniform(shortest_s, longest_s))
 
-    def extra(self, slot: str, *, state: Path | None = None) -> Worker:
+    def extra(self, slot: str, *, state: Path | None = None, named: bool = True) -> Worker:
         """One more worker, started once; whoever asks for it ends it."""
         self.extras += 1
-        worker = Worker(slot, self.env, self.folder / "extras" / str(self.extras), state=state)
+        worker = Worker(slot, self.env, self.folder / "extras" / str(self.extras), state=state, named=named)
         self.supervisor.look_after(worker)
         worker.start_once()
         return worker

@@ -67,5 +67,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("foreign transaction in the changelog", group.foreign_transaction, 8),
     Fault("full producer queue", group.full_queue, 10),
 )
-LONG: Final[tuple[Fault, ...]] = (Fault("broker gone for 3 minutes", broker.killed((180, 181)), 200),)
-"""Once in a run that is long enough."""
+LONG: Final[tuple[Fault, ...]] = (
+    Fault("broker gone for 3 minutes", broker.killed((180, 181)), 200),
+    Fault("SIGSTOP for longer than deletions are kept", process.paused_past_deletions, 60),
+)
+"""In the first round of a run that is long enough."""

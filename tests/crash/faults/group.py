@@ -26,7 +26,7 @@ def storm(world: World) -> float:
 def another_worker(world: World) -> float:
     """A real one, which comes, takes partitions, and leaves."""
     began = time.time()
-    extra = world.extra(f"extra-{world.extras}")
+    extra = world.extra(f"extra-{world.extras}", named=world.extras % 2 == 0)
     wait_until(extra.taking, TAKING_WITHIN_S, f"the additional worker takes records; log: {extra.log}")
     world.pause_between(0.5, 2)
     ends_well(extra)
@@ -48,7 +48,7 @@ def same_folder_twice(world: World) -> float:
     """Two slots in one state folder are nothing special."""
     worker = world.victim(lambda each: each is not world.on_disk)
     began = time.time()
-    second = world.extra(f"beside-{world.extras}", state=worker.state)
+    second = world.extra(f"beside-{world.extras}", state=worker.state, named=world.extras % 2 == 0)
     wait_until(second.taking, TAKING_WITHIN_S, f"a second worker in the state folder of {worker.slot} takes records; log: {second.log}")
     world.pause_between(0.5, 2)
     ends_well(second)

@@ -92,6 +92,15 @@ def paused(world: World) -> float:
     return began
 
 
+def paused_past_deletions(world: World) -> float:
+    """When it wakes, the changelog no longer says which keys were deleted meanwhile."""
+    worker = world.victim()
+    began = time.time()
+    worker.pause()
+    go_on_at(worker, began + 2.0 * world.deletions_kept_s + 5.0)
+    return began
+
+
 def paused_at(point: Point) -> Inject:
     """SIGSTOP in mid step, longer than the session, shorter than a transaction may last."""
 
