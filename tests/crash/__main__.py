@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.crash.broken import BREAKS, VARIABLE
+from tests.crash.broken import FAULTS as BROKEN_UNDER
 from tests.crash.driver import Options, run
 from tests.crash.faults import FAULTS, LONG
 from tests.crash.report import report
@@ -28,12 +30,16 @@ def main() -> None:
     parser.add_argument("--fault", action="append", default=[], metavar="TEXT", help="only faults whose name contains this; any number")
     parser.add_argument("--failures", type=int, default=3, help="a run ends early after so many")
     parser.add_argument("--folder", type=Path, help="for logs and data; default: a new one")
+    parser.add_argument("--break", dest="mistake", choices=sorted(BREAKS), help="workers with a mistake, under the faults that show it")
     parser.add_argument("--list", action="store_true", help="the names of all faults")
     asked = parser.parse_args()
     faults = [*FAULTS, *(LONG if asked.seconds >= _LONG_RUN_S else ())]
     if asked.list:
         print("\n".join(fault.name for fault in (*FAULTS, *LONG)))
         return
+    if asked.mistake:
+        os.environ[VARIABLE] = asked.mistake  # the workers inherit it
+        asked.fault = asked.fault or list(BROKEN_UNDER[asked.mistake])
     if asked.fault:
         faults = [fault for fault in (*FAULTS, *LONG) if any(text in fault.name for text in asked.fault)]
     if asked.workers < 2 or not faults:

@@ -19,8 +19,11 @@ def main() -> None:
 
     from stream import __main__ as command
     from stream import compose
+    from tests.crash.broken import BREAKS, VARIABLE
     from tests.crash.plan import Injector
 
+    if (mistake := os.environ.get(VARIABLE)) is not None:
+        BREAKS[mistake]()
     compose.run_worker = partial(compose.run_worker, at=Injector(Path(os.environ["CRASH_FOLDER"])))
     command.main(["worker"])
 

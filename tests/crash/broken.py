@@ -1,0 +1,90 @@
+"""Workers that are broken on purpose, to see that the oracle notices: `python -m tests.crash --break NAME`.
+
+Each is one mistake that frameworks have made, put into a worker's process before it starts. `FAULTS` says under which faults it shows.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from confluent_kafka import Producer, TopicPartition
+
+from stream.kafka import KafkaLink
+from stream.lineage import Changelog
+from stream.partitions import Partitions
+from stream.worker import Outgoing
+
+VARIABLE: Final = "CRASH_BREAK"
+
+
+def _store_before_transaction() -> None:
+    """RocksDB is written first: what a refused transaction takes back stays in the store."""
+    start, publish = KafkaLink.start, KafkaLink.publish
+    owned: list[Partitions] = []
+
+    def started(self: KafkaLink, partitions: Partitions) -> None:
+        owned.append(partitions)
+        start(self, partitions)
+
+    def published(self: KafkaLink, outgoing: Outgoing) -> Mapping[int, int]:
+        for number, changes in outgoing.changes.items():
+            owned[-1][number].store.write(changes, None)
+        return publish(self, outgoing)
+
+    KafkaLink.start, KafkaLink.publish = started, published  # type: ignore[method-assign]
+
+
+def _offsets_not_sent() -> None:
+    """The transaction does not hold the consumed offsets: it is neither fenced nor remembered what was taken."""
+
+    class Forgetful(Producer):
+        def send_offsets_to_transaction(self, *_: Any) -> None:
+            pass
+
+    KafkaLink._new_producer = lambda self: Forgetful(self._producing)  # type: ignore[method-assign]
+
+
+def _lost_as_revoked() -> None:
+    """A partition that is lost is let go of as one that is asked back: its store is said to lack nothing."""
+    Partitions.lost = Partitions.revoked  # type: ignore[method-assign]
+
+
+def _restore_to_a_wrong_end() -> None:
+    """The end of the changelog is its last stable offset, which somebody's open transaction holds back."""
+    asked = KafkaLink.changelog
+
+    def changelog(self: KafkaLink, partition: int) -> Changelog | None:
+        found = asked(self, partition)
+        if found is None:
+            return None
+        _, stable = self._consumer.get_watermark_offsets(TopicPartition(self.changelog_topic, partition), timeout=10)
+        return replace(found, high=stable)
+
+    KafkaLink.changelog = changelog  # type: ignore[method-assign]
+
+
+def _changelog_read_uncommitted() -> None:
+    """A restore takes what was aborted."""
+    init = KafkaLink.__init__
+
+    def made(self: KafkaLink, **given: Any) -> None:
+        init(self, **given)
+        self.changelog_reader["isolation.level"] = "read_uncommitted"
+
+    KafkaLink.__init__ = made  # type: ignore[method-assign]
+
+
+BREAKS: Final[Mapping[str, Callable[[], None]]] = {
+    "store-before-transaction": _store_before_transaction,
+    "offsets-not-sent": _offsets_not_sent,
+    "lost-as-revoked": _lost_as_revoked,
+    "restore-to-a-wrong-end": _restore_to_a_wrong_end,
+    "changelog-read-uncommitted": _changelog_read_uncommitted,
+}
+FAULTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "store-before-transaction": ("SIGSTOP past the session at computed", "SIGSTOP past the session at produced", "SIGKILL at aborted"),
+    "offsets-not-sent": ("SIGKILL at committed", "SIGSTOP past the session at computed", "rebalance storm"),
+    "lost-as-revoked": ("SIGSTOP for longer than deletions are kept",),
+    "restore-to-a-wrong-end": ("foreign transaction in the changelog",),
+    "changelog-read-uncommitted": ("SIGKILL at aborted", "SIGSTOP past the session at produced", "state lost"),
+}
