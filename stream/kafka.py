@@ -6,6 +6,7 @@ then; no poll happens inside a transaction; and the worker's own positions are c
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -101,7 +102,7 @@ class KafkaLink:
         self._may_have_grown = False
         self._reached: dict[int, int] = {}
         """Partition → how long its changelog is known to be."""
-        self.waited_at = self._said_at = clock() - _SAY_EVERY_S
+        self.waited_at = self._said_at = -math.inf
         """When it last was seen that Kafka does not answer."""
 
     def _new_admin(self) -> AdminClient:

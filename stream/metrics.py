@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 ALIVE_WITHIN_S: Final = 60.0
 """A loop that has not turned for so long is stuck; a step and one call to a broker that is away are shorter."""
-WAITING_WITHIN_S: Final = 35.0
-"""One call may wait for 30 s before it says that Kafka does not answer."""
+WAITING_WITHIN_S: Final = 15.0
+"""One call may wait for 5 s, or twice that, before it says that Kafka does not answer."""
 
 _COUNTS: Final = {
     "steps": "Steps published",

@@ -1,6 +1,7 @@
 """Stand-ins for what a step talks to: Kafka, a model and a restore, all in memory. The step itself is the real one."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,7 @@ class FakeLink:
             self.changelog.setdefault(partition, []).extend(changes)
         return {partition: len(self.changelog[partition]) for partition in outgoing.changes}
 
-    waited_at = 0.0
+    waited_at: float = -math.inf
     paused: set[int] = field(default_factory=set)
 
     def pause(self, partition: int) -> None:

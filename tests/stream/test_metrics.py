@@ -38,6 +38,10 @@ def test_counts_health_and_readiness_are_those_of_the_worker(tmp_path: Path) -> 
         assert asked(port, "/elsewhere")[0] == 404
         now = ALIVE_WITHIN_S + 1
         assert asked(port, "/livez")[0] == 503
+        assert "rec2pm_waiting_for_kafka 0.0" in asked(port, "/metrics")[1]
+        link.waited_at = now
+        assert asked(port, "/livez")[0] == 200, "to start it again would not bring Kafka back"
+        assert "rec2pm_waiting_for_kafka 1.0" in asked(port, "/metrics")[1]
         worker.partitions.close()
         assert asked(port, "/readyz") == (503, "0 of 0 assigned partitions are running\n")
 
