@@ -268,7 +268,7 @@ def _make_topics(bootstrap: str, partitions: int) -> None:
     made = topics.create(admin, topics.plan(APP, TOPIC, LISTS, partitions, 1))
     if refused := [outcome for outcome in made if outcome.result != "created"]:
         raise RuntimeError(f"topics could not be made: {refused}")
-    kept = {"min.compaction.lag.ms": str(10 * 86_400_000)}
+    kept = {"min.compaction.lag.ms": str(10 * 86_400_000), "max.compaction.lag.ms": str(11 * 86_400_000)}
     compacted = {
         "min.cleanable.dirty.ratio": "0.01",
         "segment.bytes": str(1 << 20),
