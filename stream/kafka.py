@@ -13,13 +13,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Literal, NoReturn, cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicCollection, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented, not in its __all__
 
 from stream import lineage
 from stream.beside import Beside
 from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, OutcomeUnknown, OutputTooLarge, StepAborted
-from stream.kafka_errors import comes_back, is_fatal, told
+from stream.kafka_errors import NOT_ALLOWED, comes_back, is_fatal, told
 from stream.librdkafka import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget, logger_of
 from stream.lineage import Changelog, Committed, Lineage
 from stream.partitions import Partitions
@@ -121,8 +131,9 @@ class KafkaLink:
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
             # At a place of no meaning, and paused: `resume` says where to begin. Left to itself the client would ask for the committed
-            # offset here, before a dead predecessor's transaction has ended.
-            consumer.incremental_assign([TopicPartition(each.topic, each.partition, 0) for each in given])
+            # offset here, before a dead predecessor's transaction has ended. The place has to be there all the same: a fetch may be on its
+            # way before the pause, and the first offsets of an old topic are gone.
+            consumer.incremental_assign([TopicPartition(each.topic, each.partition, OFFSET_BEGINNING) for each in given])
             consumer.pause(list(given))
             # Partitions that are added to a topic bring a rebalance with them.
             self._may_have_grown = True
@@ -286,6 +297,8 @@ class KafkaLink:
         except _Overdue as overdue:
             self._replace_producer(overdue)
         self._at(Point.ABORTED)
+        if reason.code() in NOT_ALLOWED:
+            _stop(error, "publishing")
         raise StepAborted(told(reason)) from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
@@ -305,14 +318,11 @@ class KafkaLink:
         raise OutcomeUnknown(f"the producer was replaced after {open_s:.1f} s: {error}") from error
 
     def _init_transactions(self) -> None:
-        while True:
-            self._began = self._clock()
-            try:
-                return self._until_done(lambda producer: producer.init_transactions(_CALL_S), "init_transactions")
-            except KafkaException as error:
-                _stop(error, "init_transactions")
-            except _Overdue:
-                self._producer = self._new_producer()
+        """However long Kafka is away. The producer stays: one that was given up could still take the name from its successor."""
+        try:
+            self._until_done(lambda producer: producer.init_transactions(_CALL_S), "init_transactions", math.inf)
+        except KafkaException as error:
+            _stop(error, "init_transactions")
 
     def committed(self, partition: int) -> Committed | None:
         """What is committed of an input partition; None while Kafka does not say, as when a transaction on it is pending.
@@ -422,21 +432,23 @@ class KafkaLink:
         self._asking.shutdown(cancel_futures=True)  # none may ask a consumer that is closed
         self._consumer.close()
 
-    def _until_done(self, call: Callable[[Producer], None], name: str) -> None:
+    def _until_done(self, call: Callable[[Producer], None], name: str, deadline: float | None = None) -> None:
         """Call until it is done. A retriable error asks for the same call again; it then goes on where it was.
 
-        Not for longer than a transaction may last: then Kafka has ended it, whatever the call would say. Nor does it rely on the call's own
-        time-out, which `send_offsets_to_transaction` does not always keep (librdkafka #5456): it runs beside, and is left behind.
+        Not for longer than a transaction may last, if not said otherwise: then Kafka has ended it, whatever the call would say. Nor does it
+        rely on the call's own time-out, which `send_offsets_to_transaction` does not always keep (librdkafka #5456): it runs beside, and is
+        left behind.
 
         Raises:
             _Overdue: the transaction is too old by now.
         """
+        deadline = self._began + self._transaction_s + _GRACE_S if deadline is None else deadline
         producer = self._producer
         while True:
-            left_s = self._began + self._transaction_s + _GRACE_S - self._clock()
+            left_s = deadline - self._clock()
             done = self._transacting.submit(partial(call, producer))
             try:
-                return done.result(max(left_s, 0.0))
+                return done.result(None if left_s == math.inf else max(left_s, 0.0))
             except TimeoutError:
                 # Its thread ends when librdkafka lets go of it, and the producer with it.
                 self._transacting.leave()

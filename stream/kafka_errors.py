@@ -27,6 +27,15 @@ _AWAY: Final = frozenset(
         KafkaError.REBALANCE_IN_PROGRESS,
     }
 )
+NOT_ALLOWED: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+"""No waiting mends these."""
 _GRANT: Final = "grant it with kafka-acls.sh --add (docs/kafka.md lists what a worker needs)"
 _WHAT_TO_DO: Final[Mapping[int, str]] = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: f"no permission on the topic: {_GRANT}",

@@ -149,7 +149,10 @@ def check(admin: AdminClient, app: str, interactions_topic: str, recommendations
     configs = _configs(admin, [topic.name for topic in present])
 
     problems = [
-        _error(topic, f"topic {topic.name} ({topic.purpose}) is missing: run `rec2pm topics create`")
+        _error(
+            topic,
+            f"topic {topic.name} ({topic.purpose}) is missing, or hidden from these credentials: `rec2pm topics create` makes what is missing",
+        )
         for topic in wanted
         if topic.name not in found
     ]

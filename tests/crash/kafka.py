@@ -62,7 +62,8 @@ class Ports:
 class Kafka:
     """One broker. Its data stays in its folder from one start to the next."""
 
-    def __init__(self, folder: Path, ports: Ports, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, ports: Ports, environ: Mapping[str, str], more: str = "") -> None:
+        """`more`: properties of both nodes, one a line."""
         self._home = Path(environ["KAFKA_HOME"]).expanduser().resolve()
         self.direct = f"127.0.0.1:{ports.direct}"
         self.log = folder / "kafka.log"
@@ -76,7 +77,7 @@ class Kafka:
         self._environ["KAFKA_OPTS"] += " -XX:TieredStopAtLevel=1"
         said = {"direct": ports.direct, "behind_proxy": ports.behind_proxy, "proxy": ports.proxy, "controller": ports.controller}
         cluster = uuid4().hex[:22]
-        common = broker._SERVER_PROPERTIES.format(port=ports.direct, controller_port=ports.controller, data=folder)
+        common = broker._SERVER_PROPERTIES.format(port=ports.direct, controller_port=ports.controller, data=folder) + more
         controller = self._formatted("controller", common + _CONTROLLER.format(data=folder / "controller-data", **said), cluster)
         self._command = self._formatted("server", common + _BROKER.format(data=folder / "kafka-data", **said), cluster)
         broker._started(controller, folder / "controller.log", self._environ, folder, self._controlling)
@@ -152,9 +153,9 @@ class Kafka:
 
 
 @contextmanager
-def running(folder: Path, ports: Ports, environ: Mapping[str, str]) -> Iterator[Kafka]:
-    """A broker that is up, for as long as the block lasts."""
-    kafka = Kafka(folder, ports, environ)
+def running(folder: Path, ports: Ports, environ: Mapping[str, str], more: str = "") -> Iterator[Kafka]:
+    """A broker that is up, for as long as the block lasts. `more`: properties, one a line."""
+    kafka = Kafka(folder, ports, environ, more)
     try:
         kafka.start()
         yield kafka

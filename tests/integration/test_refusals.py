@@ -77,10 +77,15 @@ def made_anew(client: AdminClient, topic: str, cleanup: str, partitions: int = P
     wait_until(lambda: topic in client.list_topics(timeout=10).topics, 30, "the topic is listed")
 
 
-def offsets_set_by_hand(application: Application) -> None:
-    """What `kafka-consumer-groups.sh --reset-offsets --to-current --execute` does."""
+def offsets_set_by_hand(application: Application, *, ends: bool = False) -> None:
+    """What `kafka-consumer-groups.sh --reset-offsets --execute` does with `--to-current`, or with `--to-latest`."""
     consumer = Consumer({"bootstrap.servers": application.bootstrap, "group.id": application.name})
-    places = consumer.committed([TopicPartition(application.interactions, number) for number in range(PARTITIONS)], timeout=30)
+    places = [TopicPartition(application.interactions, number) for number in range(PARTITIONS)]
+    wait_until(lambda: application.committed() >= 0, 30, "the group's coordinator is there")
+    if not ends:
+        places = consumer.committed(places, timeout=30)
+    if ends:
+        places = [TopicPartition(each.topic, each.partition, consumer.get_watermark_offsets(each, timeout=30)[1]) for each in places]
     consumer.commit(
         offsets=[TopicPartition(each.topic, each.partition, each.offset) for each in places if each.offset >= 0], asynchronous=False
     )
@@ -137,6 +142,23 @@ def test_interactions_that_were_deleted_before_they_were_taken_are_counted(appli
     assert "were deleted before they were taken (retention)" in said
     assert "kafka-consumer-groups.sh --reset-offsets" in said
     assert application.committed() == committed
+
+
+def test_a_topic_that_is_past_its_retention_is_begun_where_it_begins(application: Application, admin: AdminClient) -> None:
+    """Several times: a fetch from an offset that is gone would be a race."""
+    taken = 0
+    for _ in range(4):
+        application.produce(records())
+        ends = [TopicPartition(application.interactions, number, -1) for number in range(PARTITIONS)]
+        for future in admin.delete_records(ends).values():
+            future.result(30)
+        offsets_set_by_hand(application, ends=True)
+        application.produce(records())
+        worker = application.start_worker()
+        has_taken(application, worker)
+        taken += RECORDS
+        assert worker.stop()[0] == 0, worker.told()
+    assert application.export()["taken"].sum() == taken
 
 
 def test_a_committed_offset_beyond_the_end_of_the_input_is_no_beginning_either(application: Application) -> None:
