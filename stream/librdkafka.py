@@ -30,9 +30,6 @@ PRODUCER: Final[Mapping[str, Any]] = {
     "compression.type": "lz4",
     "partitioner": "murmur2_random",
     "queue.buffering.max.messages": 500_000,
-    # A call that waits for a coordinator which is no longer there looks again only when a connection changes (librdkafka #5511): one that
-    # closes for want of use brings back what was left behind, and frees its producer.
-    "connections.max.idle.ms": 30_000,
 }
 CHANGELOG_READER: Final[Mapping[str, Any]] = {
     "isolation.level": "read_committed",

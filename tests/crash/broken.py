@@ -3,7 +3,7 @@
 Each is one mistake that frameworks have made, put into a worker's process before it starts. `FAULTS` says under which faults it shows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from confluent_kafka import Producer, TopicPartition
 
 from stream.kafka import KafkaLink
 from stream.lineage import Changelog
-from stream.partitions import Partitions
+from stream.partitions import Partitions, Phase
 from stream.worker import Outgoing
 
 VARIABLE: Final = "CRASH_BREAK"
@@ -46,7 +46,15 @@ def _offsets_not_sent() -> None:
 
 def _lost_as_revoked() -> None:
     """A partition that is lost is let go of as one that is asked back: its store is said to lack nothing."""
-    Partitions.lost = Partitions.revoked  # type: ignore[method-assign]
+    lost = Partitions.lost
+
+    def taken_for_complete(self: Partitions, numbers: Sequence[int]) -> None:
+        for number in set(numbers) & set(self.owned()):
+            if self[number].phase is not Phase.ASSIGNED:
+                self[number].store.mark_complete(self._wall_ms())
+        lost(self, numbers)
+
+    Partitions.lost = taken_for_complete  # type: ignore[method-assign]
 
 
 def _restore_to_a_wrong_end() -> None:

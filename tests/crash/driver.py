@@ -16,7 +16,9 @@ from pathlib import Path
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from model.registry import Registry
+from state.errors import StateError
 from stream import topics
+from stream.errors import StreamError
 from tests.crash import disk, kafka, ledger, source
 from tests.crash.arithmetic import Catalogue
 from tests.crash.faults import LONG, Fault
@@ -123,7 +125,10 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
         _end(world, outcome)
         told("the oracle recomputes everything from the input topic")
         rules = Rules(Catalogue(items), SEGMENT_LENGTH, RECOMMEND, TOP_K, KEEP_SEGMENTS, f"{ledger.NAME}@1")
-        outcome.verdict = judge(observe(world.kafka.direct, APP, TOPIC, LISTS), rules)
+        try:
+            outcome.verdict = judge(observe(world.kafka.direct, APP, TOPIC, LISTS), rules)
+        except (StateError, StreamError, TimeoutError) as error:
+            outcome.failures.append(f"what is committed cannot be read: {error}")
     if outcome.holds:
         shutil.rmtree(options.folder / "kafka", ignore_errors=True)
     return outcome
