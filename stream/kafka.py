@@ -24,7 +24,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented, not in its __all__
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from stream import lineage
 from stream.beside import Beside
@@ -267,7 +267,7 @@ class KafkaLink:
         """`Producer.produce`, again while its queue is full: a record that was not taken must not be missed."""
         while True:
             try:
-                return self._producer.produce(topic, value, key, *more, **named)
+                self._producer.produce(topic, value, key, *more, **named)
             except BufferError:
                 self._producer.poll(_FULL_QUEUE_WAIT_S)
             except KafkaException as error:
@@ -278,6 +278,8 @@ class KafkaLink:
                         "REC2PM_KAFKA_MESSAGE_MAX_BYTES and the topic's max.message.bytes"
                     ) from error
                 raise
+            else:
+                return
 
     def _abort(self, error: KafkaException) -> NoReturn:
         """Turn a failed transaction into what it means for the step."""
@@ -360,7 +362,7 @@ class KafkaLink:
                 self._admin.list_offsets({place: spec}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S)[place]
                 .result(2 * _CALL_S)
                 .offset
-                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
             )
             self._changelog_id = self._id_of(self.changelog_topic)
         except (KafkaException, TimeoutError) as error:

@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from stream.dead_letters import Letter, Place, headers_of, kind, letters
 from stream.errors import Fenced, KafkaUnusable
@@ -300,9 +300,11 @@ def _produce(producer: Producer, message: Message, said: Refusal, width: int) ->
     to = said.partition if said.partition < width else _BY_KEY
     while True:
         try:
-            return producer.produce(said.topic, message.value(), message.key(), to, headers=headers, timestamp=timestamp)
+            producer.produce(said.topic, message.value(), message.key(), to, headers=headers, timestamp=timestamp)
         except BufferError:
             producer.poll(_AGAIN_AFTER_S)
+        else:
+            return
 
 
 def _until_done(call: Callable[[], None]) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, TopicDescription  # type: ignore[attr-defined]  # documented, not in its __all__
+from confluent_kafka.admin import AdminClient, TopicDescription
 
 from stream.errors import KafkaUnusable, SettingsInvalid, TopicsUnusable
 from stream.settings import Settings
