@@ -478,6 +478,6 @@ _SAY_WHERE: Final = "say where to go on with kafka-consumer-groups.sh --reset-of
 
 def _stop(error: KafkaException, where: str) -> NoReturn:
     reason: KafkaError = error.args[0]
-    if is_fatal(reason):
+    if reason.code() in _PUT_OUT:
         raise Fenced(f"{where}: {reason.str()}. Another process may use this worker's slot (REC2PM_WORKER)") from error
     raise KafkaUnusable(f"{where} failed: {told(reason)}") from error
