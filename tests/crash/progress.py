@@ -28,6 +28,7 @@ class Progress:
 
     def __init__(self, bootstrap: str, group: str, topic: str) -> None:
         options = {"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 500, "log_level": 2}
+        self._options = options
         self._admin = AdminClient(options)
         # It never joins. Read_uncommitted: it asks for what is committed now, and does not wait for pending offsets.
         self._consumer = Consumer({**options, "group.id": group, "isolation.level": "read_uncommitted"})
@@ -81,7 +82,8 @@ class Progress:
                 found = self._consumer.committed(self._places, timeout=_ANSWERS_WITHIN_S)
                 self.committed.append(Sample(time.time(), {place.partition: max(place.offset, 0) for place in found}))
             except (KafkaException, TimeoutError):
-                continue  # the broker is away
+                # The broker is away. After its restart an admin client that has seen it before asks for ends with the epoch of then, in vain.
+                self._admin = AdminClient(self._options)
 
 
 class Used(NamedTuple):
