@@ -129,6 +129,7 @@ def worker() -> None:
 
     As many as there are cores and partitions. SIGTERM and SIGINT finish the step, commit and leave the group.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is a step to finish; importing torch takes a while
     from stream.compose import run_worker
 
     run_worker(settings())

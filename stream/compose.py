@@ -3,7 +3,6 @@
 import gc
 import logging
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -47,7 +46,6 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
 
     `at` is called at the named points of a step and of a partition's life: for the fault tests.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is a step to finish
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     one_thread()
     version = Registry(settings.models).resolve(settings.model)

@@ -304,7 +304,7 @@ class KafkaLink:
         raise StepAborted(told(reason)) from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
-        """A producer that is out for good: it lost its thread, its transaction was too old for Kafka, or another process has its slot.
+        """A producer that is out for good: it lost track of its records, its transaction was too old for Kafka, or another process has its name.
 
         Kafka's answer is the same to the latter two, so the clock tells them apart. A new producer under the same name ends whatever the old
         one left open, and goes on. Against another process that would be a quarrel without end.
@@ -364,7 +364,7 @@ class KafkaLink:
                 .offset
                 for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
             )
-            self._changelog_id = self._id_of(self.changelog_topic)
+            changelog_id = self._id_of(self.changelog_topic)
         except (KafkaException, TimeoutError) as error:
             if isinstance(error, KafkaException) and not comes_back(error.args[0]):
                 _stop(error, f"offsets of {place.topic}[{partition}]")
@@ -374,7 +374,11 @@ class KafkaLink:
             # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does not look again.
             self._admin = self._new_admin()
             return None
-        self._reached[partition] = high
+        if self._changelog_id not in ("", changelog_id):
+            raise ChangelogUnfit(
+                f"{self.changelog_topic} was deleted and made anew while this worker ran: the state of before is not in it"
+            )
+        self._changelog_id, self._reached[partition] = changelog_id, high
         return Changelog(self._changelog_id, self._partitions_of_input, low, high)
 
     def _id_of(self, topic: str) -> str:

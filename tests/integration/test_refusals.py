@@ -1,6 +1,8 @@
 """What a worker refuses to go on with: it ends with exit code 1 and one line that says what was found and what to do, and changes nothing."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +21,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from model.registry import Registry
 from stream.broker import Broker
+from stream.points import Point
 from tests.bench import null_model
-from tests.integration.test_worker import PARTITIONS, Application, Running, create_topics
+from tests.crash import plan as orders
+from tests.crash.plan import Order
+from tests.integration.test_worker import PARTITIONS, ROOT, Application, Running, create_topics
 from tests.processes import wait_until
 
 ENDS_WITHIN_S = 60.0
@@ -224,6 +229,28 @@ def test_a_list_that_the_topic_does_not_take_ends_the_worker_and_is_not_passed_o
     application.produce(records())
     said = refusal(application.start_worker(RECOMMEND="fold"))
     assert "max.message.bytes" in said
+    assert application.committed() == 0
+
+
+def test_a_list_that_the_producer_does_not_take_ends_the_worker_and_is_not_passed_over(application: Application) -> None:
+    """Passed over, the transaction would commit without it."""
+    application.produce(records())
+    said = refusal(application.start_worker(RECOMMEND="fold", TOP_K=500, KAFKA_MESSAGE_MAX_BYTES=1000))
+    assert f"for {application.recommendations} is larger than the producer takes" in said
+    assert "REC2PM_KAFKA_MESSAGE_MAX_BYTES" in said
+    assert application.committed() == 0
+
+
+def test_an_error_within_a_rebalance_ends_the_process_before_a_record_is_taken_without_restore(application: Application) -> None:
+    """The client goes on as if nothing had been: the partitions are assigned, and their records would come."""
+    application.produce(records())
+    orders.write(application.folder, [Order(Point.ASSIGNED, "raise", 1)])
+    env = {**application.environ({"METRICS_LISTEN": ""}), "CRASH_FOLDER": str(application.folder)}
+    command = [sys.executable, "-m", "tests.crash.worker"]
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as worker:
+        assert worker.wait(ENDS_WITHIN_S) == 1
+        assert worker.stdout is not None
+        assert b"Injected: at assigned" in worker.stdout.read()
     assert application.committed() == 0
 
 
