@@ -181,9 +181,12 @@ class Store:
             self._rocks.flush()
 
     def close(self) -> None:
+        """Bring everything to disk and let go of the folder; of the folder also where the disk takes nothing."""
         with _translated(self.folder):
-            self._rocks.flush()
-            self._rocks.close()
+            try:
+                self._rocks.flush()
+            finally:
+                self._rocks.close()
 
 
 def wipe(folder: Path) -> None:

@@ -15,7 +15,7 @@ from model.registry import Registry
 from model.runtime import Runtime
 from state.store import StoreMemory
 from stream import topics
-from stream.errors import TopicsUnusable
+from stream.errors import StopAsked, TopicsUnusable
 from stream.kafka import KafkaLink
 from stream.librdkafka import MemoryBudget, logger_of
 from stream.metrics import served
@@ -95,7 +95,6 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         begin_restore=begin_restore,
         resume=link.resume,
         pause=link.pause,
-        wall_ms=_wall_ms,
         at=at,
     )
     worker = Worker(
@@ -117,9 +116,12 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     _spare_the_cycle_collector()
     logger.info("worker starts app=%s slot=%s bootstrap=%s", settings.app, slot.name, settings.bootstrap_servers)
     with _stopped_by_signals(worker), _metrics(worker, settings):
+        link.stopping = lambda: worker.stopping
         try:
             link.start(partitions)
             worker.run()
+        except StopAsked as asked:
+            logger.info("%s", asked)
         finally:
             # Leaving the group revokes the partitions, which closes their stores; what an error left open is closed after it.
             link.close()

@@ -61,6 +61,10 @@ class RestoreBroken(StreamError):
     """The changelog cannot be read to its end."""
 
 
+class StopAsked(StreamError):
+    """The worker was asked to stop while it waited for Kafka: nothing is under way that a restart would not settle. Exit code 0."""
+
+
 class TooManyRefused(StreamError):
     """A larger share of the input is refused than the settings allow: what sends it is broken, not single records."""
 
@@ -96,6 +100,7 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     ChangelogUnfit: Action.STOP,
     RestoreBroken: Action.STOP,
     TooManyRefused: Action.STOP,
+    StopAsked: Action.STOP,
     SettingsInvalid: Action.STOP,
     StoreBehind: Action.STOP,
     StateCorrupted: Action.RESTORE,

@@ -28,7 +28,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from stream import lineage
 from stream.beside import Beside
-from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, OutcomeUnknown, OutputTooLarge, StepAborted
+from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, OutcomeUnknown, OutputTooLarge, StepAborted, StopAsked
 from stream.kafka_errors import NOT_ALLOWED, comes_back, is_fatal, told
 from stream.librdkafka import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget, logger_of
 from stream.lineage import Changelog, Committed, Lineage
@@ -112,6 +112,8 @@ class KafkaLink:
         self._may_have_grown = False
         self._reached: dict[int, int] = {}
         """Partition → how long its changelog is known to be."""
+        self.stopping: Callable[[], bool] = lambda: False
+        """Whether to wait for Kafka no longer."""
         self.waited_at = self._said_at = -math.inf
         """When it last was seen that Kafka does not answer."""
 
@@ -342,11 +344,15 @@ class KafkaLink:
         try:
             (found,) = self._consumer.committed([TopicPartition(self._input, partition)], timeout=within_s)
         except KafkaException as error:
-            if comes_back(error.args[0]):
-                self.waited_at = self._clock()
-                return None
-            _stop(error, "committed")
-        return Committed(found.offset if found.offset >= 0 else None, lineage.read(found.metadata))
+            reason: KafkaError | None = error.args[0]
+        else:
+            reason = found.error
+        if reason is None:
+            return Committed(found.offset if found.offset >= 0 else None, lineage.read(found.metadata))
+        if not comes_back(reason):
+            _stop(KafkaException(reason), "committed")
+        self.waited_at = self._clock()
+        return None
 
     def changelog(self, partition: int) -> Changelog | None:
         """The changelog partition as it is; None when Kafka does not answer now.
@@ -374,11 +380,12 @@ class KafkaLink:
             # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does not look again.
             self._admin = self._new_admin()
             return None
-        if self._changelog_id not in ("", changelog_id):
+        if "" not in (self._changelog_id, changelog_id) and self._changelog_id != changelog_id:
             raise ChangelogUnfit(
                 f"{self.changelog_topic} was deleted and made anew while this worker ran: the state of before is not in it"
             )
-        self._changelog_id, self._reached[partition] = changelog_id, high
+        self._changelog_id = changelog_id or self._changelog_id
+        self._reached[partition] = high
         return Changelog(self._changelog_id, self._partitions_of_input, low, high)
 
     def _id_of(self, topic: str) -> str:
@@ -465,6 +472,8 @@ class KafkaLink:
                 if not reason.retriable() or reason.fatal() or reason.txn_requires_abort():
                     raise
                 self._waits(name, reason)
+                if self.stopping():
+                    raise StopAsked(f"asked to stop while waiting for Kafka in {name}") from error
                 if left_s < 0:
                     raise _Overdue(f"{name}: {reason.str()}") from error
 

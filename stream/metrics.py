@@ -100,7 +100,7 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
 
     try:
         server = make_server(host, int(port), answer, handler_class=_Quiet)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         if by_default:
             logger.warning("metrics off: %s is taken (%s); give each worker on a machine its own REC2PM_METRICS_LISTEN", listen, error)
             yield None

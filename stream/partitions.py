@@ -126,9 +126,10 @@ class Partition:
 
     def reopen_empty(self, memory: StoreMemory) -> None:
         """Throw the store away, because it is not a copy of this changelog, and begin with nothing."""
-        folder = self.store.folder
+        store, self._store = self.store, None
+        folder = store.folder
         self.forget()
-        self.store.close()
+        store.close()
         wipe(folder)
         self._store = Store(folder, memory)
 
@@ -207,13 +208,11 @@ class Partitions:
         begin_restore: Callable[[Partition, StoreMemory], Restore],
         resume: Callable[[int], bool],
         pause: Callable[[int], None],
-        wall_ms: Callable[[], int],
         at: At = passing,
     ) -> None:
         """Args:
         folder: this worker's own: a store that no other process writes to needs no agreement on who may.
         begin_restore, resume: called for a partition in this order; `resume` again until it says that records will come.
-        wall_ms: the time of day, epoch ms.
         """
         self._folder = folder
         self._memory = memory
@@ -221,9 +220,12 @@ class Partitions:
         self._begin_restore = begin_restore
         self._resume = resume
         self._pause = pause
-        self._wall_ms = wall_ms
         self._at = at
+        self._asked_in_vain = False
         self._owned: dict[int, Partition] = {}
+        self.known_ms: int | None = None
+        """A time at which every running partition was ours for certain, epoch ms: Kafka took a transaction of this worker, and takes none of
+        one who owns less than it says."""
 
     def __getitem__(self, number: int) -> Partition:
         return self._owned[number]
@@ -245,10 +247,9 @@ class Partitions:
 
     def revoked(self, numbers: Sequence[int]) -> None:
         """Kafka asks for partitions back. They are ours until this returns: what is in their stores is all there is."""
-        for number in numbers:
-            if number in self._owned:
-                with _said_of(number):
-                    self._owned[number].mark_complete(self._wall_ms())
+        for number in set(numbers) & self._owned.keys():
+            with _said_of(number):
+                self._mark(self._owned[number])
         self._leave(numbers, Phase.REVOKED)
 
     def lost(self, numbers: Sequence[int]) -> None:
@@ -267,6 +268,7 @@ class Partitions:
 
     def restore(self) -> bool:
         """Bring partitions that were assigned a little closer to running; True while some are not there yet."""
+        self._asked_in_vain = False
         waiting = [partition for partition in self._owned.values() if partition.phase is not Phase.RUNNING]
         places = _AT_ONCE - sum(partition.reads() for partition in waiting)
         for partition in waiting:
@@ -310,8 +312,11 @@ class Partitions:
             partition.restore.close()
             partition.restore = None
             self._at(Point.RESTORED)
-        if partition.restore is None and self._resume(partition.number):
-            partition.become(Phase.RUNNING)
+        if partition.restore is None and not self._asked_in_vain:
+            if self._resume(partition.number):
+                partition.become(Phase.RUNNING)
+            else:
+                self._asked_in_vain = True  # each question may take a while; the others ask in the next turn
 
     def rebuild(self, error: StateCorrupted) -> None:
         """Wipe the store that cannot be read and begin its partition's life again: the changelog has everything.
@@ -319,6 +324,9 @@ class Partitions:
         Raises:
             StateCorrupted: it is not one of ours, or what came from the changelog cannot be read either.
         """
+        # A traceback holds on to what was read from the store, which then keeps its lock when it is closed.
+        error = error.with_traceback(None)
+        error.__cause__ = error.__context__ = None
         for partition in self._owned.values():
             if error.folder == self._folder_of(partition) and not partition.rebuilt:
                 logger.warning("store rebuilt partition=%d reason=%s", partition.number, error)
@@ -336,12 +344,15 @@ class Partitions:
     def _folder_of(self, partition: Partition) -> Path:
         return self._folder / str(partition.number)
 
-    def flush(self, known_ms: int | None) -> None:
+    def flush(self) -> None:
         """Bring the stores to disk, with the time at which they are known to have lacked nothing."""
         for number in self.running():
-            if known_ms is not None:
-                self._owned[number].mark_complete(known_ms)
+            self._mark(self._owned[number])
             self._owned[number].store.flush()
+
+    def _mark(self, partition: Partition) -> None:
+        if self.known_ms is not None:
+            partition.mark_complete(self.known_ms)
 
     def close(self) -> None:
         """Let go of what the group has not asked back: after an error, say."""

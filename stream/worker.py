@@ -150,8 +150,6 @@ class Worker:
         self._aborts = 0
         self._flushed_at = clock()
         self._rests_until = clock()
-        self._known_ms: int | None = None
-        """A time at which every running partition was ours for certain, epoch ms: Kafka takes no transaction of one who owns less."""
 
     def stop(self) -> None:
         """Finish the step, then leave."""
@@ -165,16 +163,18 @@ class Worker:
     def turn(self) -> None:
         """One poll and the step it makes, and what surrounds it: restore, retry, flush."""
         self.turned_at = self.clock()
+        hurry = False
         if self.turned_at >= self._rests_until:
             self.partitions.restore()
+            hurry = self.partitions.reads()
         try:
-            records = self.link.poll(self.step_size.limit, 0.0 if self.partitions.reads() else self.wait_s)
+            records = self.link.poll(self.step_size.limit, 0.0 if hurry else self.wait_s)
             if records:
                 self._at(Point.POLLED)
                 self._take(records)
                 self._aborts = 0
             if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
-                self.partitions.flush(self._known_ms)
+                self.partitions.flush()
                 self._flushed_at = self.clock()
         except StepAborted as aborted:
             self._rest(aborted)
@@ -193,7 +193,7 @@ class Worker:
         self.counts.aborted += 1
         logger.warning("step aborted attempt=%d reason=%s", self._aborts, aborted)
         if self._aborts >= MAX_ABORTS_IN_A_ROW:
-            raise aborted
+            raise type(aborted)(f"{self._aborts} steps in a row were aborted, the last one because of: {aborted}") from aborted
         # The group may go on without us for a moment before the client hears of it.
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
@@ -205,13 +205,16 @@ class Worker:
         try:
             self.step(decode(records, self.topic))
         except ModelFailed as error:
-            failed = error
+            failed = ModelFailed(str(error))  # without its traceback, which holds the poll
         else:
             return
         if len(records) > 1:
             middle = len(records) // 2
             self._take(records[:middle])
-            self._take(records[middle:])
+            # A store that the first half found damaged is away by now; its partition's records come again.
+            running = set(self.partitions.running())
+            if rest := [record for record in records[middle:] if record.partition() in running]:
+                self._take(rest)
         else:
             logger.warning("model failed on a record partition=%d offset=%d: %s", records[0].partition(), records[0].offset(), failed)
             self.step(refuse(records[0], self.topic, failed))
@@ -231,7 +234,7 @@ class Worker:
         reached = self.link.publish(outgoing)
         publishing_s = self.clock() - computed
         self._at(Point.COMMITTED)
-        self._known_ms = sent_ms
+        self.partitions.known_ms = sent_ms
         self.refused.took(polled.records, len(polled.dead))
         self._write(polled, after, reached)
         self._at(Point.WRITTEN)

@@ -230,7 +230,6 @@ def worker_on(
         begin_restore=begin_restore,
         resume=link.resume,
         pause=link.pause,
-        wall_ms=lambda: int(clock() * 1000),
     )
     owned.assigned(list(partitions))
     while owned.restore():

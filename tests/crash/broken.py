@@ -3,6 +3,7 @@
 Each is one mistake that frameworks have made, put into a worker's process before it starts. `FAULTS` says under which faults it shows.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -51,7 +52,7 @@ def _lost_as_revoked() -> None:
     def taken_for_complete(self: Partitions, numbers: Sequence[int]) -> None:
         for number in set(numbers) & set(self.owned()):
             if self[number].phase is not Phase.ASSIGNED:
-                self[number].store.mark_complete(self._wall_ms())
+                self[number].store.mark_complete(time.time_ns() // 1_000_000)
         lost(self, numbers)
 
     Partitions.lost = taken_for_complete  # type: ignore[method-assign]

@@ -177,8 +177,8 @@ def test_a_committed_offset_beyond_the_end_of_the_input_is_no_beginning_either(a
     assert "kafka-consumer-groups.sh --reset-offsets" in said
 
 
-def test_an_input_that_was_made_anew_is_taken_from_its_beginning_and_state_goes_on(application: Application, admin: AdminClient) -> None:
-    """Kafka forgets a topic's committed offsets with the topic."""
+def test_state_without_a_committed_offset_is_not_counted_again(application: Application, admin: AdminClient) -> None:
+    """Kafka forgets a topic's committed offsets with the topic, and those of a group that is away for long: the two look alike."""
     application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
@@ -186,10 +186,17 @@ def test_an_input_that_was_made_anew_is_taken_from_its_beginning_and_state_goes_
     made_anew(admin, application.interactions, "delete")
     application.sent = 0
     application.produce(records())
+    said = refusal(application.start_worker())
+    assert "holds state, but the group has no committed offset" in said
+    assert application.committed() == 0
+
+    consumer = Consumer({"bootstrap.servers": application.bootstrap, "group.id": application.name})
+    consumer.commit(offsets=[TopicPartition(application.interactions, number, 0) for number in range(PARTITIONS)], asynchronous=False)
+    consumer.close()
     worker = application.start_worker()
     has_taken(application, worker)
     assert worker.stop()[0] == 0
-    assert application.export()["taken"].sum() == 2 * RECORDS
+    assert application.export()["taken"].sum() == 2 * RECORDS, "an input that was made anew, said to be one, counts on top"
 
 
 def test_an_input_that_is_deleted_under_a_running_worker_stops_it(application: Application, admin: AdminClient) -> None:

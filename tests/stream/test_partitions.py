@@ -59,7 +59,6 @@ class Owner:
             begin_restore=self._begin,
             resume=self._resume,
             pause=self.paused.append,
-            wall_ms=lambda: int(self.clock.now * 1000),
         )
 
     def _begin(self, partition: Partition, memory: StoreMemory) -> SlowRestore:
@@ -185,7 +184,7 @@ def test_what_is_revoked_or_lost_has_no_way_back_and_every_other_phase_ends_in_b
 def test_a_revoked_store_is_known_to_lack_nothing_and_a_lost_one_is_not(owner: Owner, tmp_path: Path) -> None:
     owner.partitions.assigned([0, 1])
     owner.partitions.restore()
-    owner.clock.now = 500.0
+    owner.partitions.known_ms = 500_000
     owner.partitions.revoked([0])
     owner.partitions.lost([1])
     for number, known_ms in ((0, 500_000), (1, None)):
@@ -198,6 +197,7 @@ def test_a_store_that_is_revoked_while_it_is_restored_is_not_known_to_lack_nothi
     owner = Owner(tmp_path, turns=5)
     owner.partitions.assigned([0])
     owner.partitions.restore()
+    owner.partitions.known_ms = 500_000
     owner.partitions.revoked([0])
     store = Store(tmp_path / "0", MEMORY)
     assert store.complete_ms() is None
@@ -208,7 +208,8 @@ def test_a_flush_notes_since_when_stores_are_known_to_lack_nothing_and_never_an_
     owner.partitions.assigned([0])
     owner.partitions.restore()
     for known_ms, expected in ((None, None), (3_000, 3_000), (2_000, 3_000)):
-        owner.partitions.flush(known_ms)
+        owner.partitions.known_ms = known_ms
+        owner.partitions.flush()
         assert owner.partitions[0].store.complete_ms() == expected
 
 

@@ -470,3 +470,20 @@ def test_a_kafka_that_is_slow_to_commit_makes_no_smaller_steps(tmp_path: Path) -
     before = worker.step_size.limit
     run_to_end(worker, link)
     assert worker.step_size.limit == before
+
+
+def test_a_store_found_damaged_within_a_poll_that_is_cut_in_halves_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [FakeRecord(b"ann", said(1, 1), 0, 0), FakeRecord(b"ann", said(POISON, 2), 0, 1), FakeRecord(b"ann", said(3, 3), 0, 2)]
+    link = FakeLink(records, [])
+    worker = worker_on(link, tmp_path, Choking(SEGMENT), lists=1)
+    store = worker.partitions[0].store
+
+    def fails(changes: object, changelog_offset: object) -> None:
+        error = StateCorrupted("a block")
+        error.folder = tmp_path / "0"
+        raise error
+
+    monkeypatch.setattr(store, "write", fails)
+    run_to_end(worker, link)
+    assert [letter.value for outgoing in link.published for letter in outgoing.dead] == [records[1].value()]
+    assert link.published[-1].next_offsets == {0: 3}
