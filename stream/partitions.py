@@ -10,7 +10,7 @@
 
 Records are consumed in RUNNING alone: the store then holds everything that the changelog does. Nothing slow happens inside a rebalance:
 stores open and are restored between steps. No step is under way there either, so neither end has anything to finish: a revoked store is
-closed with the note that it lacked nothing, a lost one without. `MOVES` is this drawing, and `Partition.become` refuses every other way.
+closed with a note of when it lacked nothing, a lost one without. `MOVES` is this drawing, and `Partition.become` refuses every other way.
 """
 
 import logging
