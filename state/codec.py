@@ -5,6 +5,7 @@
     user ∥ 2                     preference: memory format, segment length, folds, as_of, float32[C·d]
     user ∥ 3 ∥ segment           folded: item keys
     0 ∥ "l"                      segment length that all of the partition's users are folded by
+    0 ∥ "p"                      position: the input's offset up to which this state has taken
     0 ∥ "n" ∥ item key           name: the text of a hashed item id
     0 ∥ "o"                      offset: how far into the changelog the store reaches (RocksDB only, as the next two)
     0 ∥ "c"                      which changelog it is a copy of: Kafka's id of the topic
@@ -33,6 +34,7 @@ WORKING: Final = b"\x01"
 PREFERENCE: Final = b"\x02"
 FOLDED: Final = b"\x03"
 SEGMENT_LENGTH: Final = b"\x00l"
+POSITION: Final = b"\x00p"
 _NAME: Final = b"\x00n"
 OFFSET: Final = b"\x00o"
 CHANGELOG: Final = b"\x00c"

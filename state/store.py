@@ -21,6 +21,7 @@ from state.codec import (
     FOLDED,
     LOCAL,
     OFFSET,
+    POSITION,
     SEGMENT_LENGTH,
     WORKING,
     folded_key,
@@ -82,6 +83,10 @@ class Store:
     def changelog_offset(self) -> int | None:
         """The next changelog record to restore; None when nothing was ever written."""
         return self._number(OFFSET)
+
+    def position(self) -> int | None:
+        """The offset of the input up to which these users have taken; None when nothing was ever written."""
+        return self._number(POSITION)
 
     def changelog_id(self) -> str | None:
         """Which changelog this is a copy of; None when that was never said."""

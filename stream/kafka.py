@@ -447,22 +447,37 @@ class KafkaLink:
             raise KafkaUnusable(f"{topic}: {told(found.error)}")
         return len(found.partitions)
 
-    def resume(self, partition: int) -> bool:
-        """Begin to take a partition's records: at the committed offset, at the very first one where there is none. False: not yet.
+    def resume(self, partition: int, position: int | None) -> bool:
+        """Begin to take a partition's records. False: not yet.
+
+        Begun is where the state stands, `position`, which is in the changelog with it. It is what is committed too, as long as Kafka
+        remembers that; an offset that somebody set by hand, which has no lineage, is what they want. Where there is neither state nor offset,
+        at the very first record.
 
         Raises:
-            InputGap: the topic does not hold what follows the committed offset.
+            InputGap: the topic does not hold what follows.
         """
         place = TopicPartition(self._input, partition)
         committed = self._committed(partition, _ASK_S)
         if committed is None:
             return False
+        by_hand = committed.offset is not None and committed.lineage is None
         try:
             low, _ = self._consumer.get_watermark_offsets(place, timeout=_ASK_S)
-            start = low if committed.offset is None else committed.offset
+            if position is not None and not by_hand:
+                start = position
+                if committed.offset != position:
+                    logger.warning(
+                        "partition=%d: the group has committed %s, its state has taken up to %d and goes on from there",
+                        partition,
+                        committed.offset,
+                        position,
+                    )
+            else:
+                start = low if committed.offset is None else committed.offset
             if start < low:
                 raise InputGap(
-                    f"{self._input}[{partition}]: the {low - start} records from the committed offset {start} to {low}, the first that is kept, were "
+                    f"{self._input}[{partition}]: the {low - start} records from offset {start}, where the state stands, to {low}, the first that is kept, were "
                     f"deleted before they were taken (retention). Nothing is changed here; {_SAY_WHERE}"
                 )
             self._consumer.seek(TopicPartition(self._input, partition, start))

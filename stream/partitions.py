@@ -206,13 +206,14 @@ class Partitions:
         memory: StoreMemory,
         cache_users: int,
         begin_restore: Callable[[Partition, StoreMemory], Restore],
-        resume: Callable[[int], bool],
+        resume: Callable[[int, int | None], bool],
         pause: Callable[[int], None],
         at: At = passing,
     ) -> None:
         """Args:
         folder: this worker's own: a store that no other process writes to needs no agreement on who may.
-        begin_restore, resume: called for a partition in this order; `resume` again until it says that records will come.
+        begin_restore, resume: called for a partition in this order; `resume` with the offset of the input up to which the store has taken,
+            again until it says that records will come.
         """
         self._folder = folder
         self._memory = memory
@@ -313,7 +314,7 @@ class Partitions:
             partition.restore = None
             self._at(Point.RESTORED)
         if partition.restore is None and not self._asked_in_vain:
-            if self._resume(partition.number):
+            if self._resume(partition.number, partition.store.position()):
                 partition.become(Phase.RUNNING)
             else:
                 self._asked_in_vain = True  # each question may take a while; the others ask in the next turn

@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 from state.changelog import Change
 from state.store import StoreMemory
 from stream import lineage
-from stream.errors import ChangelogUnfit, RestoreBroken
+from stream.errors import RestoreBroken
 from stream.kafka_errors import comes_back, told
 from stream.librdkafka import logger_of
 from stream.lineage import Changelog, Committed
@@ -70,7 +70,6 @@ class ChangelogRestore:
         self._at = at
         self._consumer: Consumer | None = None
         self._begun_ms, self._id = 0, ""
-        self._taken_to: int | None = None
         self._reached = self._end = 0
         self._records = self._bytes = 0
         self._held_up = False
@@ -92,20 +91,9 @@ class ChangelogRestore:
             if not done:
                 self._at(Point.RESTORING)
         if done:
-            self._check_taken()
             self._partition.store.mark_complete(self._begun_ms)
         self._report(done=done)
         return done
-
-    def _check_taken(self) -> None:
-        """State and offsets are committed together: state without an offset was taken from what would be taken again."""
-        if self._taken_to is None and self._partition.store.segment_length() is not None:
-            raise ChangelogUnfit(
-                f"{self._topic}[{self._partition.number}] holds state, but the group has no committed offset for this partition: Kafka dropped it "
-                "(offsets.retention.minutes after the last worker left; or the input was made anew). From the beginning, all that the input "
-                "still holds would count twice. Say where to go on: stop the workers, then kafka-consumer-groups.sh --reset-offsets "
-                "--to-datetime or --to-latest --execute (--to-earliest for an input that was made anew)"
-            )
 
     def remaining(self) -> int | None:
         """Offsets between what is restored and the end; None while the end is not known."""
@@ -124,7 +112,6 @@ class ChangelogRestore:
             return None
         lineage.check(f"{self._topic}[{number}]", committed.lineage, changelog)
         self._begun_ms, self._id, self._end = begun_ms, changelog.id, changelog.high
-        self._taken_to = committed.offset
         self._reading_since = self._reported = self._clock()
         offset = self._partition.store.changelog_offset()
         if offset is None:

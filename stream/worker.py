@@ -17,7 +17,7 @@ import msgspec
 
 from model.errors import ModelFailed
 from state.changelog import Change, take
-from state.codec import SEGMENT_LENGTH, name_key, name_value, number_value, working_key, working_value
+from state.codec import POSITION, SEGMENT_LENGTH, name_key, name_value, number_value, working_key, working_value
 from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
 from stream.errors import OutcomeUnknown, StepAborted, StoreBehind, TooManyRefused
@@ -391,7 +391,7 @@ class Worker:
         return kept
 
     def _collect(
-        self, polled: Polled, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]], after: Mapping[int, After]
+        self, polled: Polled, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]], after: dict[int, After]
     ) -> Outgoing:
         """Settle the rest, and bring together everything that the step publishes."""
         for touch in touches[len(polled.superseded) :]:  # they come first, and leave nothing
@@ -399,6 +399,9 @@ class Worker:
         for number, names in polled.names.items():
             unnamed = self.partitions[number].unnamed(names)
             after[number].changes.extend((name_key(item), name_value(names[item])) for item in unnamed)
+        for number, next_offset in polled.next_offsets.items():
+            # With the state, so that the two cannot come apart: Kafka may forget what a group has committed, and after a crash did.
+            after.setdefault(number, After()).changes.append((POSITION, number_value(next_offset)))
         for number, partition_after in after.items():
             if partition_after.changes and self.partitions[number].segment_length() is None:
                 partition_after.changes.append((SEGMENT_LENGTH, number_value(self.recommender.model.segment_length)))

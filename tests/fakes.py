@@ -85,7 +85,7 @@ class FakeLink:
     def pause(self, partition: int) -> None:
         self.paused.add(partition)
 
-    def resume(self, partition: int) -> bool:
+    def resume(self, partition: int, position: int | None) -> bool:
         """Go on from what is committed."""
         self.paused.discard(partition)
         committed: dict[int, int] = {}

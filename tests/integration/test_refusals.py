@@ -25,7 +25,7 @@ from stream.points import Point
 from tests.bench import null_model
 from tests.crash import plan as orders
 from tests.crash.plan import Order
-from tests.integration.test_worker import PARTITIONS, ROOT, Application, Running, create_topics
+from tests.integration.test_worker import PARTITIONS, ROOT, Application, Running, create_topics, decoded
 from tests.processes import wait_until
 
 ENDS_WITHIN_S = 60.0
@@ -177,26 +177,53 @@ def test_a_committed_offset_beyond_the_end_of_the_input_is_no_beginning_either(a
     assert "kafka-consumer-groups.sh --reset-offsets" in said
 
 
-def test_state_without_a_committed_offset_is_not_counted_again(application: Application, admin: AdminClient) -> None:
-    """Kafka forgets a topic's committed offsets with the topic, and those of a group that is away for long: the two look alike."""
+def test_an_input_that_was_made_anew_is_not_taken_for_the_old_one(application: Application, admin: AdminClient) -> None:
+    """Its offsets begin anew, and the state stands beyond its end; Kafka has forgotten what was committed with the topic."""
     application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
     assert worker.stop()[0] == 0
     made_anew(admin, application.interactions, "delete")
-    application.sent = 0
-    application.produce(records())
     said = refusal(application.start_worker())
-    assert "holds state, but the group has no committed offset" in said
-    assert application.committed() == 0
+    assert "does not have the offset to go on from" in said
 
     consumer = Consumer({"bootstrap.servers": application.bootstrap, "group.id": application.name})
     consumer.commit(offsets=[TopicPartition(application.interactions, number, 0) for number in range(PARTITIONS)], asynchronous=False)
     consumer.close()
+    application.sent = 0
+    application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
     assert worker.stop()[0] == 0
-    assert application.export()["taken"].sum() == 2 * RECORDS, "an input that was made anew, said to be one, counts on top"
+    assert application.export()["taken"].sum() == 2 * RECORDS, "said to be another one, it counts on top"
+
+
+@pytest.mark.parametrize("forgotten", ["all", "the newest"])
+def test_offsets_that_kafka_forgot_are_known_by_the_state(application: Application, forgotten: str) -> None:
+    """Dropped after offsets.retention.minutes; or, after a broker was killed, those of an earlier moment (seen)."""
+    for _ in range(2):
+        application.produce(records())
+        worker = application.start_worker()
+        has_taken(application, worker)
+        assert worker.stop()[0] == 0
+    consumer = Consumer({"bootstrap.servers": application.bootstrap, "group.id": application.name})
+    places = [TopicPartition(application.interactions, number) for number in range(PARTITIONS)]
+    if forgotten == "all":
+        client = AdminClient({"bootstrap.servers": application.bootstrap})
+        client.delete_consumer_groups([application.name])[application.name].result(30)
+    else:
+        told = consumer.committed(places, timeout=30)
+        stale = [TopicPartition(each.topic, each.partition, each.offset // 2, metadata=each.metadata) for each in told if each.offset > 0]
+        consumer.commit(offsets=stale, asynchronous=False)
+    consumer.close()
+    application.produce(records())
+    worker = application.start_worker()
+    has_taken(application, worker)
+    assert worker.stop()[0] == 0
+    assert "its state has taken up to" in worker.log.read_text()
+    assert application.export()["taken"].sum() == 3 * RECORDS
+    answered = [message for message in application.read(application.recommendations) if message.value()]
+    assert len({(told["partition"], told["offset"]) for told in map(decoded, answered)}) == len(answered), "no list twice"
 
 
 def test_an_input_that_is_deleted_under_a_running_worker_stops_it(application: Application, admin: AdminClient) -> None:

@@ -66,7 +66,7 @@ class Owner:
         made = self.restores[partition.number] = SlowRestore(self.turns)
         return made
 
-    def _resume(self, number: int) -> bool:
+    def _resume(self, number: int, position: int | None) -> bool:
         if self.refusals:
             self.refusals -= 1
             return False

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from state.codec import SEGMENT_LENGTH, number_value, working_key, working_value
+from state.codec import working_key, working_value
 from state.store import StoreMemory
 from stream.errors import ChangelogUnfit
 from stream.librdkafka import CHANGELOG_READER
@@ -146,15 +146,6 @@ def test_an_empty_store_says_whose_copy_it_becomes_before_anything_is_in_it(part
     assert not restore_of(partition, kafka).advance()
     assert (partition.store.changelog_id(), partition.store.complete_ms()) == (THIS, NOW_MS)
     assert partition.store.changelog_offset() is None
-
-
-def test_state_without_a_committed_offset_is_refused_and_not_counted_again(partition: Partition, kafka: Kafka) -> None:
-    """Kafka drops the offsets of a group that is away for long."""
-    written(partition, offset=100)
-    partition.store.write([(SEGMENT_LENGTH, number_value(4))], None)
-    kafka.committed = Committed(None, None)
-    with pytest.raises(ChangelogUnfit, match="holds state, but the group has no committed offset"):
-        restore_of(partition, kafka).advance()
 
 
 def test_nothing_at_all_is_a_first_start(partition: Partition, kafka: Kafka) -> None:

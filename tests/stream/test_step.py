@@ -1,6 +1,7 @@
 """The step, without a broker: what it computes does not depend on how polls are cut, on partitions, on the cache or on aborts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import ModelFailed
-from state.codec import FOLDED, SEGMENT_LENGTH, read_folded, user_of
+from state.codec import FOLDED, POSITION, SEGMENT_LENGTH, read_folded, read_number, user_of
 from state.errors import SegmentLengthChanged, StateCorrupted, StoreUnwritable
 from stream.errors import StoreBehind, TooManyRefused
 from stream.export import Row, rows
@@ -158,6 +159,23 @@ def test_a_user_who_fills_several_segments_within_one_poll_gets_each_fold_and_ea
     assert worker.counts.folds == 3
 
 
+@settings(max_examples=30, deadline=None)
+@given(happenings, st.lists(st.integers(1, 59)), st.integers(1, 2))
+def test_state_says_up_to_where_it_has_taken_whatever_the_step_held(
+    happened: list[tuple[bytes, int | str | None, int]], cuts: list[int], partitions: int
+) -> None:
+    """Interactions, nulls or refused records alone: it moves with what is committed."""
+    records = [replace(record, _value=b"broken") if record.offset() % 5 == 0 else record for record in as_records(happened, partitions)]
+    with TemporaryDirectory() as folder:
+        link = FakeLink(records, list(cuts))
+        worker = worker_on(link, Path(folder), FakeModel(SEGMENT), lists="fold", partitions=range(partitions))
+        run_to_end(worker, link)
+        committed: dict[int, int] = {}
+        for outgoing in link.published:
+            committed.update(outgoing.next_offsets)
+        assert {number: read_number(link.state(number)[POSITION]) for number in committed} == committed
+
+
 class Listening(TimedModel):
     """Notes what it is told."""
 
@@ -296,7 +314,7 @@ def test_a_forgotten_user_leaves_nothing_and_their_list_is_withdrawn(tmp_path: P
     records.append(FakeRecord(b"ann", None, 0, len(records)))
     link = FakeLink(records, [len(records) - 1])
     run_to_end(worker_on(link, tmp_path, FakeModel(SEGMENT)), link)
-    assert set(link.state(0)) == {SEGMENT_LENGTH}
+    assert set(link.state(0)) == {SEGMENT_LENGTH, POSITION}
     assert link.lists()[-1] == (b"ann", None)
 
 
