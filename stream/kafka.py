@@ -207,8 +207,9 @@ class KafkaLink:
 
     def _members(self) -> dict[str, list[int]] | None:
         """What each member of the group owns; None of a group that is about to change, or where Kafka does not tell."""
+        admin = self._admin  # kept until it has answered: it may be replaced meanwhile, and one that goes takes its questions with it
         try:
-            told = self._admin.describe_consumer_groups([self._group], request_timeout=_CALL_S)[self._group].result(2 * _CALL_S)
+            told = admin.describe_consumer_groups([self._group], request_timeout=_CALL_S)[self._group].result(2 * _CALL_S)
         except (KafkaException, TimeoutError, ValueError):
             return None
         if told.state != ConsumerGroupState.STABLE:
