@@ -16,7 +16,6 @@ from typing import Any, Final, Literal, NoReturn, cast
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
-    ConsumerGroupState,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -33,7 +32,6 @@ from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, Outco
 from stream.kafka_errors import NOT_ALLOWED, comes_back, is_fatal, told
 from stream.librdkafka import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget, logger_of
 from stream.lineage import Changelog, Committed, Lineage
-from stream.orphans import LOOK_EVERY_S, Watch
 from stream.partitions import Partitions
 from stream.points import At, Point, passing
 from stream.wire import MODEL_HEADER, Record, recommendation_as_json, recommendation_as_msgpack
@@ -109,10 +107,6 @@ class KafkaLink:
         self._transacting = Beside("transaction")
         self._asked: dict[int, Future[Committed | None]] = {}
         self._began = clock()
-        self._group: Final = app
-        self._watch, self._look_at = Watch(), clock() + LOOK_EVERY_S
-        self._looking: Future[dict[str, list[int]] | None] | None = None
-        self._join: Callable[[], None] = lambda: None
         self._changelog_id = ""
         self._partitions_of_input = 0
         self._may_have_grown = False
@@ -155,8 +149,7 @@ class KafkaLink:
         def lost(_: Consumer, taken: Sequence[TopicPartition]) -> None:
             partitions.lost([each.partition for each in taken])
 
-        self._join = partial(self._consumer.subscribe, [self._input], on_assign=assigned, on_revoke=revoked, on_lost=lost)
-        self._join()
+        self._consumer.subscribe([self._input], on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
     def poll(self, limit: int, wait_s: float) -> Sequence[Record]:
         try:
@@ -166,8 +159,6 @@ class KafkaLink:
         self._metadata = self._consumer.consumer_group_metadata()
         if self._may_have_grown:
             self._refuse_growth()
-        if self._clock() >= self._look_at:
-            self._look_for_orphans()
         if not messages:
             self._producer.poll(0)  # serves its log and error callbacks
             return ()
@@ -190,35 +181,6 @@ class KafkaLink:
                 "partitions now, away from their state; a topic's partitions cannot be taken away again, so send interactions to a new topic "
                 "with a new REC2PM_APP, or to one with the former number"
             )
-
-    def _look_for_orphans(self) -> None:
-        """Join again when partitions are nobody's: the first member that owns some does. It comes back with less, which makes a rebalance."""
-        if self._looking is None:
-            self._looking = self._asking.submit(self._members)
-        if not self._looking.done():
-            return
-        found, self._looking = self._looking.result(), None
-        self._look_at = self._clock() + LOOK_EVERY_S
-        orphans = self._watch.seen(found, self._partitions_of_input)
-        if orphans and found and self._consumer.memberid() == min((member for member, owned in found.items() if owned), default=min(found)):
-            logger.warning("partitions=%s are nobody's: joining the group again", sorted(orphans))
-            self._consumer.unsubscribe()
-            self._join()
-
-    def _members(self) -> dict[str, list[int]] | None:
-        """What each member of the group owns; None of a group that is about to change, or where Kafka does not tell."""
-        admin = self._admin  # kept until it has answered: it may be replaced meanwhile, and one that goes takes its questions with it
-        try:
-            told = admin.describe_consumer_groups([self._group], request_timeout=_CALL_S)[self._group].result(2 * _CALL_S)
-        except (KafkaException, TimeoutError, ValueError):
-            return None
-        if told.state != ConsumerGroupState.STABLE:
-            return None
-        return {
-            member.member_id: [each.partition for each in member.assignment.topic_partitions if each.topic == self._input]
-            for member in told.members
-            if member.assignment is not None
-        }
 
     def _report(self, partition: int | None, error: KafkaError | None) -> None:
         """A message that carries no record."""
