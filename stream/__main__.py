@@ -84,6 +84,11 @@ def settings() -> Settings:
     return Settings.from_environ(os.environ)
 
 
+def _kafka(chosen: Settings) -> dict[str, Any]:
+    """The options of a client that a command makes."""
+    return {"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka}
+
+
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr: called with (done, of)."""
@@ -230,7 +235,7 @@ def produce(log: str, user_column: str, item_column: str, timestamp_column: str,
     with _progress("produce") as progress:
         sent = producing.produce(
             read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
-            kafka={"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka},
+            kafka=_kafka(chosen),
             topic=chosen.interactions_topic,
             limit=limit,
             rate=rate,
@@ -430,7 +435,7 @@ def state_export(out: Path) -> None:
 
     chosen = settings()
     with _progress("partitions") as progress:
-        users = export({"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka}, f"{chosen.app}.changelog", out, progress)
+        users = export(_kafka(chosen), f"{chosen.app}.changelog", out, progress)
     click.echo(f"exported {users} users to {out}", err=True)
 
 
@@ -453,7 +458,7 @@ def user_show(user_id: str, as_json: bool) -> None:
     from stream.export import show
 
     chosen = settings()
-    found = show({"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka}, f"{chosen.app}.changelog", user_id)
+    found = show(_kafka(chosen), f"{chosen.app}.changelog", user_id)
     if not found:
         click.echo(f"nothing is remembered about user {user_id!r}", err=True)
         sys.exit(EXIT_ERROR)
@@ -522,10 +527,6 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
 @main.group("dead-letters")
 def dead_letters() -> None:
     """Records that were refused: why, from where, and sending them in again."""
-
-
-def _kafka(chosen: Settings) -> dict[str, Any]:
-    return {"bootstrap.servers": chosen.bootstrap_servers, **chosen.kafka}
 
 
 @dead_letters.command("list")

@@ -2,8 +2,7 @@
 
     MalformedInteraction   DEAD_LETTER  the record can never succeed; keep it with its reason, go on
     ModelFailed            DEAD_LETTER  the same, once the step is narrowed down to the record that the model fails on
-    StepAborted            ABANDON      Kafka refused the transaction; drop the step, go back to the committed offsets, take it again
-    OutcomeUnknown         CATCH_UP     Kafka did not say whether the transaction is through; read on in the changelog, which knows
+    StepAborted            ABANDON      drop the step, read on in the changelog, which knows what is published, go on from where it stands
     StateCorrupted         RESTORE      wipe the local store, rebuild it from the changelog
     everything else        STOP         one line that says what was found, what was expected and what to do; exit code 1
 
@@ -26,11 +25,7 @@ class MalformedInteraction(StreamError):
 
 
 class StepAborted(StreamError):
-    """The transaction was refused in a way that another attempt can mend: a rebalance, a broker that came back."""
-
-
-class OutcomeUnknown(StreamError):
-    """The producer is out, or Kafka was away for longer than a transaction may last: it is through as a whole, or undone as a whole."""
+    """The transaction was refused in a way that another attempt can mend, or had no answer in time: a rebalance, a broker that was away."""
 
 
 class Fenced(StreamError):
@@ -82,7 +77,6 @@ class Action(Enum):
 
     DEAD_LETTER = auto()
     ABANDON = auto()
-    CATCH_UP = auto()
     RESTORE = auto()
     STOP = auto()
 
@@ -91,7 +85,6 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     MalformedInteraction: Action.DEAD_LETTER,
     ModelFailed: Action.DEAD_LETTER,
     StepAborted: Action.ABANDON,
-    OutcomeUnknown: Action.CATCH_UP,
     Fenced: Action.STOP,
     KafkaUnusable: Action.STOP,
     TopicsUnusable: Action.STOP,

@@ -28,7 +28,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from stream import lineage
 from stream.beside import Beside
-from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, OutcomeUnknown, OutputTooLarge, StepAborted, StopAsked
+from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, OutputTooLarge, StepAborted, StopAsked
 from stream.kafka_errors import NOT_ALLOWED, comes_back, is_fatal, told
 from stream.librdkafka import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget, logger_of
 from stream.lineage import Changelog, Committed, Lineage
@@ -198,7 +198,7 @@ class KafkaLink:
             )
         if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
             raise KafkaUnusable(f"{self._input} is gone: create it again with `rec2pm topics create`, then restart ({error.str()})")
-        if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+        if code in NOT_ALLOWED:
             raise KafkaUnusable(f"reading {self._input}: {told(error)}")
         logger.warning("consumer error=%s", error)
 
@@ -206,8 +206,7 @@ class KafkaLink:
         """One transaction. Returns the changelog offset that each partition's records reach.
 
         Raises:
-            StepAborted: refused, without effect; the caller rewinds and takes the records again.
-            OutcomeUnknown: the caller asks the changelog.
+            StepAborted: refused, or without an answer in time; the caller asks the changelog what became of it.
             Fenced, KafkaUnusable, OutputTooLarge, ChangelogUnfit: the process ends.
         """
         reached: dict[int, int] = {}
@@ -319,7 +318,7 @@ class KafkaLink:
         self._producer = self._new_producer()
         self._init_transactions()
         self._at(Point.ABORTED)
-        raise OutcomeUnknown(f"the producer was replaced after {open_s:.1f} s: {error}") from error
+        raise StepAborted(f"the producer was replaced after {open_s:.1f} s: {error}") from error
 
     def _init_transactions(self) -> None:
         """However long Kafka is away. The producer stays: one that was given up could still take the name from its successor."""

@@ -2,7 +2,7 @@
 
     assigned ──▶ ASSIGNED ──▶ RESTORING ──▶ RUNNING
                     ▲          │   ▲           │
-                    │          │   └── (1) ────┤        (1) a step was aborted, or what became of it is not known: go on from the committed offset
+                    │          │   └── (1) ────┤        (1) a step was given up: read on in the changelog, go on from where it stands
                     └── (2) ───┴───────────────┘        (2) the store is damaged: wiped, begun again
 
     from each of the three   ──▶ REVOKED    Kafka asks for it back: ours until we let go, so our store lacks nothing
@@ -288,14 +288,11 @@ class Partitions:
         """Whether a changelog is being read: the next turn should come soon."""
         return any(partition.reads() for partition in self._owned.values())
 
-    def rewind(self) -> None:
-        """After a step that was aborted: running partitions go on from what is committed, as soon as Kafka says what that is."""
-        for number in self.running():
-            self._pause(number)
-            self._owned[number].become(Phase.RESTORING)
-
     def catch_up(self) -> None:
-        """After a step that may or may not be published: stores read on in the changelog, which knows, before partitions run again."""
+        """After a step that was given up: stores read on in the changelog before partitions run again.
+
+        It knows whether the step is published after all, and what another owner published where the group went on without us.
+        """
         for number in self.running():
             partition = self._owned[number]
             self._pause(number)

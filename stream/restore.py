@@ -69,6 +69,7 @@ class ChangelogRestore:
         self._wall_ms = wall_ms
         self._at = at
         self._consumer: Consumer | None = None
+        self._began = False
         self._begun_ms, self._id = 0, ""
         self._reached = self._end = 0
         self._records = self._bytes = 0
@@ -82,34 +83,32 @@ class ChangelogRestore:
             ChangelogUnfit: the changelog does not hold the state that goes with the committed offset.
             RestoreBroken: it cannot be read.
         """
-        consumer = self._consumer or self._begin()
-        if consumer is None:
+        if not self._began and not self._begin():
             return False
-        done = self._reached >= self._end
+        done = self._reached >= self._end or self._read()
         if not done:
-            done = self._read(consumer)
-            if not done:
-                self._at(Point.RESTORING)
-        if done:
+            self._at(Point.RESTORING)
+        else:
             self._partition.store.mark_complete(self._begun_ms)
         self._report(done=done)
         return done
 
     def remaining(self) -> int | None:
         """Offsets between what is restored and the end; None while the end is not known."""
-        return None if self._consumer is None else max(0, self._end - self._reached)
+        return max(0, self._end - self._reached) if self._began else None
 
     def close(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
 
-    def _begin(self) -> Consumer | None:
+    def _begin(self) -> bool:
+        """False: Kafka has not said yet what there is to restore."""
         number = self._partition.number
         committed = self._committed(number)
         begun_ms = self._wall_ms()
         if committed is None or (changelog := self._changelog(number)) is None:
-            return None
+            return False
         lineage.check(f"{self._topic}[{number}]", committed.lineage, changelog)
         self._begun_ms, self._id, self._end = begun_ms, changelog.id, changelog.high
         self._reading_since = self._reported = self._clock()
@@ -120,9 +119,8 @@ class ChangelogRestore:
             self._start_over(why)
         else:
             self._reached = offset
-        self._consumer = Consumer(dict(self._config), logger=logger_of("restore"))
-        self._assign(self._consumer)
-        return self._consumer
+        self._began = True
+        return True
 
     def _unfit(self, offset: int, changelog: Changelog) -> str | None:
         """Why the store, which reaches an offset, cannot be continued; None where it can."""
@@ -137,7 +135,11 @@ class ChangelogRestore:
             return f"it was complete {hours:.1f} hours ago, and deletions are kept for {kept:.1f} hours: it may hold what was deleted since"
         return None
 
-    def _read(self, consumer: Consumer) -> bool:
+    def _read(self) -> bool:
+        consumer = self._consumer
+        if consumer is None:
+            consumer = self._consumer = Consumer(dict(self._config), logger=logger_of("restore"))
+            self._assign(consumer)
         changes: list[Change] = []
         reached: int | None = None
         done = False

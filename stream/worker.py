@@ -2,9 +2,9 @@
 
     poll → decode → read → remember → fold → recommend → publish → write
 
-`turn` polls and decodes, `step` does the rest. Everything before *publish* is computation on values: if it fails, nothing has happened. *publish* is one Kafka transaction. *write* puts
-the same changes into RocksDB, after the transaction: a crash between the two is healed from the changelog; the other order would keep
-what never happened.
+`turn` polls and decodes, `step` does the rest. Everything before *publish* is computation on values: if it fails, nothing has happened.
+*publish* is one Kafka transaction. *write* puts the same changes into RocksDB, after the transaction: a crash between the two is healed
+from the changelog; the other order would keep what never happened.
 """
 
 import logging
@@ -20,7 +20,7 @@ from state.changelog import Change, take
 from state.codec import POSITION, SEGMENT_LENGTH, name_key, name_value, number_value, working_key, working_value
 from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
-from stream.errors import OutcomeUnknown, StepAborted, StoreBehind, TooManyRefused
+from stream.errors import StepAborted, StoreBehind, TooManyRefused
 from stream.partitions import Partition, Partitions
 from stream.points import At, Point, passing
 from stream.policy import Lists, RefusedShare, StepSize, due, stride
@@ -60,8 +60,7 @@ class Link(Protocol):
         """One transaction; partition → the changelog offset that its records reach.
 
         Raises:
-            StepAborted: it had no effect.
-            OutcomeUnknown: it may have had all of it, or none.
+            StepAborted: undone as a whole, or, where no answer came in time, perhaps through as a whole.
         """
 
     @property
@@ -178,22 +177,19 @@ class Worker:
                 self._flushed_at = self.clock()
         except StepAborted as aborted:
             self._rest(aborted)
-            self.partitions.rewind()
-        except OutcomeUnknown as unknown:
-            self._rest(unknown)
             self.partitions.catch_up()
         except StateCorrupted as damaged:
             # Found before anything was published: the step had no effect.
-            self.partitions.rewind()
+            self.partitions.catch_up()
             self.partitions.rebuild(damaged)
 
-    def _rest(self, aborted: StepAborted | OutcomeUnknown) -> None:
+    def _rest(self, aborted: StepAborted) -> None:
         """Before another attempt. Raises the error when there were too many already."""
         self._aborts += 1
         self.counts.aborted += 1
         logger.warning("step aborted attempt=%d reason=%s", self._aborts, aborted)
         if self._aborts >= MAX_ABORTS_IN_A_ROW:
-            raise type(aborted)(f"{self._aborts} steps in a row were aborted, the last one because of: {aborted}") from aborted
+            raise StepAborted(f"{self._aborts} steps in a row were aborted, the last one because of: {aborted}") from aborted
         # The group may go on without us for a moment before the client hears of it.
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 

@@ -13,7 +13,7 @@ import stream
 from model.errors import ModelError, ModelFailed
 from state.errors import StateCorrupted, StateError
 from stream import errors
-from stream.errors import ACTIONS, Action, MalformedInteraction, OutcomeUnknown, StepAborted, StreamError
+from stream.errors import ACTIONS, Action, MalformedInteraction, StepAborted, StreamError
 
 
 def below(root: type[Exception]) -> Iterator[type[Exception]]:
@@ -55,7 +55,6 @@ def test_the_errors_that_do_not_stop_the_worker_are_these() -> None:
     assert going_on == {
         MalformedInteraction: Action.DEAD_LETTER,
         StepAborted: Action.ABANDON,
-        OutcomeUnknown: Action.CATCH_UP,
         StateCorrupted: Action.RESTORE,
         ModelFailed: Action.DEAD_LETTER,
     }
