@@ -84,6 +84,7 @@ class ChangelogRestore:
             RestoreBroken: it cannot be read.
         """
         if not self._began and not self._begin():
+            self._report_waiting()
             return False
         done = self._reached >= self._end or self._read()
         if not done:
@@ -182,6 +183,17 @@ class ChangelogRestore:
         store.belong_to(self._id)
         # Nothing that was deleted before now can come into an empty store.
         store.mark_complete(self._begun_ms)
+
+    def _report_waiting(self) -> None:
+        now = self._clock()
+        if now - self._reported >= _REPORT_EVERY_S:
+            self._reported = now
+            logger.warning(
+                "restore waits partition=%d seconds=%.0f: Kafka has not said what is committed of it; it does not while a transaction with these "
+                "offsets is open",
+                self._partition.number,
+                now - self._waiting_since,
+            )
 
     def _report(self, *, done: bool) -> None:
         now = self._clock()

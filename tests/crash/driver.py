@@ -152,7 +152,7 @@ def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome
 def _look_for_the_silent(world: World, outcome: Outcome) -> None:
     """A worker that lives and takes nothing for so long, while there is something to take, waits for a hand."""
     # While a fault stops everybody nobody is silent.
-    long_ones = [each.began + each.seconds for each in outcome.injections if each.seconds is not None and each.seconds > SILENT_S / 3]
+    long_ones = [each.began + each.seconds for each in outcome.injections if each.seconds is not None and each.seconds > SILENT_S / 6]
     everybody_since = max(long_ones, default=0.0)
     for worker in world.workers.values():
         silent_s = time.time() - max(worker.silent_since(), everybody_since)

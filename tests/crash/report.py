@@ -4,6 +4,7 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from tests.crash.driver import Injection, Outcome
 from tests.crash.progress import Used
@@ -59,20 +60,21 @@ def _faults(injections: Sequence[Injection]) -> Iterator[str]:
 
 
 def _usage(samples: Sequence[Used]) -> Iterator[str]:
-    """The longest-lived process of the bystander: the first quarter of its life, without its start, beside the last one."""
+    """The longest-lived process of the bystander, by quarters of its life. Medians: while a broker is away there are connections for both."""
     if not samples:
         return
     pid, _ = Counter(used.pid for used in samples).most_common(1)[0]
     mine = [used for used in samples if used.pid == pid]
-    quarter = max(1, len(mine) // 4)
-    yield "| the bystander | first quarter | last quarter |"
-    yield "|---|---:|---:|"
-    for name, values in (("RSS, MB", [used.rss_mb for used in mine]), ("open files", [float(used.files) for used in mine])):
-        yield f"| {name}, mean (most) | {_mean_and_most(values[:quarter])} | {_mean_and_most(values[-quarter:])} |"
+    starts = [len(mine) * part // 4 for part in range(5)]
+    quarters = [mine[start:end] for start, end in pairwise(starts) if end > start]
+    yield "| the bystander, median (most) of each quarter | " + " | ".join(str(number) for number, _ in enumerate(quarters, 1)) + " |"
+    yield "|---|" + "---:|" * len(quarters)
+    yield "| RSS, MB | " + " | ".join(_median_and_most([used.rss_mb for used in each]) for each in quarters) + " |"
+    yield "| open files | " + " | ".join(_median_and_most([used.files for used in each]) for each in quarters) + " |"
 
 
-def _mean_and_most(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.0f} ({max(values):.0f})"
+def _median_and_most(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.0f} ({max(values):.0f})"
 
 
 def _exits(outcome: Outcome) -> Iterator[str]:

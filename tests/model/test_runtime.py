@@ -1,9 +1,15 @@
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model import artifact
 from model.artifact import PROGRAM
+from model.errors import ModelFailed
 from model.registry import ModelVersion
 from model.runtime import CHUNK, Runtime
 from tests.model import tiny
@@ -86,3 +92,59 @@ def test_arguments_are_left_as_they_were(runtime: Runtime, writable: bool) -> No
     runtime.recommend(memory, rows, np.array([2, 3]), 4, rows)
     assert (memory == 1).all()
     assert (rows == 3).all()
+
+
+class Program:
+    """A program that goes wrong in the way it is told to, over one that does not."""
+
+    def __init__(self, sound: torch.jit.ScriptModule, *, memory: float = 0.0, hidden: float = 0.0, score: float = 0.0) -> None:
+        self._sound = sound
+        self._memory, self._hidden, self._score = memory, hidden, score
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sound, name)
+
+    def update(self, *given: object) -> tuple[torch.Tensor, torch.Tensor]:
+        memory, hidden = self._sound.update(*given)
+        return memory + self._memory, hidden + self._hidden
+
+    def recommend(self, *given: object) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, scores = self._sound.recommend(*given)
+        return rows, scores + self._score
+
+    def rank(self, *given: object) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, scores = self._sound.rank(*given)
+        return rows, scores + self._score
+
+
+def _wrong(version: ModelVersion, **how: float) -> Runtime:
+    loaded = artifact.load(version.folder / PROGRAM)
+    return Runtime(replace(loaded, program=Program(loaded.program, **how)))
+
+
+@pytest.mark.parametrize("wrong", [{"memory": math.nan}, {"memory": math.inf}, {"hidden": math.nan}], ids=str)
+def test_a_fold_that_is_not_finite_is_a_failure_of_the_model(version: ModelVersion, wrong: dict[str, float]) -> None:
+    """It would be stored, and every list of the user after it would be wrong."""
+    runtime = _wrong(version, **wrong)
+    with pytest.raises(ModelFailed, match="tiny@1 failed in update: it answered with what is not a finite number"):
+        runtime.fold(np.zeros((1, runtime.state_floats), np.float32), np.full((1, L), 3))
+
+
+def test_scores_that_are_no_numbers_are_a_failure_of_the_model(version: ModelVersion) -> None:
+    runtime = _wrong(version, score=math.nan)
+    memory = np.zeros((1, runtime.state_floats), np.float32)
+    with pytest.raises(ModelFailed, match="tiny@1 failed in recommend: it ranked by what is not a number"):
+        runtime.recommend(memory, np.full((1, L), 3), np.array([2]), 4, _none(1))
+    with pytest.raises(ModelFailed, match="tiny@1 failed in rank: it ranked by what is not a number"):
+        runtime.rank(np.zeros((1, tiny.CONFIG.d), np.float32), 4, _none(1))
+
+
+def test_what_a_program_raises_is_a_failure_of_the_model_by_its_last_line(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("The following operation failed in the TorchScript interpreter.\nthe whole program\nRuntimeError: sizes differ")
+
+    monkeypatch.setattr(Program, "update", fails)
+    runtime = _wrong(version)
+    with pytest.raises(ModelFailed) as failed:
+        runtime.fold(np.zeros((1, runtime.state_floats), np.float32), np.full((1, L), 3))
+    assert str(failed.value) == "tiny@1 failed in update: RuntimeError: sizes differ"

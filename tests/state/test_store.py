@@ -305,6 +305,32 @@ def test_a_full_disk_is_named_as_such(folder: Path) -> None:
     assert said.stderr.startswith(f"refused: {folder}: IO error"), said.stderr
 
 
+LETS_GO_OF_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from state.errors import StoreUnwritable
+from state.store import Store, StoreMemory
+folder = Path(sys.argv[1])
+store = Store(folder, StoreMemory(8 << 20))
+store.write([(b"%05d" % at, bytes(range(256)) * 4) for at in range(1_000)], 1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+try:
+    store.close()
+except StoreUnwritable as error:
+    print("refused")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+Store(folder, StoreMemory(8 << 20)).close()
+print("opened again")
+"""
+
+
+def test_a_store_that_a_full_disk_keeps_from_closing_well_lets_go_of_its_folder_all_the_same(folder: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", LETS_GO_OF_A_FULL_DISK, str(folder)], check=False, timeout=60, capture_output=True, text=True
+    )
+    assert said.stdout.splitlines() == ["refused", "opened again"], said.stderr
+
+
 def test_a_state_folder_that_cannot_be_made_is_a_state_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StateError, match=str(tmp_path / "file")):

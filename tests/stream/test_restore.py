@@ -1,6 +1,7 @@
 """Which stores a restore goes on with, and which it does not trust. Nothing is read here: no broker answers at this address."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def kafka() -> Kafka:
     return Kafka()
 
 
-def restore_of(partition: Partition, kafka: Kafka) -> ChangelogRestore:
+def restore_of(partition: Partition, kafka: Kafka, clock: Callable[[], float] = lambda: 0.0) -> ChangelogRestore:
     made = ChangelogRestore(
         topic="app.changelog",
         partition=partition,
@@ -60,7 +61,7 @@ def restore_of(partition: Partition, kafka: Kafka) -> ChangelogRestore:
         committed=kafka.ask_committed,
         changelog=kafka.ask_changelog,
         deletions_kept_ms=DAY_MS,
-        clock=lambda: 0.0,
+        clock=clock,
         wall_ms=lambda: NOW_MS,
     )
     partition.restore = made
@@ -101,6 +102,18 @@ def test_the_end_is_asked_for_only_after_kafka_has_said_what_is_committed(partit
     kafka.committed = committed
     restore.advance()
     assert kafka.asked[2:] == ["committed", "changelog"]
+
+
+def test_waiting_for_kafkas_word_is_said_now_and_then(partition: Partition, kafka: Kafka, caplog: pytest.LogCaptureFixture) -> None:
+    kafka.committed = None
+    times = iter((0.0, 1.0, 4.9, 6.0, 7.0, 11.5))
+    restore = restore_of(partition, kafka, partial(next, times))
+    for _ in range(5):
+        restore.advance()
+    assert [record.getMessage()[:43] for record in caplog.records] == [
+        "restore waits partition=3 seconds=6: Kafka ",
+        "restore waits partition=3 seconds=12: Kafka",
+    ]
 
 
 def test_both_are_asked_again_when_kafka_does_not_tell_the_end(partition: Partition, kafka: Kafka) -> None:

@@ -1,36 +1,42 @@
 """The broker ends, or is slow; so does the network to it."""
 
 import time
+from collections.abc import Callable
 
 from tests.crash.faults.common import Inject
 from tests.crash.world import World
 
 
 def killed(down_s: tuple[float, float]) -> Inject:
-    def inject(world: World) -> float:
-        began = time.time()
-        world.kafka.kill()
-        world.pause_between(*down_s)
-        world.kafka.start()
-        return began
-
-    return inject
+    """SIGKILL: what it has not written stays unwritten."""
+    return _away(lambda world: world.kafka.kill(), down_s)
 
 
 def terminated(world: World) -> float:
-    """The workers are cut off first: a Kafka 4.3.1 that is shutting down, its partitions already without a leader, still takes the end of a
-    transaction, leaves out the markers, and so commits a part of it. With one copy of each partition nothing a client does can help.
+    return _away(lambda world: world.kafka.terminate(), (1, 5))(world)
+
+
+def _away(end: Callable[[World], None], down_s: tuple[float, float]) -> Inject:
+    """The broker is ended, and started again.
+
+    The workers are cut off from right before until every partition has its leader again. The coordinator of a Kafka 4.3.1 leaves out the
+    markers of a transaction for partitions that have no leader and calls it complete all the same: with one copy of each partition, a broker
+    that ends in the middle of a commit leaves a transaction that is committed in part, or open for ever. Nothing a client does helps.
     """
-    began = time.time()
-    world.proxy.cut()
-    try:
-        world.pause_between(0.5, 1)
-        world.kafka.terminate()
-        world.pause_between(1, 5)
-        world.kafka.start()
-    finally:
-        world.proxy.heal()
-    return began
+
+    def inject(world: World) -> float:
+        began = time.time()
+        world.proxy.cut()
+        try:
+            world.pause_between(0.3, 1)  # what was being committed is now
+            end(world)
+            world.pause_between(*down_s)
+            world.kafka.start()
+        finally:
+            world.proxy.heal()
+        return began
+
+    return inject
 
 
 def paused(world: World) -> float:
