@@ -5,10 +5,11 @@ Each is one mistake that frameworks have made, put into a worker's process befor
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from stream.kafka import KafkaLink
 from stream.lineage import Changelog
@@ -36,13 +37,22 @@ def _store_before_transaction() -> None:
 
 
 def _offsets_not_sent() -> None:
-    """The transaction does not hold the consumed offsets: it is neither fenced nor remembered what was taken."""
+    """The consumed offsets are committed by the consumer, after the transaction instead of in it: nothing fences who owns them no longer."""
 
     class Forgetful(Producer):
-        def send_offsets_to_transaction(self, *_: Any) -> None:
-            pass
+        def __init__(self, link: KafkaLink) -> None:
+            super().__init__(link._producing)
+            self._link, self._offsets = link, list[TopicPartition]()
 
-    KafkaLink._new_producer = lambda self: Forgetful(self._producing)  # type: ignore[method-assign]
+        def send_offsets_to_transaction(self, offsets: list[TopicPartition], *_: Any) -> None:
+            self._offsets = offsets
+
+        def commit_transaction(self, *given: Any) -> None:
+            super().commit_transaction(*given)
+            with suppress(KafkaException):
+                self._link._consumer.commit(offsets=self._offsets, asynchronous=False)
+
+    KafkaLink._new_producer = lambda self: Forgetful(self)  # type: ignore[method-assign]
 
 
 def _lost_as_revoked() -> None:
@@ -92,7 +102,7 @@ BREAKS: Final[Mapping[str, Callable[[], None]]] = {
 }
 FAULTS: Final[Mapping[str, tuple[str, ...]]] = {
     "store-before-transaction": ("SIGSTOP past the session at computed", "SIGSTOP past the session at produced", "SIGKILL at aborted"),
-    "offsets-not-sent": ("SIGKILL at committed", "SIGSTOP past the session at computed", "rebalance storm"),
+    "offsets-not-sent": ("SIGSTOP past the session at computed", "rebalance storm"),
     "lost-as-revoked": ("SIGSTOP for longer than deletions are kept",),
     "restore-to-a-wrong-end": ("foreign transaction in the changelog",),
     "changelog-read-uncommitted": ("SIGKILL at aborted", "SIGSTOP past the session at produced", "state lost"),
