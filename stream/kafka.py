@@ -490,6 +490,10 @@ class KafkaLink:
                     raise StopAsked(f"asked to stop while waiting for Kafka in {name}") from error
                 if left_s < 0:
                     raise _Overdue(f"{name}: {reason.str()}") from error
+            finally:
+                # It holds the error, whose traceback holds this frame and the step's: a circle that stays, as circles are hardly ever looked
+                # for in this process (`stream.compose`).
+                del done
 
     def _waits(self, name: str, reason: KafkaError) -> None:
         """Say that Kafka is waited for, now and then, and give it a moment."""
