@@ -72,6 +72,7 @@ class ChangelogRestore:
         self._began = False
         self._begun_ms, self._id = 0, ""
         self._reached = self._end = 0
+        self._first = OFFSET_BEGINNING
         self._records = self._bytes = 0
         self._held_up = False
         self._waiting_since = self._reading_since = self._reported = clock()
@@ -112,6 +113,8 @@ class ChangelogRestore:
             return False
         lineage.check(f"{self._topic}[{number}]", committed.lineage, changelog)
         self._begun_ms, self._id, self._end = begun_ms, changelog.id, changelog.high
+        # By number: the client asks for what "the beginning" is before it is connected, and then half a second later again.
+        self._first = changelog.low
         self._reading_since = self._reported = self._clock()
         offset = self._partition.store.changelog_offset()
         if offset is None:
@@ -159,6 +162,7 @@ class ChangelogRestore:
                 self._held_up = not done
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._start_over(f"offset {self._reached} is not in the changelog")
+                self._first = OFFSET_BEGINNING  # the one that was told may be what is not there any more
                 self._assign(consumer)
                 return False
             elif not comes_back(error):
@@ -170,7 +174,7 @@ class ChangelogRestore:
         return done
 
     def _assign(self, consumer: Consumer) -> None:
-        consumer.assign([TopicPartition(self._topic, self._partition.number, self._reached or OFFSET_BEGINNING)])
+        consumer.assign([TopicPartition(self._topic, self._partition.number, self._reached or self._first)])
 
     def _start_over(self, why: str) -> None:
         """The store is not to be trusted: rebuild it from the beginning."""
