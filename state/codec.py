@@ -6,6 +6,7 @@
     user ∥ 3 ∥ segment           folded: item keys
     0 ∥ "l"                      segment length that all of the partition's users are folded by
     0 ∥ "p"                      position: the input's offset up to which this state has taken
+    0 ∥ "i"                      which input that is: Kafka's id of the topic
     0 ∥ "n" ∥ item key           name: the text of a hashed item id
     0 ∥ "o"                      offset: how far into the changelog the store reaches (RocksDB only, as the next two)
     0 ∥ "c"                      which changelog it is a copy of: Kafka's id of the topic
@@ -35,6 +36,7 @@ PREFERENCE: Final = b"\x02"
 FOLDED: Final = b"\x03"
 SEGMENT_LENGTH: Final = b"\x00l"
 POSITION: Final = b"\x00p"
+INPUT: Final = b"\x00i"
 _NAME: Final = b"\x00n"
 OFFSET: Final = b"\x00o"
 CHANGELOG: Final = b"\x00c"

@@ -19,6 +19,7 @@ from state.codec import (
     CHANGELOG,
     COMPLETE,
     FOLDED,
+    INPUT,
     LOCAL,
     OFFSET,
     POSITION,
@@ -88,11 +89,13 @@ class Store:
         """The offset of the input up to which these users have taken; None when nothing was ever written."""
         return self._number(POSITION)
 
+    def input_id(self) -> str | None:
+        """Which topic the position is in; None when that was never said."""
+        return self._name(INPUT)
+
     def changelog_id(self) -> str | None:
         """Which changelog this is a copy of; None when that was never said."""
-        with _translated(self.folder):
-            value = self._rocks.get(CHANGELOG)
-            return None if value is None else read_name(value)
+        return self._name(CHANGELOG)
 
     def complete_ms(self) -> int | None:
         """When the store last was known to lack nothing, epoch ms; None when it never was."""
@@ -124,6 +127,11 @@ class Store:
                 f"{self.folder} has records but no segment length: a build before state format 1 was final wrote them; start with a new REC2PM_APP"
             )
         return length
+
+    def _name(self, key: bytes) -> str | None:
+        with _translated(self.folder):
+            value = self._rocks.get(key)
+            return None if value is None else read_name(value)
 
     def _number(self, key: bytes) -> int | None:
         with _translated(self.folder):

@@ -9,7 +9,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, NoReturn, cast
 
@@ -30,7 +31,7 @@ from stream import lineage
 from stream.beside import Beside
 from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable, OutputTooLarge, StepAborted, StopAsked
 from stream.kafka_errors import NOT_ALLOWED, comes_back, is_fatal, told
-from stream.librdkafka import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget, logger_of
+from stream.librdkafka import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget, fitting, logger_of
 from stream.lineage import Changelog, Committed, Lineage
 from stream.partitions import Partitions
 from stream.points import At, Point, passing
@@ -47,6 +48,9 @@ _GRACE_S: Final = 1.0
 """How long a transaction that Kafka calls too old is waited for: its clock and ours do not start together."""
 _FULL_QUEUE_WAIT_S: Final = 0.05
 _SAY_EVERY_S: Final = 10.0
+_LOOK_EVERY_S: Final = 1.0
+"""How often a wait for Kafka looks whether the process is to stop."""
+_KNOWS_NO_IDS: Final = (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE)
 
 
 _PUT_OUT: Final = (KafkaError._FENCED, KafkaError._FATAL, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
@@ -88,14 +92,13 @@ class KafkaLink:
         self._output: Final = recommendations_topic
         self._encode: Final[Callable[[Any], bytes]] = recommendation_as_json if output_format == "json" else recommendation_as_msgpack
         common: dict[str, Any] = {"bootstrap.servers": bootstrap, "client.id": f"{app}-{slot}", **extra}
-        self.changelog_reader: Final = {
-            **CHANGELOG_READER,
-            **memory.changelog_reader(),
-            **common,
-            "group.id": f"{app}-{slot}-restore",
-        }
+        self.changelog_reader: Final = fitting(
+            {**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": f"{app}-{slot}-restore"}
+        )
         membership = {"group.instance.id": f"{app}-{slot}", "session.timeout.ms": NAMED_SESSION_MS} if named else {}
-        self._consumer = Consumer({**CONSUMER, **memory.consumer(), **membership, **common, "group.id": app}, logger=logger_of("consumer"))
+        self._consumer = Consumer(
+            fitting({**CONSUMER, **memory.consumer(), **membership, **common, "group.id": app}), logger=logger_of("consumer")
+        )
         self._producing: Final = {**PRODUCER, **memory.producer(), **common, "transactional.id": f"{app}-{slot}"}
         self._transaction_s: Final = int(self._producing["transaction.timeout.ms"]) / 1000
         self._producer = self._new_producer()
@@ -106,6 +109,10 @@ class KafkaLink:
         self._asking = ThreadPoolExecutor(4, thread_name_prefix="committed")
         self._transacting = Beside("transaction")
         self._asked: dict[int, Future[Committed | None]] = {}
+        self._asked_changelog: dict[int, Future[Changelog | None]] = {}
+        self._why: KafkaError | None = None
+        """Why the newest transaction that failed did: to further calls the client says only that it has failed."""
+        self.input_id = ""
         self._began = clock()
         self._changelog_id = ""
         self._partitions_of_input = 0
@@ -130,6 +137,10 @@ class KafkaLink:
         """
         self._init_transactions()
         self._partitions_of_input = self._counted(self._input)
+        try:
+            self.input_id = self._id_of(self._admin, self._input)
+        except (KafkaException, TimeoutError) as error:
+            raise KafkaUnusable(f"id of {self._input}: {error}") from error
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
             # At a place of no meaning, and paused: `resume` says where to begin. Left to itself the client would ask for the committed
@@ -141,6 +152,7 @@ class KafkaLink:
             self._may_have_grown = True
             for each in given:
                 self._asked.pop(each.partition, None)  # the answer to an earlier ownership
+                self._asked_changelog.pop(each.partition, None)
             partitions.assigned([each.partition for each in given])
 
         def revoked(_: Consumer, taken: Sequence[TopicPartition]) -> None:
@@ -248,8 +260,17 @@ class KafkaLink:
             self._abort(error)
         except _Overdue as overdue:
             self._replace_producer(overdue)
+        except OutputTooLarge:
+            self._leave_nothing_open()
+            raise
+        self._why = None
         self._check_growing(reached)
         return reached
+
+    def _leave_nothing_open(self) -> None:
+        """Before the process ends with an error: readers would wait for an open transaction until its time-out."""
+        with suppress(KafkaException, _Overdue, StopAsked):
+            self._until_done(lambda producer: producer.abort_transaction(_CALL_S), "abort_transaction")
 
     def _lineage(self, partition: int) -> Lineage:
         return Lineage(self._changelog_id, self._partitions_of_input, self._reached.get(partition, 0))
@@ -288,6 +309,7 @@ class KafkaLink:
         if is_fatal(reason):
             self._replace_producer(error)
         if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self._leave_nothing_open()
             raise OutputTooLarge(f"the broker refused a record as too large: raise the topic's max.message.bytes ({reason})") from error
         if not reason.txn_requires_abort():
             _stop(error, "transaction")
@@ -302,7 +324,9 @@ class KafkaLink:
         self._at(Point.ABORTED)
         if reason.code() in NOT_ALLOWED:
             _stop(error, "publishing")
-        raise StepAborted(told(reason)) from error
+        if reason.code() != KafkaError._STATE:
+            self._why = reason
+        raise StepAborted(told(self._why or reason)) from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
         """A producer that is out for good: it lost track of its records, its transaction was too old for Kafka, or another process has its name.
@@ -334,6 +358,8 @@ class KafkaLink:
         """
         if (asked := self._asked.get(partition)) is None:
             self._asked[partition] = self._asking.submit(self._committed, partition, _CALL_S)
+            # A restore begins here, and asks for the changelog's end after this: what an earlier one asked is no answer to it.
+            self._asked_changelog.pop(partition, None)
             return None
         if not asked.done():
             return None
@@ -354,46 +380,58 @@ class KafkaLink:
         return None
 
     def changelog(self, partition: int) -> Changelog | None:
-        """The changelog partition as it is; None when Kafka does not answer now.
+        """The changelog partition as it is; None when Kafka has not said yet, or does not answer now.
 
-        Its end is asked for as read_uncommitted: a read_committed question, and a read_committed consumer's watermark, is answered with the
-        last stable offset, which somebody's open transaction holds back.
+        Asked beside the loop, as `committed` is.
         """
         if self._clock() < self._ask_again_at:
             return None
+        if (asked := self._asked_changelog.get(partition)) is None:
+            self._asked_changelog[partition] = self._asking.submit(self._changelog, partition, self._admin)
+            return None
+        if not asked.done():
+            return None
+        found = self._asked_changelog.pop(partition).result()
+        if found is None:
+            self._ask_again_at = self._clock() + _ASK_S
+            # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does not look again.
+            self._admin = self._new_admin()
+            return None
+        if "" not in (self._changelog_id, found.id) and self._changelog_id != found.id:
+            raise ChangelogUnfit(
+                f"{self.changelog_topic} was deleted and made anew while this worker ran: the state of before is not in it"
+            )
+        self._changelog_id = found.id or self._changelog_id
+        self._reached[partition] = found.high
+        return found
+
+    def _changelog(self, partition: int, admin: AdminClient) -> Changelog | None:
+        """Its end is asked for as read_uncommitted: a read_committed question, and a read_committed consumer's watermark, is answered with the
+        last stable offset, which somebody's open transaction holds back.
+        """
         place = TopicPartition(self.changelog_topic, partition)
         try:
             low, high = (
-                self._admin.list_offsets({place: spec}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S)[place]
+                admin.list_offsets({place: spec}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S)[place]
                 .result(2 * _CALL_S)
                 .offset
                 for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
             )
-            changelog_id = self._id_of(self.changelog_topic)
+            return Changelog(self._id_of(admin, self.changelog_topic), self._partitions_of_input, low, high)
         except (KafkaException, TimeoutError) as error:
             if isinstance(error, KafkaException) and not comes_back(error.args[0]):
                 _stop(error, f"offsets of {place.topic}[{partition}]")
             logger.warning("restore waits partition=%d reason=%s", partition, error)
             self.waited_at = self._clock()
-            self._ask_again_at = self.waited_at + _ASK_S
-            # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does not look again.
-            self._admin = self._new_admin()
             return None
-        if "" not in (self._changelog_id, changelog_id) and self._changelog_id != changelog_id:
-            raise ChangelogUnfit(
-                f"{self.changelog_topic} was deleted and made anew while this worker ran: the state of before is not in it"
-            )
-        self._changelog_id = changelog_id or self._changelog_id
-        self._reached[partition] = high
-        return Changelog(self._changelog_id, self._partitions_of_input, low, high)
 
-    def _id_of(self, topic: str) -> str:
+    def _id_of(self, admin: AdminClient, topic: str) -> str:
         """Kafka's id of a topic; empty where the broker knows no ids."""
-        future = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_CALL_S)[topic]
+        future = admin.describe_topics(TopicCollection([topic]), request_timeout=_CALL_S)[topic]
         try:
             found = future.result(2 * _CALL_S).topic_id
         except KafkaException as error:
-            if comes_back(error.args[0]):
+            if error.args[0].code() not in _KNOWS_NO_IDS:
                 raise
             logger.warning("topic=%s: the broker does not tell its id (%s): that it was made anew is not noticed", topic, error)
             return ""
@@ -409,12 +447,15 @@ class KafkaLink:
             raise KafkaUnusable(f"{topic}: {told(found.error)}")
         return len(found.partitions)
 
-    def resume(self, partition: int, position: int | None) -> bool:
+    def resume(self, partition: int, position: int | None, input_id: str | None) -> bool:
         """Begin to take a partition's records. False: not yet.
 
         Begun is where the state stands, `position`, which is in the changelog with it. It is what is committed too, as long as Kafka
         remembers that; an offset that somebody set by hand, which has no lineage, is what they want. Where there is neither state nor offset,
         at the very first record.
+
+        Args:
+            input_id: of the topic that the state was made from; None where that was never said.
 
         Raises:
             InputGap: the topic does not hold what follows.
@@ -424,6 +465,12 @@ class KafkaLink:
         if committed is None:
             return False
         by_hand = committed.offset is not None and committed.lineage is None
+        if input_id and self.input_id and input_id != self.input_id and not by_hand:
+            raise InputGap(
+                f"{self._input} is another topic (id {self.input_id}) than the one whose records the state has taken up to offset {position} of "
+                f"partition {partition} (id {input_id}): it was deleted and made anew, and offsets of before mean nothing in it. Nothing is "
+                f"changed here; {_SAY_WHERE}"
+            )
         try:
             low, _ = self._consumer.get_watermark_offsets(place, timeout=_ASK_S)
             if position is not None and not by_hand:
@@ -472,15 +519,8 @@ class KafkaLink:
         deadline = self._began + self._transaction_s + _GRACE_S if deadline is None else deadline
         producer = self._producer
         while True:
-            left_s = deadline - self._clock()
-            done = self._transacting.submit(partial(call, producer))
             try:
-                return done.result(None if left_s == math.inf else max(left_s, 0.0))
-            except TimeoutError:
-                # Its thread ends when librdkafka lets go of it, and the producer with it.
-                self._transacting.leave()
-                self._transacting = Beside("transaction")
-                raise _Overdue(f"{name} did not return") from None
+                return self._returned(self._transacting.submit(partial(call, producer)), name, deadline)
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
                 if not reason.retriable() or reason.fatal() or reason.txn_requires_abort():
@@ -488,12 +528,26 @@ class KafkaLink:
                 self._waits(name, reason)
                 if self.stopping():
                     raise StopAsked(f"asked to stop while waiting for Kafka in {name}") from error
-                if left_s < 0:
+                if self._clock() > deadline:
                     raise _Overdue(f"{name}: {reason.str()}") from error
-            finally:
-                # It holds the error, whose traceback holds this frame and the step's: a circle that stays, as circles are hardly ever looked
-                # for in this process (`stream.compose`).
-                del done
+
+    def _returned(self, done: "Future[None]", name: str, deadline: float) -> None:
+        """Wait for a call, until it is too late or, where it takes its time, until this process is asked to stop."""
+        try:
+            while not done.done():
+                now = self._clock()
+                late = self.stopping() and now > self._began + _CALL_S
+                if late or now >= deadline:
+                    # Its thread ends when librdkafka lets go of it, and the producer with it.
+                    self._transacting.leave()
+                    self._transacting = Beside("transaction")
+                    raise StopAsked(f"asked to stop while {name} did not return") if late else _Overdue(f"{name} did not return")
+                wait([done], min(deadline - now, _LOOK_EVERY_S))
+            done.result()
+        finally:
+            # It holds what the call raised, whose traceback holds this frame and the step's: a circle that stays, as circles are hardly ever
+            # looked for in this process (`stream.compose`).
+            del done
 
     def _waits(self, name: str, reason: KafkaError) -> None:
         """Say that Kafka is waited for, now and then, and give it a moment."""

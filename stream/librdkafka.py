@@ -100,3 +100,10 @@ class MemoryBudget:
 def _fetching(limit: int) -> dict[str, Any]:
     # A queue takes in one fetch more when it is nearly full.
     return {"queued.max.messages.kbytes": limit // 2 >> 10, "fetch.max.bytes": max(limit // 2, 1 << 20)}
+
+
+def fitting(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A consumer's options, with fetches that hold the largest message there may be: librdkafka refuses to start with others."""
+    fetch = max(int(options["fetch.max.bytes"]), int(options.get("message.max.bytes", 0)))
+    answer = max(int(options.get("receive.message.max.bytes", 0)), fetch + 512)
+    return {**options, "fetch.max.bytes": fetch, "receive.message.max.bytes": answer}

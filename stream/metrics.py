@@ -57,15 +57,29 @@ class WorkerMetrics(Collector):
         for phase in OWNED:
             gauge.add_metric([phase.name.lower()], phases[phase])
         yield gauge
-        restoring = GaugeMetricFamily("rec2pm_restore_remaining_records", "Changelog offsets still to restore.", labels=["partition"])
-        for partition in worker.partitions.all():
-            if partition.restore is not None and (remaining := partition.restore.remaining()) is not None:
-                restoring.add_metric([str(partition.number)], remaining)
-        yield restoring
+        yield from _restores(worker)
         waited = worker.clock() - worker.link.waited_at
         yield GaugeMetricFamily("rec2pm_waiting_for_kafka", "1 while Kafka does not answer.", value=float(waited < WAITING_WITHIN_S))
         yield GaugeMetricFamily("rec2pm_step_records_limit", "Most records that the next step may take.", value=worker.step_size.limit)
         yield InfoMetricFamily("rec2pm_model", "The model version that serves.", value={"model": worker.recommender.model.reference})
+
+
+def _restores(worker: Worker) -> Iterator[Metric]:
+    remaining = GaugeMetricFamily("rec2pm_restore_remaining_records", "Changelog offsets still to restore.", labels=["partition"])
+    read = GaugeMetricFamily("rec2pm_restore_records", "Changelog records that the restore has read so far.", labels=["partition"])
+    rate = GaugeMetricFamily(
+        "rec2pm_restore_records_per_second", "Changelog records restored per second, in the mean.", labels=["partition"]
+    )
+    left = GaugeMetricFamily("rec2pm_restore_seconds_left", "At most, at this rate.", labels=["partition"])
+    for partition in worker.partitions.all():
+        if partition.restore is not None and (progress := partition.restore.progress()) is not None:
+            number = [str(partition.number)]
+            remaining.add_metric(number, progress.remaining)
+            read.add_metric(number, progress.records)
+            rate.add_metric(number, progress.per_s)
+            if progress.seconds_left is not None:
+                left.add_metric(number, progress.seconds_left)
+    yield from (remaining, read, rate, left)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final, Generic, Protocol, TypeVar, cast
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from state.errors import StateCorrupted, StateError
 from state.store import Store, StoreMemory, wipe
@@ -50,14 +50,30 @@ MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {
 OWNED: Final = (Phase.ASSIGNED, Phase.RESTORING, Phase.RUNNING)
 
 
+class Progress(NamedTuple):
+    """How far a restore is."""
+
+    records: int
+    """Read so far."""
+    per_s: float
+    """Of them, in the mean since the first."""
+    remaining: int
+    """Offsets between what is restored and the end."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At most, as offsets that compaction has removed are passed in no time; None while there is no rate."""
+        return self.remaining / self.per_s if self.per_s else None
+
+
 class Restore(Protocol):
     """A restore in progress."""
 
     def advance(self) -> bool:
         """Read and write some more; True when the store holds everything that the changelog does."""
 
-    def remaining(self) -> int | None:
-        """Offsets between what is restored and the end; None while the end is not known."""
+    def progress(self) -> Progress | None:
+        """None while the end is not known."""
 
     def close(self) -> None: ...
 
@@ -107,7 +123,7 @@ class Partition:
 
     def reads(self) -> bool:
         """Whether its changelog is being read."""
-        return self.restore is not None and self.restore.remaining() is not None
+        return self.restore is not None and self.restore.progress() is not None
 
     def become(self, phase: Phase) -> None:
         """Raises RuntimeError for a move that the drawing does not have: a mistake of ours, after which nothing is to be trusted."""
@@ -206,14 +222,14 @@ class Partitions:
         memory: StoreMemory,
         cache_users: int,
         begin_restore: Callable[[Partition, StoreMemory], Restore],
-        resume: Callable[[int, int | None], bool],
+        resume: Callable[[int, int | None, str | None], bool],
         pause: Callable[[int], None],
         at: At = passing,
     ) -> None:
         """Args:
         folder: this worker's own: a store that no other process writes to needs no agreement on who may.
         begin_restore, resume: called for a partition in this order; `resume` with the offset of the input up to which the store has taken,
-            again until it says that records will come.
+            and with that topic's id, again until it says that records will come.
         """
         self._folder = folder
         self._memory = memory
@@ -311,7 +327,7 @@ class Partitions:
             partition.restore = None
             self._at(Point.RESTORED)
         if partition.restore is None and not self._asked_in_vain:
-            if self._resume(partition.number, partition.store.position()):
+            if self._resume(partition.number, partition.store.position(), partition.store.input_id()):
                 partition.become(Phase.RUNNING)
             else:
                 self._asked_in_vain = True  # each question may take a while; the others ask in the next turn

@@ -288,8 +288,14 @@ def _failed(producer: Producer, app: str, count: int, error: KafkaException) -> 
         return Fenced(f"another replay of {app} began, and goes on in place of this one: {reason.str()}")
     with suppress(KafkaException):
         producer.abort_transaction(_CALL_S)
+    if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return KafkaUnusable(
+            f"{count} dead letters were not sent: one of them is larger than the producer or its topic takes. Raise "
+            "REC2PM_KAFKA_MESSAGE_MAX_BYTES and the topic's max.message.bytes, or name the others; those before them were sent, and are noted"
+        )
+    # A commit without an answer may have gone through.
     return KafkaUnusable(
-        f"{count} dead letters were not sent: {reason.str()}. Those before them were, and are noted: run it again for the rest"
+        f"Kafka did not say that {count} dead letters were sent: {reason.str()}. What was sent is noted: run it again for the rest"
     )
 
 

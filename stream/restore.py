@@ -22,7 +22,7 @@ from stream.errors import RestoreBroken
 from stream.kafka_errors import comes_back, told
 from stream.librdkafka import logger_of
 from stream.lineage import Changelog, Committed
-from stream.partitions import Partition
+from stream.partitions import Partition, Progress
 from stream.points import At, Point, passing
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ class ChangelogRestore:
         self._at = at
         self._consumer: Consumer | None = None
         self._began = False
+        self._word: Committed | None = None
+        """What Kafka said is committed; the changelog's end is asked for after it."""
         self._begun_ms, self._id = 0, ""
         self._reached = self._end = 0
         self._first = OFFSET_BEGINNING
@@ -95,9 +97,13 @@ class ChangelogRestore:
         self._report(done=done)
         return done
 
-    def remaining(self) -> int | None:
-        """Offsets between what is restored and the end; None while the end is not known."""
-        return max(0, self._end - self._reached) if self._began else None
+    def progress(self) -> Progress | None:
+        """None while the end is not known."""
+        return self._progress() if self._began else None
+
+    def _progress(self) -> Progress:
+        seconds = max(self._clock() - self._reading_since, 1e-3)
+        return Progress(self._records, self._records / seconds, max(0, self._end - self._reached))
 
     def close(self) -> None:
         if self._consumer is not None:
@@ -107,12 +113,13 @@ class ChangelogRestore:
     def _begin(self) -> bool:
         """False: Kafka has not said yet what there is to restore."""
         number = self._partition.number
-        committed = self._committed(number)
-        begun_ms = self._wall_ms()
-        if committed is None or (changelog := self._changelog(number)) is None:
+        if self._word is None:
+            self._word = self._committed(number)
+            self._begun_ms = self._wall_ms()
+        if self._word is None or (changelog := self._changelog(number)) is None:
             return False
-        lineage.check(f"{self._topic}[{number}]", committed.lineage, changelog)
-        self._begun_ms, self._id, self._end = begun_ms, changelog.id, changelog.high
+        lineage.check(f"{self._topic}[{number}]", self._word.lineage, changelog)
+        self._id, self._end = changelog.id, changelog.high
         # By number: the client asks for what "the beginning" is before it is connected, and then half a second later again.
         self._first = changelog.low
         self._reading_since = self._reported = self._clock()
@@ -193,10 +200,12 @@ class ChangelogRestore:
         if now - self._reported >= _REPORT_EVERY_S:
             self._reported = now
             logger.warning(
-                "restore waits partition=%d seconds=%.0f: Kafka has not said what is committed of it; it does not while a transaction with these "
-                "offsets is open",
+                "restore waits partition=%d seconds=%.0f: %s",
                 self._partition.number,
                 now - self._waiting_since,
+                "Kafka has not said what is committed of it; it does not while a transaction with these offsets is open"
+                if self._word is None
+                else "Kafka has not said how long its changelog is",
             )
 
     def _report(self, *, done: bool) -> None:
@@ -213,18 +222,18 @@ class ChangelogRestore:
                 self._end,
             )
             return
-        seconds = max(now - self._reading_since, 1e-3)
-        rate = self._records / seconds
-        # Offsets that compaction has removed are passed in no time: an upper bound.
-        left = f"seconds_left={(self._end - self._reached) / rate:.0f}" if rate else "seconds_left=unknown"
+        progress = self._progress()
+        left = "unknown" if progress.seconds_left is None else f"{progress.seconds_left:.0f}"
         logger.info(
             "%s partition=%d records=%d bytes=%d per_s=%.0f reached=%d end=%d %s",
             "restored" if done else "restoring",
             self._partition.number,
             self._records,
             self._bytes,
-            rate,
+            progress.per_s,
             self._reached,
             self._end,
-            f"waited_s={self._reading_since - self._waiting_since:.2f} seconds={now - self._reading_since:.2f}" if done else left,
+            f"waited_s={self._reading_since - self._waiting_since:.2f} seconds={now - self._reading_since:.2f}"
+            if done
+            else f"seconds_left={left}",
         )

@@ -6,11 +6,15 @@ operating system releases when the process dies: the next process on this folder
 
 import fcntl
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from stream.errors import SettingsInvalid
+
+_MADE_UP: Final = re.compile(r"w-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ def _hold(folder: Path, name: str | None) -> Slot:
             )
         return slot
     for known in sorted(folder.iterdir()):
+        if not _MADE_UP.fullmatch(known.name):
+            continue  # kept for the worker that an operator gave this name
         slot = _held(known)
         if slot is not None:
             return slot

@@ -17,7 +17,7 @@ import msgspec
 
 from model.errors import ModelFailed
 from state.changelog import Change, take
-from state.codec import POSITION, SEGMENT_LENGTH, name_key, name_value, number_value, working_key, working_value
+from state.codec import INPUT, POSITION, SEGMENT_LENGTH, name_key, name_value, number_value, working_key, working_value
 from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
 from stream.errors import StepAborted, StoreBehind, TooManyRefused
@@ -62,6 +62,10 @@ class Link(Protocol):
         Raises:
             StepAborted: undone as a whole, or, where no answer came in time, perhaps through as a whole.
         """
+
+    @property
+    def input_id(self) -> str:
+        """Kafka's id of the topic that is polled; empty where the broker does not tell."""
 
     @property
     def waited_at(self) -> float:
@@ -397,7 +401,10 @@ class Worker:
             after[number].changes.extend((name_key(item), name_value(names[item])) for item in unnamed)
         for number, next_offset in polled.next_offsets.items():
             # With the state, so that the two cannot come apart: Kafka may forget what a group has committed, and after a crash did.
-            after.setdefault(number, After()).changes.append((POSITION, number_value(next_offset)))
+            changes_of_it = after.setdefault(number, After()).changes
+            changes_of_it.append((POSITION, number_value(next_offset)))
+            if (input_id := self.link.input_id) and self.partitions[number].store.input_id() != input_id:
+                changes_of_it.append((INPUT, name_value(input_id)))
         for number, partition_after in after.items():
             if partition_after.changes and self.partitions[number].segment_length() is None:
                 partition_after.changes.append((SEGMENT_LENGTH, number_value(self.recommender.model.segment_length)))

@@ -80,12 +80,13 @@ class FakeLink:
         return {partition: len(self.changelog[partition]) for partition in outgoing.changes}
 
     waited_at: float = -math.inf
+    input_id: str = ""
     paused: set[int] = field(default_factory=set)
 
     def pause(self, partition: int) -> None:
         self.paused.add(partition)
 
-    def resume(self, partition: int, position: int | None) -> bool:
+    def resume(self, partition: int, position: int | None, input_id: str | None) -> bool:
         """Go on from what is committed."""
         self.paused.discard(partition)
         committed: dict[int, int] = {}
@@ -195,7 +196,7 @@ class NothingToRestore:
     def advance(self) -> bool:
         return True
 
-    def remaining(self) -> int | None:
+    def progress(self) -> None:
         return None
 
     def close(self) -> None:

@@ -177,25 +177,29 @@ def test_a_committed_offset_beyond_the_end_of_the_input_is_no_beginning_either(a
     assert "kafka-consumer-groups.sh --reset-offsets" in said
 
 
-def test_an_input_that_was_made_anew_is_not_taken_for_the_old_one(application: Application, admin: AdminClient) -> None:
-    """Its offsets begin anew, and the state stands beyond its end; Kafka has forgotten what was committed with the topic."""
+@pytest.mark.parametrize("anew", [0, 2 * RECORDS], ids=["empty", "longer"])
+def test_an_input_that_was_made_anew_is_not_taken_for_the_old_one(application: Application, admin: AdminClient, anew: int) -> None:
+    """Its offsets begin anew, whether it reaches up to where the state stands or not; Kafka has forgotten what was committed with the topic."""
     application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
     assert worker.stop()[0] == 0
     made_anew(admin, application.interactions, "delete")
+    application.produce(records(anew))
     said = refusal(application.start_worker())
-    assert "does not have the offset to go on from" in said
+    assert f"{application.interactions} is another topic" in said
+    assert "kafka-consumer-groups.sh --reset-offsets" in said
 
     consumer = Consumer({"bootstrap.servers": application.bootstrap, "group.id": application.name})
     consumer.commit(offsets=[TopicPartition(application.interactions, number, 0) for number in range(PARTITIONS)], asynchronous=False)
     consumer.close()
-    application.sent = 0
-    application.produce(records())
-    worker = application.start_worker()
-    has_taken(application, worker)
-    assert worker.stop()[0] == 0
-    assert application.export()["taken"].sum() == 2 * RECORDS, "said to be another one, it counts on top"
+    application.sent = anew
+    for _ in range(2):  # it is the known one from then on
+        application.produce(records())
+        worker = application.start_worker()
+        has_taken(application, worker)
+        assert worker.stop()[0] == 0
+    assert application.export()["taken"].sum() == 3 * RECORDS + anew, "said to be another one, it counts on top"
 
 
 @pytest.mark.parametrize("forgotten", ["all", "the newest"])

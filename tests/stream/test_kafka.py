@@ -1,31 +1,37 @@
-"""What a transaction that goes wrong leaves behind in this process: nothing. No broker answers at this address."""
+"""What becomes of a transaction that goes wrong, and of a question that Kafka does not answer. No broker answers at this address."""
 
 import gc
+import threading
 import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
-from stream.errors import StepAborted
+from stream.errors import Fenced, OutputTooLarge, StepAborted, StopAsked
 from stream.kafka import KafkaLink, logger
 from stream.librdkafka import MemoryBudget
+from stream.lineage import Changelog
 from stream.worker import Outgoing
 
 
 class Producer:
-    """Whose transactions fail as they are told to."""
+    """Whose transactions fail as they are told to, the last error again and again."""
 
-    def __init__(self, error: KafkaError) -> None:
-        self._error = error
+    def __init__(self, *errors: KafkaError) -> None:
+        self._errors = list(errors)
+        self.aborted = 0
 
     def send_offsets_to_transaction(self, *_: Any) -> None:
-        raise KafkaException(self._error)
+        raise KafkaException(self._errors.pop(0) if len(self._errors) > 1 else self._errors[0])
+
+    def abort_transaction(self, *_: Any) -> None:
+        self.aborted += 1
 
     def begin_transaction(self) -> None: ...
-    def abort_transaction(self, *_: Any) -> None: ...
     def init_transactions(self, *_: Any) -> None: ...
 
 
@@ -77,3 +83,107 @@ def test_a_step_that_was_given_up_and_its_producer_are_gone(link: KafkaLink, mon
 
 class Changes(list[Any]):
     """A list that can be watched."""
+
+
+def failing(link: KafkaLink, *errors: KafkaError) -> Producer:
+    producer = Producer(*errors)
+    link._producer = producer  # type: ignore[assignment]
+    return producer
+
+
+def test_what_failed_first_is_told_where_the_client_only_says_that_something_has(link: KafkaLink) -> None:
+    gone = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, "no such topic", txn_requires_abort=True)
+    failing(link, gone, KafkaError(KafkaError._STATE, "erroneous state", txn_requires_abort=True))
+    for _ in range(3):
+        with pytest.raises(StepAborted, match="the topic is gone: `rec2pm topics create`"):
+            link.publish(Outgoing())
+
+
+def test_a_record_that_is_too_large_leaves_no_transaction_open(link: KafkaLink) -> None:
+    producer = failing(link, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "too large", txn_requires_abort=True))
+    with pytest.raises(OutputTooLarge, match=r"max\.message\.bytes"):
+        link.publish(Outgoing())
+    assert producer.aborted == 1
+
+
+@pytest.mark.parametrize("code", [KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH])
+@pytest.mark.parametrize(("lasted_s", "becomes"), [(14.0, Fenced), (16.0, StepAborted)], ids=["young", "too old"])
+def test_the_clock_tells_another_process_from_a_time_out(
+    link: KafkaLink, monkeypatch: pytest.MonkeyPatch, code: int, lasted_s: float, becomes: type[Exception]
+) -> None:
+    """Kafka's answer is the same: to a transaction past its time-out (15 s), and to one whose name another process has taken."""
+    now = 0.0
+
+    class Slow(Producer):
+        def begin_transaction(self) -> None:
+            nonlocal now
+            now = lasted_s
+
+    put_out = KafkaError(code, "put out", fatal=True)
+    link._producer = Slow(put_out)  # type: ignore[assignment]
+    link._clock = lambda: now  # type: ignore[misc]
+    monkeypatch.setattr(link, "_new_producer", lambda: Producer(put_out))
+    with pytest.raises(becomes):
+        link.publish(Outgoing())
+
+
+def test_a_call_that_does_not_return_is_not_waited_for_when_the_process_is_to_stop(link: KafkaLink) -> None:
+    held = threading.Event()
+
+    class Stuck(Producer):
+        def init_transactions(self, *_: Any) -> None:
+            held.wait(60)
+
+    link._producer = Stuck()  # type: ignore[assignment]
+    link._began = time.monotonic() - 10
+    link.stopping = lambda: True
+    with pytest.raises(StopAsked, match="init_transactions did not return"):
+        link._init_transactions()
+    held.set()
+
+
+def test_the_loop_does_not_wait_for_an_answer_about_the_changelog(link: KafkaLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    told = Changelog("an-id", 1, 0, 7)
+
+    def asked(*_: Any) -> Changelog:
+        answers.wait(60)
+        return told
+
+    monkeypatch.setattr(link, "_changelog", asked)
+    began = time.monotonic()
+    assert [link.changelog(0), link.changelog(0)] == [None, None]
+    assert time.monotonic() - began < 10
+    answers.set()
+    deadline = time.monotonic() + 10
+    while (found := link.changelog(0)) is None:
+        assert time.monotonic() < deadline
+    assert found == told
+
+
+def test_an_end_that_was_asked_for_before_a_restore_began_is_no_answer_to_it(link: KafkaLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "_changelog", lambda *_: Changelog("an-id", 1, 0, 7))
+    monkeypatch.setattr(link, "_committed", lambda *_: None)
+    link.changelog(0)
+    link.committed(0)
+    monkeypatch.setattr(link, "_changelog", lambda *_: Changelog("an-id", 1, 0, 8))
+    assert link.changelog(0) is None
+    time.sleep(0.05)
+    assert link.changelog(0) == Changelog("an-id", 1, 0, 8)
+
+
+@pytest.mark.parametrize(("code", "found"), [(KafkaError.UNSUPPORTED_VERSION, ""), (KafkaError.UNKNOWN, None)])
+def test_only_a_broker_that_knows_no_ids_is_taken_for_one(link: KafkaLink, code: int, found: str | None) -> None:
+    """Otherwise a topic that was made anew would not be noticed after any error."""
+
+    class Admin:
+        def describe_topics(self, topics: TopicCollection, **_: Any) -> dict[str, Future[Any]]:
+            answer: Future[Any] = Future()
+            answer.set_exception(KafkaException(KafkaError(code)))
+            return {"app.in": answer}
+
+    if found is None:
+        with pytest.raises(KafkaException):
+            link._id_of(Admin(), "app.in")  # type: ignore[arg-type]
+    else:
+        assert link._id_of(Admin(), "app.in") == found  # type: ignore[arg-type]

@@ -3,8 +3,9 @@
 import logging
 
 import pytest
+from confluent_kafka import Consumer
 
-from stream.librdkafka import CONSUMER, PRODUCER, RESERVED, MemoryBudget, logger_of
+from stream.librdkafka import CHANGELOG_READER, CONSUMER, PRODUCER, RESERVED, MemoryBudget, fitting, logger_of
 
 
 @pytest.mark.parametrize("megabytes", [32, 256, 4096])
@@ -26,6 +27,16 @@ def test_the_least_budget_that_may_be_set_leaves_every_queue_room_for_a_record()
         assert each["fetch.max.bytes"] >= 1 << 20
         assert each["queued.max.messages.kbytes"] >= 256
     assert budget.producer()["queue.buffering.max.kbytes"] >= 4096
+
+
+@pytest.mark.parametrize("largest", ["40000000", "200000000"])
+def test_a_consumer_takes_the_largest_message_there_may_be(largest: str) -> None:
+    """librdkafka refuses to start where a fetch, or an answer, may be smaller than a message."""
+    budget = MemoryBudget(64 << 20)
+    for options in ({**CONSUMER, **budget.consumer()}, {**CHANGELOG_READER, **budget.changelog_reader()}):
+        Consumer(
+            {**fitting({**options, "message.max.bytes": largest}), "bootstrap.servers": "127.0.0.1:1", "group.id": "x", "log_level": 0}
+        )
 
 
 def test_no_queue_has_a_limit_that_the_budget_does_not_know() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from stream.errors import SettingsInvalid
 from stream.metrics import ALIVE_WITHIN_S, served
-from tests.fakes import FakeLink, FakeModel, FakeRecord, said, worker_on
+from stream.partitions import Progress
+from tests.fakes import FakeLink, FakeModel, FakeRecord, NothingToRestore, said, worker_on
 
 
 def asked(port: int | None, path: str) -> tuple[int, str]:
@@ -44,6 +45,22 @@ def test_counts_health_and_readiness_are_those_of_the_worker(tmp_path: Path) -> 
         assert "rec2pm_waiting_for_kafka 1.0" in asked(port, "/metrics")[1]
         worker.partitions.close()
         assert asked(port, "/readyz") == (503, "0 of 0 assigned partitions are running\n")
+
+
+def test_the_progress_of_a_restore_is_told(tmp_path: Path) -> None:
+    class Halfway(NothingToRestore):
+        def progress(self) -> Progress | None:  # type: ignore[override]
+            return Progress(300, 60.0, 120)
+
+    worker = worker_on(FakeLink([], []), tmp_path, FakeModel(4))
+    worker.partitions.all()[0].restore = Halfway()
+    with served(worker, "127.0.0.1:0", lambda: 0.0, by_default=False) as port:
+        told = asked(port, "/metrics")[1]
+    assert 'rec2pm_restore_records{partition="0"} 300.0' in told
+    assert 'rec2pm_restore_records_per_second{partition="0"} 60.0' in told
+    assert 'rec2pm_restore_remaining_records{partition="0"} 120.0' in told
+    assert 'rec2pm_restore_seconds_left{partition="0"} 2.0' in told
+    worker.partitions.close()
 
 
 def test_a_port_that_is_taken_is_an_error_only_where_it_was_asked_for(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from state.codec import OFFSET, SEGMENT_LENGTH, number_value, working_key, worki
 from state.errors import StateCorrupted, StoreLocked
 from state.store import Store, StoreMemory
 from state.user import NEW_USER, User
-from stream.partitions import MOVES, OWNED, Partition, Partitions, Phase
+from stream.partitions import MOVES, OWNED, Partition, Partitions, Phase, Progress
 
 MEMORY = StoreMemory(8 << 20)
 
@@ -25,8 +25,8 @@ class SlowRestore:
         self.turns -= 1
         return self.turns <= 0
 
-    def remaining(self) -> int | None:
-        return self.turns
+    def progress(self) -> Progress | None:
+        return Progress(0, 0.0, self.turns)
 
     def close(self) -> None:
         self.closed = True
@@ -57,7 +57,7 @@ class Owner:
         made = self.restores[partition.number] = SlowRestore(self.turns)
         return made
 
-    def _resume(self, number: int, position: int | None) -> bool:
+    def _resume(self, number: int, position: int | None, input_id: str | None) -> bool:
         if self.refusals:
             self.refusals -= 1
             return False
@@ -226,7 +226,7 @@ def test_partitions_that_wait_for_kafka_keep_none_from_being_restored(tmp_path: 
         def advance(self) -> bool:
             return False
 
-        def remaining(self) -> int | None:
+        def progress(self) -> None:
             return None
 
     owner = Owner(tmp_path)

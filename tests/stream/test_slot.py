@@ -89,6 +89,14 @@ def test_a_named_slot_that_is_held_is_refused_with_the_holders_pid(tmp_path: Pat
     slot.release()
 
 
+def test_a_named_slot_is_kept_for_the_worker_of_that_name(tmp_path: Path) -> None:
+    hold(tmp_path, "pod-0").release()
+    slot = hold(tmp_path, None)
+    assert slot.name != "pod-0"
+    hold(tmp_path, "pod-0").release()
+    slot.release()
+
+
 def test_a_slot_held_in_this_process_is_held_too(tmp_path: Path) -> None:
     slot = hold(tmp_path, "mine")
     with pytest.raises(SettingsInvalid):

@@ -37,11 +37,11 @@ FAULTS: Final[tuple[Fault, ...]] = (
         for point in (Point.COMPUTED, Point.PRODUCED, Point.OFFSETS_SENT, Point.COMMITTED)
     ),
     *(
-        Fault(f"SIGSTOP past the transaction at {point}", process.paused_past_the_transaction(point), 10)
+        Fault(f"SIGSTOP past the transaction at {point}", process.paused_past_the_transaction(point), 19)
         for point in (Point.PRODUCED, Point.OFFSETS_SENT)
     ),
     *(
-        Fault(f"transaction times out at {point}", process.asleep_past_the_transaction(point), 10)
+        Fault(f"transaction times out at {point}", process.asleep_past_the_transaction(point), 19)
         for point in (Point.PRODUCED, Point.OFFSETS_SENT)
     ),
     Fault("slow step", process.slow_step, 12),

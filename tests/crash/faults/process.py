@@ -1,11 +1,15 @@
 """A worker ends, or is slow."""
 
 import time
+from typing import Final
 
 from stream.points import Point
 from tests.crash.faults.common import Inject, go_on_at, until
 from tests.crash.plan import Order
 from tests.crash.world import Broken, World, kill_at, sleep_at, stop_at
+
+SWEPT_WITHIN_S: Final = 11.0
+"""Kafka looks every 10 s for transactions past their time-out."""
 
 
 def killed(world: World) -> float:
@@ -117,7 +121,7 @@ def paused_past_the_transaction(point: Point) -> Inject:
     def inject(world: World) -> float:
         worker = world.victim()
         event = world.at(worker, stop_at(point))
-        go_on_at(worker, event.time + world.patience.transaction + 2.0)
+        go_on_at(worker, event.time + world.patience.transaction + SWEPT_WITHIN_S)
         return event.time
 
     return inject
@@ -127,7 +131,7 @@ def asleep_past_the_transaction(point: Point) -> Inject:
     """The process is alive, its heartbeats go on, and its transaction times out."""
 
     def inject(world: World) -> float:
-        seconds = world.patience.transaction + 2.0
+        seconds = world.patience.transaction + SWEPT_WITHIN_S
         event = world.at(world.victim(), sleep_at(point, seconds))
         until(event.time + seconds)
         return event.time
