@@ -275,6 +275,8 @@ def _translated(folder: Path) -> Iterator[None]:
             if any(words in said.split(str(folder), 1)[0] for words in _LOCKED):
                 raise StoreLocked(f"{folder} is locked: another process has it open, which no second worker should ({said})") from error
             raise StoreUnwritable(f"{folder}: {said}") from error
+        if "(os error " in said:  # of rocksdict, which keeps a small file of its own beside RocksDB's
+            raise StoreUnwritable(f"{folder}: {said}") from error
         raise
 
 

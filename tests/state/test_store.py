@@ -305,6 +305,30 @@ def test_a_full_disk_is_named_as_such(folder: Path) -> None:
     assert said.stderr.startswith(f"refused: {folder}: IO error"), said.stderr
 
 
+OPENS_ON_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from state.errors import StoreUnwritable
+from state.store import Store, StoreMemory
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+said = ""
+try:
+    Store(Path(sys.argv[1]), StoreMemory(8 << 20))
+except StoreUnwritable as error:
+    said = str(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(said)
+"""
+
+
+@pytest.mark.parametrize("room", [20, 60, 200], ids=lambda room: f"{room} bytes")
+def test_a_store_that_a_full_disk_keeps_from_opening_says_so(folder: Path, room: int) -> None:
+    """Which file is the first that does not fit depends on the room."""
+    command = [sys.executable, "-c", OPENS_ON_A_FULL_DISK, str(folder), str(room)]
+    said = subprocess.run(command, check=False, timeout=60, capture_output=True, text=True)
+    assert said.stdout.startswith(f"{folder}: "), said.stderr
+
+
 LETS_GO_OF_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
