@@ -4,8 +4,9 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -187,3 +188,42 @@ def test_only_a_broker_that_knows_no_ids_is_taken_for_one(link: KafkaLink, code:
             link._id_of(Admin(), "app.in")  # type: ignore[arg-type]
     else:
         assert link._id_of(Admin(), "app.in") == found  # type: ignore[arg-type]
+
+
+class Publishing:
+    """A producer that publishes: `offsets` are those that its records get, None where the client does not tell."""
+
+    def __init__(self, offsets: list[int | None], commits: list[KafkaError | None]) -> None:
+        self._offsets, self._commits = offsets, commits
+        self.calls: list[str] = []
+
+    def produce(self, topic: str, value: bytes, key: bytes, partition: int = 0, delivered: Callable[..., None] | None = None) -> None:
+        if delivered is not None:
+            offset = self._offsets.pop(0)
+            delivered(None, SimpleNamespace(partition=lambda: partition, offset=lambda: offset))
+
+    def commit_transaction(self, *_: Any) -> None:
+        self.calls.append("commit")
+        if error := self._commits.pop(0):
+            raise KafkaException(error)
+
+    def abort_transaction(self, *_: Any) -> None:
+        self.calls.append("abort")
+
+    def begin_transaction(self) -> None: ...
+    def send_offsets_to_transaction(self, *_: Any) -> None: ...
+
+
+def test_a_commit_without_an_answer_is_called_again_and_never_aborted(link: KafkaLink) -> None:
+    """It may be through already: an abort is refused then (`_CONFLICT`)."""
+    slow = KafkaError(KafkaError._TIMED_OUT, "no answer yet", retriable=True)
+    producer = Publishing([12], [slow, slow, None])
+    link._producer = producer  # type: ignore[assignment]
+    assert link.publish(Outgoing({3: [(b"key", b"value")]})) == {3: 13}
+    assert producer.calls == ["commit"] * 3
+
+
+def test_a_partition_whose_offset_the_client_does_not_tell_is_left_out_of_what_is_reached(link: KafkaLink) -> None:
+    """The store keeps the offset of before then, and reads the same records again after a crash."""
+    link._producer = Publishing([None, -1001, 7], [None])  # type: ignore[assignment]
+    assert link.publish(Outgoing({number: [(b"key", b"value")] for number in range(3)})) == {2: 8}
