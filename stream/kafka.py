@@ -110,6 +110,8 @@ class KafkaLink:
         self._transacting = Beside("transaction")
         self._asked: dict[int, Future[Committed | None]] = {}
         self._asked_changelog: dict[int, Future[Changelog | None]] = {}
+        self._expected: dict[int, int] = {}
+        """Partition → the offset below which no record of it is taken."""
         self._why: KafkaError | None = None
         """Why the newest transaction that failed did: to further calls the client says only that it has failed."""
         self.input_id = ""
@@ -178,7 +180,28 @@ class KafkaLink:
         if len(records) < len(messages):
             for message in messages:
                 self._report(message.partition(), message.error())
-        return cast("list[Record]", records)  # only a message with an error lacks partition and offset
+        return self._in_order(cast("list[Record]", records))  # only a message with an error lacks partition and offset
+
+    def _in_order(self, records: list[Record]) -> list[Record]:
+        """Without records from before where a partition was begun, or that were polled already.
+
+        The client asks for the beginning of a partition when it is assigned. Where it has to ask again, half a second later, the answer takes
+        it back there, although `seek` has led it elsewhere meanwhile (librdkafka 2.12).
+        """
+        expected, kept = self._expected, []
+        gone_back: dict[int, int] = {}
+        for record in records:
+            partition, offset = record.partition(), record.offset()
+            if offset >= expected.get(partition, 0):
+                expected[partition] = offset + 1
+                kept.append(record)
+            else:
+                gone_back.setdefault(partition, offset)
+        for partition, offset in gone_back.items():
+            logger.warning("partition=%d: the client went back to offset %d, it goes on from %d", partition, offset, expected[partition])
+            with suppress(KafkaException):  # without it the records from there to here come and are left out
+                self._consumer.seek(TopicPartition(self._input, partition, expected[partition]))
+        return kept
 
     def _refuse_growth(self) -> None:
         """A user's partition follows from how many there are: with another number users would be cut off from their state."""
@@ -490,6 +513,7 @@ class KafkaLink:
                     f"deleted before they were taken (retention). Nothing is changed here; {_SAY_WHERE}"
                 )
             self._consumer.seek(TopicPartition(self._input, partition, start))
+            self._expected[partition] = start
         except KafkaException as error:
             if error.args[0].code() == KafkaError._STATE or comes_back(error.args[0]):
                 return False  # the client is still taking in the assignment, or Kafka is away

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 
 from stream.errors import Fenced, OutputTooLarge, StepAborted, StopAsked
 from stream.kafka import KafkaLink, logger
 from stream.librdkafka import MemoryBudget
-from stream.lineage import Changelog
+from stream.lineage import Changelog, Committed, Lineage
 from stream.worker import Outgoing
+from tests.fakes import FakeRecord
 
 
 class Producer:
@@ -227,3 +228,50 @@ def test_a_partition_whose_offset_the_client_does_not_tell_is_left_out_of_what_i
     """The store keeps the offset of before then, and reads the same records again after a crash."""
     link._producer = Publishing([None, -1001, 7], [None])  # type: ignore[assignment]
     assert link.publish(Outgoing({number: [(b"key", b"value")] for number in range(3)})) == {2: 8}
+
+
+class Polled(FakeRecord):
+    def error(self) -> None:
+        return None
+
+
+class Consumer:
+    """Gives out records, and notes where it was led."""
+
+    def __init__(self, *polls: list[tuple[int, int]]) -> None:
+        self._polls = [[Polled(b"ann", b"", partition, offset) for partition, offset in each] for each in polls]
+        self.sought: list[tuple[int, int]] = []
+
+    def consume(self, *_: Any) -> list[Polled]:
+        return self._polls.pop(0)
+
+    def seek(self, place: TopicPartition) -> None:
+        self.sought.append((place.partition, place.offset))
+
+    def get_watermark_offsets(self, *_: Any, **__: Any) -> tuple[int, int]:
+        return 0, 100
+
+    def resume(self, _: object) -> None: ...
+    def close(self) -> None: ...
+    def consumer_group_metadata(self) -> None: ...
+
+
+def test_a_client_that_goes_back_to_the_beginning_is_led_on_and_nothing_is_taken_twice(
+    link: KafkaLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for the beginning when a partition is assigned, and where it has to ask again the answer comes after `seek`."""
+    consumer = Consumer([(3, 40), (4, 7), (3, 41)], [(3, 0), (3, 1), (4, 8)], [(3, 0), (3, 42)], [(3, 43)], [(3, 20)])
+    link._consumer.close()
+    link._consumer = consumer  # type: ignore[assignment]
+    monkeypatch.setattr(link, "_producer", Producer(KafkaError(0)))
+    monkeypatch.setattr(link, "_committed", lambda *_: Committed(40, Lineage("an-id", 6, 0)))
+    assert link.resume(3, 40, None)
+    assert link.resume(4, 7, None)
+
+    def polled() -> list[tuple[int, int]]:
+        return [(record.partition(), record.offset()) for record in link.poll(10, 0)]
+
+    assert [polled() for _ in range(4)] == [[(3, 40), (4, 7), (3, 41)], [(4, 8)], [(3, 42)], [(3, 43)]]
+    assert consumer.sought == [(3, 40), (4, 7), (3, 42), (3, 43)]
+    assert link.resume(3, 20, None), "after a step that was given up, say"
+    assert polled() == [(3, 20)]
