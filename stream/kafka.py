@@ -185,8 +185,8 @@ class KafkaLink:
     def _in_order(self, records: list[Record]) -> list[Record]:
         """Without records from before where a partition was begun, or that were polled already.
 
-        The client asks for the beginning of a partition when it is assigned. Where it has to ask again, half a second later, the answer takes
-        it back there, although `seek` has led it elsewhere meanwhile (librdkafka 2.12).
+        The client asks where a partition begins when it is assigned. An answer that comes after `seek` is outdated, whereupon it asks again
+        half a second later and goes there, away from where it was led (librdkafka 2.12, `rd_kafka_toppar_handle_Offset`).
         """
         expected, kept = self._expected, []
         gone_back: dict[int, int] = {}

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from state.store import StoreMemory
 from stream.errors import StepAborted
-from stream.partitions import Partition, Partitions
+from stream.partitions import Partition, Partitions, Phase
 from stream.policy import Lists, RefusedShare, StepSize
 from stream.recommender import Floats, Ints, Recommender
 from stream.wire import Header, Recommendation
@@ -188,6 +189,18 @@ class TimedModel(FakeModel):
         assert times is not None
         assert query_time is not None
         return super().recommend(memory, rows * 1_009 + times + query_time[:, None], lengths, k, exclude)
+
+
+@contextmanager
+def restoring(number: int, folder: Path, memory: StoreMemory) -> Iterator[Partition]:
+    """A partition with an empty store, about to be restored."""
+    made = Partition(number, cache_users=3)
+    made.open(folder / str(number), memory)
+    made.become(Phase.RESTORING)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 class NothingToRestore:

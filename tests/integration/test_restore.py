@@ -14,8 +14,9 @@ from state.store import StoreMemory
 from stream.broker import Broker
 from stream.librdkafka import CHANGELOG_READER
 from stream.lineage import Changelog, Committed
-from stream.partitions import Partition, Phase
+from stream.partitions import Partition
 from stream.restore import ChangelogRestore
+from tests.fakes import restoring
 
 pytestmark = pytest.mark.isolation
 
@@ -41,11 +42,8 @@ def topic(broker: Broker) -> str:
 
 @pytest.fixture
 def partition(tmp_path: Path) -> Iterator[Partition]:
-    made = Partition(0, cache_users=3)
-    made.open(tmp_path / "0", MEMORY)
-    made.become(Phase.RESTORING)
-    yield made
-    made.close()
+    with restoring(0, tmp_path, MEMORY) as made:
+        yield made
 
 
 @pytest.mark.parametrize("told_low", [DELETED, 0], ids=["where it begins", "where it began"])

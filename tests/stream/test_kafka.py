@@ -259,7 +259,7 @@ class Consumer:
 def test_a_client_that_goes_back_to_the_beginning_is_led_on_and_nothing_is_taken_twice(
     link: KafkaLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It asks for the beginning when a partition is assigned, and where it has to ask again the answer comes after `seek`."""
+    """It asks where a partition begins when it is assigned; an answer that comes after `seek` makes it ask again, and go there."""
     consumer = Consumer([(3, 40), (4, 7), (3, 41)], [(3, 0), (3, 1), (4, 8)], [(3, 0), (3, 42)], [(3, 43)], [(3, 20)])
     link._consumer.close()
     link._consumer = consumer  # type: ignore[assignment]

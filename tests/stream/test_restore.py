@@ -11,8 +11,9 @@ from state.store import StoreMemory
 from stream.errors import ChangelogUnfit
 from stream.librdkafka import CHANGELOG_READER
 from stream.lineage import Changelog, Committed, Lineage
-from stream.partitions import Partition, Phase
+from stream.partitions import Partition
 from stream.restore import ChangelogRestore
+from tests.fakes import restoring
 
 MEMORY = StoreMemory(8 << 20)
 HOUR_MS = 3_600_000
@@ -40,11 +41,8 @@ class Kafka:
 
 @pytest.fixture
 def partition(tmp_path: Path) -> Iterator[Partition]:
-    made = Partition(3, cache_users=3)
-    made.open(tmp_path / "3", MEMORY)
-    made.become(Phase.RESTORING)
-    yield made
-    made.close()
+    with restoring(3, tmp_path, MEMORY) as made:
+        yield made
 
 
 @pytest.fixture
