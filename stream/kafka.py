@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Final, Literal, NoReturn, cast
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -110,8 +109,8 @@ class KafkaLink:
         self._transacting = Beside("transaction")
         self._asked: dict[int, Future[Committed | None]] = {}
         self._asked_changelog: dict[int, Future[Changelog | None]] = {}
-        self._expected: dict[int, int] = {}
-        """Partition → the offset below which no record of it is taken."""
+        self._taking: set[int] = set()
+        """Partitions that the client fetches, or would if they were not paused."""
         self._why: KafkaError | None = None
         """Why the newest transaction that failed did: to further calls the client says only that it has failed."""
         self.input_id = ""
@@ -145,11 +144,9 @@ class KafkaLink:
             raise KafkaUnusable(f"id of {self._input}: {error}") from error
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
-            # At a place of no meaning, and paused: `resume` says where to begin. Left to itself the client would ask for the committed
-            # offset here, before a dead predecessor's transaction has ended. The place has to be there all the same: a fetch may be on its
-            # way before the pause, and the first offsets of an old topic are gone.
-            consumer.incremental_assign([TopicPartition(each.topic, each.partition, OFFSET_BEGINNING) for each in given])
-            consumer.pause(list(given))
+            # The assignment is taken, and nothing fetched: `resume` gives the client each partition with the place to begin at. Told to find
+            # a place by itself, it may go back there half a second after it was led elsewhere (docs/kafka.md).
+            consumer.incremental_assign([])
             # Partitions that are added to a topic bring a rebalance with them.
             self._may_have_grown = True
             for each in given:
@@ -157,11 +154,18 @@ class KafkaLink:
                 self._asked_changelog.pop(each.partition, None)
             partitions.assigned([each.partition for each in given])
 
-        def revoked(_: Consumer, taken: Sequence[TopicPartition]) -> None:
+        def revoked(consumer: Consumer, taken: Sequence[TopicPartition]) -> None:
             partitions.revoked([each.partition for each in taken])
+            let_go(consumer, taken)
 
-        def lost(_: Consumer, taken: Sequence[TopicPartition]) -> None:
+        def lost(consumer: Consumer, taken: Sequence[TopicPartition]) -> None:
             partitions.lost([each.partition for each in taken])
+            let_go(consumer, taken)
+
+        def let_go(consumer: Consumer, taken: Sequence[TopicPartition]) -> None:
+            # Not those that it was never given, which it would refuse.
+            consumer.incremental_unassign([each for each in taken if each.partition in self._taking])
+            self._taking.difference_update(each.partition for each in taken)
 
         self._consumer.subscribe([self._input], on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
@@ -180,28 +184,7 @@ class KafkaLink:
         if len(records) < len(messages):
             for message in messages:
                 self._report(message.partition(), message.error())
-        return self._in_order(cast("list[Record]", records))  # only a message with an error lacks partition and offset
-
-    def _in_order(self, records: list[Record]) -> list[Record]:
-        """Without records from before where a partition was begun, or that were polled already.
-
-        The client asks where a partition begins when it is assigned. An answer that comes after `seek` is outdated, whereupon it asks again
-        half a second later and goes there, away from where it was led (librdkafka 2.12, `rd_kafka_toppar_handle_Offset`).
-        """
-        expected, kept = self._expected, []
-        gone_back: dict[int, int] = {}
-        for record in records:
-            partition, offset = record.partition(), record.offset()
-            if offset >= expected.get(partition, 0):
-                expected[partition] = offset + 1
-                kept.append(record)
-            else:
-                gone_back.setdefault(partition, offset)
-        for partition, offset in gone_back.items():
-            logger.warning("partition=%d: the client went back to offset %d, it goes on from %d", partition, offset, expected[partition])
-            with suppress(KafkaException):  # without it the records from there to here come and are left out
-                self._consumer.seek(TopicPartition(self._input, partition, expected[partition]))
-        return kept
+        return cast("list[Record]", records)  # only a message with an error lacks partition and offset
 
     def _refuse_growth(self) -> None:
         """A user's partition follows from how many there are: with another number users would be cut off from their state."""
@@ -470,8 +453,8 @@ class KafkaLink:
             raise KafkaUnusable(f"{topic}: {told(found.error)}")
         return len(found.partitions)
 
-    def resume(self, partition: int, position: int | None, input_id: str | None) -> bool:
-        """Begin to take a partition's records. False: not yet.
+    def resume(self, partition: int, position: int | None, input_id: str | None) -> int | None:
+        """Begin to take a partition's records. The offset that the first one has at least; None: not yet.
 
         Begun is where the state stands, `position`, which is in the changelog with it. It is what is committed too, as long as Kafka
         remembers that; an offset that somebody set by hand, which has no lineage, is what they want. Where there is neither state nor offset,
@@ -486,7 +469,7 @@ class KafkaLink:
         place = TopicPartition(self._input, partition)
         committed = self._committed(partition, _ASK_S)
         if committed is None:
-            return False
+            return None
         by_hand = committed.offset is not None and committed.lineage is None
         if input_id and self.input_id and input_id != self.input_id and not by_hand:
             raise InputGap(
@@ -512,14 +495,18 @@ class KafkaLink:
                     f"{self._input}[{partition}]: the {low - start} records from offset {start}, where the state stands, to {low}, the first that is kept, were "
                     f"deleted before they were taken (retention). Nothing is changed here; {_SAY_WHERE}"
                 )
-            self._consumer.seek(TopicPartition(self._input, partition, start))
-            self._expected[partition] = start
+            place.offset = start
+            if partition in self._taking:
+                self._consumer.seek(place)
+                self._consumer.resume([place])
+            else:
+                self._consumer.incremental_assign([place])
+                self._taking.add(partition)
         except KafkaException as error:
             if error.args[0].code() == KafkaError._STATE or comes_back(error.args[0]):
-                return False  # the client is still taking in the assignment, or Kafka is away
-            _stop(error, f"seek {self._input}[{partition}]")
-        self._consumer.resume([place])
-        return True
+                return None  # the client is still taking in the assignment, or Kafka is away
+            _stop(error, f"begin {self._input}[{partition}]")
+        return start
 
     def pause(self, partition: int) -> None:
         self._consumer.pause([TopicPartition(self._input, partition)])

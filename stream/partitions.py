@@ -111,6 +111,8 @@ class Partition:
         self.phase = Phase.ASSIGNED
         self.restore: Restore | None = None
         self.rebuilt = False
+        self.due = 0
+        """The offset that its next record has at least."""
         self._store: Store | None = None
         self._taken = Recent[int](cache_users)
         self._users = Recent[User](cache_users)
@@ -222,14 +224,14 @@ class Partitions:
         memory: StoreMemory,
         cache_users: int,
         begin_restore: Callable[[Partition, StoreMemory], Restore],
-        resume: Callable[[int, int | None, str | None], bool],
+        resume: Callable[[int, int | None, str | None], int | None],
         pause: Callable[[int], None],
         at: At = passing,
     ) -> None:
         """Args:
         folder: this worker's own: a store that no other process writes to needs no agreement on who may.
         begin_restore, resume: called for a partition in this order; `resume` with the offset of the input up to which the store has taken,
-            and with that topic's id, again until it says that records will come.
+            and with that topic's id, again until it says from which offset records will come.
         """
         self._folder = folder
         self._memory = memory
@@ -252,6 +254,10 @@ class Partitions:
 
     def all(self) -> list[Partition]:
         return list(self._owned.values())
+
+    def due(self) -> dict[int, int]:
+        """Of each partition, the offset that its next record has at least."""
+        return {number: partition.due for number, partition in self._owned.items()}
 
     def running(self) -> list[int]:
         return [number for number, partition in self._owned.items() if partition.phase is Phase.RUNNING]
@@ -327,10 +333,12 @@ class Partitions:
             partition.restore = None
             self._at(Point.RESTORED)
         if partition.restore is None and not self._asked_in_vain:
-            if self._resume(partition.number, partition.store.position(), partition.store.input_id()):
-                partition.become(Phase.RUNNING)
-            else:
+            due = self._resume(partition.number, partition.store.position(), partition.store.input_id())
+            if due is None:
                 self._asked_in_vain = True  # each question may take a while; the others ask in the next turn
+                return
+            partition.due = due
+            partition.become(Phase.RUNNING)
 
     def rebuild(self, error: StateCorrupted) -> None:
         """Wipe the store that cannot be read and begin its partition's life again: the changelog has everything.

@@ -4,12 +4,13 @@ The hot path: one pass over the records, no object per interaction. A user's int
 this user) ends a run and starts a fresh one, so that the result is the same wherever the broker cut its polls.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from model.errors import ModelFailed
 from state.interaction import MAX_ID_BYTES, NAMED, item_key
+from stream.errors import StepAborted
 from stream.wire import UNREADABLE, DeadLetter, Record, dead_letter, from_msgpack, interaction, item_text, malformed, user_id
 
 Flat: TypeAlias = list[int]
@@ -61,25 +62,34 @@ def refuse(record: Record, topic: str, error: ModelFailed) -> Polled:
     return Polled(records=1, dead=[dead_letter(record, topic, error)], next_offsets={record.partition(): record.offset() + 1})
 
 
-def decode(records: Sequence[Record], topic: str) -> Polled:
+def decode(records: Sequence[Record], topic: str, due: Mapping[int, int]) -> Polled:
     """Decode a poll's records and group them by partition and user.
 
     Args:
         records: in the order of the poll, none of them an error.
         topic: named in dead letters.
+        due: partition → the offset that its next record has at least.
+
+    Raises:
+        StepAborted: a record was taken already. A client that goes back by itself, as one has, must not make anybody's interactions count twice.
     """
     polled = Polled(records=len(records))
     noted = polled.items.append
     partition = -1
     runs: dict[bytes, Flat] = {}
-    offset = 0
+    next_offset = 0
+    next_offsets = polled.next_offsets
     for record in records:
         if record.partition() != partition:
             if partition >= 0:
-                polled.next_offsets[partition] = offset + 1
+                next_offsets[partition] = next_offset
             partition = record.partition()
             runs = polled.runs.setdefault(partition, {})
+            next_offset = next_offsets.get(partition, due.get(partition, 0))
         offset = record.offset()
+        if offset < next_offset:
+            raise StepAborted(f"the client went back to offset {offset} of {topic}[{partition}], where {next_offset} is due")
+        next_offset = offset + 1
         key, value = record.key(), record.value()
         try:
             run = runs.get(key)  # type: ignore[arg-type]  # a null key is not there
@@ -105,7 +115,7 @@ def decode(records: Sequence[Record], topic: str) -> Polled:
         else:
             run += (item, time, offset)
     if partition >= 0:
-        polled.next_offsets[partition] = offset + 1
+        next_offsets[partition] = next_offset
     return polled
 
 

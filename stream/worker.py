@@ -203,7 +203,7 @@ class Worker:
         What comes out does not depend on how polls are cut.
         """
         try:
-            self.step(decode(records, self.topic))
+            self.step(decode(records, self.topic, self.partitions.due()))
         except ModelFailed as error:
             failed = ModelFailed(str(error))  # without its traceback, which holds the poll
         else:
@@ -235,6 +235,8 @@ class Worker:
         publishing_s = self.clock() - computed
         self._at(Point.COMMITTED)
         self.partitions.known_ms = sent_ms
+        for number, next_offset in polled.next_offsets.items():
+            self.partitions[number].due = next_offset
         self.refused.took(polled.records, len(polled.dead))
         self._write(polled, after, reached)
         self._at(Point.WRITTEN)

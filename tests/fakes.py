@@ -87,7 +87,7 @@ class FakeLink:
     def pause(self, partition: int) -> None:
         self.paused.add(partition)
 
-    def resume(self, partition: int, position: int | None, input_id: str | None) -> bool:
+    def resume(self, partition: int, position: int | None, input_id: str | None) -> int:
         """Go on from what is committed."""
         self.paused.discard(partition)
         committed: dict[int, int] = {}
@@ -95,7 +95,7 @@ class FakeLink:
             committed.update(outgoing.next_offsets)
         behind = [at for at, record in enumerate(self.records) if record.offset() >= committed.get(record.partition(), 0)]
         self.at = min(behind, default=len(self.records))
-        return True
+        return committed.get(partition, 0)
 
     def lists(self) -> list[tuple[bytes, Recommendation | None]]:
         return [each for outgoing in self.published for each in outgoing.recommendations]

@@ -17,7 +17,6 @@ from stream.kafka import KafkaLink, logger
 from stream.librdkafka import MemoryBudget
 from stream.lineage import Changelog, Committed, Lineage
 from stream.worker import Outgoing
-from tests.fakes import FakeRecord
 
 
 class Producer:
@@ -230,48 +229,63 @@ def test_a_partition_whose_offset_the_client_does_not_tell_is_left_out_of_what_i
     assert link.publish(Outgoing({number: [(b"key", b"value")] for number in range(3)})) == {2: 8}
 
 
-class Polled(FakeRecord):
-    def error(self) -> None:
-        return None
-
-
 class Consumer:
-    """Gives out records, and notes where it was led."""
+    """Notes what it is asked for."""
 
-    def __init__(self, *polls: list[tuple[int, int]]) -> None:
-        self._polls = [[Polled(b"ann", b"", partition, offset) for partition, offset in each] for each in polls]
-        self.sought: list[tuple[int, int]] = []
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[tuple[int, int]]]] = []
 
-    def consume(self, *_: Any) -> list[Polled]:
-        return self._polls.pop(0)
+    def subscribe(self, _: list[str], **callbacks: Callable[..., None]) -> None:
+        self.callbacks = callbacks
+
+    def _noted(self, name: str, places: list[TopicPartition]) -> None:
+        self.calls.append((name, [(place.partition, place.offset) for place in places]))
+
+    def incremental_assign(self, places: list[TopicPartition]) -> None:
+        self._noted("assign", places)
+
+    def incremental_unassign(self, places: list[TopicPartition]) -> None:
+        self._noted("unassign", places)
 
     def seek(self, place: TopicPartition) -> None:
-        self.sought.append((place.partition, place.offset))
+        self._noted("seek", [place])
+
+    def resume(self, places: list[TopicPartition]) -> None:
+        self._noted("resume", places)
 
     def get_watermark_offsets(self, *_: Any, **__: Any) -> tuple[int, int]:
         return 0, 100
 
-    def resume(self, _: object) -> None: ...
     def close(self) -> None: ...
-    def consumer_group_metadata(self) -> None: ...
 
 
-def test_a_client_that_goes_back_to_the_beginning_is_led_on_and_nothing_is_taken_twice(
-    link: KafkaLink, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ends", ["on_revoke", "on_lost"])
+def test_the_client_is_given_a_partition_with_the_place_to_begin_at_and_never_looks_for_one(
+    link: KafkaLink, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
-    """It asks where a partition begins when it is assigned; an answer that comes after `seek` makes it ask again, and go there."""
-    consumer = Consumer([(3, 40), (4, 7), (3, 41)], [(3, 0), (3, 1), (4, 8)], [(3, 0), (3, 42)], [(3, 43)], [(3, 20)])
+    """One that looks for a place, the beginning say, may go back to it half a second after it was led elsewhere."""
     link._consumer.close()
+    consumer = Consumer()
     link._consumer = consumer  # type: ignore[assignment]
-    monkeypatch.setattr(link, "_producer", Producer(KafkaError(0)))
+    monkeypatch.setattr(link, "_init_transactions", lambda: None)
+    monkeypatch.setattr(link, "_counted", lambda _: 6)
+    monkeypatch.setattr(link, "_id_of", lambda *_: "an-id")
     monkeypatch.setattr(link, "_committed", lambda *_: Committed(40, Lineage("an-id", 6, 0)))
-    assert link.resume(3, 40, None)
-    assert link.resume(4, 7, None)
+    happened: list[tuple[str, list[int]]] = []
+    link.start(SimpleNamespace(**{how: lambda given, how=how: happened.append((how, given)) for how in ("assigned", "revoked", "lost")}))  # type: ignore[arg-type]
 
-    def polled() -> list[tuple[int, int]]:
-        return [(record.partition(), record.offset()) for record in link.poll(10, 0)]
+    def places(*numbers: int) -> list[TopicPartition]:
+        return [TopicPartition("app.in", number) for number in numbers]
 
-    assert [polled() for _ in range(4)] == [[(3, 40), (4, 7), (3, 41)], [(4, 8)], [(3, 42)], [(3, 43)]]
-    assert consumer.sought == [(3, 40), (4, 7), (3, 42), (3, 43)]
-    assert link.resume(3, 20, None), "after a step that was given up, say"
-    assert polled() == [(3, 20)]
+    consumer.callbacks["on_assign"](consumer, places(3, 4, 5))
+    assert consumer.calls == [("assign", [])]
+    assert [link.resume(3, 40, None), link.resume(4, 7, None)] == [40, 7]
+    assert link.resume(3, 20, None) == 20, "after a step that was given up, say"
+    assert consumer.calls[1:] == [("assign", [(3, 40)]), ("assign", [(4, 7)]), ("seek", [(3, 20)]), ("resume", [(3, 20)])]
+
+    consumer.callbacks[ends](consumer, places(4, 5))
+    assert [(name, [number for number, _ in of]) for name, of in consumer.calls[5:]] == [("unassign", [4])]
+    consumer.callbacks["on_assign"](consumer, places(4))
+    assert link.resume(4, 9, None) == 9
+    assert consumer.calls[-1] == ("assign", [(4, 9)])
+    assert happened == [("assigned", [3, 4, 5]), ({"on_revoke": "revoked", "on_lost": "lost"}[ends], [4, 5]), ("assigned", [4])]

@@ -57,12 +57,12 @@ class Owner:
         made = self.restores[partition.number] = SlowRestore(self.turns)
         return made
 
-    def _resume(self, number: int, position: int | None, input_id: str | None) -> bool:
+    def _resume(self, number: int, position: int | None, input_id: str | None) -> int | None:
         if self.refusals:
             self.refusals -= 1
-            return False
+            return None
         self.resumed.append(number)
-        return True
+        return 0
 
 
 @pytest.fixture

@@ -505,3 +505,27 @@ def test_a_store_found_damaged_within_a_poll_that_is_cut_in_halves_ends_nothing(
     run_to_end(worker, link)
     assert [letter.value for outgoing in link.published for letter in outgoing.dead] == [records[1].value()]
     assert link.published[-1].next_offsets == {0: 3}
+
+
+@pytest.mark.parametrize("again", [0, 3], ids=["from the beginning", "the newest once more"])
+def test_a_record_that_was_taken_already_gives_the_step_up_and_counts_once(tmp_path: Path, again: int) -> None:
+    """A client that goes back by itself. Where a partition stands is known here, and it is told to go on from there."""
+    records = [FakeRecord(b"ann", said(at, 1_000 + at), 0, at) for at in range(6)]
+    link = FakeLink([*records[:4], records[again], *records[4:]], [4])
+    worker = worker_on(link, tmp_path, FakeModel(SEGMENT))
+    worker.turn()
+    worker.turn()
+    assert (worker.counts.interactions, worker.counts.aborted) == (4, 1)
+    link.records[:] = records  # it has been led on
+    run_to_end(worker, link)
+    assert (worker.counts.interactions, worker.counts.aborted) == (6, 1)
+    assert [row.taken for row in rows(iter(sorted(link.state(0).items())), 0)] == [6]
+
+
+def test_a_record_that_comes_twice_within_a_poll_gives_the_step_up(tmp_path: Path) -> None:
+    records = [FakeRecord(b"ann", said(at, 1_000 + at), number, at) for at, number in [(0, 0), (0, 1), (1, 0), (0, 0)]]
+    link = FakeLink(records, [])
+    worker = worker_on(link, tmp_path, FakeModel(SEGMENT), partitions=(0, 1))
+    worker.turn()
+    assert (worker.counts.records, worker.counts.aborted, link.published) == (0, 1, [])
+    worker.partitions.close()
