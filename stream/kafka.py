@@ -498,8 +498,9 @@ class KafkaLink:
             place.offset = start
             if partition in self._taking:
                 self._consumer.seek(place)
-                self._consumer.resume([place])
-            else:
+            # The client keeps a pause beyond the assignment that it was made in.
+            self._consumer.resume([place])
+            if partition not in self._taking:
                 self._consumer.incremental_assign([place])
                 self._taking.add(partition)
         except KafkaException as error:
