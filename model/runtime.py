@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from model import artifact
-from model.artifact import Artifact, ItemId
+from model.artifact import PROGRAM_FAILURES, Artifact, ItemId
 from model.errors import ModelFailed
 from model.manifest import Manifest
 
@@ -134,7 +134,7 @@ class Runtime:
         try:
             with torch.inference_mode():
                 yield
-        except (RuntimeError, IndexError, ValueError) as error:
+        except (*PROGRAM_FAILURES, IndexError, ValueError) as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ModelFailed(f"{self.reference} failed in {method}: {said[:300]}") from error
 

@@ -56,7 +56,10 @@ def _offsets_not_sent() -> None:
 
 
 def _lost_as_revoked() -> None:
-    """A partition that is lost is let go of as one that is asked back: its store is said to lack nothing."""
+    """A partition that is lost is let go of as one that is asked back, by a worker that then takes the store for complete.
+
+    Ours notes when it last knew that (`Partitions.known_ms`), which is true of a lost store too; the mistake is to note *now*.
+    """
     lost = Partitions.lost
 
     def taken_for_complete(self: Partitions, numbers: Sequence[int]) -> None:

@@ -19,7 +19,7 @@ from model.registry import Registry
 from state.errors import StateError
 from stream import topics
 from stream.errors import StreamError
-from tests.crash import disk, kafka, ledger, source
+from tests.crash import disk, kafka, ledger, source, stores
 from tests.crash.arithmetic import Catalogue
 from tests.crash.faults import LONG, Fault
 from tests.crash.feeder import Feeder
@@ -28,7 +28,7 @@ from tests.crash.ports import free_ports
 from tests.crash.process import Exit, Supervisor, Worker
 from tests.crash.progress import Progress, Usage, Used
 from tests.crash.proxy import Proxy
-from tests.crash.reading import observe
+from tests.crash.reading import ends, observe, places_of, records
 from tests.crash.replay import Rules
 from tests.crash.schedule import Schedule
 from tests.crash.world import BYSTANDER, DELETIONS_KEPT_S, TAKING_WITHIN_S, Broken, NotReached, Patience, World
@@ -124,9 +124,10 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
         outcome.restarts, outcome.new_producers = world.supervisor.restarts(), feeder.new_producers
         _end(world, outcome)
         told("the oracle recomputes everything from the input topic")
-        rules = Rules(Catalogue(items), SEGMENT_LENGTH, RECOMMEND, TOP_K, KEEP_SEGMENTS, f"{ledger.NAME}@1")
+        rules = Rules(Catalogue(items), SEGMENT_LENGTH, RECOMMEND, TOP_K, KEEP_SEGMENTS, f"{ledger.NAME}@1", fails=True)
         try:
             outcome.verdict = judge(observe(world.kafka.direct, APP, TOPIC, LISTS), rules)
+            outcome.failures += _stores_that_differ(world)
         except (StateError, StreamError, TimeoutError) as error:
             outcome.failures.append(f"what is committed cannot be read: {error}")
     if outcome.holds:
@@ -214,6 +215,15 @@ def _end(world: World, outcome: Outcome) -> None:
             outcome.failures.append(f"at the end: SIGTERM ended {worker.slot} with {code}, expected 0")
 
 
+def _stores_that_differ(world: World) -> list[str]:
+    """Of the workers, which have ended."""
+    admin = AdminClient({"bootstrap.servers": world.kafka.direct, "log_level": 2})
+    changelog = stores.newest(records(world.kafka.direct, topics.changelog_topic(APP)), world.partitions)
+    folders = [worker.files / APP / worker.slot for worker in world.workers.values()]
+    there = [folder for folder in folders if folder.exists()]
+    return list(stores.differing(there, dict(enumerate(changelog)), ends(admin, places_of(admin, TOPIC))))
+
+
 @contextmanager
 def _world(options: Options, items: Sequence[int | str]) -> Iterator[World]:
     chosen = random.Random(options.seed)
@@ -225,7 +235,7 @@ def _world(options: Options, items: Sequence[int | str]) -> Iterator[World]:
         broker = running.enter_context(kafka.running(folder / "kafka", ports, os.environ))
         proxy = running.enter_context(Proxy(ports.proxy, ports.behind_proxy))
         _make_topics(broker.direct, options.partitions)
-        ledger.write(Registry(folder / "models"), items, SEGMENT_LENGTH)
+        ledger.write(Registry(folder / "models"), items, SEGMENT_LENGTH, fails=True)
         env = environ(
             f"127.0.0.1:{ports.proxy}",
             APP,

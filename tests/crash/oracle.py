@@ -110,8 +110,9 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
 
 
 def _may_fail(replay: Replay, row: int, rules: Rules) -> bool:
-    """Whether the model can be what refused an interaction: the item that it fails at is in what would be folded."""
-    return rules.fails and len(rules.catalogue.item_ids) in (*replay.rows, row)
+    """Whether the model can be what refused an interaction: it completes a segment, which has the item that the model fails at."""
+    segment = (*replay.rows, row)
+    return rules.fails and len(segment) == rules.segment_length and len(rules.catalogue.item_ids) in segment
 
 
 def _compare_states(rows: Iterable[Mapping[str, Any]], users: Mapping[tuple[int, str], Replay], rules: Rules, tally: _Tally) -> None:

@@ -28,10 +28,10 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     if verdict is None:
         yield "the oracle was not asked"
     else:
-        yield "| interactions | users | lists | forgotten | malformed | faults | restarts | lost | doubled | differing |"
-        yield "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+        yield "| interactions | users | lists | forgotten | malformed | refused by the model | faults | restarts | lost | doubled | differing |"
+        yield "|" + "---:|" * 11
         yield (
-            f"| {verdict.interactions} | {verdict.users} | {verdict.lists} | {verdict.forgotten} | {verdict.malformed} | {len(done)} "
+            f"| {verdict.interactions} | {verdict.users} | {verdict.lists} | {verdict.forgotten} | {verdict.malformed} | {verdict.refused} | {len(done)} "
             f"| {outcome.restarts} | {verdict.lost} | {verdict.doubled} | {verdict.differing} |"
         )
         yield from (f"- {example}" for example in verdict.examples)

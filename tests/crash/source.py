@@ -21,6 +21,11 @@ FORGOTTEN_SHARE: Final = 0.001
 JSON_SHARE: Final = 0.02
 UNKNOWN_SHARE: Final = 0.03
 """Of the log's items, how many are not in the catalogue."""
+POISON: Final = "poison"
+"""The item that the model fails to fold (`tests.crash.ledger`): the catalogue's last."""
+POISON_SHARE: Final = 0.003
+POISONED: Final = (b"poisoned-0", b"poisoned-1")
+"""The users who come with it, and with nothing else."""
 
 _MALFORMED: Final[tuple[Sent, ...]] = (
     (b"user", b""),
@@ -47,7 +52,7 @@ def catalogue_of(log: pl.DataFrame, seed: int) -> list[int | str]:
     """The items that the model knows: most of the log's, and no more than it can rank."""
     items: list[int | str] = log["item_id"].unique().sort().to_list()
     known = random.Random(seed).sample(items, round(len(items) * (1 - UNKNOWN_SHARE)))
-    return known[: PLACES - 1]
+    return [*known[: PLACES - 2], POISON]
 
 
 def records(log: pl.DataFrame, chosen: random.Random) -> Iterator[Sent]:
@@ -63,5 +68,7 @@ def records(log: pl.DataFrame, chosen: random.Random) -> Iterator[Sent]:
                 yield chosen.choice(_MALFORMED)
             elif drawn < MALFORMED_SHARE + FORGOTTEN_SHARE:
                 yield chosen.choice(recent), None
+            elif drawn < MALFORMED_SHARE + FORGOTTEN_SHARE + POISON_SHARE:
+                yield chosen.choice(POISONED), pack({"item": POISON, "ts": time})
             encode = json if chosen.random() < JSON_SHARE else pack
             yield key, encode({"item": item, "ts": time})

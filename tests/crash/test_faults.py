@@ -43,6 +43,8 @@ def test_nothing_is_lost_or_doubled_while_the_most_telling_faults_happen(tmp_pat
     outcome = run(Options(seconds=FAULTS_S, seed=1, faults=chosen, folder=tmp_path, rate=300), told=print)
     print(report(outcome))
     assert outcome.holds
+    assert outcome.verdict is not None
+    assert outcome.verdict.refused > 0
     assert sum(each.reached for each in outcome.injections) >= 3
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import artifact
+from model.errors import ModelFailed
 from model.registry import Registry
 from model.runtime import Runtime
 from state.user import Preference, packed
@@ -101,5 +101,5 @@ def test_a_ledger_that_fails_does_so_at_its_last_item_alone(tmp_path: Path) -> N
     memory = np.zeros((1, ledger.STATE_FLOATS), np.float32)
     poison = len(ITEMS)
     assert failing.fold(memory, np.array([[1, 2, poison - 1, UNKNOWN]])).memory.any()
-    with pytest.raises(artifact.PROGRAM_FAILURES, match=ledger.FAILURE):
+    with pytest.raises(ModelFailed, match=f"failed in update: .*{ledger.FAILURE}"):
         failing.fold(memory, np.array([[1, poison, 2, 3]]))

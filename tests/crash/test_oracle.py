@@ -216,15 +216,18 @@ def test_an_interaction_refused_without_a_reason_is_noticed(evidence: Observed) 
 
 
 def test_an_interaction_that_the_model_fails_at_is_right_in_the_dead_letters_and_nowhere_else() -> None:
-    poison = Taken(0, 3, b"user", said(ITEMS[-1], 5), 0)
-    found = Observed([poison], [], [], [refused(poison)])
-    assert judge(found, replace(RULES, fails=True)).holds
-    assert not judge(found, RULES).holds
-    row = {"user_id": "user", "taken": 1, "folds": 0, "working_items": [ITEMS[-1]], "working_times": [5], "memory": []}
-    kept = {**row, "memory_format": "", "as_of": 5, "partition": 0}
-    assert not judge(replace(found, states=[kept]), replace(RULES, fails=True)).holds
-    # One that is only remembered, and folded later, need not be refused.
-    assert judge(replace(found, states=[kept], dead_letters=[]), replace(RULES, fails=True)).holds
+    rules = replace(RULES, fails=True, lists=100)
+    *kept, poison = (Taken(0, at, b"user", said(ITEMS[-1], 5 + at), 0) for at in range(LENGTH))
+    row = {"user_id": "user", "taken": LENGTH - 1, "folds": 0, "working_items": [ITEMS[-1]] * (LENGTH - 1), "working_times": [5, 6, 7]}
+    state = {**row, "memory": [], "memory_format": "", "as_of": 7, "partition": 0}
+    found = Observed([*kept, poison], [], [state], [refused(poison)])
+    assert judge(found, rules).holds
+    assert not judge(found, replace(rules, fails=False)).holds, "another model does not fail"
+    assert not judge(replace(found, dead_letters=[]), rules).holds, "it is nowhere"
+    folded = {**state, "taken": LENGTH, "folds": 1, "working_items": [], "working_times": []}
+    assert not judge(replace(found, states=[folded]), rules).holds, "it is in both places"
+    early = [{**state, "taken": LENGTH - 2, "working_items": [ITEMS[-1]] * (LENGTH - 2), "working_times": [5, 6], "as_of": 6}]
+    assert not judge(Observed(kept, [], early, [refused(kept[-1])]), rules).holds, "one that only would be remembered"
 
 
 def test_a_list_that_follows_two_nulls_in_a_poll_stays(runtime: Runtime, tmp_path: Path) -> None:

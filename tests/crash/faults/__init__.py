@@ -45,6 +45,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         for point in (Point.PRODUCED, Point.OFFSETS_SENT)
     ),
     Fault("slow step", process.slow_step, 12),
+    Fault("slow step while another worker joins", process.slow_step_while_another_joins, 12),
     Fault("broker SIGKILL", broker.killed((1, 5)), 15),
     Fault("broker SIGTERM", broker.terminated, 15),
     Fault("broker SIGSTOP", broker.paused, 6),

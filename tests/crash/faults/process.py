@@ -145,3 +145,13 @@ def slow_step(world: World) -> float:
     event = world.at(world.victim(), sleep_at(Point.COMPUTED, seconds))
     until(event.time + seconds)
     return event.time
+
+
+def slow_step_while_another_joins(world: World) -> float:
+    """The group rebalances while it waits for the worker in vain, and goes on without it."""
+    seconds = world.patience.poll + 2.0
+    event = world.at(world.victim(), sleep_at(Point.COMPUTED, seconds))
+    with world.member() as joining:
+        while (left := event.time + seconds - time.time()) > 0:
+            joining.poll(min(left, 0.5))
+    return event.time

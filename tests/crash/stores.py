@@ -1,0 +1,55 @@
+"""The local stores, after the workers have ended: where one claims to be up to date, it is the changelog, byte for byte."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from state.store import Store, StoreMemory
+from tests.crash.reading import Taken
+
+State = Mapping[bytes, bytes]
+_MEMORY_BYTES = 32 << 20
+
+
+def newest(records: Iterable[Taken], partitions: int) -> list[dict[bytes, bytes]]:
+    """What a changelog's records amount to, partition by partition."""
+    states: list[dict[bytes, bytes]] = [{} for _ in range(partitions)]
+    for record in records:
+        key = record.key or b""
+        if record.value is None:
+            states[record.partition].pop(key, None)
+        else:
+            states[record.partition][key] = record.value
+    return states
+
+
+def differing(folders: Iterable[Path], changelog: Mapping[int, State], ends: Mapping[int, int]) -> Iterator[str]:
+    """What is wrong with the stores below some folders, a line each.
+
+    Args:
+        folders: of the slots, with a store for each partition that the slot ever had.
+        changelog: partition → what is committed in it.
+        ends: partition → the end of the input, all of which is taken. A store that says it has taken as much must hold all of the changelog;
+            one of a partition that went elsewhere is behind, and says so.
+    """
+    memory = StoreMemory(_MEMORY_BYTES)
+    up_to_date: set[int] = set()
+    for folder in sorted(folders):
+        for path in sorted(folder.iterdir()):
+            number = int(path.name)
+            store = Store(path, memory)
+            try:
+                if (store.position() or 0) < ends[number]:
+                    continue
+                up_to_date.add(number)
+                yield from (f"{path}: {line}" for line in _unequal(dict(store.records()), changelog[number]))
+            finally:
+                store.close()
+    yield from (f"partition {number}: no store has all of it" for number in sorted({n for n, end in ends.items() if end} - up_to_date))
+
+
+def _unequal(found: State, expected: State) -> Iterator[str]:
+    lacking, more = expected.keys() - found.keys(), found.keys() - expected.keys()
+    other = {key for key in expected.keys() & found.keys() if found[key] != expected[key]}
+    if lacking or more or other:
+        examples = [key.hex() for keys in (lacking, more, other) for key in sorted(keys)[:1]]
+        yield f"{len(lacking)} records of the changelog lack, {len(more)} are in the store alone, {len(other)} differ: {', '.join(examples)}"
