@@ -318,6 +318,7 @@ class KafkaLink:
             self._leave_nothing_open()
             raise OutputTooLarge(f"the broker refused a record as too large: raise the topic's max.message.bytes ({reason})") from error
         if not reason.txn_requires_abort():
+            self._leave_nothing_open()
             _stop(error, "transaction")
         try:
             self._until_done(lambda producer: producer.abort_transaction(_CALL_S), "abort_transaction")

@@ -13,6 +13,9 @@ from state.interaction import MAX_ID_BYTES, NAMED, item_key
 from stream.errors import StepAborted
 from stream.wire import UNREADABLE, DeadLetter, Record, dead_letter, from_msgpack, interaction, item_text, malformed, user_id
 
+Place: TypeAlias = tuple[int, int]
+"""Partition and offset of a record."""
+
 Flat: TypeAlias = list[int]
 """A run's interactions: item key, time and offset of the first, of the second, and so on. One list, where thousands of users come at a time."""
 
@@ -57,18 +60,14 @@ class Polled:
     """Null values."""
 
 
-def refuse(record: Record, topic: str, error: ModelFailed) -> Polled:
-    """A poll of one record that the model fails on."""
-    return Polled(records=1, dead=[dead_letter(record, topic, error)], next_offsets={record.partition(): record.offset() + 1})
-
-
-def decode(records: Sequence[Record], topic: str, due: Mapping[int, int]) -> Polled:
+def decode(records: Sequence[Record], topic: str, due: Mapping[int, int], refused: Mapping[Place, ModelFailed]) -> Polled:
     """Decode a poll's records and group them by partition and user.
 
     Args:
         records: in the order of the poll, none of them an error.
         topic: named in dead letters.
         due: partition → the offset that its next record has at least.
+        refused: what the model fails on.
 
     Raises:
         StepAborted: a record was taken already. A client that goes back by itself, as one has, must not make anybody's interactions count twice.
@@ -90,6 +89,9 @@ def decode(records: Sequence[Record], topic: str, due: Mapping[int, int]) -> Pol
         if offset < next_offset:
             raise StepAborted(f"the client went back to offset {offset} of {topic}[{partition}], where {next_offset} is due")
         next_offset = offset + 1
+        if refused and (failed := refused.get((partition, offset))) is not None:
+            polled.dead.append(dead_letter(record, topic, failed))
+            continue
         key, value = record.key(), record.value()
         try:
             run = runs.get(key)  # type: ignore[arg-type]  # a null key is not there

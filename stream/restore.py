@@ -76,7 +76,8 @@ class ChangelogRestore:
         self._reached = self._end = 0
         self._first = OFFSET_BEGINNING
         self._records = self._bytes = 0
-        self._held_up = False
+        self._told = 0
+        """Of the records, how many were there at the last report."""
         self._waiting_since = self._reading_since = self._reported = clock()
 
     def advance(self) -> bool:
@@ -159,14 +160,12 @@ class ChangelogRestore:
             if error is None:
                 key, value = message.key() or b"", message.value()
                 changes.append((key, value))
-                self._held_up = False
                 self._bytes += len(key) + len(value or b"")
                 reached = (message.offset() or 0) + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 # It is past the transaction markers, and comes early while a transaction is open.
                 reached = message.offset() or 0
                 done = reached >= self._end
-                self._held_up = not done
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._start_over(f"offset {self._reached} is not in the changelog")
                 self._first = OFFSET_BEGINNING  # the one that was told may be what is not there any more
@@ -213,10 +212,12 @@ class ChangelogRestore:
         if not done and now - self._reported < _REPORT_EVERY_S:
             return
         self._reported = now
-        if self._held_up and not done:
+        silent, self._told = self._records == self._told, self._records
+        if silent and not done:
             logger.warning(
-                "restore waits partition=%d at=%d end=%d: a transaction is open there. Kafka ends it when its time-out is over; where it does not, "
-                "kafka-transactions.sh find-hanging --broker-id ID names it and kafka-transactions.sh abort ends it",
+                "restore waits partition=%d at=%d end=%d: nothing comes. Where Kafka answers, a transaction is open there; Kafka ends it when its "
+                "time-out is over, and where it does not, kafka-transactions.sh find-hanging --broker-id ID names it and kafka-transactions.sh "
+                "abort ends it",
                 self._partition.number,
                 self._reached,
                 self._end,

@@ -10,6 +10,7 @@ from the changelog; the other order would keep what never happened.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Final, Protocol
 
@@ -22,10 +23,11 @@ from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
 from stream.errors import StepAborted, StoreBehind, TooManyRefused
 from stream.partitions import Partition, Partitions
+from stream.parts import in_parts
 from stream.points import At, Point, passing
 from stream.policy import Lists, RefusedShare, StepSize, due, stride
-from stream.polled import Polled, Run, columns, decode, refuse
-from stream.recommender import Floats, Query, RankedList, Recommender
+from stream.polled import Place, Polled, Run, columns, decode
+from stream.recommender import Floats, Fold, Query, RankedList, Recommender
 from stream.wire import DeadLetter, Recommendation, Record, refusal
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,14 @@ class Touch(msgspec.Struct, gc=False):
     """Indices of the run's interactions after which a list is asked for."""
     hidden: tuple[Floats, ...] = ()
     """The hidden state of each fold."""
+    failed: tuple[int, ModelFailed] | None = None
+    """The index of the run's first interaction that the model fails on, as far as it was asked."""
+
+    def fails(self, at: int, error: ModelFailed) -> None:
+        """Note that the model fails on an interaction: what is due after it is not known."""
+        if self.failed is None or at < self.failed[0]:
+            self.failed = at, error
+            self.due = [each for each in self.due if each < at]
 
 
 @dataclass(slots=True)
@@ -131,8 +141,12 @@ class Worker:
         wait_s: float,
         clock: Callable[[], float],
         wall_ms: Callable[[], int],
+        give_back: Callable[[], object] = lambda: None,
         at: At = passing,
     ) -> None:
+        """Args:
+        give_back: give memory that is not used back to the system; called with each flush.
+        """
         self.link = link
         self.partitions = partitions
         self.recommender = recommender
@@ -146,6 +160,7 @@ class Worker:
         self.wait_s = wait_s
         self.clock = clock
         self._wall_ms = wall_ms
+        self._give_back = give_back
         self._at = at
         self.counts = Counts()
         self.stopping = False
@@ -178,6 +193,7 @@ class Worker:
                 self._aborts = 0
             if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
                 self.partitions.flush()
+                self._give_back()
                 self._flushed_at = self.clock()
         except StepAborted as aborted:
             self._rest(aborted)
@@ -198,36 +214,27 @@ class Worker:
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
     def _take(self, records: Sequence[Record]) -> None:
-        """One step; where the model fails on it, steps of ever fewer records, down to the one that it fails on, which is dead-lettered.
+        """One step. Records that the model fails on are dead-lettered with it, as if they had never come: it is computed again without them.
 
-        What comes out does not depend on how polls are cut.
+        Of each user's run the first one is found at a time, as another may do without it: what comes out does not depend on how polls are cut.
         """
-        try:
-            self.step(decode(records, self.topic, self.partitions.due()))
-        except ModelFailed as error:
-            failed = ModelFailed(str(error))  # without its traceback, which holds the poll
-        else:
-            return
-        if len(records) > 1:
-            middle = len(records) // 2
-            self._take(records[:middle])
-            # A store that the first half found damaged is away by now; its partition's records come again.
-            running = set(self.partitions.running())
-            if rest := [record for record in records[middle:] if record.partition() in running]:
-                self._take(rest)
-        else:
-            logger.warning("model failed on a record partition=%d offset=%d: %s", records[0].partition(), records[0].offset(), failed)
-            self.step(refuse(records[0], self.topic, failed))
-            self.counts.model_failures += 1
-
-    def step(self, polled: Polled) -> None:
-        """One interaction's journey, for a whole poll at once."""
-        self._check_refused(polled)
         started = self.clock()
+        refused: dict[Place, ModelFailed] = {}
+        while failed := self.step(decode(records, self.topic, self.partitions.due(), refused), started):
+            for (partition, offset), error in failed.items():
+                logger.warning("model failed on a record partition=%d offset=%d: %s", partition, offset, error)
+            refused |= failed
+        self.counts.model_failures += len(refused)
+
+    def step(self, polled: Polled, started: float) -> Mapping[Place, ModelFailed]:
+        """One interaction's journey, for a whole poll at once. Where the model fails on records of it, they are returned, and nothing has happened."""
+        self._check_refused(polled)
         before = self._read(polled)
         after, touches = self._remember(polled, before)
         self._fold(touches)
         lists = self._recommend(touches)
+        if failed := _failed(touches):
+            return failed
         outgoing = self._collect(polled, touches, lists, after)
         self._at(Point.COMPUTED)
         sent_ms, computed = self._wall_ms(), self.clock()
@@ -242,6 +249,7 @@ class Worker:
         self._at(Point.WRITTEN)
         self._count(polled, touches, outgoing)
         self.step_size.took(polled.records, self.clock() - started - publishing_s)
+        return {}
 
     def _check_refused(self, polled: Polled) -> None:
         """A broken producer is not a million dead letters."""
@@ -325,20 +333,29 @@ class Worker:
         """Fold every completed segment: the first of each user together, then the second of those who have one, and so on."""
         self._rebuild([touch for touch in touches if touch.preferences[0] is not None and (touch.due or touch.remembered.segments)])
         turn = 0
-        folding = [touch for touch in touches if touch.remembered.segments]
+        folding = [touch for touch in touches if touch.remembered.segments and touch.failed is None]
         while folding:
-            segments = [touch.remembered.segments[turn] for touch in folding]
-            folds = self.recommender.fold(
-                [touch.preferences[-1] for touch in folding],
-                [segment.items for segment in segments],
-                [segment.as_of for segment in segments],
-                [segment.times for segment in segments],
-            )
-            for touch, fold in zip(folding, folds, strict=True):
+            folded, failed = in_parts(partial(self._folded, turn), folding)
+            for touch, fold in folded:
                 touch.preferences += (fold.preference,)
                 touch.hidden += (fold.hidden,)
+            for touch, error in failed:
+                touch.fails(self._completes(touch, turn), error)
             turn += 1
-            folding = [touch for touch in folding if len(touch.remembered.segments) > turn]
+            folding = [touch for touch, _ in folded if len(touch.remembered.segments) > turn]
+
+    def _folded(self, turn: int, touches: Sequence[Touch]) -> list[Fold]:
+        segments = [touch.remembered.segments[turn] for touch in touches]
+        return self.recommender.fold(
+            [touch.preferences[-1] for touch in touches],
+            [segment.items for segment in segments],
+            [segment.as_of for segment in segments],
+            [segment.times for segment in segments],
+        )
+
+    def _completes(self, touch: Touch, turn: int) -> int:
+        """The index of the run's interaction that completes its `turn`-th segment."""
+        return (turn + 1) * self.recommender.model.segment_length - touch.before.working - 1
 
     def _rebuild(self, touches: Sequence[Touch]) -> None:
         """Give users whose preference memory an other model wrote one that this model can read."""
@@ -347,10 +364,16 @@ class Worker:
         if not foreign:
             return
         kept = self._kept([(touch, old.folds) for touch, old in foreign])
-        rebuilt = self.recommender.rebuild([old for _, old in foreign], kept)
-        for (touch, _), preference in zip(foreign, rebuilt, strict=True):
+        rebuilt, failed = in_parts(
+            lambda some: self.recommender.rebuild([old for _, old, _ in some], [segments for _, _, segments in some]),
+            [(touch, old, segments) for (touch, old), segments in zip(foreign, kept, strict=True)],
+        )
+        for (touch, _, _), preference in rebuilt:
             touch.preferences = (preference,)
-        self.counts.rebuilt += len(foreign)
+        for (touch, _, _), error in failed:
+            # The first interaction that asks for the memory.
+            completes = [self._completes(touch, 0)] if touch.remembered.segments else []
+            touch.fails(min([*touch.due, *completes]), error)
 
     def _recommend(self, touches: Sequence[Touch]) -> list[tuple[Touch, int, RankedList]]:
         """The lists that are due: (touch, index of the interaction in its run, list)."""
@@ -370,9 +393,11 @@ class Worker:
             exclude = b"" if self.exclude == "none" else b"".join([items, *segments])
             times = before_ms + packed(run.times[new]) if uses_time else b""
             hidden = None if within else touch.hidden[folded - 1]
-            queries.append(Query(touch.preferences[folded], items, exclude, hidden, times, run.times[at]))
-        ranked = self.recommender.recommend(queries, self.top_k)
-        return [(touch, at, made) for (touch, at, _, _), made in zip(asked, ranked, strict=True)]
+            queries.append((touch, at, Query(touch.preferences[folded], items, exclude, hidden, times, run.times[at])))
+        ranked, failed = in_parts(lambda some: self.recommender.recommend([query for _, _, query in some], self.top_k), queries)
+        for (touch, at, _), error in failed:
+            touch.fails(at, error)
+        return [(touch, at, made) for (touch, at, _), made in ranked]
 
     def _kept(self, asked: Sequence[tuple[Touch, int]]) -> list[list[bytes]]:
         """The kept segments of a touch's user as they are after so many folds, oldest first: the store's, then this step's."""
@@ -479,6 +504,12 @@ class Worker:
         counts.forgotten += polled.forgotten
         counts.dead_letters += len(polled.dead)
         counts.interactions += polled.records - polled.forgotten - len(polled.dead)
+        counts.rebuilt += sum(touch.preferences[0] is not touch.before.preference for touch in touches)
         counts.folds += sum(len(touch.hidden) for touch in touches)
         counts.lists += sum(made is not None for _, made in outgoing.recommendations)
         counts.unknown_items += self.recommender.unknown(packed(polled.items))
+
+
+def _failed(touches: Sequence[Touch]) -> dict[Place, ModelFailed]:
+    """By their places, the first record of each run that the model fails on."""
+    return {(touch.run.partition, touch.run.offsets[touch.failed[0]]): touch.failed[1] for touch in touches if touch.failed is not None}

@@ -228,6 +228,7 @@ def worker_on(
     cache_users: int = 3,
     clock: Callable[[], float] | None = None,
     max_refused: float = 1.0,
+    give_back: Callable[[], object] = lambda: None,
 ) -> Worker:
     """A worker whose partitions are running; its cache is small, so that users are read from the store too."""
 
@@ -262,6 +263,7 @@ def worker_on(
         wait_s=0.0,
         clock=clock,
         wall_ms=lambda: int(clock() * 1000),
+        give_back=give_back,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 
-from stream.errors import Fenced, OutputTooLarge, StepAborted, StopAsked
+from stream.errors import Fenced, KafkaUnusable, OutputTooLarge, StepAborted, StopAsked
 from stream.kafka import KafkaLink, logger
 from stream.librdkafka import MemoryBudget
 from stream.lineage import Changelog, Committed, Lineage
@@ -100,9 +100,29 @@ def test_what_failed_first_is_told_where_the_client_only_says_that_something_has
             link.publish(Outgoing())
 
 
-def test_a_record_that_is_too_large_leaves_no_transaction_open(link: KafkaLink) -> None:
-    producer = failing(link, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "too large", txn_requires_abort=True))
-    with pytest.raises(OutputTooLarge, match=r"max\.message\.bytes"):
+def test_a_transaction_that_lacks_a_record_is_undone_and_not_committed_without_it(link: KafkaLink) -> None:
+    """A record for a partition that is not there, say: the client says so at the commit."""
+    lacking = KafkaError(KafkaError._INCONSISTENT, "1 message(s) failed delivery", txn_requires_abort=True)
+    producer = Publishing([None], [lacking])
+    link._producer = producer  # type: ignore[assignment]
+    with pytest.raises(StepAborted, match="failed delivery"):
+        link.publish(Outgoing({7: [(b"key", b"value")]}))
+    assert producer.calls == ["commit", "abort"]
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes", "told"),
+    [
+        (KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "too large", txn_requires_abort=True), OutputTooLarge, r"max\.message\.bytes"),
+        (KafkaError(KafkaError._UNKNOWN_PARTITION, "unknown"), KafkaUnusable, "fewer partitions than it had"),
+    ],
+    ids=["too large", "no such partition"],
+)
+def test_a_record_that_ends_the_process_leaves_no_transaction_open(
+    link: KafkaLink, error: KafkaError, becomes: type[Exception], told: str
+) -> None:
+    producer = failing(link, error)
+    with pytest.raises(becomes, match=told):
         link.publish(Outgoing())
     assert producer.aborted == 1
 

@@ -17,7 +17,7 @@ from stream.export import Row, rows
 from stream.policy import Lists
 from stream.recommender import Floats, Ints
 from stream.wire import Recommendation
-from stream.worker import Outgoing
+from stream.worker import FLUSH_EVERY_S, Outgoing
 from tests.fakes import FakeFolded, FakeLink, FakeModel, FakeRanked, FakeRecord, TimedModel, run_to_end, said, worker_on
 
 SEGMENT = 4
@@ -51,6 +51,10 @@ class Outcome:
             self.kept[number] = {key: read_folded(value) for key, value in records if user_of(key)[1][:1] == FOLDED}
         for user, made in link.lists():
             self.lists.setdefault(user, []).append(made)
+
+    def made(self) -> dict[bytes, list[Recommendation]]:
+        """Without the withdrawals: two null values in a poll are one."""
+        return {user: [made for made in lists if made] for user, lists in self.lists.items()}
 
 
 def outcome(
@@ -413,9 +417,7 @@ def test_a_record_that_the_model_fails_on_is_dead_lettered_and_the_others_are_as
         found = Outcome(link, 1)
     expected = outcome(others, [], lists=1)
     assert found.rows == expected.rows
-    assert {user: [made for made in lists if made] for user, lists in found.lists.items()} == {
-        user: [made for made in lists if made] for user, lists in expected.lists.items()
-    }
+    assert found.made() == expected.made()
     (letter,) = [letter for outgoing in link.published for letter in outgoing.dead]
     told = dict(letter.headers)
     assert (letter.key, letter.value) == (b"bob", records[at].value())
@@ -424,6 +426,44 @@ def test_a_record_that_the_model_fails_on_is_dead_lettered_and_the_others_are_as
     assert told["__streams.errors.offset"] == str(at).encode()
     assert (worker.counts.model_failures, worker.counts.dead_letters) == (1, 1)
     assert link.published[-1].next_offsets == {0: len(records)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(USERS[:2]), st.sampled_from([0, 1, 1, 2, POISON, None]), st.just(0)), max_size=40),
+    st.lists(st.integers(1, 39)),
+    st.sampled_from(["fold", 1, 3]),
+)
+def test_which_records_the_model_fails_on_does_not_depend_on_how_polls_are_cut(
+    happened: list[tuple[bytes, int | str | None, int]], cuts: list[int], lists: Lists
+) -> None:
+    def taken(cuts: Sequence[int]) -> tuple[Outcome, list[bytes | None]]:
+        with TemporaryDirectory() as folder:
+            link = FakeLink(as_records(happened, 1), list(cuts))
+            worker = worker_on(link, Path(folder), Choking(SEGMENT), lists=lists)
+            run_to_end(worker, link)
+            dead = [letter for outgoing in link.published for letter in outgoing.dead]
+            assert worker.counts.model_failures == worker.counts.dead_letters == len(dead)
+            return Outcome(link, 1), sorted(dict(letter.headers)["__streams.errors.offset"] for letter in dead)
+
+    (one_by_one, died), (in_polls, dead) = taken(range(len(happened))), taken(cuts)
+    assert dead == died
+    assert (in_polls.rows, in_polls.kept) == (one_by_one.rows, one_by_one.kept)
+    assert in_polls.made() == one_by_one.made()
+
+
+def test_records_that_the_model_fails_on_cost_the_others_no_transaction(tmp_path: Path) -> None:
+    users = [b"user-%d" % number for number in range(40)]
+    bad = {user for number, user in enumerate(users) if number % 4 == 0}
+    records = [
+        FakeRecord(user, said(POISON if user in bad and turn == 2 else 1, 1_000), 0, at)
+        for at, (turn, user) in enumerate((turn, user) for turn in range(SEGMENT) for user in users)
+    ]
+    link = FakeLink(records, [])
+    worker = worker_on(link, tmp_path, Choking(SEGMENT), lists="fold")
+    run_to_end(worker, link)
+    assert (len(link.published), worker.counts.folds, worker.counts.model_failures) == (1, 30, 10)
+    assert [letter.key for letter in link.published[0].dead] == sorted(bad, key=users.index)
 
 
 def test_when_more_than_a_share_is_refused_the_worker_stops_before_it_publishes(tmp_path: Path) -> None:
@@ -528,4 +568,15 @@ def test_a_record_that_comes_twice_within_a_poll_gives_the_step_up(tmp_path: Pat
     worker = worker_on(link, tmp_path, FakeModel(SEGMENT), partitions=(0, 1))
     worker.turn()
     assert (worker.counts.records, worker.counts.aborted, link.published) == (0, 1, [])
+    worker.partitions.close()
+
+
+def test_stores_are_flushed_and_memory_given_back_now_and_then(tmp_path: Path) -> None:
+    now = 0.0
+    told: list[float] = []
+    worker = worker_on(FakeLink([], []), tmp_path, FakeModel(SEGMENT), clock=lambda: now, give_back=lambda: told.append(now))
+    for seconds in (1.0, FLUSH_EVERY_S - 1, FLUSH_EVERY_S, FLUSH_EVERY_S + 1, 2 * FLUSH_EVERY_S):
+        now = seconds
+        worker.turn()
+    assert told == [FLUSH_EVERY_S, 2 * FLUSH_EVERY_S]
     worker.partitions.close()

@@ -5,7 +5,6 @@ import time
 from confluent_kafka import KafkaException, Producer
 
 from tests.crash.faults.common import ends_well, go_on_at
-from tests.crash.faults.process import killed
 from tests.crash.process import EXIT_USAGE
 from tests.crash.world import TAKING_WITHIN_S, Broken, NotReached, World
 from tests.processes import wait_until
@@ -57,6 +56,7 @@ def same_folder_twice(world: World) -> float:
 
 def foreign_transaction(world: World) -> float:
     """Somebody's transaction is open in the changelog, and a worker has to restore behind it."""
+    worker = world.victim()  # before it is open: who restores now, after another's fault, waits for its end as well
     producer = Producer(
         {"bootstrap.servers": world.kafka.direct, "transactional.id": "foreign", "transaction.timeout.ms": 60_000, "log_level": 2}
     )
@@ -66,7 +66,8 @@ def foreign_transaction(world: World) -> float:
         producer.produce(f"{world.app}.changelog", b"foreign", b"\x07foreign\x01", partition=number)
     producer.flush(10)
     try:
-        began = killed(world)
+        began = time.time()
+        worker.kill()
         world.pause_between(3, 5)
     finally:
         try:
