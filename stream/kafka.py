@@ -145,7 +145,7 @@ class KafkaLink:
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
             # The assignment is taken, and nothing fetched: `resume` gives the client each partition with the place to begin at. Told to find
-            # a place by itself, it may go back there half a second after it was led elsewhere (docs/kafka.md).
+            # a place by itself, it may go back there half a second after it was led elsewhere (decision 16).
             consumer.incremental_assign([])
             # Partitions that are added to a topic bring a rebalance with them.
             self._may_have_grown = True
@@ -155,12 +155,16 @@ class KafkaLink:
             partitions.assigned([each.partition for each in given])
 
         def revoked(consumer: Consumer, taken: Sequence[TopicPartition]) -> None:
-            partitions.revoked([each.partition for each in taken])
-            let_go(consumer, taken)
+            try:
+                partitions.revoked([each.partition for each in taken])
+            finally:
+                let_go(consumer, taken)
 
         def lost(consumer: Consumer, taken: Sequence[TopicPartition]) -> None:
-            partitions.lost([each.partition for each in taken])
-            let_go(consumer, taken)
+            try:
+                partitions.lost([each.partition for each in taken])
+            finally:
+                let_go(consumer, taken)
 
         def let_go(consumer: Consumer, taken: Sequence[TopicPartition]) -> None:
             # Not those that it was never given, which it would refuse.

@@ -2,7 +2,7 @@
 
     poll → decode → read → remember → fold → recommend → publish → write
 
-`turn` polls and decodes, `step` does the rest. Everything before *publish* is computation on values: if it fails, nothing has happened.
+`turn` polls, `_take` decodes, `step` does the rest. Everything before *publish* is computation on values: if it fails, nothing has happened.
 *publish* is one Kafka transaction. *write* puts the same changes into RocksDB, after the transaction: a crash between the two is healed
 from the changelog; the other order would keep what never happened.
 """
@@ -21,7 +21,7 @@ from state.changelog import Change, take
 from state.codec import INPUT, POSITION, SEGMENT_LENGTH, name_key, name_value, number_value, working_key, working_value
 from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
-from stream.errors import StepAborted, StoreBehind, TooManyRefused
+from stream.errors import StepAborted, StopAsked, StoreBehind, TooManyRefused
 from stream.partitions import Partition, Partitions
 from stream.parts import in_parts
 from stream.points import At, Point, passing
@@ -214,10 +214,7 @@ class Worker:
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
     def _take(self, records: Sequence[Record]) -> None:
-        """One step. Records that the model fails on are dead-lettered with it, as if they had never come: it is computed again without them.
-
-        Of each user's run the first one is found at a time, as another may do without it: what comes out does not depend on how polls are cut.
-        """
+        """One step. Records that the model fails on are dead-lettered with it, as if they had never come: it is computed again without them."""
         started = self.clock()
         refused: dict[Place, ModelFailed] = {}
         while failed := self.step(decode(records, self.topic, self.partitions.due(), refused), started):
@@ -233,8 +230,8 @@ class Worker:
         after, touches = self._remember(polled, before)
         self._fold(touches)
         lists = self._recommend(touches)
-        if failed := _failed(touches):
-            return failed
+        if any(touch.failed for touch in touches):
+            return self._failing(touches, before)
         outgoing = self._collect(polled, touches, lists, after)
         self._at(Point.COMPUTED)
         sent_ms, computed = self._wall_ms(), self.clock()
@@ -250,6 +247,28 @@ class Worker:
         self._count(polled, touches, outgoing)
         self.step_size.took(polled.records, self.clock() - started - publishing_s)
         return {}
+
+    def _failing(self, touches: Sequence[Touch], before: Mapping[int, Mapping[bytes, int]]) -> Mapping[Place, ModelFailed]:
+        """Every record that the model fails on, and why, by runs of which some failed.
+
+        They are found as if records came one by one, so that what comes out does not depend on how polls are cut: the first of a run, then the
+        first of the run without it, and so on.
+        """
+        found: dict[Place, ModelFailed] = {}
+        while failing := [touch for touch in touches if touch.failed is not None]:
+            if self.stopping:
+                raise StopAsked("asked to stop while looking for the records that the model fails on")
+            if self.lists == "interaction":
+                # The list that a shorter run would have had, after each interaction before the one that failed.
+                for touch in failing:
+                    touch.due = range(touch.failed[0])  # type: ignore[index]  # chosen by it
+                self._recommend(failing)
+            found.update(_failed(failing))
+            shorter = [_without(touch.run, touch.failed[0]) for touch in failing]  # type: ignore[index]
+            touches = self._touches([run for run in shorter if run.offsets], before)
+            self._fold(touches)
+            self._recommend(touches)
+        return found
 
     def _check_refused(self, polled: Polled) -> None:
         """A broken producer is not a million dead letters."""
@@ -373,7 +392,7 @@ class Worker:
         for (touch, _, _), error in failed:
             # The first interaction that asks for the memory.
             completes = [self._completes(touch, 0)] if touch.remembered.segments else []
-            touch.fails(min([*touch.due, *completes]), error)
+            touch.fails(0 if self.lists == "interaction" else min([*touch.due, *completes]), error)
 
     def _recommend(self, touches: Sequence[Touch]) -> list[tuple[Touch, int, RankedList]]:
         """The lists that are due: (touch, index of the interaction in its run, list)."""
@@ -508,6 +527,12 @@ class Worker:
         counts.folds += sum(len(touch.hidden) for touch in touches)
         counts.lists += sum(made is not None for _, made in outgoing.recommendations)
         counts.unknown_items += self.recommender.unknown(packed(polled.items))
+
+
+def _without(run: Run, at: int) -> Run:
+    """A run as if one of its interactions had not come."""
+    items, times, offsets = ([*column[:at], *column[at + 1 :]] for column in (run.items, run.times, run.offsets))
+    return Run(run.partition, run.user, run.fresh, items, times, offsets)
 
 
 def _failed(touches: Sequence[Touch]) -> dict[Place, ModelFailed]:

@@ -72,6 +72,7 @@ class FakeLink:
         return taken
 
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
+        assert outgoing.next_offsets, "an empty list of offsets does not fence"
         if self.refusals:
             self.refusals -= 1
             raise StepAborted("refused by the test")

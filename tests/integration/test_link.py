@@ -109,3 +109,36 @@ def test_a_partition_that_went_away_while_paused_comes_back_from_where_it_is_beg
     (stayed,) = {0, 1} - {away}
     group.begin(stayed, 300)
     assert offsets(group.polled(lambda found: len(found) == 200), stayed) == list(range(300, RECORDS))
+
+
+def test_a_partition_that_stays_is_not_paused_while_another_goes_and_comes_back(group: Group, bootstrap: str, app: str) -> None:
+    group.polled(lambda _: group.owned == {0, 1})
+    for number in range(PARTITIONS):
+        group.begin(number, RECORDS)
+    other = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": app, "partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 6000}
+    )
+    other.subscribe([f"{app}.in"])
+    producer = Producer({"bootstrap.servers": bootstrap})
+    sent = [RECORDS] * PARTITIONS
+
+    def goes_on(until: bool) -> bool:
+        for number in range(PARTITIONS):
+            producer.produce(f"{app}.in", b"{}", b"ann", partition=number)
+            sent[number] += 1
+        producer.poll(0)
+        return until
+
+    def joined(until: bool) -> bool:
+        other.poll(0.01)
+        return goes_on(until)
+
+    came = group.polled(lambda _: joined(len(group.owned) == 1 and len(other.assignment()) == 1))
+    (stayed,) = group.owned
+    came += group.polled(lambda found: joined(len(found) > 50))
+    other.close()
+    came += group.polled(lambda _: goes_on(group.owned == {0, 1}))
+    producer.flush(30)
+    seen = len(offsets(came, stayed))
+    came += group.polled(lambda found: seen + len(offsets(found, stayed)) == sent[stayed] - RECORDS)
+    assert offsets(came, stayed) == list(range(RECORDS, sent[stayed]))

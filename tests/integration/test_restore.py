@@ -1,4 +1,5 @@
-"""A changelog whose first records are gone: it is read from where it begins, also where that moved after it was asked for."""
+"""A changelog whose first records are gone is read from where it begins, also where that moved after it was asked for. One that cannot be read to
+its end holds up its own partition alone."""
 
 import time
 import uuid
@@ -9,6 +10,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from model.registry import Registry
 from state.codec import working_key, working_value
 from state.store import StoreMemory
 from stream.broker import Broker
@@ -16,7 +18,9 @@ from stream.librdkafka import CHANGELOG_READER
 from stream.lineage import Changelog, Committed
 from stream.partitions import Partition
 from stream.restore import ChangelogRestore
+from tests.bench import null_model
 from tests.fakes import restoring
+from tests.integration.test_worker import PARTITIONS, Application, create_topics
 
 pytestmark = pytest.mark.isolation
 
@@ -64,3 +68,46 @@ def test_what_is_left_of_a_changelog_is_restored(broker: Broker, topic: str, par
         assert time.monotonic() < deadline
     assert partition.store.taken([b"user-%d" % number for number in range(RECORDS)]) == [0] * DELETED + [1] * (RECORDS - DELETED)
     assert partition.store.changelog_offset() == RECORDS
+
+
+def test_while_one_partition_waits_for_its_changelog_the_others_run_for_longer_than_the_group_waits_for_a_poll(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """Somebody's transaction is open in the changelog of partition 0."""
+    application = Application(broker.bootstrap, tmp_path)
+    create_topics(application)
+    null_model.write(Registry(application.models), segment_length=10)
+    foreign = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": f"{application.name}-foreign"})
+    foreign.init_transactions(30)
+    foreign.begin_transaction()
+    foreign.produce(f"{application.name}.changelog", b"foreign", b"\x07foreign\x01", partition=0)
+    assert foreign.flush(30) == 0
+
+    def sent_to(partitions: range) -> None:
+        producer = Producer({"bootstrap.servers": broker.bootstrap})
+        for number in partitions:
+            for _ in range(50):
+                producer.produce(application.interactions, b'{"item": 1}', b"user-%d" % number, partition=number)
+        assert producer.flush(30) == 0
+
+    others = range(1, PARTITIONS)
+    try:
+        sent_to(range(PARTITIONS))
+        worker = application.start_worker(KAFKA_SESSION_TIMEOUT_MS=6000, KAFKA_MAX_POLL_INTERVAL_MS=6000)
+        application.wait_until(50 * len(others), worker)
+        began, rounds = time.monotonic(), 1
+        while time.monotonic() < began + 8:
+            sent_to(others)
+            rounds += 1
+            application.wait_until(50 * len(others) * rounds, worker)
+        assert application.committed() == 50 * len(others) * rounds, "nothing of partition 0"
+        foreign.abort_transaction(30)
+        application.wait_until(50 * len(others) * rounds + 50, worker)
+        said = worker.log.read_text()
+        assert "restore waits partition=0" in said
+        assert "nothing comes" in said
+        assert "lost=[" not in said, "it stays a member of the group, with what it has"
+        assert worker.stop()[0] == 0
+        assert application.export()["taken"].sum() == 50 * len(others) * rounds + 50
+    finally:
+        application.close()

@@ -310,3 +310,28 @@ def test_the_client_is_given_a_partition_with_the_place_to_begin_at_and_never_lo
     assert link.resume(4, 9, None) == 9
     assert consumer.calls[-2:] == [("resume", [(4, 9)]), ("assign", [(4, 9)])], "it may have been paused when it was let go of"
     assert happened == [("assigned", [3, 4, 5]), ({"on_revoke": "revoked", "on_lost": "lost"}[ends], [4, 5]), ("assigned", [4])]
+
+
+def test_a_step_is_sent_with_the_generation_of_the_poll_that_gave_it_its_records(link: KafkaLink) -> None:
+    """Kafka takes a newer one, of after a rebalance, although the records are another's by then."""
+    link._consumer.close()
+    generations = iter(["first", "second"])
+    sent: list[object] = []
+
+    class Polling(Consumer):
+        def consume(self, *_: Any) -> list[Any]:
+            return [SimpleNamespace(error=lambda: None)]
+
+        def consumer_group_metadata(self) -> str:
+            return next(generations)
+
+    class Sending(Publishing):
+        def send_offsets_to_transaction(self, _: Any, metadata: object, *__: Any) -> None:
+            sent.append(metadata)
+
+    link._consumer = Polling()  # type: ignore[assignment]
+    link._producer = Sending([], [None])  # type: ignore[assignment]
+    link.poll(1, 0)
+    link.publish(Outgoing())
+    assert sent == ["first"]
+    assert next(generations) == "second", "it was not asked again"

@@ -66,6 +66,7 @@ def foreign_transaction(world: World) -> float:
         producer.produce(f"{world.app}.changelog", b"foreign", b"\x07foreign\x01", partition=number)
     producer.flush(10)
     try:
+        world.pause_between(0, 0.5)
         began = time.time()
         worker.kill()
         world.pause_between(3, 5)
