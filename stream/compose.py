@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
+from typing import Final
 
 import torch
 from confluent_kafka.admin import AdminClient
@@ -32,6 +33,9 @@ from stream.worker import Worker
 
 logger = logging.getLogger(__name__)
 
+_M_ARENA_MAX: Final = -8  # malloc.h
+_ARENAS: Final = 2
+
 
 def admin_client(settings: Settings) -> AdminClient:
     """Keep a reference to it until its futures are done: a temporary one ends them."""
@@ -49,6 +53,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     `at` is called at the named points of a step and of a partition's life: for the fault tests.
     """
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
+    give_back = _keep_memory_together()
     one_thread()
     version = Registry(settings.models).resolve(settings.model)
     recommender = Recommender(Runtime.load(version.folder))
@@ -113,7 +118,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         wait_s=settings.wait_ms / 1000,
         clock=clock,
         wall_ms=_wall_ms,
-        give_back=_give_back(),
+        give_back=give_back,
         at=at,
     )
     _spare_the_cycle_collector()
@@ -162,12 +167,18 @@ def _spare_the_cycle_collector() -> None:
     gc.set_threshold(500_000, 50, 100)
 
 
-def _give_back() -> Callable[[], object]:
-    """What gives memory back that the allocator keeps. The threads of clients that come and go leave pieces in glibc's arenas, which it only
-    gives back when it is told to: milliseconds, and a tenth of a second for a large heap in pieces. Other allocators have no such call.
+def _keep_memory_together() -> Callable[[], object]:
+    """Have the allocator keep few arenas; returns what gives back the memory that it keeps.
+
+    The threads of clients come and go, and glibc would give each of the first eight a core an arena of its own, in which they leave pieces.
+    What is free it only gives back when it is told to: milliseconds, and a tenth of a second for a large heap in pieces. Other allocators
+    have no such calls.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return (lambda: None) if trim is None else partial(trim, 0)
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+        return lambda: None
+    libc.mallopt(_M_ARENA_MAX, _ARENAS)
+    return partial(libc.malloc_trim, 0)
 
 
 @contextmanager

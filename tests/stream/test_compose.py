@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.compose import _give_back
+from stream.compose import _keep_memory_together
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory that it must be told to give back")
@@ -18,6 +18,6 @@ def test_memory_that_is_free_is_given_back_to_the_system() -> None:
     kept = pieces[::100]
     del pieces
     before = resident_mb()
-    _give_back()()
+    _keep_memory_together()()
     assert resident_mb() < before - 50
     assert len(kept) == 2000
