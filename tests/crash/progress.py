@@ -78,6 +78,8 @@ class Progress:
         while not self._ended.wait(_EVERY_S):
             try:
                 told = ends(self._admin, self._places, timeout_s=_ANSWERS_WITHIN_S)
+                if self.ends and any(told[number] < end for number, end in self.ends[-1].offsets.items()):
+                    continue  # seen once: ends from before those that were told already
                 self.ends.append(Sample(time.time(), told))
                 found = self._consumer.committed(self._places, timeout=_ANSWERS_WITHIN_S)
                 self.committed.append(Sample(time.time(), {place.partition: max(place.offset, 0) for place in found}))
