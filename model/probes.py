@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import asking, groups, metrics, significance
-from model.artifact import PROGRAM_FAILURES
 from model.asking import Standing
+from model.errors import ModelFailed
 from model.runtime import Floats, Ranked, Rows, Runtime
 from model.significance import Estimate, Paired
 
@@ -271,8 +271,8 @@ def _refused(runtime: Runtime) -> str | None:
     two = np.ones((1, 2 * runtime.segment_length), np.int64)
     try:
         runtime.fold(np.zeros((1, runtime.state_floats), np.float32), two)
-    except PROGRAM_FAILURES as error:
-        return str(error).strip().splitlines()[-1]
+    except ModelFailed as error:
+        return str(error)
     return None
 
 
