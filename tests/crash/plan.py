@@ -62,7 +62,7 @@ def taking(folder: Path) -> tuple[int, float] | None:
     """The process that took records last, and when, by the wall clock."""
     path = folder / TAKING
     try:
-        return int(path.read_text() or "0"), path.stat().st_mtime
+        return int(path.read_text()), path.stat().st_mtime
     except FileNotFoundError:
         return None
 
@@ -81,7 +81,10 @@ class Injector:
     def __call__(self, point: Point) -> None:
         if point == Point.POLLED and time.monotonic() - self._touched > _TOUCH_EVERY_S:
             self._touched = time.monotonic()
-            self._taking.write_text(str(os.getpid()))
+            # Never seen empty: who is looked for in that moment would be taken for silent.
+            partial = self._taking.with_suffix(".partial")
+            partial.write_text(str(os.getpid()))
+            partial.replace(self._taking)
         if os.path.exists(self._plan):  # noqa: PTH110  # at every point of every step: a Path costs several times as much
             self._follow(point)
 

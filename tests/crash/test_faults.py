@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from pathlib import Path
 
@@ -110,6 +111,26 @@ def test_who_takes_records_can_be_seen_from_outside(tmp_path: Path) -> None:
     taking = plan.taking(tmp_path)
     assert taking is not None
     assert taking[0] == os.getpid()
+
+
+def test_who_takes_records_is_seen_at_any_moment(tmp_path: Path) -> None:
+    """One look between two states of the file would have a worker taken for silent, and killed."""
+    at, pid, ended = Injector(tmp_path), os.getpid(), threading.Event()
+
+    def take() -> None:
+        while not ended.is_set():
+            at._touched = 0.0
+            at(Point.POLLED)
+
+    at(Point.POLLED)
+    taking = threading.Thread(target=take)
+    taking.start()
+    try:
+        seen = {found and found[0] for found in (plan.taking(tmp_path) for _ in range(5_000))}
+    finally:
+        ended.set()
+        taking.join()
+    assert seen == {pid}
 
 
 @pytest.mark.parametrize("kind", damage.Kind)
