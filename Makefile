@@ -33,10 +33,10 @@ format: $(INSTALLED) ## format the sources and repair what the linter can
 	$(BIN)/ruff check --fix
 
 bench: $(INSTALLED) ## throughput and latency on this machine; ARGS= for its options
-	@$(BIN)/python -m tests.bench $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
 
 memory: $(INSTALLED) ## what a memory is worth where the past says more than the newest items do; ARGS= for its options
-	@$(BIN)/python -m tests.bench.memory $(ARGS)
+	@$(BIN)/python -m bench.memory $(ARGS)
 
 verify: $(INSTALLED) ## every state and list recomputed from the log, after kill -9s if asked; LOG=FILE WORKERS=2 KILLS=0
 	@$(BIN)/python -m tests.verify $(if $(LOG),--log "$(LOG)") $(if $(WORKERS),--workers $(WORKERS)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)

@@ -31,7 +31,7 @@ from stream.errors import SettingsInvalid, StreamError, TopicsUnusable
 from stream.settings import Settings, described
 
 if TYPE_CHECKING:
-    from stream.topics import TopicSpec
+    from stream.kafka.topics import TopicSpec
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -150,9 +150,9 @@ def demo(log: str | None, folder: Path) -> None:
 
     Uses the Kafka of REC2PM_BOOTSTRAP_SERVERS or KAFKA_HOME when one is set, else an embedded broker.
     """
-    from stream.broker import BrokerNotFound
+    from stream.commands.broker import BrokerNotFound
+    from stream.commands.demo import run_demo
     from stream.compose import one_thread
-    from stream.demo import run_demo
 
     logging.getLogger().setLevel(logging.WARNING)
     one_thread()
@@ -167,7 +167,7 @@ def demo(log: str | None, folder: Path) -> None:
 @click.option("--name", default="view", show_default=True, help="Of this process: its own among the application's views.")
 def view(listen: str, name: str) -> None:
     """Serve each user's latest list over HTTP, and a page that shows one as it changes."""
-    from stream.view import run_view
+    from stream.commands.view import run_view
 
     run_view(settings(), listen=listen, name=name)
 
@@ -183,8 +183,8 @@ def topics() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be made, and make nothing.")
 def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
     """Create the topics that do not exist yet."""
-    from stream import topics as plans
     from stream.compose import admin_client
+    from stream.kafka import topics as plans
 
     chosen = settings()
     planned = plans.plan(chosen.app, chosen.interactions_topic, chosen.recommendations_topic, partitions, replication)
@@ -207,8 +207,8 @@ def _told(topic: "TopicSpec") -> str:
 @topics.command("check")
 def topics_check() -> None:
     """Check that the topics exist, with the right partitions and cleanup policies."""
-    from stream import topics as plans
     from stream.compose import admin_client
+    from stream.kafka import topics as plans
 
     chosen = settings()
     problems = plans.check(admin_client(chosen), chosen.app, chosen.interactions_topic, chosen.recommendations_topic)
@@ -229,7 +229,7 @@ def produce(log: str, user_column: str, item_column: str, timestamp_column: str,
     LOG is Parquet, CSV or JSON lines: a file, a folder or a glob.
     """
     from model.log import read_log
-    from stream import produce as producing
+    from stream.commands import produce as producing
 
     chosen = settings()
     with _progress("produce") as progress:
@@ -249,7 +249,7 @@ def produce(log: str, user_column: str, item_column: str, timestamp_column: str,
 def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> None:
     if not asked:
         return
-    from model import recipe as recipes
+    from model.training import recipe as recipes
 
     for name, description in recipes.descriptions().items():
         click.echo(f"{name:<24} {description}")
@@ -295,11 +295,11 @@ def train(
     LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. By most recipes the last tenth of it, by time, is kept for validation:
     training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a checkpoint for --resume. Prints the new version's NAME@VERSION.
     """
-    from model import recipe as recipes
     from model.log import read_log
-    from model.registry import Registry
-    from model.reporting import progress_bar
-    from model.train import train as training
+    from model.training import recipe as recipes
+    from model.training.progress import progress_bar
+    from model.training.train import train as training
+    from model.version.registry import Registry
     from stream.compose import one_thread
 
     one_thread()
@@ -398,18 +398,18 @@ def evaluate(
     given = click.get_current_context().get_parameter_source("at") is not ParameterSource.DEFAULT
     if split == "last-out" and given:
         raise click.UsageError("--at is for --split time: with last-out everybody's last interaction is the target, whenever it was")
-    from model import evaluation, report
+    from model.evaluation import compare, report
     from model.log import read_log
-    from model.registry import Registry
+    from model.version.registry import Registry
     from stream.compose import one_thread
 
     one_thread()
     versions = list({version.reference: version for version in map(Registry(registry).resolve, references)}.values())
     with _progress("evaluate") as progress:
-        found = evaluation.evaluate(
+        found = compare.evaluate(
             read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
             versions,
-            evaluation.EvaluationOptions(split=split, at=at, users=users, seed=seed),
+            compare.EvaluationOptions(split=split, at=at, users=users, seed=seed),
             log_name=log,
             progress=progress,
         )
@@ -431,7 +431,7 @@ def state() -> None:
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The Parquet file to write.")
 def state_export(out: Path) -> None:
     """Write every user's state to a Parquet file, read from the changelog: no worker needs to stop."""
-    from stream.export import export
+    from stream.commands.export_state import export
 
     chosen = settings()
     with _progress("partitions") as progress:
@@ -455,7 +455,7 @@ def _known_length(_: click.Context, __: click.Parameter, user_id: str) -> str:
 @click.option("--json", "as_json", is_flag=True, help="For a program.")
 def user_show(user_id: str, as_json: bool) -> None:
     """Show what is remembered about one user, read from the changelog."""
-    from stream.export import show
+    from stream.commands.export_state import show
 
     chosen = settings()
     found = show(_kafka(chosen), f"{chosen.app}.changelog", user_id)
@@ -490,15 +490,15 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
     delete.retention.ms), as other records come; workers' local stores, as RocksDB compacts. The interactions topic and dead letters keep
     what they hold until their own retention.
     """
-    from stream import forget
-    from stream.reading import partitions
-    from stream.topics import changelog_topic
+    from stream.commands import forget_user
+    from stream.kafka.read_topic import partitions
+    from stream.kafka.topics import changelog_topic
 
     chosen = settings()
     kafka, changelog, user = _kafka(chosen), changelog_topic(chosen.app), user_id.encode()
-    before = forget.look(kafka, changelog, user, partitions(kafka, changelog))
-    out = forget.listed(kafka, chosen.recommendations_topic, user)
-    numbers = forget.addressed(kafka, chosen.interactions_topic, user, before.known)
+    before = forget_user.look(kafka, changelog, user, partitions(kafka, changelog))
+    out = forget_user.listed(kafka, chosen.recommendations_topic, user)
+    numbers = forget_user.addressed(kafka, chosen.interactions_topic, user, before.known)
     for each in before.known:
         click.echo(
             f"{changelog}[{each.partition}]: {_counted(each.taken, 'interaction')} remembered, {_counted(each.folds, 'segment')} folded, "
@@ -512,12 +512,12 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
         places = ", ".join(f"{chosen.interactions_topic}[{number}]" for number in numbers)
         click.echo(f"would send a null value to {places}\nnothing was sent: --execute does it")
         return
-    offsets = forget.send(kafka, chosen.interactions_topic, user, numbers)
+    offsets = forget_user.send(kafka, chosen.interactions_topic, user, numbers)
     click.echo(f"sent a null value to {', '.join(f'{chosen.interactions_topic}[{number}]@{at}' for number, at in sorted(offsets.items()))}")
-    if not forget.taken(kafka, chosen.app, chosen.interactions_topic, offsets, wait_s=wait, clock=time.monotonic, sleep=time.sleep):
+    if not forget_user.taken(kafka, chosen.app, chosen.interactions_topic, offsets, wait_s=wait, clock=time.monotonic, sleep=time.sleep):
         click.echo(f"not forgotten yet: no worker of {chosen.app} has taken it within {wait:g} s; the next one to run does", err=True)
         sys.exit(EXIT_ERROR)
-    after = forget.look(kafka, changelog, user, numbers)
+    after = forget_user.look(kafka, changelog, user, numbers)
     if any(each.first_offset < before.reached[each.partition] for each in after.known):
         click.echo(f"not forgotten: {changelog} still has records from before, though a worker has taken the null value", err=True)
         sys.exit(EXIT_ERROR)
@@ -537,15 +537,15 @@ def dead_letters_list(limit: int, as_json: bool) -> None:
 
     LETTER is a letter's place, by which `show` and `replay` know it.
     """
-    from stream import dead_letters as letters
-    from stream import redrive
-    from stream.reading import partitions
-    from stream.topics import dead_letter_topic
+    from stream.commands import read_letters as letters
+    from stream.commands import replay_letters
+    from stream.kafka.read_topic import partitions
+    from stream.kafka.topics import dead_letter_topic
 
     chosen = settings()
     kafka, topic = _kafka(chosen), dead_letter_topic(chosen.app)
     numbers = partitions(kafka, topic)
-    known = redrive.remembered(kafka, chosen.app, topic, numbers, "read_uncommitted")
+    known = replay_letters.remembered(kafka, chosen.app, topic, numbers, "read_uncommitted")
     reasons = Counter[str]()
     replayed = 0
     newest: list[tuple[int, letters.Place, letters.Letter]] = []
@@ -584,9 +584,9 @@ def _place(text: str) -> tuple[int, int]:
 @click.option("--raw", "form", flag_value="raw", help="The value's bytes and nothing else.")
 def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | None) -> None:
     """Show one dead letter: why it was refused, its headers, key and value."""
-    from stream import dead_letters as letters
-    from stream import redrive
-    from stream.topics import dead_letter_topic
+    from stream.commands import read_letters as letters
+    from stream.commands import replay_letters
+    from stream.kafka.topics import dead_letter_topic
 
     chosen = settings()
     kafka, topic = _kafka(chosen), dead_letter_topic(chosen.app)
@@ -598,7 +598,7 @@ def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | No
     if form == "raw":
         click.echo(message.value() or b"", nl=False)
         return
-    known = redrive.remembered(kafka, chosen.app, topic, [letter[0]], "read_uncommitted")
+    known = replay_letters.remembered(kafka, chosen.app, topic, [letter[0]], "read_uncommitted")
     if form == "json":
         click.echo(msgspec.json.encode(letters.details_as_json(message, known)))
         return
@@ -622,9 +622,9 @@ def dead_letters_replay(
     sends it once more. Key, value, headers and timestamp are the original ones. What is refused again is another dead letter, with one
     attempt more. Have a worker running: where the topic's retention is shorter than a letter's age, the record soon goes again.
     """
-    from stream import redrive
-    from stream.dead_letters import histogram, written
-    from stream.topics import dead_letter_topic
+    from stream.commands import replay_letters
+    from stream.commands.read_letters import histogram, written
+    from stream.kafka.topics import dead_letter_topic
 
     if again and not places and reason is None:
         raise click.UsageError(
@@ -632,15 +632,15 @@ def dead_letters_replay(
         )
     chosen = settings()
     kafka, topic = _kafka(chosen), dead_letter_topic(chosen.app)
-    wanted = redrive.Wanted(frozenset(places) or None, reason, max_attempts, limit, again)
-    producer = redrive.begin(kafka, chosen.app) if execute else None
+    wanted = replay_letters.Wanted(frozenset(places) or None, reason, max_attempts, limit, again)
+    producer = replay_letters.begin(kafka, chosen.app) if execute else None
     now_ms = time.time_ns() // 1_000_000
-    surveyed = redrive.survey(kafka, chosen.app, topic, now_ms, "read_uncommitted" if producer is None else "read_committed")
+    surveyed = replay_letters.survey(kafka, chosen.app, topic, now_ms, "read_uncommitted" if producer is None else "read_committed")
     if missing := sorted(set(places) - {each.place for each in surveyed.letters}):
         raise click.ClickException(
             f"there is no dead letter {', '.join(map(written, missing))} in {topic}, or not any more; nothing was sent"
         )
-    plan = redrive.choose(surveyed, wanted)
+    plan = replay_letters.choose(surveyed, wanted)
     count = len(plan.send)
     if not surveyed.letters:
         click.echo(f"no dead letters in {topic}")
@@ -653,7 +653,7 @@ def dead_letters_replay(
         click.echo(f"would send {_counted(count, 'dead letter')} in again{whither}")
     else:
         with _progress("replay") as progress:
-            done = redrive.send(kafka, chosen.app, topic, producer, surveyed, plan, progress=progress)
+            done = replay_letters.send(kafka, chosen.app, topic, producer, surveyed, plan, progress=progress)
         click.echo(f"sent {_counted(done, 'dead letter')} in again{whither}")
     for line in histogram(plan.reasons()):
         click.echo(line)

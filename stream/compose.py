@@ -14,22 +14,22 @@ from typing import Final
 import torch
 from confluent_kafka.admin import AdminClient
 
-from model.registry import Registry
-from model.runtime import Runtime
+from model.version.registry import Registry
+from model.version.runtime import Runtime
 from state.store import StoreMemory
-from stream import topics
 from stream.errors import StopAsked, TopicsUnusable
-from stream.kafka import KafkaLink
-from stream.librdkafka import MemoryBudget, logger_of
-from stream.metrics import served
+from stream.fault_points import At, passing
+from stream.kafka import topics
+from stream.kafka.link import KafkaLink
+from stream.kafka.options import MemoryBudget, logger_of
+from stream.kafka.restore import ChangelogRestore
 from stream.partitions import Partition, Partitions
-from stream.points import At, passing
 from stream.policy import RefusedShare, StepSize
+from stream.prometheus import served
 from stream.recommender import Recommender
-from stream.restore import ChangelogRestore
 from stream.settings import Settings
-from stream.slot import hold
 from stream.worker import Worker
+from stream.worker_name import hold
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar, cast
 from state.errors import StateCorrupted, StateError
 from state.store import Store, StoreMemory, wipe
 from state.user import User
-from stream.points import At, Point, passing
+from stream.fault_points import At, Point, passing
 
 logger = logging.getLogger(__name__)
 

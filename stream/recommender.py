@@ -34,7 +34,7 @@ class Folded(Protocol):
 
 
 class Model(Protocol):
-    """What is used of `model.runtime.Runtime`."""
+    """What is used of `model.version.runtime.Runtime`."""
 
     @property
     def reference(self) -> str: ...

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stream.errors import SettingsInvalid
-from stream.librdkafka import MAX_STEP_RECORDS, RESERVED
+from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
 from stream.policy import Lists
 
 PREFIX: Final = "REC2PM_"

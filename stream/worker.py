@@ -21,12 +21,12 @@ from state.changelog import Change, take
 from state.codec import INPUT, POSITION, SEGMENT_LENGTH, name_key, name_value, number_value, working_key, working_value
 from state.errors import SegmentLengthChanged, StateCorrupted, StateError
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
+from stream.decode import Place, Polled, Run, columns, decode
 from stream.errors import StepAborted, StopAsked, StoreBehind, TooManyRefused
+from stream.failing_records import in_parts
+from stream.fault_points import At, Point, passing
 from stream.partitions import Partition, Partitions
-from stream.parts import in_parts
-from stream.points import At, Point, passing
 from stream.policy import Lists, RefusedShare, StepSize, due, stride
-from stream.polled import Place, Polled, Run, columns, decode
 from stream.recommender import Floats, Fold, Query, RankedList, Recommender
 from stream.wire import DeadLetter, Recommendation, Record, refusal
 
@@ -53,7 +53,7 @@ class Outgoing:
 
 
 class Link(Protocol):
-    """Kafka as a step sees it: `stream.kafka.KafkaLink`, or a test's."""
+    """Kafka as a step sees it: `stream.kafka.link.KafkaLink`, or a test's."""
 
     def poll(self, limit: int, wait_s: float) -> Sequence[Record]:
         """At most `limit` records of running partitions; none of them an error. Rebalances happen in here."""

@@ -1,4 +1,4 @@
-"""The broker the integration tests talk to: found or started once per session (see stream/broker.py for where it comes from)."""
+"""The broker the integration tests talk to: found or started once per session (see stream/commands/broker.py for where it comes from)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from stream.broker import Broker, found_broker
+from stream.commands.broker import Broker, found_broker
 
 SHOWS_ABORTED = "embedded broker shows aborted records to read_committed readers: set KAFKA_HOME or REC2PM_TEST_BOOTSTRAP"
 

@@ -22,10 +22,10 @@ import numpy as np
 import polars as pl
 
 from model.log import in_time_order, read_log
-from model.registry import Registry
-from model.runtime import Runtime
 from model.synthetic import SyntheticLog, generate
-from stream.broker import Broker, found_broker
+from model.version.registry import Registry
+from model.version.runtime import Runtime
+from stream.commands.broker import Broker, found_broker
 from tests.processes import Committed, WorkerProcess, environ, read_committed, rec2pm, recommendation, wait_until, workers
 
 TOLERANCE = 1e-5

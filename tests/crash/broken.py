@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
-from stream.kafka import KafkaLink
-from stream.lineage import Changelog
+from stream.kafka.lineage import Changelog
+from stream.kafka.link import KafkaLink
 from stream.partitions import Partitions, Phase
 from stream.worker import Outgoing
 

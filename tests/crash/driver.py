@@ -15,10 +15,10 @@ from pathlib import Path
 
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from model.registry import Registry
+from model.version.registry import Registry
 from state.errors import StateError
-from stream import topics
 from stream.errors import StreamError
+from stream.kafka import topics
 from tests.crash import disk, kafka, ledger, source, stores
 from tests.crash.arithmetic import Catalogue
 from tests.crash.faults import LONG, Fault

@@ -16,7 +16,7 @@ from uuid import uuid4
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from stream import broker
+from stream.commands import broker
 from tests.processes import wait_until
 
 READY_WITHIN_S = 90.0
@@ -36,7 +36,7 @@ listeners=CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=CONTROLLER://127.0.0.1:{controller}
 log.dirs={data}
 """
-# Of a property that is named twice, the last one counts: these come after those of `stream.broker`.
+# Of a property that is named twice, the last one counts: these come after those of `stream.commands.broker`.
 _BROKER = """
 process.roles=broker
 controller.quorum.voters=100@127.0.0.1:{controller}

@@ -1,7 +1,7 @@
 """A model by arithmetic on whole numbers: every memory and every list can be recomputed exactly, and tell whether an item is missing, was
 taken twice, or stands in the wrong place.
 
-Under the contract of `model.serving`, as TorchScript, so that a worker runs it like any other; float32 counts exactly as far as the numbers
+Under the contract of `model.networks.serving`, as TorchScript, so that a worker runs it like any other; float32 counts exactly as far as the numbers
 go (below 2**24), so neither the size of a batch nor the order of additions matters. `tests.crash.arithmetic` says the same in plain Python.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model import artifact
-from model.manifest import Manifest
-from model.registry import ModelVersion, Registry
+from model.version import artifact
+from model.version.manifest import Manifest
+from model.version.registry import ModelVersion, Registry
 from tests.crash.arithmetic import PLACES
 
 NAME = "ledger"

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from stream.points import Point
+from stream.fault_points import Point
 
 PLAN, EVENTS, TAKING = "plan", "events", "taking"
 _TOUCH_EVERY_S = 0.2
@@ -68,7 +68,7 @@ def taking(folder: Path) -> tuple[int, float] | None:
 
 
 class Injector:
-    """The function that a worker calls at its named points (`stream.points.At`)."""
+    """The function that a worker calls at its named points (`stream.fault_points.At`)."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder

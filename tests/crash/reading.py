@@ -10,7 +10,7 @@ import polars as pl
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from stream.export import export
+from stream.commands.export_state import export
 from tests.processes import wait_until
 
 _BATCH = 5000

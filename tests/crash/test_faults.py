@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.points import Point
+from stream.fault_points import Point
 from tests.crash import damage, disk, plan, source
 from tests.crash.driver import Options, run
 from tests.crash.faults import FAULTS

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import ModelFailed
-from model.registry import Registry
-from model.runtime import Runtime
+from model.version.registry import Registry
+from model.version.runtime import Runtime
 from state.user import Preference, packed
 from stream.recommender import Query, Recommender
 from tests.crash import ledger

@@ -13,9 +13,9 @@ import msgpack
 import msgspec
 import pytest
 
-from model.registry import Registry
-from model.runtime import Runtime
-from stream.export import rows
+from model.version.registry import Registry
+from model.version.runtime import Runtime
+from stream.commands.export_state import rows
 from stream.wire import recommendation_as_msgpack
 from tests.crash import ledger
 from tests.crash.arithmetic import Catalogue

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer
 
-from stream.points import Point
+from stream.fault_points import Point
 from tests.crash.disk import SmallDisk
 from tests.crash.kafka import Kafka
 from tests.crash.plan import Event, Order, withdraw

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from stream.broker import BrokerNotFound, found_broker
+from stream.commands.broker import BrokerNotFound, found_broker
 
 
 def make_topic(bootstrap: str, name: str, partitions: int = 1) -> None:
@@ -96,7 +96,7 @@ def test_an_aborted_record_is_hidden_from_a_read_committed_reader(bootstrap: str
 
 
 def test_a_given_broker_that_does_not_answer_is_an_error_that_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.broker.GIVEN_ANSWERS_WITHIN_S", 0.5)
+    monkeypatch.setattr("stream.commands.broker.GIVEN_ANSWERS_WITHIN_S", 0.5)
     with (
         pytest.raises(BrokerNotFound, match="REC2PM_TEST_BOOTSTRAP=127"),
         found_broker({"REC2PM_TEST_BOOTSTRAP": "127.0.0.1:1"}, tmp_path),
@@ -128,7 +128,7 @@ def test_a_kafka_home_without_java_is_an_error_that_says_which_java(tmp_path: Pa
 HOLDS_A_BROKER = """
 import os, sys, time
 from pathlib import Path
-from stream.broker import found_broker
+from stream.commands.broker import found_broker
 with found_broker({"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}, Path(sys.argv[1]), docker=False) as broker:
     print(broker.bootstrap, flush=True)
     time.sleep(60)

@@ -17,13 +17,14 @@ import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from model.registry import Registry
-from stream import redrive, topics
-from stream.dead_letters import moment
+from bench import null_model
+from model.version.registry import Registry
+from stream.commands import replay_letters
+from stream.commands.read_letters import moment
+from stream.commands.replay_letters import Wanted
 from stream.errors import Fenced, MalformedInteraction
-from stream.redrive import Wanted
+from stream.kafka import topics
 from stream.wire import Header, dead_letter
-from tests.bench import null_model
 from tests.fakes import FakeRecord
 from tests.processes import ROOT, environ, read_committed, rec2pm, wait_until, workers
 
@@ -78,10 +79,10 @@ class Shop:
         return said.stdout or said.stderr
 
     def replay(self, wanted: Wanted | None = None, **differently: Any) -> int:
-        producer = redrive.begin(self.kafka, self.app)
-        surveyed = redrive.survey(self.kafka, self.app, self.dead, 0, "read_committed")
-        plan = redrive.choose(surveyed, wanted or Wanted())
-        return redrive.send(self.kafka, self.app, self.dead, producer, surveyed, plan, progress=lambda done, of: None, **differently)
+        producer = replay_letters.begin(self.kafka, self.app)
+        surveyed = replay_letters.survey(self.kafka, self.app, self.dead, 0, "read_committed")
+        plan = replay_letters.choose(surveyed, wanted or Wanted())
+        return replay_letters.send(self.kafka, self.app, self.dead, producer, surveyed, plan, progress=lambda done, of: None, **differently)
 
 
 @pytest.fixture
@@ -261,9 +262,9 @@ def die():
     if next(batches) == {batch}:
         os.kill(os.getpid(), signal.SIGKILL)
 
-producer = redrive.begin(kafka, app)
-surveyed = redrive.survey(kafka, app, dead, 0, "read_committed")
-redrive.send(kafka, app, dead, producer, surveyed, redrive.choose(surveyed, redrive.Wanted()),
+producer = replay_letters.begin(kafka, app)
+surveyed = replay_letters.survey(kafka, app, dead, 0, "read_committed")
+replay_letters.send(kafka, app, dead, producer, surveyed, replay_letters.choose(surveyed, replay_letters.Wanted()),
     progress=lambda done, of: None, batch_letters=2, before_commit=die)
 """
 

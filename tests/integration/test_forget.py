@@ -12,12 +12,12 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from model.registry import Registry
+from bench import null_model
+from model.version.registry import Registry
 from state.codec import user_prefix, working_key, working_value
-from stream import topics
-from stream.broker import Broker
-from stream.partitioner import partition_of
-from tests.bench import null_model
+from stream.commands.broker import Broker
+from stream.kafka import topics
+from stream.kafka.partitioner import partition_of
 from tests.processes import environ, read_committed, rec2pm, wait_until, workers
 
 PARTITIONS = 2

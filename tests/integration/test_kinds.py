@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.network import KINDS
-from model.registry import Registry
-from stream.broker import Broker
+from model.networks.network import KINDS
+from model.version.registry import Registry
+from stream.commands.broker import Broker
 from tests import verify
 from tests.model import tiny
 

@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from stream.kafka import KafkaLink
-from stream.librdkafka import MemoryBudget
+from stream.kafka.link import KafkaLink
+from stream.kafka.options import MemoryBudget
 from stream.wire import Record
 from tests.processes import wait_until
 

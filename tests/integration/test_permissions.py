@@ -15,8 +15,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from model.registry import Registry
-from tests.bench import null_model
+from bench import null_model
+from model.version.registry import Registry
 from tests.crash import kafka
 from tests.crash.ports import free_ports
 from tests.integration.test_refusals import records, refusal

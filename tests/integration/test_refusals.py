@@ -20,10 +20,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from model.registry import Registry
-from stream.broker import Broker
-from stream.points import Point
-from tests.bench import null_model
+from bench import null_model
+from model.version.registry import Registry
+from stream.commands.broker import Broker
+from stream.fault_points import Point
 from tests.crash import plan as orders
 from tests.crash.plan import Order
 from tests.integration.test_worker import PARTITIONS, ROOT, Application, Running, create_topics, decoded

@@ -10,15 +10,15 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from model.registry import Registry
+from bench import null_model
+from model.version.registry import Registry
 from state.codec import working_key, working_value
 from state.store import StoreMemory
-from stream.broker import Broker
-from stream.librdkafka import CHANGELOG_READER
-from stream.lineage import Changelog, Committed
+from stream.commands.broker import Broker
+from stream.kafka.lineage import Changelog, Committed
+from stream.kafka.options import CHANGELOG_READER
+from stream.kafka.restore import ChangelogRestore
 from stream.partitions import Partition
-from stream.restore import ChangelogRestore
-from tests.bench import null_model
 from tests.fakes import restoring
 from tests.integration.test_worker import PARTITIONS, Application, create_topics
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from stream.broker import Broker
-from stream.topics import Problem, TopicSpec, changelog_topic, check, create, dead_letter_topic, models_topic, plan
+from stream.commands.broker import Broker
+from stream.kafka.topics import Problem, TopicSpec, changelog_topic, check, create, dead_letter_topic, models_topic, plan
 from tests.integration.test_broker import until
 
 DAY_MS = 86_400_000

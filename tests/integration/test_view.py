@@ -19,7 +19,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from stream.topics import create, plan
+from stream.kafka.topics import create, plan
 from stream.wire import Recommendation, recommendation_as_json, recommendation_as_msgpack
 from tests.integration.test_broker import until
 
@@ -28,7 +28,7 @@ pytest.importorskip("faust", reason="the extra `view` is not installed")
 RUNS_THE_VIEW = """
 import os, sys
 from stream.settings import Settings
-from stream.view import run_view
+from stream.commands.view import run_view
 run_view(Settings.from_environ(os.environ), listen=sys.argv[1], name=sys.argv[2])
 """
 READY_WITHIN_S = 60.0

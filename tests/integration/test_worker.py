@@ -24,12 +24,12 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from model.registry import Registry
-from model.runtime import Runtime
-from stream import topics
-from stream.broker import Broker
-from stream.export import SCHEMA
-from tests.bench import null_model
+from bench import null_model
+from model.version.registry import Registry
+from model.version.runtime import Runtime
+from stream.commands.broker import Broker
+from stream.commands.export_state import SCHEMA
+from stream.kafka import topics
 from tests.model import tiny
 
 ROOT = Path(__file__).parents[2]

@@ -3,10 +3,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from model import artifact
-from model.artifact import Program
-from model.registry import ModelVersion
-from model.runtime import Runtime
+from model.version import artifact
+from model.version.artifact import Program
+from model.version.registry import ModelVersion
+from model.version.runtime import Runtime
 from tests.model import tiny
 
 

@@ -10,14 +10,16 @@ import polars as pl
 import pytest
 import torch
 
-from model import artifact, checkpoint, kinds
-from model.checkpoint import Checkpoint
 from model.errors import RecipeInvalid, TrainingImpossible, TrainingUnfinished
-from model.holomamba import HoloMamba
-from model.network import Losses, NetworkConfig
-from model.registry import ModelVersion
+from model.networks import kinds
+from model.networks.holomamba import HoloMamba
+from model.networks.network import Losses, NetworkConfig
 from model.synthetic import SyntheticLog, generate
-from tests.model.training import run
+from model.training import checkpoint
+from model.training.checkpoint import Checkpoint
+from model.version import artifact
+from model.version.registry import ModelVersion
+from tests.model.quick import run
 
 LOG = (
     generate(SyntheticLog(users=60, items=60, genres=6, interactions_median=40))

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from model import artifact, kinds
 from model.attributes import Attributes
-from model.manifest import Manifest, memory_format
-from model.network import KINDS, Network, NetworkConfig, initialise
-from model.registry import ModelVersion, Registry
-from model.serving import Ranker
+from model.networks import kinds
+from model.networks.network import KINDS, Network, NetworkConfig, initialise
+from model.networks.serving import Ranker
+from model.version import artifact
+from model.version.manifest import Manifest, memory_format
+from model.version.registry import ModelVersion, Registry
 
 CONFIG = NetworkConfig(n_items=60, segment_length=12, d=16, layers=3, heads=2, slots=3, dropout=0.3)
 IDS = [f"item-{row}" for row in range(1, CONFIG.n_items + 1)]

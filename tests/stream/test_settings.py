@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stream.errors import SettingsInvalid
-from stream.librdkafka import RESERVED
+from stream.kafka.options import RESERVED
 from stream.settings import Settings, described, variable_of
 
 

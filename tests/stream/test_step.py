@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from state.codec import FOLDED, POSITION, SEGMENT_LENGTH, read_folded, read_number, user_of
 from state.errors import SegmentLengthChanged, StateCorrupted, StoreUnwritable
+from stream.commands.export_state import Row, rows
 from stream.errors import StoreBehind, TooManyRefused
-from stream.export import Row, rows
 from stream.policy import Lists
 from stream.recommender import Floats, Ints
 from stream.wire import Recommendation

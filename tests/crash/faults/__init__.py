@@ -5,7 +5,7 @@ Starting again what failed is the supervisor's, not a fault's: after a kill noth
 
 from typing import Final
 
-from stream.points import Point
+from stream.fault_points import Point
 from tests.crash import damage
 from tests.crash.faults import broker, group, process, state
 from tests.crash.faults.common import Fault

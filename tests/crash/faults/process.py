@@ -3,7 +3,7 @@
 import time
 from typing import Final
 
-from stream.points import Point
+from stream.fault_points import Point
 from tests.crash.faults.common import Inject, go_on_at, until
 from tests.crash.plan import Order
 from tests.crash.world import Broken, World, kill_at, sleep_at, stop_at

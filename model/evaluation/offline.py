@@ -1,0 +1,141 @@
+"""Any model version asked about histories the way the worker asks it, whatever kind it is: segment by segment, then from working memory.
+
+A model that uses time is given `times` as well: of each history, as many epoch ms.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.version.runtime import Floats, Ranked, Rows, Runtime
+
+USERS = 256
+"""Users folded together at most; as few as `LIST_FLOATS` allows when their lists are long."""
+
+LIST_FLOATS = 16_000_000
+"""Scores held at a time: 64 MB, and twice that for their rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Users after everything full was folded: `memory` (B, S) and, for those with a fold, `hidden` (B, d) of the newest; else zeros."""
+
+    memory: Floats
+    hidden: Floats
+
+
+def catalogue_rows(runtime: Runtime, item_ids: Sequence[int | str]) -> Rows:
+    """The model's row of each item of a log, (I,): the row for unknown items where it has none. `42` and `"42"` are the same item."""
+    row = {str(item): at for at, item in enumerate(runtime.item_ids, start=1)}
+    return np.array([row.get(str(item), runtime.oov_row) for item in item_ids], np.int64)
+
+
+def together(lengths: Rows, width: int) -> list[NDArray[np.intp]]:
+    """Indices of users, grouped: alike in how much they did, and so few that lists of `width` items fit."""
+    size = int(np.clip(LIST_FLOATS // max(1, width), 1, USERS))
+    order = np.argsort(lengths, kind="stable")
+    return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def fold(runtime: Runtime, histories: Sequence[Rows], times: Sequence[Rows] | None = None) -> Standing:
+    """Fold every full segment of B histories of item rows, oldest first."""
+    L = runtime.segment_length
+    folds = np.array([len(history) // L for history in histories], np.int64)
+    memory = np.zeros((len(histories), runtime.state_floats), np.float32)
+    hidden = np.zeros((len(histories), 0), np.float32)
+    for h in range(int(folds.max(initial=0))):
+        at = np.flatnonzero(folds > h)
+        here = slice(h * L, (h + 1) * L)
+        made = runtime.fold(memory[at], _stacked(histories, at, here), None if times is None else _stacked(times, at, here))
+        if h == 0:
+            hidden = np.zeros((len(histories), made.hidden.shape[1]), np.float32)
+        memory[at], hidden[at] = made.memory, made.hidden
+    return Standing(memory, hidden)
+
+
+def at_one_time(runtime: Runtime, histories: Sequence[Rows], times: Sequence[Rows] | None = None) -> Standing:
+    """The standing after one call over all full segments of each user."""
+    L = runtime.segment_length
+    folds = np.array([len(history) // L for history in histories], np.int64)
+    memory = np.zeros((len(histories), runtime.state_floats), np.float32)
+    hidden: Floats | None = None
+    for number in np.unique(folds[folds > 0]).tolist():
+        same = np.flatnonzero(folds == number)
+        # Attention over n items takes memory as n² does: as many users as make up for one of the length of 1,000.
+        size = int(np.clip(1_000_000 // (number * L) ** 2, 1, USERS))
+        for at in range(0, len(same), size):
+            part = same[at : at + size]
+            whole = slice(number * L)
+            made = runtime.fold(memory[part], _stacked(histories, part, whole), None if times is None else _stacked(times, part, whole))
+            if hidden is None:
+                hidden = np.zeros((len(histories), made.hidden.shape[1]), np.float32)
+            memory[part], hidden[part] = made.memory, made.hidden
+    return Standing(memory, np.zeros((len(histories), 0), np.float32) if hidden is None else hidden)
+
+
+def rank(
+    runtime: Runtime,
+    standing: Standing,
+    histories: Sequence[Rows],
+    k: int,
+    times: Sequence[Rows] | None = None,
+    query_time: Rows | None = None,
+) -> Ranked:
+    """The k best items for B users, without those of their own history: from the fold's hidden state when working memory is empty.
+
+    As the worker, which asks for the popularity list where there is neither a memory nor an item that the model knows. With a `query_time`,
+    (B,) epoch ms, the model is told when its target happens, which no worker knows; a fold's hidden state does not, so memory is asked instead.
+    """
+    L = runtime.segment_length
+    lengths = np.array([len(history) % L for history in histories], np.int64)
+    folds = np.array([len(history) // L for history in histories], np.int64)
+    working = padded(_ends(histories, lengths))
+    when = None if times is None else padded(_ends(times, lengths))
+    knows_nothing = ~standing.memory.any(axis=1) & ~((working > 0) & (working != runtime.oov_row)).any(axis=1)
+    exclude = padded(histories)
+    k = min(k, runtime.manifest.n_items)
+    ranked = Ranked(np.empty((len(histories), k), np.int64), np.empty((len(histories), k), np.float32))
+    just_folded = (lengths == 0) & (folds > 0) & (query_time is None)
+    if just_folded.any():
+        made = runtime.rank(standing.hidden[just_folded], k, exclude[just_folded])
+        ranked.rows[just_folded], ranked.scores[just_folded] = made.rows, made.scores
+    if not just_folded.all():
+        others = ~just_folded
+        lengths = np.where(knows_nothing, 0, lengths)[others]
+        made = runtime.recommend(
+            standing.memory[others],
+            working[others],
+            lengths,
+            k,
+            exclude[others],
+            None if when is None else when[others],
+            None if query_time is None else query_time[others],
+        )
+        ranked.rows[others], ranked.scores[others] = made.rows, made.scores
+    return ranked
+
+
+def places(ranked: Ranked, targets: Rows) -> NDArray[np.float64]:
+    """The rank of each target row (B,) in its list, 1 the best; infinity where it is not there, or only as an excluded item."""
+    found = (ranked.rows == targets[:, None]) & np.isfinite(ranked.scores)
+    return np.where(found.any(axis=1), found.argmax(axis=1) + 1.0, np.inf)
+
+
+def padded(histories: Sequence[Rows]) -> Rows:
+    """Ragged rows as one (B, widest) array, padded with 0 on the right; at least one column wide."""
+    together = np.zeros((len(histories), max(1, *map(len, histories))), np.int64)
+    for line, history in zip(together, histories, strict=True):
+        line[: len(history)] = history
+    return together
+
+
+def _stacked(histories: Sequence[Rows], users: NDArray[np.intp], part: slice) -> Rows:
+    """The same part of some users' histories."""
+    return np.stack([histories[i][part] for i in users.tolist()])
+
+
+def _ends(histories: Sequence[Rows], lengths: Rows) -> list[Rows]:
+    """As many of each history's newest."""
+    return [history[len(history) - length :] for history, length in zip(histories, lengths.tolist(), strict=True)]

@@ -1,0 +1,248 @@
+"""An evaluation's pictures. matplotlib comes with the extra `evaluate`; its figures are made one by one, without pyplot's global state."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+from scipy.optimize import isotonic_regression
+
+from model.evaluation.compare import Evaluation, Group, Mode, Ranking, Subject
+from model.evaluation.significance import Estimate
+from model.evaluation.user_groups import FEW
+
+COLOURS = ("#1f6fb4", "#d1495b", "#2a9d6f", "#e08e1b", "#7b4fb5", "#14919b", "#b3407f", "#7a6a1d", "#6b3419")
+GREYS = ("#9a9a9a", "#5c5c5c")
+INK = "#2b2b2b"
+DPI = 144
+LABEL_DISTANCE = 0.055
+"""Between names beside lines, as a share of the picture's height."""
+
+
+def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
+    """Write the PNG files for which there is something to show, and return a caption for each name."""
+    mode, colours = evaluation.modes[0], _colours(evaluation)
+    in_mode = f"NDCG@10, {mode_label(mode)}; groups of fewer than {FEW} users are in the table only"
+    drawn = {
+        "accuracy.png": ("HR@10 and NDCG@10 with 95 % intervals; README-mode is hollow.", _accuracy(evaluation, colours)),
+        "history.png": (
+            f"By length of the history: {in_mode}.",
+            _grouped(mode, colours, lambda ranking: ranking.by_history, "interactions before the target"),
+        ),
+        "position.png": (
+            f"By how full working memory was, of users with a fold: {in_mode}.",
+            _grouped(mode, colours, lambda ranking: ranking.by_position, "working memory, as a share of a segment (0: just folded)"),
+        ),
+        "folds.png": (
+            f"By number of folds: {in_mode}.",
+            _grouped(mode, colours, lambda ranking: ranking.by_folds, "folds before the target"),
+        ),
+        "shuffle.png": (
+            "What another user's memory costs, with the 95 % interval over users: right of zero, memories are of use.",
+            _shuffle(evaluation, colours),
+        ),
+        "drift.png": (
+            "How far memories folded one by one are from those of one call; models without drift, or whose two cannot be compared, are in the table.",
+            _drift(evaluation, colours),
+        ),
+    }
+    captions = {}
+    for name, (caption, figure) in drawn.items():
+        (folder / name).unlink(missing_ok=True)
+        if figure is not None:
+            figure.savefig(folder / name, dpi=DPI, bbox_inches="tight", facecolor="white")
+            captions[name] = caption
+    return captions
+
+
+def labels_in_order(groups: Iterable[Sequence[Group]]) -> list[str]:
+    """The labels that any of the rankings has, as their numbers go."""
+    least = {group.label: group.least for of_one in groups for group in of_one}
+    return sorted(least, key=lambda label: least[label])
+
+
+def mode_label(mode: Mode) -> str:
+    return "README-mode" if mode.name == "readme" else "stream-mode"
+
+
+def _colours(evaluation: Evaluation) -> dict[str, str]:
+    models = [subject.reference for subject in evaluation.subjects]
+    colours = {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(models)}
+    return colours | {name: GREYS[at % len(GREYS)] for at, name in enumerate(evaluation.baselines)}
+
+
+def _accuracy(evaluation: Evaluation, colours: dict[str, str]) -> Figure:
+    names = [ranking.name for ranking in evaluation.modes[0].rankings]
+    figure = Figure(figsize=(9, 1.3 + 0.42 * len(names)), layout="constrained")
+    measures: list[tuple[str, Callable[[Ranking], Estimate]]] = [("HR@10", lambda r: r.hr[10]), ("NDCG@10", lambda r: r.ndcg[10])]
+    for axes, (label, measure) in zip(figure.subplots(1, 2, sharey=True), measures, strict=True):
+        for at, mode in enumerate(evaluation.modes):
+            offset = (at - (len(evaluation.modes) - 1) / 2) * 0.3
+            for y, ranking in enumerate(mode.rankings):
+                estimate = measure(ranking)
+                _dot(axes, estimate, y + offset, colours[ranking.name], filled=at == 0)
+                if y == 0:
+                    axes.annotate(
+                        mode_label(mode),
+                        (estimate.low, y + offset),
+                        xytext=(-6, 0),
+                        textcoords="offset points",
+                        ha="right",
+                        va="center",
+                        fontsize=8.5,
+                        color=INK,
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                    )
+        _plain(axes, x_label=label)
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=6)
+        axes.grid(axis="x", color="#e6e6e6")
+    return figure
+
+
+def _dot(axes: Axes, estimate: Estimate, y: float, colour: str, *, filled: bool) -> None:
+    axes.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="round")
+    axes.plot(
+        [estimate.value],
+        [y],
+        "o",
+        markersize=6.5,
+        markerfacecolor=colour if filled else "white",
+        markeredgecolor=colour,
+        markeredgewidth=1.5,
+    )
+
+
+def _grouped(mode: Mode, colours: dict[str, str], groups: Callable[[Ranking], Sequence[Group]], x_label: str) -> Figure | None:
+    """A line per ranking over its groups, with 95 % intervals; below each group how many users it has."""
+    enough = {ranking.name: [group for group in groups(ranking) if group.targets >= FEW] for ranking in mode.rankings}
+    with_groups = [ranking for ranking in mode.rankings if enough[ranking.name]]
+    if not with_groups:
+        return None
+    labels = labels_in_order(enough.values())
+    counts = {label: {group.targets for found in enough.values() for group in found if group.label == label} for label in labels}
+    figure = Figure(figsize=(8.5, 4.4), layout="constrained")
+    axes = figure.subplots()
+    ends = []
+    for at, ranking in enumerate(with_groups):
+        # Side by side, so that intervals can be told apart.
+        shift = (at - (len(with_groups) - 1) / 2) * min(0.08, 0.5 / len(with_groups))
+        found = enough[ranking.name]
+        x = [labels.index(group.label) + shift for group in found]
+        y = [group.ndcg_at_10.value for group in found]
+        colour = colours[ranking.name]
+        axes.vlines(x, [g.ndcg_at_10.low for g in found], [g.ndcg_at_10.high for g in found], color=colour, linewidth=1.2, alpha=0.55)
+        axes.plot(x, y, "o-" if ranking.by_folds else "o--", color=colour, markersize=4.5, linewidth=1.8)
+        ends.append((y[-1], ranking.name, colour))
+    axes.set_xticks(range(len(labels)), [f"{label}\n{_count(counts[label])}" for label in labels])
+    axes.set_xlim(-0.5, len(labels) - 0.5)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color="#e6e6e6")
+    _plain(axes, x_label=x_label, y_label="NDCG@10")
+    _label_ends(axes, ends)
+    return figure
+
+
+def _drift(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
+    told = {subject.reference: _told(subject) for subject in evaluation.subjects}
+    drifting = [subject for subject in evaluation.subjects if told[subject.reference]]
+    if not drifting:
+        return None
+    figure = Figure(figsize=(8.5, 4.4), layout="constrained")
+    axes, ends = figure.subplots(), []
+    trained = {subject.probes.trained_segments for subject in drifting}
+    for subject in drifting:
+        folds, ratios = zip(*told[subject.reference], strict=True)
+        colour = colours[subject.reference]
+        axes.plot(folds, ratios, "o-", color=colour, markersize=4.5, linewidth=1.8)
+        ends.append((ratios[-1], subject.reference, colour))
+    all_ratios = [ratio for found in told.values() for _, ratio in found]
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    numbers = sorted({number for found in told.values() for number, _ in found})
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(all_ratios) < 100 * min(all_ratios) else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.minorticks_off()
+    axes.grid(axis="y", color="#e6e6e6")
+    if len(trained) == 1 and (segments := trained.pop()) is not None and segments < numbers[-1]:
+        axes.axvspan(segments, axes.get_xlim()[1], color="#f4f1ea", zorder=0)
+        axes.set_xlim(right=numbers[-1] * 1.08)
+        axes.annotate(
+            f"more folds than a training window's {segments}",
+            (segments, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(5, 7),
+            textcoords="offset points",
+            fontsize=8.5,
+            color="#6b6453",
+        )
+    _plain(axes, x_label="folds", y_label="drift: MSE(iterative, one-time) / variance")
+    _label_ends(axes, ends)
+    return figure
+
+
+def _told(subject: Subject) -> list[tuple[int, float]]:
+    """Folds and drift. Nothing of it, as after one fold, has no place on a logarithmic axis; rounding is nothing."""
+    return [(drift.folds, drift.ratio) for drift in subject.probes.drift if drift.ratio is not None and drift.ratio > 1e-6]
+
+
+def _shuffle(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
+    told = [(subject.reference, subject.probes.shuffled) for subject in evaluation.subjects if subject.probes.shuffled is not None]
+    if not told:
+        return None
+    figure = Figure(figsize=(8.5, 1.2 + 0.42 * len(told)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="#9a9a9a", linewidth=1)
+    for y, (name, shuffled) in enumerate(told):
+        _dot(axes, shuffled.lost, y, colours[name], filled=True)
+        said = f"p = {shuffled.p:.2g}; {shuffled.ndcg_own.value:.4f} with the own one"
+        axes.annotate(
+            said, (1, y), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9, color=INK
+        )
+    axes.set_yticks(range(len(told)), [name for name, _ in told])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(told) - 0.4, -0.6)
+    axes.grid(axis="x", color="#e6e6e6")
+    axes.locator_params(axis="x", nbins=6)
+    _plain(axes, x_label="NDCG@10 lost with another user's memory")
+    axes.spines["left"].set_visible(False)
+    return figure
+
+
+def _plain(axes: Axes, x_label: str, y_label: str = "") -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#9a9a9a")
+    axes.tick_params(colors=INK, labelsize=9.5)
+    axes.set_xlabel(x_label, color=INK, fontsize=10.5)
+    axes.set_ylabel(y_label, color=INK, fontsize=10.5)
+    axes.set_axisbelow(True)
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Names beside the ends of their lines, moved apart where they would lie on each other."""
+    if not ends:
+        return
+    to_axes = (axes.transScale + axes.transLimits).transform
+    places = sorted((float(to_axes((1.0, value))[1]), name, colour) for value, name, colour in ends)
+    # Least squares under a least distance: each label as near to its line's end as the others let it.
+    steps = np.arange(len(places)) * LABEL_DISTANCE
+    placed = isotonic_regression(np.array([y for y, _, _ in places]) - steps).x + steps
+    placed += max(0.0, -placed[0])
+    placed -= max(0.0, placed[-1] - 1.0)
+    for y, (_, name, colour) in zip(placed, places, strict=True):
+        axes.annotate(
+            name, (1, y), xycoords="axes fraction", xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5, color=colour
+        )
+
+
+def _count(counts: set[int]) -> str:
+    least, most = min(counts), max(counts)
+    return f"n = {least:,}" if least == most else f"n = {least:,}–{most:,}"

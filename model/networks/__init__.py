@@ -1,0 +1,1 @@
+"""What is computed: a shape, blocks, the kinds of memory, and how each is served."""

@@ -1,0 +1,173 @@
+"""HoloMambaRec: items bound to their attributes, then a selective state space with constant memory per step (MODEL.md §5).
+
+An item's vector is bound to its attribute's by circular convolution, once per item. Each block is pre-norm: x + Mixer(LN(x)), Mixer a causal
+depthwise convolution of width 4 and the recurrence h' = exp(ΔA)⊙h + (Δu)⊗B, y = C·h + D⊙u, gated. There are no positions and no segments:
+what is remembered is each layer's h, its last three convolution inputs, and the last hidden state.
+"""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.networks.network import Losses, Network, NetworkConfig
+from model.networks.serving import Ranker
+
+CONV = 4
+EXPAND = 2
+
+
+def bind(x: Tensor, y: Tensor) -> Tensor:
+    """Circular convolution of (…, d) vectors, divided by √d, so that it keeps their size."""
+    transformed = torch.fft.rfft(x, norm="ortho") * torch.fft.rfft(y, norm="ortho")
+    bound: Tensor = torch.fft.irfft(transformed, n=x.size(-1), norm="ortho")
+    return bound
+
+
+class Mixer(nn.Module):
+    """One selective state space, with its norm and residual."""
+
+    def __init__(self, d: int, state_size: int, dropout: float) -> None:
+        super().__init__()
+        inner, rank = EXPAND * d, -(-d // 16)
+        self.inner, self.state_size, self.rank, self.held = inner, state_size, rank, CONV - 1
+        self.norm = nn.LayerNorm(d)
+        self.into = nn.Linear(d, 2 * inner, bias=False)
+        self.conv = nn.Parameter(torch.empty(inner, CONV))
+        self.conv_bias = nn.Parameter(torch.empty(inner))
+        self.select = nn.Linear(inner, rank + 2 * state_size, bias=False)
+        self.step = nn.Linear(rank, inner, bias=False)
+        self.a_log = nn.Parameter(torch.arange(1.0, state_size + 1).log().repeat(inner, 1))
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.out = nn.Linear(inner, d, bias=False)
+        self.drop = nn.Dropout(dropout)
+        # Δ begins log-uniform in [0.001, 0.1], as Mamba's does: softplus of the bias.
+        delta = torch.exp(torch.linspace(math.log(1e-3), math.log(0.1), inner))
+        self.step_bias = nn.Parameter(delta + torch.log(-torch.expm1(-delta)))
+
+    def forward(self, x: Tensor, real: Tensor, h: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take items in turn.
+
+        Args:
+            x: (B, n, d).
+            real: (B, n) bool; a step that is not leaves the state as it is.
+            h: (B, inner, state_size) and
+            before: (B, inner, 3), the convolution's last inputs: the state.
+
+        Returns:
+            Rows (B, n, d) and the state after them.
+        """
+        n = x.size(1)
+        projected = self.into(self.norm(x))
+        a, z = projected[:, :, : self.inner], projected[:, :, self.inner :]
+        seen = torch.cat([before, a.transpose(1, 2)], dim=2)  # (B, inner, 3 + n)
+        u = functional.silu(functional.conv1d(seen, self.conv[:, None], self.conv_bias, groups=self.inner)).transpose(1, 2)  # (B, n, inner)
+        selected = self.select(u)
+        delta = functional.softplus(self.step(selected[:, :, : self.rank]) + self.step_bias)
+        b, c = selected[:, :, self.rank : self.rank + self.state_size], selected[:, :, self.rank + self.state_size :]
+        rate = -self.a_log.exp()  # (inner, state_size)
+        delta = delta * real[:, :, None]  # exp(0·A) = 1 and 0·u = 0: a step that is not real changes nothing
+        # Everything but the recurrence itself is done for all steps at once.
+        keep = (delta[..., None] * rate).exp().unbind(1)  # n times (B, inner, state_size)
+        new = ((delta * u)[..., None] * b[:, :, None]).unbind(1)
+        states: list[Tensor] = []
+        for t in range(n):
+            h = torch.addcmul(new[t], keep[t], h)
+            states.append(h)
+        y = (torch.stack(states, dim=1) @ c[..., None])[..., 0] + self.skip * u
+        # The convolution's inputs are those before the first step that is not real: real steps come first.
+        column = real.sum(1)[:, None] + torch.arange(self.held, device=x.device)
+        before = seen.gather(2, column[:, None].expand(-1, self.inner, -1))
+        return x + self.drop(self.out(y * functional.silu(z))), h, before
+
+
+class HoloMamba(Network):
+    """HoloMambaRec as it is trained.
+
+    Args:
+        attribute_of: (V + 2,) int64 in 0..`attributes`, each item row's attribute; 0 for none.
+    """
+
+    attribute_of: Tensor
+    preset = ("a_log", "skip", "step_bias", "binding")
+    # What is bound begins as large as the item alone; from vectors as small as the items' it would be lost beside it.
+    factors = ("attribute.weight",)
+
+    def __init__(self, config: NetworkConfig, attribute_of: Tensor | None = None) -> None:
+        super().__init__(config, 0)
+        self.norm = nn.Identity()
+        self.attribute = nn.Embedding(config.attributes + 1, config.d, padding_idx=0)
+        self.binding = nn.Parameter(torch.tensor(0.5))
+        self.input_norm = nn.LayerNorm(config.d)
+        self.mixers = nn.ModuleList([Mixer(config.d, config.state_size, config.dropout) for _ in range(config.layers)])
+        if attribute_of is None:
+            attribute_of = torch.zeros(config.n_items + 2, dtype=torch.int64)
+        # Of the log, not learned: a network with more items has another one.
+        self.register_buffer("attribute_of", attribute_of, persistent=False)
+
+    def inputs(self, items: Tensor) -> Tensor:
+        """Item rows bound to their attributes, (…) int64 → (…, d)."""
+        vectors = self.item(items)
+        rows: Tensor = self.input_norm(vectors + self.binding * bind(vectors, self.attribute(self.attribute_of[items])))
+        return rows
+
+    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:  # noqa: ARG002
+        x, real = self.drop(self.inputs(items)), items != 0
+        for mixer in self.mixers:
+            h = x.new_zeros(len(x), mixer.inner, mixer.state_size)
+            x, _, _ = mixer(x, real, h, x.new_zeros(len(x), mixer.inner, CONV - 1))
+        next_item = self.next_item_loss(x, targets, negatives)
+        return Losses(next_item, next_item, next_item.new_zeros(()))
+
+
+class RecurrentServing(Ranker):
+    """HoloMambaRec under the contract: a flat state, and every item's input row made beforehand."""
+
+    table: Tensor
+
+    def __init__(self, network: HoloMamba, popularity: Tensor) -> None:
+        super().__init__(network, popularity)
+        self.network = network = copy.deepcopy(network)
+        with torch.no_grad():
+            self.register_buffer("table", network.inputs(torch.arange(network.config.oov_row + 1)))
+        del network.attribute_of  # it is in the table; TorchScript would keep it as a weight
+        self.inner, self.state_size, self.held = EXPAND * self.d, network.config.state_size, CONV - 1
+        self.layer_floats = self.inner * (self.state_size + self.held)
+        self.floats = len(network.mixers) * self.layer_floats + self.d
+
+    def spec(self) -> dict[str, int]:
+        return self.described(self.floats, 0)
+
+    def initial_memory(self, batch: int) -> Tensor:
+        """(B, S): of each layer h and the convolution's inputs, then the last hidden state."""
+        return torch.zeros(batch, self.floats)
+
+    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        B, n = items.size(0), items.size(1)
+        hidden = memory[:, self.floats - self.d :]
+        if n == 0:
+            return memory, hidden
+        real = torch.arange(n) < lengths[:, None]
+        x = self.table[items]
+        parts: list[Tensor] = []
+        start = 0
+        for mixer in self.network.mixers:
+            state = memory[:, start : start + self.layer_floats].view(B, self.inner, self.state_size + self.held)
+            x, h, before = mixer(x, real, state[:, :, : self.state_size], state[:, :, self.state_size :])
+            parts.append(torch.cat([h, before], dim=2).flatten(1))
+            start += self.layer_floats
+        hidden = torch.where((lengths > 0)[:, None], x[torch.arange(B), (lengths - 1).clamp(min=0)], hidden)
+        parts.append(hidden)
+        return torch.cat(parts, dim=1), hidden
+
+    def encode(
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,  # noqa: ARG002
+        query_time: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        return self.update(memory, items, lengths, None)[1]

@@ -1,0 +1,58 @@
+"""Every kind of model by its name: the network that is trained, and what it is served as."""
+
+from collections.abc import Callable
+from typing import Final
+
+from torch import Tensor
+
+from model.attributes import Attributes
+from model.networks.history import History, HistoryServing
+from model.networks.holomamba import HoloMamba, RecurrentServing
+from model.networks.kv_mask import CacheServing, KVMask
+from model.networks.network import KINDS, Network, NetworkConfig, initialise
+from model.networks.rec2pm import MemoryServing, Rec2PM, TokSerial
+from model.networks.serving import Ranker
+
+__all__ = ["KINDS", "WITH_ATTRIBUTES", "Network", "NetworkConfig", "build", "initialise", "serving"]
+
+WITH_ATTRIBUTES: Final = ("holomambarec",)
+"""The kinds that read what items are beside themselves."""
+
+
+def build(config: NetworkConfig, attributes: Attributes | None = None) -> Network:
+    """The network of `config.kind`, not yet initialised.
+
+    Args:
+        attributes: of the catalogue, `config.attributes` values; for `WITH_ATTRIBUTES`. Without them no item has one.
+    """
+    if config.kind == "holomambarec":
+        return HoloMamba(config, None if attributes is None else attributes.by_row())
+    made: dict[str, Callable[[NetworkConfig], Network]] = {
+        "full": History,
+        "trunc": History,
+        "rec2pm": Rec2PM,
+        "tok-serial": TokSerial,
+        "kv-mask": KVMask,
+    }
+    return made[config.kind.removesuffix("-o").removesuffix("-a")](config)
+
+
+def serving(network: Network, popularity: Tensor) -> Ranker:
+    """A trained network under the contract of `model.networks.serving`, with weights of its own.
+
+    Args:
+        popularity: (V + 1,) float32, how popular each item row is; index 0 is not used.
+    """
+    ranker: Ranker
+    if isinstance(network, Rec2PM):
+        ranker = MemoryServing(network, popularity)
+    elif isinstance(network, KVMask):
+        ranker = CacheServing(network, popularity)
+    elif isinstance(network, HoloMamba):
+        ranker = RecurrentServing(network, popularity)
+    elif isinstance(network, History):
+        ranker = HistoryServing(network, popularity)
+    else:
+        raise TypeError(f"{type(network).__name__} cannot be served")
+    ranker.requires_grad_(requires_grad=False)
+    return ranker.eval()

@@ -1,0 +1,141 @@
+"""KV-Mask (PerSRec): what is remembered of a segment is every layer's keys and values of C learned tokens behind it (MODEL.md §3).
+
+A later segment sees its own items and the tokens of the last fold (O) or of the last few (A), never older items. Two defects of the published
+code are not reproduced: attention is scaled by a constant and not by the length of a pass, and a segment's last item predicts the next item,
+not a token.
+"""
+
+import copy
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.networks.network import Losses, SlotNetwork
+from model.networks.serving import Ranker
+
+
+class KVMask(SlotNetwork):
+    """KV-Mask as it is trained: layer by layer, all segments of a window at once, since a layer's tokens depend on the layer below alone."""
+
+    def hidden(self, items: Tensor) -> Tensor:
+        """Hidden states of items, (B, K·L) int64 right-padded → (B, K·L, d)."""
+        B, L, C, G = items.size(0), self.segment_length, self.slots, self.config.folds_kept
+        K = items.size(1) // L
+        x = torch.cat([self.embed(items.view(B * K, L)), self.write_rows(B * K)], dim=1)  # (B·K, L + C, d)
+        fold = torch.arange(K, device=items.device)
+        # Segment h sees the tokens of the G segments before it; columns are all tokens of the window in order.
+        earlier = (fold[None, :] < fold[:, None]) & (fold[None, :] >= fold[:, None] - G)  # (K, K)
+        causal = torch.ones(L + C, L + C, dtype=torch.bool, device=items.device).tril()
+        seen = earlier.repeat_interleave(C, 1)[:, None].expand(K, L + C, K * C)
+        mask = torch.cat([seen, causal.expand(K, L + C, L + C)], dim=2).repeat(B, 1, 1)[:, None]  # (B·K, 1, L + C, K·C + L + C)
+        for block in self.stack():
+            keys, values = block.keys_values(x)
+            k, v = (each[:, L:].reshape(B, 1, K * C, self.d).expand(B, K, K * C, self.d).flatten(0, 1) for each in (keys, values))
+            x = block.attend_to(x, torch.cat([k, keys], dim=1), torch.cat([v, values], dim=1), mask, False)
+        return x[:, :L].reshape(B, K * L, self.d)
+
+    def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:  # noqa: ARG002
+        next_item = self.next_item_loss(self.hidden(items), targets, negatives)
+        return Losses(next_item, next_item, next_item.new_zeros(()))
+
+
+class CacheServing(Ranker):
+    """KV-Mask under the contract: the state is the tokens' keys and values, (2·layers, G·C, d), oldest fold first.
+
+    A memory alone has no row to rank by, so a list needs at least one item beside it; without one the popular items are given.
+    """
+
+    def __init__(self, network: KVMask, popularity: Tensor) -> None:
+        super().__init__(network, popularity)
+        self.network = copy.deepcopy(network)
+        self.slots, self.folds_kept, self.item_scale = network.slots, network.config.folds_kept, network.item_scale
+        self.layers = len(network.stack())
+
+    def spec(self) -> dict[str, int]:
+        return self.described(2 * self.layers * self.folds_kept * self.slots * self.d, 1)
+
+    def initial_memory(self, batch: int) -> Tensor:
+        """(B, 2·layers, G·C, d)."""
+        return torch.zeros(batch, 2 * self.layers, self.folds_kept * self.slots, self.d)
+
+    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        folds = self.folds_of(memory)
+        after, hidden = torch.empty_like(memory), memory.new_empty(memory.size(0), self.d)
+        for g in range(self.folds_kept + 1):
+            row = (folds == g).nonzero().flatten()
+            if row.numel():
+                part, part_hidden = self.fold(memory[row], g, items[row], lengths[row])
+                after[row], hidden[row] = part, part_hidden
+        return after, hidden
+
+    def encode(
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,  # noqa: ARG002
+        query_time: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        hidden = memory.new_zeros(memory.size(0), self.d)
+        folds = self.folds_of(memory)
+        for g in range(self.folds_kept + 1):
+            row = ((folds == g) & (lengths > 0)).nonzero().flatten()
+            if row.numel():
+                hidden[row] = self.last(memory[row, :, : g * self.slots], items[row], lengths[row])
+        return hidden
+
+    def folds_of(self, memory: Tensor) -> Tensor:
+        """How many folds' tokens each state holds, (B,) int64: keys are never all zeros."""
+        return memory[:, 0, :: self.slots].any(2).sum(1)
+
+    def last(self, held: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+        """`encode` for users with an item and the tokens of as many folds, (B, 2·layers, g·C, d)."""
+        B, n, m = items.size(0), items.size(1), held.size(2)
+        x = self.inputs(items)
+        mask = torch.cat([torch.ones(n, m, dtype=torch.bool), torch.ones(n, n, dtype=torch.bool).tril()], dim=1)
+        row = torch.arange(B)
+        for layer, block in enumerate(self.network.blocks):
+            keys, values = block.keys_values(x)  # type: ignore[operator]
+            k, v = torch.cat([held[:, 2 * layer], keys], dim=1), torch.cat([held[:, 2 * layer + 1], values], dim=1)
+            if layer < self.layers - 1:
+                x = block.attend_to(x, k, v, mask, False)  # type: ignore[operator]
+            else:  # only the last item's row leaves the last block
+                visible = (torch.arange(m + n) < (m + lengths)[:, None])[:, None, None]
+                x = block.attend_to(x[row, lengths - 1][:, None], k, v, visible, False)  # type: ignore[operator]
+        return x[:, 0]
+
+    def inputs(self, items: Tensor) -> Tensor:
+        """Item rows as input rows, (B, n) → (B, n, d)."""
+        n = items.size(1)
+        network = self.network
+        position = network.position[:n] if n <= self.segment_length else network.position[torch.arange(n) % self.segment_length]
+        x: Tensor = network.norm(network.item(items) * self.item_scale + position)
+        return x
+
+    def fold(self, memory: Tensor, g: int, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """`update` for users with the tokens of g folds."""
+        B, n, C = items.size(0), items.size(1), self.slots
+        m = g * C
+        held = memory[:, :, :m]
+        x = torch.cat([self.inputs(items), self.network.norm(self.network.write).expand(B, -1, -1)], dim=1)
+        N = n + C
+        column = torch.arange(N)
+        real = (column[None, :] < lengths[:, None]) | (column[None, :] >= n)  # (B, N)
+        own = (real[:, None, :] & (column[None, :] <= column[:, None])) | (column[None, :] == column[:, None])
+        mask = functional.pad(own, (m, 0), value=True)[:, None]  # (B, 1, N, m + N)
+        kept: list[Tensor] = []
+        row = torch.arange(B)
+        hidden = x[:, 0]
+        for layer, block in enumerate(self.network.blocks):
+            keys, values = block.keys_values(x)  # type: ignore[operator]
+            kept.append(keys[:, n:])
+            kept.append(values[:, n:])
+            k, v = torch.cat([held[:, 2 * layer], keys], dim=1), torch.cat([held[:, 2 * layer + 1], values], dim=1)
+            if layer < self.layers - 1:
+                x = block.attend_to(x, k, v, mask, False)  # type: ignore[operator]
+            else:
+                hidden = block.attend_to(x[row, lengths - 1][:, None], k, v, mask[row, 0, lengths - 1][:, None, None], False)[:, 0]  # type: ignore[operator]
+        written = torch.stack(kept, dim=1)  # (B, 2·layers, C, d)
+        drop, free = max(0, g + 1 - self.folds_kept) * C, max(0, self.folds_kept - g - 1) * C
+        return torch.cat([held[:, :, drop:], written, memory.new_zeros(B, 2 * self.layers, free, self.d)], dim=2), hidden

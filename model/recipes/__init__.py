@@ -1,1 +1,0 @@
-"""The recipes that come with this program, as TOML files; `model.recipe` reads them."""

@@ -1,0 +1,190 @@
+"""A training that can go on after a crash: one file with everything that a step depends on, replaced atomically.
+
+Its folder is REGISTRY/.training/NAME/, hidden from whoever lists models. It holds `checkpoint.pt` and the encoded log, and is removed
+when the version is written. One process at a time has it.
+"""
+
+import contextlib
+import fcntl
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from model.errors import TrainingUnfinished
+from model.version.manifest import Metrics
+
+FORMAT = 1
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What an epoch brought: the mean losses of its steps, and how well the network did after it. Epoch 0 is before the first step."""
+
+    number: int
+    next_item: float | None
+    consistency: float | None
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Between two steps. Random numbers are drawn from (seed, epoch, step, process), so these places are their state.
+
+    `training` says what is trained: recipe, data, version started from. `step` counts the batches of the running epoch that are done, `epoch` the epochs; `next_item` and `consistency` are sums over those
+    batches. `learned_steps` and `samples` count over all epochs, `elapsed_s` is wall time over all attempts, `validation_s` what the
+    last validation took. `best` is the number of the
+    epoch that `best_weights` are from.
+    """
+
+    training: dict[str, Any]
+    network: Weights
+    optimizer: dict[str, Any]
+    epoch: int
+    step: int
+    next_item: float
+    consistency: float
+    learned_steps: int
+    samples: int
+    elapsed_s: float
+    validation_s: float
+    curve: tuple[Epoch, ...]
+    best: int
+    best_weights: Weights
+
+    @property
+    def best_metrics(self) -> Metrics:
+        return self.curve[self.best].metrics
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a message."""
+        return f"epoch {self.epoch + 1}, step {self.step}" if self.step else f"the end of epoch {self.epoch}"
+
+
+def write(checkpoint: Checkpoint, path: Path) -> None:
+    """Replace the file at once: after a crash there is the old or the new one."""
+    whole = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    whole["curve"] = [asdict(epoch) for epoch in checkpoint.curve]
+    beside = path.with_suffix(".new")
+    with beside.open("wb") as file:
+        torch.save({"format": FORMAT, **whole}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read(path: Path) -> Checkpoint:
+    """The checkpoint in a file, on the CPU.
+
+    Raises:
+        TrainingUnfinished: it is not one that this build reads.
+    """
+    if not zipfile.is_zipfile(path):
+        raise TrainingUnfinished(f"{path}: not a checkpoint; --discard starts afresh")
+    try:
+        whole = torch.load(path, map_location="cpu", weights_only=True)
+        if whole.pop("format", None) != FORMAT:
+            raise TrainingUnfinished(f"{path}: a checkpoint of another build of rec2pm; --discard starts afresh")
+        whole["curve"] = tuple(msgspec.convert(epoch, Epoch) for epoch in whole["curve"])
+        return Checkpoint(**whole)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        EOFError,
+        OSError,
+        msgspec.ValidationError,
+    ) as error:
+        raise TrainingUnfinished(f"{path}: not a checkpoint: {error}; --discard starts afresh") from error
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFolder:
+    """The folder of a training that this process has."""
+
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def unfinished(self) -> bool:
+        return self.checkpoint.is_file()
+
+    def fresh_data(self) -> Path:
+        """An empty folder for the encoded log."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        self.data.mkdir(parents=True)
+        return self.data
+
+    def discard(self) -> None:
+        self.checkpoint.unlink(missing_ok=True)
+        shutil.rmtree(self.data, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def held(root: Path, name: str) -> Iterator[TrainingFolder]:
+    """The folder of a model's name below a registry's root, for this process alone. Without a checkpoint nothing stays behind.
+
+    Raises:
+        TrainingUnfinished: another process has it.
+    """
+    folder = root / ".training" / name
+    lock = folder / "lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(lock, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise TrainingUnfinished(f"{folder}: another process is training {name!r}; give this one another --name") from None
+        # Whoever had it before may have removed it between our opening it and locking it.
+        if lock.exists() and lock.stat().st_ino == os.fstat(file).st_ino:
+            break
+        os.close(file)
+    place = TrainingFolder(folder)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place.data, ignore_errors=True)
+        if not place.unfinished():
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
+        os.close(file)
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], but: tuple[str, ...], prefix: str = "") -> list[str]:
+    """Which values differ between two nested maps, in words; the fields `but` may."""
+    told = []
+    for key in sorted({*found, *wanted} - set(but)):
+        old, new = found.get(key), wanted.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            told += differences(old, new, but, f"{prefix}{key}.")
+        elif old != new:
+            told.append(f"{prefix}{key} was {old!r} and is {new!r}")
+    return told

@@ -1,0 +1,397 @@
+"""The training loop, from a checkpoint to the last one, in one process or several.
+
+A training begins with a checkpoint before its first step and ends with one after its last, so starting, going on after a crash and handing over
+the result are the same thing. Random numbers are a function of the seed and the place: (seed, epoch, step) for what is drawn in numpy,
+which is the same in every process, and (seed, epoch, step, process) for dropout. A batch is the same whatever the number of processes;
+each learns from every n-th of its windows.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessExitedException
+
+from model.networks import kinds
+from model.networks.network import Network, NetworkConfig
+from model.training import checkpoint as checkpoints
+from model.training import dataset, validation
+from model.training.checkpoint import Checkpoint, Epoch, Weights
+from model.training.progress import Reporter
+from model.training.recipe import TrainingOptions
+from model.training.windows import Batch, Windows
+from model.version.manifest import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a training process has to know; it travels to other processes.
+
+    `data` is a folder for `dataset.opened`, `checkpoint` a file that there is. `clock` gives monotonic seconds. `threads` is torch's number
+    of threads in each process.
+    """
+
+    data: Path
+    checkpoint: Path
+    tensorboard: Path | None
+    config: NetworkConfig
+    training: TrainingOptions
+    clock: Callable[[], float]
+    progress: Callable[[], Progress] | None
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended; `detail` in words where it did not finish, `signal` where one interrupted it."""
+
+    ended: Literal["finished", "interrupted", "diverged", "lost"]
+    detail: str = ""
+    signal: int = 0
+
+
+def fit(job: Job, devices: int) -> Outcome:
+    """Train on so many devices: GPUs where there are some, else processes on the CPU. The result is in the checkpoint."""
+    if devices == 1:
+        fabric = Fabric(accelerator="auto", devices=1, precision=job.training.precision)
+        return Outcome(*fabric.launch(partial(_run, job=job)))
+    # Which parameters a batch uses depends on it: windows of one segment never read a memory.
+    strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+    fabric = Fabric(accelerator="auto", devices=devices, strategy=strategy, precision=job.training.precision)
+    with _passed_on() as passed:
+        try:
+            return Outcome(*fabric.launch(partial(_run, job=job)))
+        except ProcessExitedException as error:
+            # A signal may meet processes that are still starting: they end by it, and the checkpoint is the one they were to begin with.
+            if passed:
+                return Outcome("interrupted", f"{signal.Signals(passed[0]).name} while its processes were starting", passed[0])
+            return Outcome("lost", f"one of {devices} training processes is gone: {error}")
+
+
+def _run(fabric: Fabric, job: Job) -> tuple[Any, ...]:
+    """The fields of the outcome: Fabric takes what comes from another process apart, and can do that with a tuple."""
+    if fabric.world_size > 1:
+        torch.set_num_threads(job.threads)
+        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+    with _caught(escalates=fabric.world_size == 1) as caught:
+        return astuple(_Fit(fabric, job, caught).outcome())
+
+
+class _Fit:
+    def __init__(self, fabric: Fabric, job: Job, caught: list[int]) -> None:
+        self.fabric, self.job, self.options, self.caught = fabric, job, job.training, caught
+        self.began = job.clock()
+        self.state = checkpoints.read(job.checkpoint)
+        self.earlier_s = self.state.elapsed_s
+        self.saved = self.began
+        self.data = dataset.opened(job.data)
+        self.targets = validation.choose(
+            self.data, np.random.default_rng(self.options.seed), self.options.validation_targets, job.config.segment_length
+        )
+        self.windows = windows(self.data, job.config, self.options)
+        self.network = kinds.build(job.config, self.data.attributes)
+        self.network.load_state_dict(self.state.network)
+        optimizer = torch.optim.AdamW(_parameter_groups(self.network, self.options), betas=self.options.betas, fused=True)
+        self.objective, self.optimizer = fabric.setup(_Objective(self.network), optimizer)
+        if self.state.optimizer:
+            optimizer.load_state_dict(self.state.optimizer)
+        self.reporter: Reporter | None = None
+        if fabric.is_global_zero:
+            self.reporter = Reporter(
+                job.progress() if job.progress is not None else None,
+                job.tensorboard,
+                self.state.learned_steps,
+                self.options.max_seconds,
+                self.options.max_epochs,
+            )
+
+    def outcome(self) -> Outcome:
+        try:
+            outcome = self._epochs()
+        finally:
+            if self.reporter is not None:
+                self.reporter.close()
+        return outcome
+
+    def _epochs(self) -> Outcome:
+        # Validated before the first step, so that there is a best epoch however little time there is, and what a validation costs is known.
+        if not self.state.curve:
+            self._validated(None, None)
+        elif self.reporter is not None:
+            self.reporter.epoch(
+                self.state.curve[-1], self.state.curve[self.state.best], self.state.learned_steps, self.state.samples, self._elapsed_s()
+            )
+        while self._goes_on():
+            self.network.stage(self.state.epoch + 1)
+            self.network.train()
+            epoch, plan = self.state.epoch + 1, self.windows.epoch(self.state.epoch + 1)
+            while self.state.step < len(plan):
+                batch = self.windows.cut(plan[self.state.step], epoch, self.state.step)
+                outcome, late = self._step(batch, epoch, len(plan))
+                if outcome is not None:
+                    return outcome
+                if late:
+                    break
+            steps = max(1, self.state.step)
+            self.state = replace(self.state, epoch=epoch)
+            self._validated(self.state.next_item / steps, self.state.consistency / steps)
+        return Outcome("finished")
+
+    def _goes_on(self) -> bool:
+        state, options = self.state, self.options
+        enough = state.step == 0 and (state.epoch >= options.max_epochs or state.epoch - state.best >= options.patience)
+        return not enough and not self.fabric.broadcast(self._late())
+
+    def _late(self) -> bool:
+        """Whether there is no time left for more than a validation."""
+        limit = self.options.max_seconds
+        return limit is not None and self._elapsed_s() + 1.1 * self.state.validation_s >= limit
+
+    def _elapsed_s(self) -> float:
+        return self.earlier_s + self.job.clock() - self.began
+
+    def _step(self, batch: Batch | None, epoch: int, steps: int) -> tuple[Outcome | None, bool]:
+        """One batch: how training ended with it, if it did, and whether the time is up."""
+        state = self.state
+        found = np.zeros(3)  # loss of the next item, of consistency, norm of the gradient
+        if batch is not None:
+            found = self._learn(batch, epoch)
+        flags = self._summed(np.array([float(not np.isfinite(found).all()), float(bool(self.caught)), float(self._late())]))
+        if flags[0]:
+            detail = (
+                f"epoch {epoch}, step {state.step + 1}: the loss is no number: next item {found[0]:g}, consistency {found[1]:g}, "
+                f"norm of the gradient {found[2]:g}"
+            )
+            return Outcome("diverged", detail), False
+        if batch is not None:
+            self.optimizer.step()
+        self.state = state = replace(
+            state,
+            step=state.step + 1,
+            next_item=state.next_item + float(found[0]),
+            consistency=state.consistency + float(found[1]),
+            learned_steps=state.learned_steps + 1,
+            samples=state.samples + (0 if batch is None else len(batch)),
+        )
+        if self.reporter is not None:
+            scalars = {
+                "loss/next_item": found[0],
+                "loss/consistency": found[1],
+                "gradient_norm": found[2],
+                "lr": self._lr(state.learned_steps),
+            }
+            self.reporter.step(state.learned_steps, scalars, self._elapsed_s(), epoch - 1 + state.step / steps)
+        if flags[1]:
+            self._save()
+            number = self.caught[0] if self.caught else signal.SIGINT
+            return Outcome("interrupted", f"{signal.Signals(number).name} in {self.state.place}", number), False
+        if self.job.clock() - self.saved > 60.0 * self.options.checkpoint_minutes:
+            self._save()
+        return None, bool(flags[2])
+
+    def _learn(self, batch: Batch, epoch: int) -> Any:
+        """Gradients of a batch, clipped; the two losses over all processes, and the gradient's norm, (3,)."""
+        mine, weight = share(batch, self.fabric.global_rank, self.fabric.world_size)
+        # Torch's state of random numbers then is a function of the place, and there is none to keep in a checkpoint.
+        place = [self.options.seed, epoch, self.state.step, self.fabric.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr(self.state.learned_steps + 1)
+        self.optimizer.zero_grad()
+        items, targets, negatives, times = (
+            None if rows is None else torch.from_numpy(rows).to(self.fabric.device)
+            for rows in (mine.items, mine.targets, mine.negatives, mine.times)
+        )
+        losses = self.objective(items, targets, negatives, times)  # (3,)
+        # Processes' gradients are averaged; weighted by the targets each has, that is the mean over the batch.
+        self.fabric.backward(losses[0] * weight)
+        norm = self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False)
+        assert norm is not None
+        told = self._summed(losses[1:].detach().double().cpu().numpy() * weight / self.fabric.world_size)
+        return np.append(told, float(norm))
+
+    def _summed(self, values: Any) -> Any:
+        if self.fabric.world_size == 1:
+            return values
+        reduced = self.fabric.all_reduce(torch.from_numpy(values).float().to(self.fabric.device), reduce_op="sum")
+        assert isinstance(reduced, Tensor)
+        return reduced.double().cpu().numpy()
+
+    def _lr(self, step: int) -> float:
+        """The learning rate of step 1, 2, …"""
+        return self.options.lr * min(1.0, step / max(1, self.options.warm_up_steps))
+
+    def _validated(self, next_item: float | None, consistency: float | None) -> None:
+        """Ends an epoch: its metrics join the curve, its weights are kept if they are the best, and a checkpoint is written."""
+        before = self.job.clock()
+        metrics = self.fabric.broadcast(self._metrics() if self.fabric.is_global_zero else None)
+        assert metrics is not None
+        state = self.state
+        epoch = Epoch(state.epoch, next_item, consistency, metrics)
+        better = not state.curve or metrics.ndcg_at_10 > state.best_metrics.ndcg_at_10
+        self.state = state = replace(
+            state,
+            curve=(*state.curve, epoch),
+            best=epoch.number if better else state.best,
+            best_weights=_weights(self.network) if better and self.fabric.is_global_zero else state.best_weights,
+            step=0,
+            next_item=0.0,
+            consistency=0.0,
+            validation_s=self.job.clock() - before,
+        )
+        self._save()
+        if self.reporter is not None:
+            self.reporter.epoch(epoch, state.curve[state.best], state.learned_steps, state.samples, self._elapsed_s())
+        logger.debug("epoch %d: %s", epoch.number, epoch)
+
+    def _metrics(self) -> Metrics:
+        self.network.eval()
+        device = self.fabric.device
+        with torch.device(device):
+            serving = kinds.serving(self.network, torch.from_numpy(self.data.popularity).to(device))
+            return validation.evaluate(serving, self.data, self.targets)
+
+    def _save(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        self.state = replace(
+            self.state,
+            network=_weights(self.network),
+            optimizer=self.optimizer.optimizer.state_dict(),
+            elapsed_s=self._elapsed_s(),
+        )
+        checkpoints.write(self.state, self.job.checkpoint)
+        self.saved = self.job.clock()
+
+
+def windows(data: dataset.Dataset, config: NetworkConfig, options: TrainingOptions) -> Windows:
+    """How batches are cut under these options."""
+    return Windows(
+        dataset=data,
+        segment_length=config.segment_length,
+        segments=config.segments,
+        batch=options.batch,
+        placed=options.windows,
+        oov_share=options.oov_share,
+        negatives=options.negatives,
+        negative_mode=options.negative_mode,
+        seed=options.seed,
+    )
+
+
+def share(batch: Batch, rank: int, processes: int) -> tuple[Batch, float]:
+    """Every n-th window of a batch, and its weight: its share of the targets times n. One without a window of its own gets one at weight 0."""
+    if processes == 1:
+        return batch, 1.0
+    mine = slice(rank, None, processes) if rank < len(batch) else slice(0, 1)
+    negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[mine].copy()
+    # Copies, because a network may ask for another view of a batch than every n-th window of it can give.
+    part = Batch(batch.items[mine].copy(), batch.targets[mine].copy(), negatives, None if batch.times is None else batch.times[mine].copy())
+    if rank >= len(batch):
+        return part, 0.0
+    return part, processes * float((part.targets != 0).sum() / (batch.targets != 0).sum())
+
+
+class _Objective(nn.Module):
+    """The losses as a module's forward pass, which is what Fabric wraps."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None) -> Tensor:
+        found = self.network.losses(items, targets, negatives, times)
+        return torch.stack([found.total, found.next_item, found.consistency])
+
+
+def _weights(network: nn.Module) -> Weights:
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def _parameter_groups(network: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
+    """Weight decay for linear maps and the item table; not for biases, norms, positions and the memory's vectors."""
+    decayed: list[Tensor] = [module.weight for module in network.modules() if isinstance(module, nn.Linear | nn.Embedding)]
+    ids = {id(parameter) for parameter in decayed}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in ids]
+    return [{"params": decayed, "weight_decay": options.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+@contextmanager
+def _signals(react: Callable[[int, bool], None]) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM call `react` with their number and whether there was one before, and are noted. Outside the main thread they are
+    somebody else's."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+
+    def note(number: int, _: FrameType | None) -> None:
+        react(number, bool(noted))
+        noted.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _caught(*, escalates: bool) -> AbstractContextManager[list[int]]:
+    """Signals wait for the end of the step; a second one ends it at once, except where the terminal and the parent process both send the same."""
+
+    def react(_: int, again: bool) -> None:
+        if again and escalates:
+            raise KeyboardInterrupt
+
+    return _signals(react)
+
+
+def _passed_on() -> AbstractContextManager[list[int]]:
+    """Signals go to the processes that train; this one waits for how they end, and knows which ones there were."""
+
+    def react(number: int, _: bool) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, number)
+
+    return _signals(react)
+
+
+def first_checkpoint(training: dict[str, Any], network: nn.Module) -> Checkpoint:
+    """Before the first step."""
+    weights = _weights(network)
+    return Checkpoint(
+        training=training,
+        network=weights,
+        optimizer={},
+        epoch=0,
+        step=0,
+        next_item=0.0,
+        consistency=0.0,
+        learned_steps=0,
+        samples=0,
+        elapsed_s=0.0,
+        validation_s=0.0,
+        curve=(),
+        best=0,
+        best_weights=weights,
+    )

@@ -1,0 +1,248 @@
+"""Recipes: what to train and how, as small TOML files.
+
+A recipe has a description, a table [network] with fields of `NetworkConfig`, and a table [training] with fields of `TrainingOptions`.
+Fields that it leaves out have their defaults. Those of this program are in model/training/recipes/; a path names one of your own.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from model.errors import RecipeInvalid
+from model.networks.kinds import KINDS
+from model.networks.network import NetworkConfig
+from model.training.dataset import Split
+from model.training.windows import NegativeMode, Placed
+
+DEFAULT = "rec2pm-o-sasrec-small"
+
+OF_THE_LOG = ("n_items", "attributes")
+"""Fields of `NetworkConfig` that no recipe says."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """Everything about training but the network's shape.
+
+    Data: `split` and its shares as in `model.training.dataset.load`; `min_item_count` is how often an item has to be in the training part to get a
+    row. Sampling: as in `model.training.windows`. Optimiser: AdamW, whose learning rate rises to `lr` over `warm_up_steps` and stays; gradients are
+    clipped to the norm `clip`. End: after `max_epochs`, after `max_seconds` of wall time (validation included), or when `patience` epochs
+    brought no better NDCG@10 on `validation_targets` interactions of the validation part. A checkpoint is written after every epoch and
+    every `checkpoint_minutes`.
+    """
+
+    split: Split = "time"
+    until_share: float = 1.0
+    validation_share: float = 0.1
+    validation_targets: int = 2_000
+    min_item_count: int = 5
+    windows: Placed = "anywhere"
+    batch: int = 32
+    oov_share: float = 0.01
+    negatives: int = 512
+    negative_mode: NegativeMode = "shared"
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    warm_up_steps: int = 100
+    max_epochs: int = 100
+    max_seconds: float | None = None
+    patience: int = 10
+    checkpoint_minutes: float = 5.0
+    # 16-bit floats with a loss scale are left out: the scale would be one more thing to resume.
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts = ("max_epochs", "patience", "batch", "negatives", "min_item_count", "validation_targets")
+        wrong = [f"{name} is {getattr(self, name)}, must be at least 1" for name in counts if getattr(self, name) < 1]
+        positive = ("lr", "clip", "max_seconds", "checkpoint_minutes")
+        wrong += [
+            f"{name} is {value}, must be positive" for name in positive if (value := getattr(self, name)) is not None and not value > 0
+        ]
+        wrong += [
+            f"{name} is {getattr(self, name)}, must not be negative"
+            for name in ("weight_decay", "warm_up_steps", "seed")
+            if getattr(self, name) < 0
+        ]
+        if not 0.0 < self.until_share <= 1.0:
+            wrong.append(f"until_share is {self.until_share}, must be in (0, 1]")
+        if not 0.0 < self.validation_share < 1.0:
+            wrong.append(f"validation_share is {self.validation_share}, must be in (0, 1)")
+        if not 0.0 <= self.oov_share < 1.0:
+            wrong.append(f"oov_share is {self.oov_share}, must be in [0, 1)")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            wrong.append(f"betas is {list(self.betas)}, both must be in [0, 1)")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """`network` holds fields of `NetworkConfig` without those that are the log's to say."""
+
+    name: str
+    description: str
+    network: Mapping[str, Any]
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+    def config(self, n_items: int, attributes: int = 0) -> NetworkConfig:
+        """The network for so many items with so many values of an attribute.
+
+        Raises:
+            RecipeInvalid: a field of [network] is unknown or cannot be.
+        """
+        kind = self.network.get("kind")
+        if kind is not None and kind not in KINDS:
+            raise RecipeInvalid(f"recipe {self.name}: [network] kind is {kind!r}; known are {', '.join(KINDS)}{_meant(str(kind), KINDS)}")
+        return _converted({**self.network, "n_items": n_items, "attributes": attributes}, NetworkConfig, f"recipe {self.name}: [network]")
+
+    def resolved(self, n_items: int, attributes: int = 0) -> dict[str, Any]:
+        """All of it, defaults included, as plain values for the manifest."""
+        return {
+            "recipe": {"name": self.name, "description": self.description},
+            "network": asdict(self.config(n_items, attributes)),
+            "training": asdict(self.training),
+        }
+
+
+def names() -> list[str]:
+    """The recipes that come with this program."""
+    return sorted(file.name.removesuffix(".toml") for file in _shipped().iterdir() if file.name.endswith(".toml"))
+
+
+def descriptions() -> dict[str, str]:
+    """What the recipes of this program are, by name."""
+    return {name: load(name).description for name in names()}
+
+
+def load(name: str) -> Recipe:
+    """A recipe that comes with this program, or a file: a path that ends in .toml.
+
+    Raises:
+        RecipeInvalid: there is none, it is not TOML, or fields are unknown or cannot be; all that is wrong is in one message.
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise RecipeInvalid(f"{name}: no such file")
+        return parse(path.read_text(encoding="utf-8"), path.stem, name)
+    if name not in names():
+        raise RecipeInvalid(
+            f"no recipe {name!r}{_meant(name, names())}: `rec2pm train --list` shows them; your own is a path ending in .toml"
+        )
+    return parse((_shipped() / f"{name}.toml").read_text(encoding="utf-8"), name, f"recipe {name}")
+
+
+def parse(text: str, name: str, where: str) -> Recipe:
+    """A recipe's text; raises as `load`."""
+    try:
+        said = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeInvalid(f"{where}: not TOML: {error}") from error
+    strange = [
+        f"unknown table or field {key!r}{_meant(key, ('description', 'network', 'training'))}"
+        for key in said
+        if key not in ("description", "network", "training")
+    ]
+    tables = [f"[{key}] is {said[key]!r}, expected a table" for key in ("network", "training") if not isinstance(said.get(key, {}), dict)]
+    if strange or tables:
+        raise RecipeInvalid(f"{where}: {'; '.join(strange + tables)}. A recipe has a description, [network] and [training]")
+    return _made(name, str(said.get("description", "")), said.get("network", {}), said.get("training", {}), where)
+
+
+def of_manifest(config: Mapping[str, Any], reference: str) -> Recipe:
+    """The recipe a model version was trained by, from its manifest's `config`.
+
+    Raises:
+        RecipeInvalid: its manifest says nothing of a recipe, or this build no longer knows what it says.
+    """
+    if not all(isinstance(config.get(table), Mapping) for table in ("network", "training")):
+        raise RecipeInvalid(f"{reference}: its manifest names no recipe; say one with --recipe")
+    network = {key: value for key, value in config["network"].items() if key not in OF_THE_LOG}
+    said = config.get("recipe", {})
+    training = {key: value for key, value in config["training"].items() if value is not None}
+    return _made(said.get("name", reference), said.get("description", ""), network, training, f"the manifest of {reference}")
+
+
+def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with fields set by KEY=VALUE. KEY is a field of either table, or TABLE.FIELD; VALUE is TOML, or text without quotes.
+
+    Raises:
+        RecipeInvalid: a key is unknown or a value cannot be.
+    """
+    tables = {"network": dict(recipe.network), "training": {k: v for k, v in asdict(recipe.training).items() if v is not None}}
+    wrong = []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        key = key.strip()
+        table, _, name = key.rpartition(".")
+        holders = [t for t, known in FIELDS.items() if name in known and table in ("", t)]
+        if not equals:
+            wrong.append(f"{setting!r} is not KEY=VALUE")
+        elif len(holders) != 1:
+            known = [f for t in FIELDS if table in ("", t) for f in FIELDS[t]]
+            wrong.append(f"unknown field {key!r}{_meant(name, known)}; there are {_listed(FIELDS)}")
+        else:
+            tables[holders[0]][name] = _value(value.strip())
+    if wrong:
+        raise RecipeInvalid("--set: " + "; ".join(wrong))
+    return _made(recipe.name, recipe.description, tables["network"], tables["training"], f"recipe {recipe.name} with --set")
+
+
+def _made(name: str, description: str, network: Mapping[str, Any], training: Mapping[str, Any], where: str) -> Recipe:
+    wrong = [
+        f"[{table}] has no field {key!r}{_meant(key, FIELDS[table])}"
+        for table, said in (("network", network), ("training", training))
+        for key in said
+        if key not in FIELDS[table]
+    ]
+    if wrong:
+        raise RecipeInvalid(f"{where}: {'; '.join(wrong)}. There are {_listed(FIELDS)}")
+    recipe = Recipe(name, description, dict(network), _converted(training, TrainingOptions, f"{where}: [training]"))
+    recipe.config(n_items=1)
+    return recipe
+
+
+def _converted(said: Mapping[str, Any], to: type[T], where: str) -> T:
+    try:
+        return msgspec.convert(said, to)
+    except msgspec.ValidationError as error:
+        raise RecipeInvalid(f"{where}: {error}") from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _listed(fields: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"[{table}] {', '.join(names)}" for table, names in fields.items())
+
+
+def _shipped() -> Any:
+    return resources.files("model.training") / "recipes"
+
+
+FIELDS: dict[str, list[str]] = {
+    "network": [each.name for each in dataclasses.fields(NetworkConfig) if each.name not in OF_THE_LOG],
+    "training": [each.name for each in dataclasses.fields(TrainingOptions)],
+}
+"""What a recipe can say, by table."""

@@ -1,0 +1,123 @@
+"""How well a network predicts what came next, asked the way the worker asks: segment by segment, then from working memory.
+
+Only what every kind of model answers is asked for: the contract of `model.networks.serving`. As in a stream, nobody is told when the target happens.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.networks.serving import Ranker
+from model.training.dataset import Dataset
+from model.version.manifest import Metrics
+
+CHUNK = 64
+"""Targets a call."""
+K = 10
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What is to be predicted: interaction number `position` (≥ 1) of `user`, from everything before it. Fewest segments first."""
+
+    user: Rows
+    position: Rows
+
+
+def choose(dataset: Dataset, rng: np.random.Generator, most: int, segment_length: int) -> Targets:
+    """At most `most` interactions of the validation part that have a history: one of every user, then a second, and so on."""
+    first = np.maximum(dataset.trained, 1)
+    held_out = np.maximum(np.diff(dataset.start) - first, 0)
+    user = np.repeat(np.arange(len(held_out)), held_out)
+    position = first[user] + np.arange(len(user)) - (np.cumsum(held_out) - held_out)[user]
+    order = rng.permutation(len(user))
+    order = order[np.argsort(user[order], kind="stable")]
+    owner = user[order]
+    turn = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    chosen = order[np.argsort(turn, kind="stable")[:most]]
+    chosen = chosen[np.argsort(position[chosen] // segment_length, kind="stable")]
+    return Targets(user[chosen], position[chosen])
+
+
+def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
+    """HR@10 and NDCG@10 = 1/log2(rank + 1), over all items but the user's own earlier ones; the popularity list by the same rules.
+
+    A target outside the catalogue counts as missed.
+
+    Args:
+        serving: a network that answers the contract, on the device that torch makes tensors on.
+    """
+    popular = np.argsort(-dataset.popularity[1:], kind="stable") + 1
+    chunks = [slice(at, at + CHUNK) for at in range(0, len(targets.user), CHUNK)]
+    ranks = np.concatenate([_ranks(serving, dataset, popular, targets.user[at], targets.position[at]) for at in chunks])
+    hits = ranks <= K
+    gains = np.where(hits[:, 0], 1.0 / np.log2(ranks[:, 0] + 1.0), 0.0)
+    return Metrics(
+        targets=len(ranks), hr_at_10=float(hits[:, 0].mean()), ndcg_at_10=float(gains.mean()), popularity_hr_at_10=float(hits[:, 1].mean())
+    )
+
+
+def _ranks(serving: Ranker, dataset: Dataset, popular: Rows, user: Rows, position: Rows) -> Rows:
+    """(B, 2): the target's rank, 1 the best, by the model and by popularity; K + 1 for any worse than K."""
+    items = np.zeros((len(user), int(position.max())), np.int64)
+    times = np.zeros_like(items) if serving.spec()["uses_time"] else None
+    target = np.empty(len(user), np.int64)
+    best_known = np.zeros((len(user), K), np.int64)
+    for i, (u, p) in enumerate(zip(user, position, strict=True)):
+        history = dataset.history(u)
+        items[i, :p], target[i] = history[:p], history[p]
+        if times is not None:
+            times[i, :p] = dataset.history_ms(u)[:p]
+        ahead = popular[: K + p]
+        ahead = ahead[~np.isin(ahead, items[i, :p])][:K]
+        best_known[i, : len(ahead)] = ahead
+    with torch.inference_mode():
+        lists = _lists(serving, torch.from_numpy(items), None if times is None else torch.from_numpy(times), position)
+    return np.stack([_rank(lists, target), _rank(best_known, target)], 1)
+
+
+def _lists(serving: Ranker, items: Tensor, times: Tensor | None, position: Rows) -> Rows:
+    """What is recommended after the first `position` items, (B, ≤ K); 0 where the catalogue is exhausted."""
+    L = serving.spec()["segment_length"]
+    memory = serving.initial_memory(len(position))
+    items = items.to(memory.device)
+    times = None if times is None else times.to(memory.device)
+    lists = np.zeros((len(position), min(K, serving.spec()["n_items"])), np.int64)
+    for h in range(int(position.max()) // L):
+        folds = torch.from_numpy(np.flatnonzero(position // L > h)).to(memory.device)
+        lengths = torch.full((len(folds),), L)
+        segment = slice(h * L, (h + 1) * L)
+        when = None if times is None else times[folds, segment]
+        memory[folds], hidden = serving.update(memory[folds], items[folds, segment], lengths, when)
+        here = np.flatnonzero(position == (h + 1) * L)
+        if len(here):
+            of = torch.from_numpy(np.searchsorted(folds.cpu().numpy(), here)).to(memory.device)
+            lists[here] = _rows(serving.rank(hidden[of], K, items[torch.from_numpy(here).to(memory.device)]))
+    rest = np.flatnonzero(position % L)
+    if len(rest):
+        new = torch.from_numpy(position[rest] % L).to(memory.device)
+        where = torch.from_numpy(rest).to(memory.device)
+        at = torch.arange(int(new.max()), device=memory.device)
+        column = (torch.from_numpy(position[rest]).to(memory.device) - new)[:, None] + at
+        column = column.clamp(max=items.size(1) - 1)
+        working = items[where].gather(1, column).masked_fill(at >= new[:, None], 0)
+        when = None if times is None else times[where].gather(1, column)
+        lists[rest] = _rows(serving.recommend(memory[where], working, new, K, when, None, items[where]))
+    return lists
+
+
+def _rows(ranked: tuple[Tensor, Tensor]) -> Rows:
+    rows, scores = ranked
+    found: Rows = rows.masked_fill(scores == float("-inf"), 0).cpu().numpy()
+    return found
+
+
+def _rank(lists: Rows, target: Rows) -> Rows:
+    """The place of each target in its list, from 1; K + 1 where it is not there."""
+    there = lists == target[:, None]
+    return np.where(there.any(axis=1), there.argmax(axis=1) + 1, K + 1)

@@ -1,0 +1,177 @@
+"""A network as one file: TorchScript with its manifest and catalogue inside. Every use of `torch.jit` is here.
+
+TorchScript is deprecated but complete in torch 2.13. The eager module is the source of truth and the artifact one export of it, so another
+format would change this file alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from model.attributes import Attributes
+from model.errors import ArtifactUnreadable, ManifestMismatch
+from model.networks.serving import CONTRACT
+from model.version import manifest as manifests
+from model.version.manifest import Manifest
+
+MANIFEST = "manifest.json"
+CATALOGUE = "catalogue.json"
+ATTRIBUTES = "attributes.json"
+"""Inside a version whose items have attributes: training on from it needs them, serving does not."""
+PROGRAM = "model.pt"
+
+Program = Any
+"""A scripted module: its methods are those of `model.networks.serving.CONTRACT`, which TorchScript's types cannot say."""
+
+PROGRAM_FAILURES = (RuntimeError, torch.jit.Error)
+"""What calling a program raises: an operation's own error, or one that the program itself raises."""
+
+ItemId = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A loaded model version. `item_ids[i]` is the item of row i + 1, as it appeared in the log."""
+
+    program: Program
+    manifest: Manifest
+    item_ids: tuple[ItemId, ...]
+
+
+def save(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], path: Path, attributes: Attributes | None = None) -> None:
+    """Write a network that answers the contract, scripted, with manifest and catalogue. Not frozen: that would drop the weights' names."""
+    extra = {MANIFEST: manifests.encode(manifest), CATALOGUE: msgspec.json.encode(list(item_ids))}
+    if attributes is not None:
+        extra[ATTRIBUTES] = msgspec.json.encode(attributes)
+    torch.jit.save(script(network), str(path), _extra_files=extra)
+
+
+def script(network: nn.Module, methods: Sequence[str] = CONTRACT) -> Program:
+    """The network as TorchScript; `methods` are what can be called on it."""
+    for name in methods:
+        torch.jit.export(getattr(type(network), name))
+    return torch.jit.script(network.eval())
+
+
+def frozen(program: Program, methods: Sequence[str] = CONTRACT) -> Program:
+    """The same program with its weights as constants; freezing drops every method that is not named."""
+    return torch.jit.freeze(program.eval(), preserved_attrs=list(methods))
+
+
+def load(path: Path) -> Artifact:
+    """Read, check, freeze and warm up an artifact. A manifest.json beside it has to agree with the one inside.
+
+    Raises:
+        ArtifactUnreadable: no such file, not TorchScript, not written by this program, or a method of the contract is missing.
+        ManifestUnknown: the manifest is malformed or of an unknown schema.
+        ManifestMismatch: weights, manifest and catalogue do not belong together.
+    """
+    program, manifest, item_ids, _ = _read(path)
+    missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
+    if missing_methods:
+        raise ArtifactUnreadable(f"{path}: the program has no method {', '.join(missing_methods)}; the contract is {', '.join(CONTRACT)}")
+    _check(path, program, manifest, item_ids)
+    program = frozen(program)
+    warm_up(program)
+    return Artifact(program, manifest, item_ids)
+
+
+def _read(path: Path) -> tuple[Program, Manifest, tuple[ItemId, ...], Attributes | None]:
+    extra: dict[str, Any] = {MANIFEST: "", CATALOGUE: "", ATTRIBUTES: ""}
+    if not path.is_file():
+        raise ArtifactUnreadable(f"{path}: no such file")
+    try:
+        program = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise ArtifactUnreadable(f"{path}: not a TorchScript artifact: {str(error).splitlines()[0]}") from error
+    if not extra[MANIFEST] or not extra[CATALOGUE]:
+        missing = MANIFEST if not extra[MANIFEST] else CATALOGUE
+        raise ArtifactUnreadable(f"{path}: a TorchScript file without {missing} inside; `rec2pm train` writes both")
+    manifest = manifests.decode(extra[MANIFEST], f"{path}!{MANIFEST}")
+    try:
+        item_ids = tuple(msgspec.json.decode(extra[CATALOGUE], type=list[ItemId]))
+    except msgspec.DecodeError as error:
+        raise ArtifactUnreadable(f"{path}!{CATALOGUE}: not a list of item ids: {error}") from error
+    try:
+        attributes = msgspec.json.decode(extra[ATTRIBUTES], type=Attributes) if extra[ATTRIBUTES] else None
+    except msgspec.DecodeError as error:
+        raise ArtifactUnreadable(f"{path}!{ATTRIBUTES}: not the attributes of items: {error}") from error
+    if attributes is not None and len(attributes.of) != len(item_ids):
+        raise ManifestMismatch(f"{path}: {ATTRIBUTES} inside is of {len(attributes.of)} items, the catalogue has {len(item_ids)}")
+    return program, manifest, item_ids, attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of a version by name, not frozen into its program, the items of its rows, and their attributes if it has any."""
+
+    weights: dict[str, Tensor]
+    item_ids: tuple[ItemId, ...]
+    attributes: Attributes | None
+
+
+def load_weights(path: Path) -> Weights:
+    """The weights of an artifact, to train on from. Raises as `load`."""
+    program, manifest, item_ids, attributes = _read(path)
+    _check(path, program, manifest, item_ids)
+    return Weights(dict(program.state_dict()), item_ids, attributes)
+
+
+def weights_sha256(network: Any) -> str:
+    """One hash over the names, shapes and bytes of all weights, the same for a network, its script and its file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def warm_up(program: Program) -> None:
+    """The first calls of every method compile it, which takes about a hundred times as long as a call."""
+    spec = program.spec()
+    known = torch.ones_like(program.initial_memory(1))
+    with torch.inference_mode():
+        for _ in range(3):
+            for memory in (program.initial_memory(1), known, torch.cat([program.initial_memory(1), known])):
+                B = memory.size(0)
+                for n in (spec["segment_length"], max(1, spec["segment_length"] // 2)):
+                    items = torch.ones(B, n, dtype=torch.int64)
+                    times, now = (items, items[:, 0]) if spec["uses_time"] else (None, None)
+                    _call_all(program, memory, items, times, now)
+
+
+def _call_all(program: Program, memory: Tensor, items: Tensor, times: Tensor | None, now: Tensor | None) -> None:
+    B, n = items.shape
+    lengths = torch.full((B,), n)
+    _, hidden = program.update(memory, items, lengths, times)
+    program.rank(hidden, 10, None)
+    program.rank(hidden, 10, items)
+    program.recommend(memory, items, lengths, 10, times, now)
+    program.recommend(memory, items, lengths // 2, 10, times, now)
+    program.query(memory, items, lengths, times, now)
+    program.score(memory, items, lengths, items)
+
+
+def _check(path: Path, program: Program, manifest: Manifest, item_ids: Sequence[ItemId]) -> None:
+    found = weights_sha256(program)
+    if found != manifest.weights_sha256:
+        raise ManifestMismatch(f"{path}: weights have sha256 {found}, the manifest inside says {manifest.weights_sha256}")
+    spec = program.spec()
+    for name, said in (
+        ("n_items", manifest.n_items),
+        ("segment_length", manifest.segment_length),
+        ("state_floats", manifest.state_floats),
+    ):
+        if spec[name] != said:
+            raise ManifestMismatch(f"{path}: the program has {name} {spec[name]}, the manifest inside says {said}")
+    if len(item_ids) != manifest.n_items:
+        raise ManifestMismatch(f"{path}: the catalogue has {len(item_ids)} items, the manifest inside says {manifest.n_items}")
+    beside = path.with_name(MANIFEST)
+    if beside.is_file() and manifests.decode(beside.read_bytes(), str(beside)) != manifest:
+        raise ManifestMismatch(f"{beside} is not the manifest inside {path.name}: one of the two files was replaced")

@@ -1,0 +1,160 @@
+"""A model version as the worker uses it: numpy in, numpy out, any number of users a call.
+
+Knows nothing of users, time or Kafka, and sets no thread counts: that is for whoever owns the process.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.errors import ModelFailed
+from model.version import artifact
+from model.version.artifact import PROGRAM_FAILURES, Artifact, ItemId
+from model.version.manifest import Manifest
+
+CHUNK = 32
+"""Users a call of the network: beyond a few, a CPU thread gains nothing, and activations leave the cache."""
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """`memory` (B, S) after the segments, S = `state_floats`, and `hidden` (B, d), to rank from without a second pass."""
+
+    memory: Floats
+    hidden: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Item rows (B, K) in 1..V and their scores (B, K), best first; score -inf where the catalogue is exhausted."""
+
+    rows: Rows
+    scores: Floats
+
+
+class Runtime:
+    """A loaded model version. Every call is a pure function of its arguments."""
+
+    def __init__(self, loaded: Artifact) -> None:
+        self._program = loaded.program
+        self.manifest: Manifest = loaded.manifest
+        self.reference: str = loaded.manifest.reference
+        self.item_ids: list[ItemId] = list(loaded.item_ids)
+        self.memory_format: str = loaded.manifest.memory_format
+        self.segment_length: int = loaded.manifest.segment_length
+        self.state_floats: int = loaded.manifest.state_floats
+        self.oov_row: int = loaded.manifest.n_items + 1
+        self._memory_shape: list[int] = list(self._program.initial_memory(1).shape[1:])
+        spec = self._program.spec()
+        self.uses_time: bool = bool(spec["uses_time"])
+        self._d: int = spec["d"]
+
+    @staticmethod
+    def load(path: Path) -> "Runtime":
+        """Load a version's folder, or its model.pt. Raises what `model.version.artifact.load` raises."""
+        return Runtime(artifact.load(path / artifact.PROGRAM if path.is_dir() else path))
+
+    def fold(self, memory: Floats, rows: Rows, times: Rows | None = None) -> Folded:
+        """Fold one full segment per user.
+
+        Args:
+            memory: (B, S) float32; all zeros for a user who has none yet.
+            rows: (B, L) int64 item rows, oldest first, no padding.
+            times: (B, L) int64 epoch ms, of a model that uses time; without, `model.networks.serving` says what it goes by.
+        """
+        B = len(rows)
+        folded = Folded(np.empty((B, self.state_floats), np.float32), np.empty((B, self._d), np.float32))
+        with self._running("update"):
+            for at in _chunks(np.argsort(memory.any(axis=1), kind="stable")):
+                lengths = torch.full((len(at),), rows.shape[1])
+                when = None if times is None else torch.from_numpy(times[at])
+                written, hidden = self._program.update(self._memory(memory[at]), torch.from_numpy(rows[at]), lengths, when)
+                folded.memory[at], folded.hidden[at] = written.reshape(len(at), -1).numpy(), hidden.numpy()
+            if not (np.isfinite(folded.memory).all() and np.isfinite(folded.hidden).all()):
+                raise RuntimeError("it answered with what is not a finite number")
+        return folded
+
+    def recommend(
+        self,
+        memory: Floats,
+        rows: Rows,
+        lengths: Rows,
+        k: int,
+        exclude: Rows,
+        times: Rows | None = None,
+        query_time: Rows | None = None,
+    ) -> Ranked:
+        """The k best items after preference memory and working memory.
+
+        Args:
+            memory: (B, S) float32; all zeros for a user who has none yet.
+            rows: (B, n) int64 item rows, oldest first, right-padded with 0.
+            lengths: (B,) int64, 0 allowed.
+            k: length of the lists, cut to the catalogue's.
+            exclude: (B, e) int64 item rows not to be recommended, 0 = none.
+            times: (B, n) int64 epoch ms, of a model that uses time, and
+            query_time: (B,) int64 epoch ms, when what is recommended happens; None for the last item's time.
+        """
+        ranked = self._empty(len(rows), k)
+        with self._running("recommend"):
+            # Users of about the same length, and alike in having a memory or not, go together: little padding and no split inside.
+            for at in _chunks(np.lexsort((lengths, memory.any(axis=1)))):
+                width = int(lengths[at].max())
+                items = torch.from_numpy(rows[at, :width])
+                when = None if times is None else torch.from_numpy(times[at, :width])
+                asked = None if query_time is None else torch.from_numpy(query_time[at])
+                best, scores = self._program.recommend(
+                    self._memory(memory[at]), items, torch.from_numpy(lengths[at]), k, when, asked, _exclusion(exclude[at])
+                )
+                ranked.rows[at], ranked.scores[at] = best.numpy(), scores.numpy()
+            _check_scores(ranked)
+        return ranked
+
+    def rank(self, hidden: Floats, k: int, exclude: Rows) -> Ranked:
+        """The k best items after the hidden states (B, d) a fold returned; otherwise as `recommend`."""
+        ranked = self._empty(len(hidden), k)
+        with self._running("rank"):
+            for at in _chunks(np.arange(len(hidden))):
+                best, scores = self._program.rank(torch.from_numpy(hidden[at]), k, _exclusion(exclude[at]))
+                ranked.rows[at], ranked.scores[at] = best.numpy(), scores.numpy()
+            _check_scores(ranked)
+        return ranked
+
+    @contextmanager
+    def _running(self, method: str) -> Iterator[None]:
+        """What the program raises, as this package's own: by its last line, since what stands above repeats the program."""
+        try:
+            with torch.inference_mode():
+                yield
+        except (*PROGRAM_FAILURES, IndexError, ValueError) as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ModelFailed(f"{self.reference} failed in {method}: {said[:300]}") from error
+
+    def _memory(self, memory: Floats) -> torch.Tensor:
+        return torch.from_numpy(memory).view([len(memory), *self._memory_shape])
+
+    def _empty(self, users: int, k: int) -> Ranked:
+        k = min(k, self.manifest.n_items)
+        return Ranked(np.empty((users, k), np.int64), np.empty((users, k), np.float32))
+
+
+def _check_scores(ranked: Ranked) -> None:
+    if np.isnan(ranked.scores).any():
+        raise RuntimeError("it ranked by what is not a number")
+
+
+def _chunks(order: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    for start in range(0, len(order), CHUNK):
+        yield order[start : start + CHUNK]
+
+
+def _exclusion(exclude: Rows) -> torch.Tensor | None:
+    return torch.from_numpy(exclude) if exclude.shape[1] else None

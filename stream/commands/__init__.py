@@ -1,0 +1,1 @@
+"""What an operator types. Nothing else of `stream` imports it."""

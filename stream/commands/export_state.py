@@ -1,0 +1,145 @@
+"""Users' states, read from the changelog while workers run: `rec2pm state export` and `rec2pm user show`."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from state.codec import FOLDED, named_item, read_folded, read_name, read_user, user_of, user_prefix
+from state.store import Store, StoreMemory
+from state.user import unpacked
+from stream.kafka.read_topic import committed_records, partitions
+
+_BATCH: Final = 5000
+_STORE_BYTES: Final = 64 << 20
+
+SCHEMA: Final[Mapping[str, Any]] = {
+    "user_id": pl.String(),
+    "taken": pl.Int64(),
+    "folds": pl.Int64(),
+    "working_items": pl.List(pl.String()),
+    "working_times": pl.List(pl.Int64()),
+    "memory": pl.List(pl.Float32()),
+    "memory_format": pl.String(),
+    "as_of": pl.Int64(),
+    "partition": pl.Int32(),
+}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One user's state, as a row of `state export`."""
+
+    user_id: str
+    taken: int
+    folds: int
+    working_items: list[str]
+    working_times: list[int]
+    memory: list[float]
+    memory_format: str
+    as_of: int
+    partition: int
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What `rec2pm user show` tells: the row, and the folded segments that are kept, oldest first."""
+
+    state: Row
+    kept_segments: list[list[str]]
+
+
+def export(kafka: Mapping[str, Any], topic: str, out: Path, progress: Callable[[int, int], None]) -> int:
+    """Write every user's state to a Parquet file; returns how many.
+
+    Args:
+        kafka: options for the connection, `bootstrap.servers` among them.
+        topic: the changelog.
+        out: written at the end, whole.
+        progress: called with (partitions done, partitions).
+    """
+    numbers = partitions(kafka, topic)
+    users = 0
+    with tempfile.TemporaryDirectory(prefix="rec2pm-export-") as scratch:
+        folder = Path(scratch)
+        for done, number in enumerate(numbers):
+            progress(done, len(numbers))
+            # Through a store of its own: the newest record of each key, in key order, in bounded memory.
+            store = Store(folder / "store" / str(number), StoreMemory(_STORE_BYTES))
+            batch: list[tuple[bytes, bytes | None]] = []
+            for message in committed_records(kafka, topic, number):
+                batch.append((message.key() or b"", message.value()))
+                if len(batch) >= _BATCH:
+                    store.write(batch, None)
+                    batch = []
+            store.write(batch, None)
+            frame = pl.DataFrame([msgspec.structs.astuple(row) for row in rows(store.records(), number)], schema=dict(SCHEMA), orient="row")
+            frame.write_parquet(folder / f"{number:05d}.parquet")
+            users += len(frame)
+            store.close()
+        progress(len(numbers), len(numbers))
+        partial = out.with_name(out.name + ".partial")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pl.scan_parquet(folder / "*.parquet").sink_parquet(partial)
+        partial.replace(out)
+    return users
+
+
+def show(kafka: Mapping[str, Any], topic: str, user: str) -> list[Shown]:
+    """A user's state: one per partition that has them, which is one unless producers disagree about where users go."""
+    found = []
+    prefix = user_prefix(user.encode())
+    for number in partitions(kafka, topic):
+        kept: dict[bytes, bytes] = {}
+        for message in committed_records(kafka, topic, number):
+            key, value = message.key() or b"", message.value()
+            if not key.startswith((prefix, b"\x00")):
+                continue
+            if value is None:
+                kept.pop(key, None)
+            else:
+                kept[key] = value
+        records = sorted(kept.items())
+        names = _names(iter(records))
+        for row in rows(iter(records), number):
+            segments = [read_folded(value) for key, value in records if user_of(key)[1][:1] == FOLDED]
+            found.append(Shown(row, [[names.get(item, str(item)) for item in segment] for segment in segments]))
+    return found
+
+
+def rows(records: Iterator[tuple[bytes, bytes]], partition: int) -> Iterator[Row]:
+    """The users of one partition, from its records in key order: the partition's own records first."""
+    names: dict[int, str] = {}
+    for user, group in groupby(records, lambda record: user_of(record[0])[0]):
+        if not user:
+            names = _names(group)
+            continue
+        parts = ((user_of(key)[1], value) for key, value in group)
+        state = read_user((rest, value) for rest, value in parts if rest[:1] != FOLDED)
+        preference = state.preference
+        times = unpacked(state.times).tolist()
+        if preference is None and not times:
+            continue
+        yield Row(
+            user_id=user.decode(),
+            taken=state.working + (0 if preference is None else preference.folds * preference.segment_length),
+            folds=state.folds,
+            working_items=[names.get(item, str(item)) for item in unpacked(state.items)],
+            working_times=times,
+            memory=[] if preference is None else np.frombuffer(preference.memory, np.float32).tolist(),
+            memory_format="" if preference is None else preference.memory_format,
+            as_of=times[-1] if times else preference.as_of if preference else 0,
+            partition=partition,
+        )
+
+
+def _names(records: Iterator[tuple[bytes, bytes]]) -> dict[int, str]:
+    found = {}
+    for key, value in records:
+        user, rest = user_of(key)
+        if not user and (item := named_item(rest)) is not None:
+            found[item] = read_name(value)
+    return found

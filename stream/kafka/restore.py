@@ -1,0 +1,240 @@
+"""Changelog → store: the bytes of one partition, from the offset that the store reaches to the changelog's end.
+
+The order matters, and was measured (docs/kafka.md). The end is asked for only after Kafka has answered what is committed of the input:
+until then a dead predecessor's transaction may still land. The end is the high watermark, which only a read_uncommitted question is told:
+the last stable offset hides committed records that lie behind somebody's open transaction. And it is reached when the client reports the
+partition's end there, never when some record's offset is compared with it: markers and compaction leave gaps.
+
+A store is continued only where it is a copy of this very changelog, not longer than it, and not older than deletions are kept there;
+otherwise it is wiped and read from the beginning.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+
+from state.changelog import Change
+from state.store import StoreMemory
+from stream.errors import RestoreBroken
+from stream.fault_points import At, Point, passing
+from stream.kafka import lineage
+from stream.kafka.errors import comes_back, told
+from stream.kafka.lineage import Changelog, Committed
+from stream.kafka.options import logger_of
+from stream.partitions import Partition, Progress
+
+logger = logging.getLogger(__name__)
+
+_BATCH: Final = 5000
+_WAIT_S: Final = 0.05
+_REPORT_EVERY_S: Final = 5.0
+_MARGIN: Final = 0.9
+"""Of the time for which the changelog keeps deletions: clocks differ, and reading takes a while."""
+
+
+class ChangelogRestore:
+    """One partition's restore, a slice at a time."""
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        partition: Partition,
+        memory: StoreMemory,
+        config: Mapping[str, Any],
+        committed: Callable[[int], Committed | None],
+        changelog: Callable[[int], Changelog | None],
+        deletions_kept_ms: int,
+        clock: Callable[[], float],
+        wall_ms: Callable[[], int],
+        at: At = passing,
+    ) -> None:
+        """Args:
+        config: for a consumer of its own: read_committed, `enable.partition.eof`, `auto.offset.reset=error`.
+        committed: what is committed of the input partition; None while Kafka does not say, a pending transaction's outcome being open.
+        changelog: the changelog partition as it is; None when Kafka does not answer now.
+        deletions_kept_ms: how long the changelog keeps the record that a key was deleted (`delete.retention.ms`).
+        clock, wall_ms: seconds that only rise, and the time of day in epoch ms.
+        """
+        self._topic = topic
+        self._partition = partition
+        self._memory = memory
+        self._config = config
+        self._committed = committed
+        self._changelog = changelog
+        self._deletions_kept_ms = deletions_kept_ms
+        self._clock = clock
+        self._wall_ms = wall_ms
+        self._at = at
+        self._consumer: Consumer | None = None
+        self._began = False
+        self._word: Committed | None = None
+        """What Kafka said is committed; the changelog's end is asked for after it."""
+        self._begun_ms, self._id = 0, ""
+        self._reached = self._end = 0
+        self._first = OFFSET_BEGINNING
+        self._records = self._bytes = 0
+        self._told = 0
+        """Of the records, how many were there at the last report."""
+        self._waiting_since = self._reading_since = self._reported = clock()
+
+    def advance(self) -> bool:
+        """Read and write one batch. True when done.
+
+        Raises:
+            ChangelogUnfit: the changelog does not hold the state that goes with the committed offset.
+            RestoreBroken: it cannot be read.
+        """
+        if not self._began and not self._begin():
+            self._report_waiting()
+            return False
+        done = self._reached >= self._end or self._read()
+        if not done:
+            self._at(Point.RESTORING)
+        else:
+            self._partition.store.mark_complete(self._begun_ms)
+        self._report(done=done)
+        return done
+
+    def progress(self) -> Progress | None:
+        """None while the end is not known."""
+        return self._progress() if self._began else None
+
+    def _progress(self) -> Progress:
+        seconds = max(self._clock() - self._reading_since, 1e-3)
+        return Progress(self._records, self._records / seconds, max(0, self._end - self._reached))
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def _begin(self) -> bool:
+        """False: Kafka has not said yet what there is to restore."""
+        number = self._partition.number
+        if self._word is None:
+            self._word = self._committed(number)
+            self._begun_ms = self._wall_ms()
+        if self._word is None or (changelog := self._changelog(number)) is None:
+            return False
+        lineage.check(f"{self._topic}[{number}]", self._word.lineage, changelog)
+        self._id, self._end = changelog.id, changelog.high
+        # By number: the client asks for what "the beginning" is before it is connected, and then half a second later again.
+        self._first = changelog.low
+        self._reading_since = self._reported = self._clock()
+        offset = self._partition.store.changelog_offset()
+        if offset is None:
+            self._begin_empty()
+        elif (why := self._unfit(offset, changelog)) is not None:
+            self._start_over(why)
+        else:
+            self._reached = offset
+        self._began = True
+        return True
+
+    def _unfit(self, offset: int, changelog: Changelog) -> str | None:
+        """Why the store, which reaches an offset, cannot be continued; None where it can."""
+        store = self._partition.store
+        if (known := store.changelog_id()) is None or (changelog.id and known != changelog.id):
+            return f"it is a copy of changelog {known or 'unknown'}, this one is {changelog.id or 'unknown'}"
+        if offset > changelog.high or offset < changelog.low:
+            return f"it reaches offset {offset}, the changelog has {changelog.low} to {changelog.high}"
+        hours = (self._begun_ms - (store.complete_ms() or 0)) / 3_600_000
+        kept = self._deletions_kept_ms / 3_600_000
+        if hours > kept * _MARGIN:
+            return f"it was complete {hours:.1f} hours ago, and deletions are kept for {kept:.1f} hours: it may hold what was deleted since"
+        return None
+
+    def _read(self) -> bool:
+        consumer = self._consumer
+        if consumer is None:
+            consumer = self._consumer = Consumer(dict(self._config), logger=logger_of("restore"))
+            self._assign(consumer)
+        changes: list[Change] = []
+        reached: int | None = None
+        done = False
+        for message in consumer.consume(_BATCH, _WAIT_S):
+            error = message.error()
+            if error is None:
+                key, value = message.key() or b"", message.value()
+                changes.append((key, value))
+                self._bytes += len(key) + len(value or b"")
+                reached = (message.offset() or 0) + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                # It is past the transaction markers, and comes early while a transaction is open.
+                reached = message.offset() or 0
+                done = reached >= self._end
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._start_over(f"offset {self._reached} is not in the changelog")
+                self._first = OFFSET_BEGINNING  # the one that was told may be what is not there any more
+                self._assign(consumer)
+                return False
+            elif not comes_back(error):
+                raise RestoreBroken(f"{self._topic}[{self._partition.number}] cannot be read: {told(error)}")
+        self._records += len(changes)
+        if reached is not None:
+            self._partition.store.write(changes, reached)
+            self._reached = reached
+        return done
+
+    def _assign(self, consumer: Consumer) -> None:
+        consumer.assign([TopicPartition(self._topic, self._partition.number, self._reached or self._first)])
+
+    def _start_over(self, why: str) -> None:
+        """The store is not to be trusted: rebuild it from the beginning."""
+        logger.warning("store rebuilt partition=%d reason=%s", self._partition.number, why)
+        self._partition.reopen_empty(self._memory)
+        self._begin_empty()
+
+    def _begin_empty(self) -> None:
+        store, self._reached = self._partition.store, 0
+        store.belong_to(self._id)
+        # Nothing that was deleted before now can come into an empty store.
+        store.mark_complete(self._begun_ms)
+
+    def _report_waiting(self) -> None:
+        now = self._clock()
+        if now - self._reported >= _REPORT_EVERY_S:
+            self._reported = now
+            logger.warning(
+                "restore waits partition=%d seconds=%.0f: %s",
+                self._partition.number,
+                now - self._waiting_since,
+                "Kafka has not said what is committed of it; it does not while a transaction with these offsets is open"
+                if self._word is None
+                else "Kafka has not said how long its changelog is",
+            )
+
+    def _report(self, *, done: bool) -> None:
+        now = self._clock()
+        if not done and now - self._reported < _REPORT_EVERY_S:
+            return
+        self._reported = now
+        silent, self._told = self._records == self._told, self._records
+        if silent and not done:
+            logger.warning(
+                "restore waits partition=%d at=%d end=%d: nothing comes. Where Kafka answers, a transaction is open there; Kafka ends it when its "
+                "time-out is over, and where it does not, kafka-transactions.sh find-hanging --broker-id ID names it and kafka-transactions.sh "
+                "abort ends it",
+                self._partition.number,
+                self._reached,
+                self._end,
+            )
+            return
+        progress = self._progress()
+        left = "unknown" if progress.seconds_left is None else f"{progress.seconds_left:.0f}"
+        logger.info(
+            "%s partition=%d records=%d bytes=%d per_s=%.0f reached=%d end=%d %s",
+            "restored" if done else "restoring",
+            self._partition.number,
+            self._records,
+            self._bytes,
+            progress.per_s,
+            self._reached,
+            self._end,
+            f"waited_s={self._reading_since - self._waiting_since:.2f} seconds={now - self._reading_since:.2f}"
+            if done
+            else f"seconds_left={left}",
+        )
