@@ -26,7 +26,7 @@ from model.training.checkpoint import Checkpoint, Epoch
 from model.training.windows import Batch
 from model.version.registry import Registry
 from model.version.runtime import Runtime
-from stream.__main__ import main
+from stream.commands.main import main
 from tests.model import tiny
 from tests.model.quick import LOG, SMALL, recipe, run
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from stream.__main__ import main
+from stream.commands.main import main
 from tests.model import tiny
 
 
@@ -72,7 +72,7 @@ def test_what_is_no_name_is_answered_with_what_one_looks_like(log: Path, registr
 
 def test_without_the_extra_it_says_what_to_install(log: Path, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
-    monkeypatch.setattr("stream.__main__.find_spec", lambda name: None if name == "matplotlib" else there(name))
+    monkeypatch.setattr("stream.commands.evaluate.find_spec", lambda name: None if name == "matplotlib" else there(name))
     done = _run(log, "--model", "tiny", "--registry", registry)
     assert done.exit_code == 1
     assert "evaluating needs matplotlib: pip install 'rec2pm[evaluate]'" in done.stderr

@@ -6,7 +6,7 @@ import pytest
 
 from model.training import recipe as recipes
 from model.version.registry import Registry
-from stream.__main__ import main
+from stream.commands.main import main
 from tests.model.quick import LOG, SMALL
 
 

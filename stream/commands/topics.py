@@ -1,0 +1,58 @@
+"""`rec2pm topics create | check`."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from stream.commands.output import EXIT_ERROR, counted, current_settings
+
+if TYPE_CHECKING:
+    from stream.kafka.topics import TopicSpec
+
+
+@click.group()
+def topics() -> None:
+    """The application's topics."""
+
+
+@topics.command("create")
+@click.option("--partitions", default=4, show_default=True, type=click.IntRange(1, 10_000), help="Of interactions and what goes with them.")
+@click.option("--replication", default=1, show_default=True, type=click.IntRange(1, 100), help="Replication factor; 3 in production.")
+@click.option("--dry-run", is_flag=True, help="Say what would be made, and make nothing.")
+def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
+    """Create the topics that do not exist yet."""
+    from stream.compose import admin_client
+    from stream.kafka import topics as plans
+
+    chosen = current_settings()
+    planned = plans.plan(chosen.app, chosen.interactions_topic, chosen.recommendations_topic, partitions, replication)
+    if dry_run:
+        for spec in planned:
+            click.echo(f"would create {_told(spec)}")
+        return
+    outcomes = plans.create(admin_client(chosen), planned)
+    for outcome in outcomes:
+        click.echo(f"{outcome.result:<8} {_told(outcome.topic)}{f': {outcome.reason}' if outcome.reason else ''}")
+    if any(outcome.result == "refused" for outcome in outcomes):
+        sys.exit(EXIT_ERROR)
+
+
+def _told(topic: "TopicSpec") -> str:
+    settings = ", ".join(f"{name}={value}" for name, value in topic.config.items())
+    return f"{topic.name} ({topic.purpose}): {counted(topic.partitions, 'partition')}, {settings}"
+
+
+@topics.command("check")
+def topics_check() -> None:
+    """Check that the topics exist, with the right partitions and cleanup policies."""
+    from stream.compose import admin_client
+    from stream.kafka import topics as plans
+
+    chosen = current_settings()
+    problems = plans.check(admin_client(chosen), chosen.app, chosen.interactions_topic, chosen.recommendations_topic)
+    for problem in problems:
+        click.echo(f"{'FAIL' if problem.severity == 'error' else 'WARN'} {problem.line}")
+    if any(problem.severity == "error" for problem in problems):
+        sys.exit(EXIT_ERROR)
+    click.echo("PASS every topic is there and fits the others")

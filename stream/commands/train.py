@@ -1,0 +1,109 @@
+"""`rec2pm train`."""
+
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from stream.commands.output import log_options
+
+
+def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    from model.training import recipe as recipes
+
+    for name, description in recipes.descriptions().items():
+        click.echo(f"{name:<24} {description}")
+    context.exit()
+
+
+@click.command()
+@log_options
+@click.option(
+    "--attribute-column",
+    metavar="NAME",
+    help="A column that says something of items, a genre or a brand; for kinds that read it: holomambarec.",
+)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The registry that gets the new version.")
+@click.option("--name", default="rec2pm", show_default=True, help="The model's name.")
+@click.option(
+    "--recipe", help="A recipe's name, or a path to one of your own ending in .toml. [default: that of --from, else rec2pm-o-sasrec-small]"
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a field of the recipe; any number of times.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Show the recipes and end.")
+@click.option(
+    "--from", "start_from", metavar="NAME[@VERSION]", help="Start from a version's weights and keep its items (daily retraining)."
+)
+@click.option("--devices", default=1, show_default=True, type=click.IntRange(min=1), help="GPUs where there are some, else processes.")
+@click.option("--resume", "unfinished", flag_value="resume", help="Go on where an earlier training of this name stopped, if one did.")
+@click.option("--discard", "unfinished", flag_value="discard", help="Forget an earlier training of this name that stopped.")
+def train(
+    log: str,
+    user_column: str,
+    item_column: str,
+    timestamp_column: str,
+    attribute_column: str | None,
+    out: Path,
+    name: str,
+    recipe: str | None,
+    settings: tuple[str, ...],
+    start_from: str | None,
+    devices: int,
+    unfinished: Literal["resume", "discard"] | None,
+) -> None:
+    """Train on an event log and write a new model version into a registry.
+
+    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. By most recipes the last tenth of it, by time, is kept for validation:
+    training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a checkpoint for --resume. Prints the new version's NAME@VERSION.
+    """
+    from model.log import read_log
+    from model.training import recipe as recipes
+    from model.training.progress import progress_bar
+    from model.training.train import train as training
+    from model.version.registry import Registry
+    from stream.compose import one_thread
+
+    one_thread()
+    registry = Registry(out)
+    earlier = None if start_from is None else registry.resolve(start_from)
+    if recipe is None and earlier is not None:
+        chosen = recipes.of_manifest(earlier.manifest().config, earlier.reference)
+    else:
+        chosen = recipes.load(recipe or recipes.DEFAULT)
+    version = training(
+        read_log(
+            log,
+            user_column=user_column,
+            item_column=item_column,
+            timestamp_column=timestamp_column,
+            attribute_column=attribute_column,
+        ),
+        registry,
+        recipes.changed(chosen, settings),
+        name=name,
+        log_name=log,
+        program_version=metadata.version("rec2pm"),
+        clock=time.monotonic,
+        attribute_column=attribute_column,
+        devices=devices,
+        start_from=earlier,
+        unfinished=unfinished or "refuse",
+        progress=progress_bar,
+    )
+    told = version.manifest()
+    if (metrics := told.metrics) is not None:
+        click.echo(
+            f"wrote {version.folder}: on {metrics.targets} later interactions HR@10 {metrics.hr_at_10:.4f}, "
+            f"NDCG@10 {metrics.ndcg_at_10:.4f} (the popularity list: HR@10 {metrics.popularity_hr_at_10:.4f})",
+            err=True,
+        )
+    if (trained := told.training) is not None:
+        click.echo(
+            f"{trained.samples} windows in {trained.wall_s:.0f} s, {trained.samples / max(trained.wall_s, 0.1):.0f}/s with validation; "
+            f"the best of {trained.epochs} epochs was number {trained.best_epoch}",
+            err=True,
+        )
+    click.echo(version.reference)
