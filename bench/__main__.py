@@ -1,7 +1,9 @@
-"""`make bench`: what a worker takes, what it costs, how long a list takes, what a fold costs. Prints tables and writes docs/benchmarks.md.
+"""`make bench`: what a worker takes, what it costs, how long a list takes, what a fold costs. Prints tables and writes
+docs/benchmarks.md.
 
-Needs a real Kafka (KAFKA_HOME or REC2PM_TEST_BOOTSTRAP): the embedded broker would be measured instead of the worker. `--peers FOLDER` runs
-Kafka Streams, Quix and Faust beside it, doing the same bookkeeping without a model. Compare ratios of one round: these machines are shared.
+Needs a real Kafka (KAFKA_HOME or REC2PM_TEST_BOOTSTRAP): the embedded broker would be measured instead of the worker.
+`--peers FOLDER` runs Kafka Streams, Quix and Faust beside it, doing the same bookkeeping without a model. Compare
+ratios of one round: these machines are shared.
 """
 
 import argparse
@@ -52,12 +54,15 @@ def worker(name: str, models: Path, model: str, segment_length: int) -> Program:
     }
     given = " ".join(f"REC2PM_{key}={value}" for key, value in env.items())
     run = f"{sys.executable} -m stream"
-    return Program(name, f'env PYTHONPATH={ROOT} {given} sh -c "{run} topics create && exec {run} worker"', segment_length)
+    return Program(
+        name, f'env PYTHONPATH={ROOT} {given} sh -c "{run} topics create && exec {run} worker"', segment_length
+    )
 
 
 def ceiling() -> Program:
     return Program(
-        "consume + decode", f"env PYTHONPATH={ROOT} {sys.executable} -m bench.ceiling {{bootstrap}} {{group}} {{input}} {{output}}"
+        "consume + decode",
+        f"env PYTHONPATH={ROOT} {sys.executable} -m bench.ceiling {{bootstrap}} {{group}} {{input}} {{output}}",
     )
 
 
@@ -66,7 +71,9 @@ def peers(folder: Path | None, python: str, kafka_home: str | None) -> list[Prog
     if folder is None:
         return []
     folder = folder.resolve()
-    common = "--bootstrap {bootstrap} --group {group} --input {input} --output {output} --state-dir {state} --commit-ms 100"
+    common = (
+        "--bootstrap {bootstrap} --group {group} --input {input} --output {output} --state-dir {state} --commit-ms 100"
+    )
     found = []
     if kafka_home and (folder / "kstreams").is_dir():
         java = f"java -Xmx1g -XX:+UseSerialGC -cp {folder}/kstreams/*:{Path(kafka_home).resolve()}/libs/* peers.KStreamsPeer {common}"
@@ -80,7 +87,9 @@ def peers(folder: Path | None, python: str, kafka_home: str | None) -> list[Prog
 
 
 def sasrec(models: Path, items: list[int | str]) -> None:
-    """The SASRec-4L artifact (d=64, C=4, L_seg=200) over a catalogue, untrained: what it costs does not depend on its weights."""
+    """The SASRec-4L artifact (d=64, C=4, L_seg=200) over a catalogue, untrained: what it costs does not depend on its
+    weights.
+    """
     torch.manual_seed(0)
     config = NetworkConfig(n_items=len(items), segment_length=SEGMENT_LENGTH)
     network = kinds.build(config)
@@ -106,7 +115,11 @@ def sasrec(models: Path, items: list[int | str]) -> None:
 
 
 def rounds(
-    bootstrap: str, folder: Path, programs: list[Program], loads: dict[tuple[int, int | None], journey.Load], repeats: int
+    bootstrap: str,
+    folder: Path,
+    programs: list[Program],
+    loads: dict[tuple[int, int | None], journey.Load],
+    repeats: int,
 ) -> list[Run]:
     """Every program once a round, in turn, the order reversed each round."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
@@ -114,8 +127,13 @@ def rounds(
     for turn in range(repeats):
         for program in programs if turn % 2 == 0 else programs[::-1]:
             given = loads[program.segment_length, program.records]
-            run = journey.measure(bootstrap, folder, program, journey.load(bootstrap, admin, given), given.records, turn)
-            print(f"  round {turn}: {run.program:<18} {run.rate:>9,.0f}/s  {run.cpu_s_per_million:5.1f} CPU s per million", file=sys.stderr)
+            run = journey.measure(
+                bootstrap, folder, program, journey.load(bootstrap, admin, given), given.records, turn
+            )
+            print(
+                f"  round {turn}: {run.program:<18} {run.rate:>9,.0f}/s  {run.cpu_s_per_million:5.1f} CPU s per million",
+                file=sys.stderr,
+            )
             runs.append(run)
     return runs
 
@@ -123,10 +141,19 @@ def rounds(
 def machine() -> str:
     """Where the numbers come from."""
     model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?"
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "?",
     )
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
     return (
         f"{model}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB; Python {platform.python_version()}, "
         f"torch {torch.__version__}, librdkafka {libversion()[0]}, rocksdict {metadata.version('rocksdict')}, numpy {np.__version__}; "
@@ -135,7 +162,9 @@ def machine() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--log", help="interactions to mix (default: a synthetic log of the same size as MovieLens-1M)")
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -143,11 +172,19 @@ def main() -> None:
     parser.add_argument("--peers-python", default=sys.executable, help="an interpreter that has quixstreams and faust")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch, found_broker(os.environ, Path(scratch)) as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch,
+        found_broker(os.environ, Path(scratch)) as broker,
+    ):
         if broker.kind == "embedded":
-            raise SystemExit("make bench needs a real Kafka: set KAFKA_HOME to an unpacked Kafka download, or REC2PM_TEST_BOOTSTRAP")
+            raise SystemExit(
+                "make bench needs a real Kafka: set KAFKA_HOME to an unpacked Kafka download, or REC2PM_TEST_BOOTSTRAP"
+            )
         text = report(
-            asked, Path(scratch), broker.bootstrap, "the Kafka of KAFKA_HOME" if broker.kind == "kafka" else f"{broker.kind} Kafka"
+            asked,
+            Path(scratch),
+            broker.bootstrap,
+            "the Kafka of KAFKA_HOME" if broker.kind == "kafka" else f"{broker.kind} Kafka",
         )
     asked.out.parent.mkdir(exist_ok=True)
     asked.out.write_text(text)
@@ -183,9 +220,14 @@ def report(asked: argparse.Namespace, folder: Path, bootstrap: str, description:
     backlog = rounds(bootstrap, folder, [ceiling(), ours, full, *others], mixed, asked.rounds)
     print("occasional users", file=sys.stderr)
     few = {(50, None): journey.occasional(300_000, asked.records, 50)}
-    rare = rounds(bootstrap, folder, [ceiling(), ours, *(peer for peer in others if peer.name == "ks-eos")], few, asked.rounds)
+    rare = rounds(
+        bootstrap, folder, [ceiling(), ours, *(peer for peer in others if peer.name == "ks-eos")], few, asked.rounds
+    )
     print("latency", file=sys.stderr)
-    waits = [(wait, latency.measure(bootstrap, folder, models, "null", rate=200, seconds=20, wait_ms=wait)) for wait in (10, 20)]
+    waits = [
+        (wait, latency.measure(bootstrap, folder, models, "null", rate=200, seconds=20, wait_ms=wait))
+        for wait in (10, 20)
+    ]
     print("folds", file=sys.stderr)
     costs = []
     for backbone in ("sasrec", "hstu"):

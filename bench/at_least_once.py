@@ -1,8 +1,9 @@
 """A worker without transactions, for bench.guarantee alone: `python -m bench.at_least_once [--asynchronous]`.
 
-The worker of `rec2pm worker`, with its settings and its steps, whose link to Kafka has another producer: it produces, waits until everything
-is delivered, and commits the offsets with the consumer; with --asynchronous it does not wait for the answer to that. A crash in between
-doubles what the step made. It does not look for records that were refused, as a program of such a kind would have to.
+The worker of `rec2pm worker`, with its settings and its steps, whose link to Kafka has another producer: it produces,
+waits until everything is delivered, and commits the offsets with the consumer; with --asynchronous it does not wait for
+the answer to that. A crash in between doubles what the step made. It does not look for records that were refused, as a
+program of such a kind would have to.
 """
 
 import logging

@@ -1,4 +1,5 @@
-"""What no restore can beat: read a changelog to its end, and nothing else. `python -m bench.bare_restore BOOTSTRAP TOPIC`.
+"""What no restore can beat: read a changelog to its end, and nothing else. `python -m bench.bare_restore BOOTSTRAP
+TOPIC`.
 
 The client settings are those of the worker's restore. Prints JSON.
 """

@@ -1,4 +1,5 @@
-"""What no worker can beat: consume and decode, and nothing else. `python -m bench.ceiling BOOTSTRAP GROUP INPUT OUTPUT`.
+"""What no worker can beat: consume and decode, and nothing else. `python -m bench.ceiling BOOTSTRAP GROUP INPUT
+OUTPUT`.
 
 One record goes to the output at the first batch, to mark the start; offsets are committed every 100 ms.
 """
@@ -14,7 +15,9 @@ from stream.wire import from_msgpack
 
 def main() -> None:
     bootstrap, group, source, output = sys.argv[1:5]
-    consumer = Consumer({**CONSUMER, "auto.offset.reset": "earliest", "bootstrap.servers": bootstrap, "group.id": group})
+    consumer = Consumer(
+        {**CONSUMER, "auto.offset.reset": "earliest", "bootstrap.servers": bootstrap, "group.id": group}
+    )
     producer = Producer({"bootstrap.servers": bootstrap})
     consumer.subscribe([source])
     started = False

@@ -1,6 +1,8 @@
-"""Changelogs of a given size and content, written by a producer: ours, and the same keys and values as Quix Streams has them.
+"""Changelogs of a given size and content, written by a producer: ours, and the same keys and values as Quix Streams has
+them.
 
-Quix 3.28's changelog records carry their keys and values as they are, the column family and the input offset they stand for as headers.
+Quix 3.28's changelog records carry their keys and values as they are, the column family and the input offset they stand
+for as headers.
 """
 
 import json
@@ -27,10 +29,9 @@ _VECTORS = 4_096
 class Content:
     """What a changelog holds.
 
-    Attributes:
-        kind: `small`: working memory, a record for one to three interactions of a user. `memories`: a preference memory of 256 floats each.
-        records: in all partitions together, without one of each partition that says how its users are folded.
-        partitions: of the topic.
+    Attributes: kind: `small`: working memory, a record for one to three interactions of a user. `memories`: a
+        preference memory of 256 floats each. records: in all partitions together, without one of each partition that
+        says how its users are folded. partitions: of the topic.
     """
 
     kind: str
@@ -77,12 +78,16 @@ def _working(content: Content, rng: np.random.Generator) -> Iterator[Change]:
 def _memories(content: Content, rng: np.random.Generator) -> Iterator[Change]:
     vectors = [vector.tobytes() for vector in rng.standard_normal((_VECTORS, 256), dtype=np.float32)]
     for at, user in enumerate(rng.permutation(content.records).tolist()):
-        memory = Preference("sasrec-4l/0123456789abcdef", FOLDED_EVERY, 1, 1_767_225_600_000 + at * 37, vectors[at % _VECTORS])
+        memory = Preference(
+            "sasrec-4l/0123456789abcdef", FOLDED_EVERY, 1, 1_767_225_600_000 + at * 37, vectors[at % _VECTORS]
+        )
         yield user % content.partitions, preference_key(b"u%07d" % user), preference_value(memory)
 
 
 def create(bootstrap: str, topics: Sequence[str], partitions: int = PARTITIONS) -> None:
-    """Make changelog topics that Kafka leaves alone for a day: compaction would take its time from whoever is measured first."""
+    """Make changelog topics that Kafka leaves alone for a day: compaction would take its time from whoever is measured
+    first.
+    """
     config = {"cleanup.policy": "compact", "min.compaction.lag.ms": "86400000"}
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.create_topics([NewTopic(topic, partitions, 1, config=config) for topic in topics]).values():
@@ -114,7 +119,9 @@ def write(bootstrap: str, content: Content, ours: str, quix: str | None, quix_in
     return Written(records, size)
 
 
-def _produce(producer: Producer, topic: str, value: bytes, key: bytes, partition: int, headers: list[tuple[str, bytes]]) -> None:
+def _produce(
+    producer: Producer, topic: str, value: bytes, key: bytes, partition: int, headers: list[tuple[str, bytes]]
+) -> None:
     while True:
         try:
             return producer.produce(topic, value, key, partition, headers=headers)
@@ -131,5 +138,7 @@ def taken_to_the_end(bootstrap: str, group: str, topic: str) -> None:
         producer.produce(topic, b'{"item": 1, "ts": 1}', b"primer", partition)
     producer.flush()
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
-    consumer.commit(offsets=[TopicPartition(topic, partition, 1) for partition in range(PARTITIONS)], asynchronous=False)
+    consumer.commit(
+        offsets=[TopicPartition(topic, partition, 1) for partition in range(PARTITIONS)], asynchronous=False
+    )
     consumer.close()

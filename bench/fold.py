@@ -1,7 +1,8 @@
 """What a fold and a recommendation cost, for every kind of model, in one process on one thread.
 
-`python -m bench.fold [--backbone hstu]` prints a table. Every kind is an artifact as the worker has it: scripted, frozen, its state
-full. Full encodes its whole history; the others fold 200 items, and recommend from their state and 100 items (the average working memory).
+`python -m bench.fold [--backbone hstu]` prints a table. Every kind is an artifact as the worker has it: scripted,
+frozen, its state full. Full encodes its whole history; the others fold 200 items, and recommend from their state and
+100 items (the average working memory).
 """
 
 import argparse
@@ -50,7 +51,9 @@ class Cost:
 
 def configs(backbone: str) -> list[NetworkConfig]:
     """What is compared. Tok-Serial is served by the program of Rec2PM; HoloMambaRec has no backbone."""
-    base = NetworkConfig(n_items=CATALOGUE, segment_length=SEGMENT_LENGTH, segments=5, backbone=backbone, **SHAPES[backbone])  # type: ignore[arg-type]
+    base = NetworkConfig(
+        n_items=CATALOGUE, segment_length=SEGMENT_LENGTH, segments=5, backbone=backbone, **SHAPES[backbone]
+    )  # type: ignore[arg-type]
     found = [replace(base, kind="full", segment_length=17, segments=HISTORY // 17), replace(base, kind="trunc")]
     found += [replace(base, kind=kind) for kind in ("rec2pm-o", "rec2pm-a", "kv-mask-o", "kv-mask-a")]
     found.insert(3, replace(base, kind="rec2pm-o", overlap=50))
@@ -107,7 +110,9 @@ def _program(config: NetworkConfig, generator: torch.Generator) -> Program:
     """A network as the worker has it: scripted, frozen, warm."""
     network = kinds.build(config)
     initialise(network, generator)
-    program = artifact.frozen(artifact.script(kinds.serving(network, torch.rand(config.n_items + 1, generator=generator))))
+    program = artifact.frozen(
+        artifact.script(kinds.serving(network, torch.rand(config.n_items + 1, generator=generator)))
+    )
     artifact.warm_up(program)
     return program
 
@@ -136,7 +141,9 @@ def _gemm(m: int, k: int, n: int) -> Callable[[], Tensor]:
 
 
 def _medians(timed: dict[str, tuple[Callable[[], object], int]], rounds: int) -> dict[str, float]:
-    """ms per user, the median over all rounds; a round is a few calls of each that are not counted, and then up to 30 that are."""
+    """ms per user, the median over all rounds; a round is a few calls of each that are not counted, and then up to 30
+    that are.
+    """
     taken: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
         for name, (call, users) in timed.items():
@@ -153,12 +160,18 @@ def _medians(timed: dict[str, tuple[Callable[[], object], int]], rounds: int) ->
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc not to give memory back between calls: page faults double the time of whatever allocates much, above all Full."""
+    """Tell glibc not to give memory back between calls: page faults double the time of whatever allocates much, above
+    all Full.
+    """
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for option, value in ((-3, 1 << 30), (-1, 1 << 30), (-2, 64 << 20)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+        for option, value in (
+            (-3, 1 << 30),
+            (-1, 1 << 30),
+            (-2, 64 << 20),
+        ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
             libc.mallopt(option, value)
 
 

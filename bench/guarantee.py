@@ -1,7 +1,8 @@
 """What exactly-once costs: the worker with its transactions, and the same worker without. Prints Markdown.
 
-`python -m bench.guarantee`: a backlog and a light load, the null model, programs in turn. Without transactions (bench.at_least_once)
-a step waits until its records are delivered and then commits its offsets with the consumer, and waits for that too; or does not.
+`python -m bench.guarantee`: a backlog and a light load, the null model, programs in turn. Without transactions
+(bench.at_least_once) a step waits until its records are delivered and then commits its offsets with the consumer, and
+waits for that too; or does not.
 """
 
 import argparse
@@ -101,7 +102,10 @@ def lights(bootstrap: str, folder: Path, models: Path, repeats: int, rate: float
     for turn in range(repeats):
         for program in list(COMMANDS) if turn % 2 == 0 else list(COMMANDS)[::-1]:
             run = light(bootstrap, folder, models, program, turn, rate, seconds)
-            print(f"  round {turn}: {program:<32} p50 {run.latency.p50:6.1f} ms, p99 {run.latency.p99:6.1f} ms", file=sys.stderr)
+            print(
+                f"  round {turn}: {program:<32} p50 {run.latency.p50:6.1f} ms, p99 {run.latency.p99:6.1f} ms",
+                file=sys.stderr,
+            )
             runs.append(run)
     return runs
 
@@ -115,11 +119,16 @@ def light_table(runs: Sequence[Light]) -> list[str]:
     ]
     for program in dict.fromkeys(run.program for run in runs):
         mine = [run for run in runs if run.program == program]
-        p50, p99, p999 = (statistics.median(getattr(run.latency, name) for run in mine) for name in ("p50", "p99", "p999"))
-        half, most = (
-            statistics.median(getattr(run.latency, name) / getattr(exactly[run.turn], name) for run in mine) for name in ("p50", "p99")
+        p50, p99, p999 = (
+            statistics.median(getattr(run.latency, name) for run in mine) for name in ("p50", "p99", "p999")
         )
-        cores, broker = (statistics.median(getattr(run, name) for run in mine) for name in ("worker_cores", "broker_cores"))
+        half, most = (
+            statistics.median(getattr(run.latency, name) / getattr(exactly[run.turn], name) for run in mine)
+            for name in ("p50", "p99")
+        )
+        cores, broker = (
+            statistics.median(getattr(run, name) for run in mine) for name in ("worker_cores", "broker_cores")
+        )
         lines.append(
             f"| {program} | {p50:.1f} | {half:.2f} | {p99:.1f} | {most:.2f} | {p999:.1f} | {cores:.2f} | {broker:.2f} "
             f"| {sum(run.latency.lists for run in mine):,} |"
@@ -171,7 +180,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of the light load, for each run")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch, found_broker(os.environ, Path(scratch)) as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch,
+        found_broker(os.environ, Path(scratch)) as broker,
+    ):
         if broker.kind == "embedded":
             raise SystemExit(
                 "transactions are measured on a real Kafka: set KAFKA_HOME to an unpacked Kafka download, or REC2PM_TEST_BOOTSTRAP"

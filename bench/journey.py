@@ -1,8 +1,10 @@
-"""How many interactions per second a program takes from a topic, with what it costs: the worker's, and any other's beside it.
+"""How many interactions per second a program takes from a topic, with what it costs: the worker's, and any other's
+beside it.
 
-The input topic is loaded once and read again by a fresh group with an empty state folder for every run. Each partition begins with one
-primer user's first segment, so that the first output record marks the start of the work. The rate is records / (committed offsets reach
-the end − broker's time of that first output); start of the process and joining the group are outside it. CPU is that of the process tree.
+The input topic is loaded once and read again by a fresh group with an empty state folder for every run. Each partition
+begins with one primer user's first segment, so that the first output record marks the start of the work. The rate is
+records / (committed offsets reach the end − broker's time of that first output); start of the process and joining the
+group are outside it. CPU is that of the process tree.
 """
 
 import re
@@ -75,26 +77,42 @@ class Run:
 
 
 def interleaved(log: pl.DataFrame, records: int, primer: int) -> Load:
-    """A log with its users mixed at random, each user's own order kept: the users' bursts are gone, as in real traffic."""
+    """A log with its users mixed at random, each user's own order kept: the users' bursts are gone, as in real
+    traffic.
+    """
     frame = log.head(records - primer * PARTITIONS)
-    order = frame.select(slot=pl.col("user_id").shuffle(seed=7)).with_row_index("at").with_columns(k=pl.int_range(pl.len()).over("slot"))
+    order = (
+        frame.select(slot=pl.col("user_id").shuffle(seed=7))
+        .with_row_index("at")
+        .with_columns(k=pl.int_range(pl.len()).over("slot"))
+    )
     frame = (
         frame.with_columns(k=pl.int_range(pl.len()).over("user_id"))
         .join(order, left_on=["user_id", "k"], right_on=["slot", "k"])
         .sort("at")
     )
     users = frame["user_id"].cast(pl.String).to_list()
-    return Load(f"interleaved-{len(frame)}-{primer}", users, frame["item_id"].to_list(), frame["timestamp"].to_list(), primer)
+    return Load(
+        f"interleaved-{len(frame)}-{primer}", users, frame["item_id"].to_list(), frame["timestamp"].to_list(), primer
+    )
 
 
 def occasional(users: int, records: int, primer: int) -> Load:
     """News readers: so many users, a handful of clicks each, in short sessions spread over the whole log."""
     rng = np.random.default_rng(7)
     records -= primer * PARTITIONS
-    chosen = rng.permutation(np.concatenate([np.arange(users), rng.integers(0, users, max(0, records - users))])[:records])
+    chosen = rng.permutation(
+        np.concatenate([np.arange(users), rng.integers(0, users, max(0, records - users))])[:records]
+    )
     items = (rng.pareto(0.8, records) * 20).astype(np.int64) % 20_000
     times = 1_767_225_600_000 + np.sort(rng.integers(0, 30 * 86_400_000, records))
-    return Load(f"occasional-{records}-{primer}", [f"u{user:06d}" for user in chosen.tolist()], items.tolist(), times.tolist(), primer)
+    return Load(
+        f"occasional-{records}-{primer}",
+        [f"u{user:06d}" for user in chosen.tolist()],
+        items.tolist(),
+        times.tolist(),
+        primer,
+    )
 
 
 def load(bootstrap: str, admin: AdminClient, given: Load) -> str:
@@ -115,7 +133,9 @@ def load(bootstrap: str, admin: AdminClient, given: Load) -> str:
     )
     for at in range(given.primer):
         for partition in range(PARTITIONS):
-            producer.produce(topic, msgpack.packb({"item": at, "ts": given.times[0]}), b"primer-%d" % partition, partition)
+            producer.produce(
+                topic, msgpack.packb({"item": at, "ts": given.times[0]}), b"primer-%d" % partition, partition
+            )
     producer.flush()
     for user, item, when in zip(given.users, given.items, given.times, strict=True):
         producer.produce(topic, msgpack.packb({"item": item, "ts": when}), user.encode())
@@ -129,7 +149,9 @@ def measure(bootstrap: str, folder: Path, program: Program, topic: str, records:
     group = f"bench-{re.sub('[^a-z0-9]+', '-', program.name.lower())}-{turn}-{time.time_ns() % 10**9}"
     output, state = f"out-{group}", folder / group
     state.mkdir(parents=True)
-    admin.create_topics([NewTopic(output, PARTITIONS, 1, config={"message.timestamp.type": "LogAppendTime"})])[output].result()
+    admin.create_topics([NewTopic(output, PARTITIONS, 1, config={"message.timestamp.type": "LogAppendTime"})])[
+        output
+    ].result()
     before = set(admin.list_topics(timeout=10).topics)
     places = {"bootstrap": bootstrap, "group": group, "input": topic, "output": output, "state": state}
     committed = Committed(bootstrap, group, topic)
@@ -139,7 +161,9 @@ def measure(bootstrap: str, folder: Path, program: Program, topic: str, records:
     broker_before = broker.cpu_times() if broker else None
     began = time.time()
     with (folder / f"{group}.log").open("wb") as log:
-        process = subprocess.Popen(shlex.split(program.command.format(**places)), stdout=log, stderr=log, cwd=state, start_new_session=True)
+        process = subprocess.Popen(
+            shlex.split(program.command.format(**places)), stdout=log, stderr=log, cwd=state, start_new_session=True
+        )
     peak = 0
     try:
         while committed.total() < records:
@@ -240,7 +264,12 @@ def _usage(pid: int) -> tuple[float, int]:
 def _listener(bootstrap: str) -> psutil.Process | None:
     port = int(bootstrap.rsplit(":", 1)[1])
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port and connection.pid:
+        if (
+            connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port == port
+            and connection.pid
+        ):
             return psutil.Process(connection.pid)
     return None
 

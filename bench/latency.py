@@ -28,7 +28,9 @@ class Latency:
     worst: float
 
 
-def measure(bootstrap: str, folder: Path, models: Path, model: str, *, rate: float, seconds: float, wait_ms: int) -> Latency:
+def measure(
+    bootstrap: str, folder: Path, models: Path, model: str, *, rate: float, seconds: float, wait_ms: int
+) -> Latency:
     """One worker, light load."""
     app = f"latency-{time.time_ns() % 10**9}"
     env = environ(bootstrap, app, MODELS=str(models), MODEL=model, STATE_DIR=str(folder / app), WAIT_MS=str(wait_ms))

@@ -1,8 +1,10 @@
-"""Does a memory pay where the past says more than the newest items do? Models trained and compared on a log made for that.
+"""Does a memory pay where the past says more than the newest items do? Models trained and compared on a log made for
+that.
 
-`python -m bench.memory` generates a log of users who return to three of thirty genres for six interactions of ten, in no order, and
-choose anything otherwise; trains each of the models below on it for the same time, one after another; and evaluates them as `rec2pm
-evaluate` does. Segments are of 5 interactions: a model without memory knows the newest 5, a window has 40. The report is written to --out.
+`python -m bench.memory` generates a log of users who return to three of thirty genres for six interactions of ten, in
+no order, and choose anything otherwise; trains each of the models below on it for the same time, one after another; and
+evaluates them as `rec2pm evaluate` does. Segments are of 5 interactions: a model without memory knows the newest 5, a
+window has 40. The report is written to --out.
 """
 
 import argparse
@@ -24,7 +26,14 @@ from model.version.registry import ModelVersion, Registry
 from stream.compose import one_thread
 
 LOG = SyntheticLog(
-    users=2_000, items=600, genres=30, favourites=3, favourite_share=0.6, stickiness=0.0, interactions_median=60, interactions_spread=0.3
+    users=2_000,
+    items=600,
+    genres=30,
+    favourites=3,
+    favourite_share=0.6,
+    stickiness=0.0,
+    interactions_median=60,
+    interactions_spread=0.3,
 )
 NETWORK: dict[str, Any] = {"segment_length": 5, "segments": 8, "layers": 2, "heads": 4, "d": 64}
 TRAINING: dict[str, Any] = {
@@ -51,7 +60,10 @@ MODELS: dict[str, dict[str, Any]] = {
 def trained(name: str, registry: Registry, log: Path, seconds: float, seed: int) -> ModelVersion:
     chosen = recipe.changed(
         recipe.load(recipe.DEFAULT),
-        [f"{key}={value}" for key, value in {**NETWORK, **MODELS[name], **TRAINING, "max_seconds": seconds, "seed": seed}.items()],
+        [
+            f"{key}={value}"
+            for key, value in {**NETWORK, **MODELS[name], **TRAINING, "max_seconds": seconds, "seed": seed}.items()
+        ],
     )
     return train(
         read_log(log),
@@ -69,7 +81,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--out", type=Path, default=Path("var/memory"), help="for the log, the models and the report")
     parser.add_argument("--seconds", type=float, default=240.0, help="of training, each (default 240)")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME", help=f"of {', '.join(MODELS)}")
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME", help=f"of {', '.join(MODELS)}"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     asked = parser.parse_args()
     one_thread()
@@ -87,10 +101,15 @@ def main() -> None:
             print(f"{name}, seed {seed}: {told.training.epochs} epochs, {told.metrics}", flush=True)
         options = compare.EvaluationOptions(split="last-out")
         found = compare.evaluate(read_log(log), versions, options, log_name=log.name, progress=lambda _done, _of: None)
-        libraries = {name: metadata.version(name) for name in ("rec2pm", "torch", "numpy", "polars", "scipy", "matplotlib")}
+        libraries = {
+            name: metadata.version(name) for name in ("rec2pm", "torch", "numpy", "polars", "scipy", "matplotlib")
+        }
         arguments = {"seconds": asked.seconds, "seed": seed}
         Console(width=140).print(report.table(found))
-        print(f"the report is {report.write(found, asked.out / f'report-{seed}', arguments=arguments, versions=libraries)}", flush=True)
+        print(
+            f"the report is {report.write(found, asked.out / f'report-{seed}', arguments=arguments, versions=libraries)}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

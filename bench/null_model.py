@@ -44,7 +44,9 @@ class Null(nn.Module):
     def initial_memory(self, batch: int) -> Tensor:
         return torch.zeros(batch, 0)
 
-    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def update(
+        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return memory, torch.zeros(items.size(0), 1)
 
     def recommend(
@@ -72,7 +74,12 @@ class Null(nn.Module):
         return index + 1, best
 
     def query(
-        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None, query_time: Tensor | None = None
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,
+        query_time: Tensor | None = None,
     ) -> Tensor:
         return torch.zeros(items.size(0), 1)
 
@@ -118,7 +125,10 @@ def main() -> None:
     registry = Registry(arguments.out)
     there = registry.versions(NAME)
     if there:
-        print(f"{there[0].reference} is there already, segment length {there[0].manifest().segment_length}", file=sys.stderr)
+        print(
+            f"{there[0].reference} is there already, segment length {there[0].manifest().segment_length}",
+            file=sys.stderr,
+        )
         return
     print(write(registry, arguments.segment_length).folder)
 

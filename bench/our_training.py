@@ -1,7 +1,7 @@
 """A kind of ours trained as `rec2pm train` does, with a clock around every epoch: one measurement of bench.training.
 
-`python -m bench.our_training DATA SETTINGS`, a process of its own. DATA is a folder with user.npy, item.npy (int64) and time.npy
-(int64 ms), SETTINGS is JSON as `main` reads it. Prints JSON, the same fields as bench/rectools_sasrec.py.
+`python -m bench.our_training DATA SETTINGS`, a process of its own. DATA is a folder with user.npy, item.npy (int64) and
+time.npy (int64 ms), SETTINGS is JSON as `main` reads it. Prints JSON, the same fields as bench/rectools_sasrec.py.
 """
 
 import json
@@ -26,7 +26,9 @@ from model.version.manifest import Metrics
 
 
 class Timed(fit._Fit):
-    """Training with everything a user's has but validation, which is not what is measured, and with whole windows from the first epoch on."""
+    """Training with everything a user's has but validation, which is not what is measured, and with whole windows from
+    the first epoch on.
+    """
 
     def __init__(self, fabric: Fabric, job: fit.Job) -> None:
         super().__init__(fabric, job, [])

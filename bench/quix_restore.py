@@ -1,7 +1,8 @@
 """A Quix Streams application with a state that it has to recover from its changelog: what bench.restore compares with.
 
-Runs by an interpreter of its own and imports nothing of this repository: `python bench/quix_restore.py BOOTSTRAP GROUP INPUT STATE`
-runs it until SIGTERM; `… --count STATE` prints how many keys the stores of a state folder have, as JSON, with the versions of its libraries.
+Runs by an interpreter of its own and imports nothing of this repository: `python bench/quix_restore.py BOOTSTRAP GROUP
+INPUT STATE` runs it until SIGTERM; `… --count STATE` prints how many keys the stores of a state folder have, as JSON,
+with the versions of its libraries.
 """
 
 import json

@@ -1,8 +1,8 @@
 """RecTools' SASRec trained as its users do, with a clock around every epoch: what bench.training compares with.
 
-Runs by an interpreter of its own, `python bench/rectools_sasrec.py DATA SETTINGS`, and imports nothing of this repository: RecTools needs
-another NumPy and brings a lightning_fabric of its own. DATA is a folder with user.npy, item.npy (int64) and time.npy (int64 ms); SETTINGS
-is JSON. Prints JSON.
+Runs by an interpreter of its own, `python bench/rectools_sasrec.py DATA SETTINGS`, and imports nothing of this
+repository: RecTools needs another NumPy and brings a lightning_fabric of its own. DATA is a folder with user.npy,
+item.npy (int64) and time.npy (int64 ms); SETTINGS is JSON. Prints JSON.
 """
 
 import json
@@ -22,7 +22,9 @@ from rectools.models import SASRecModel
 
 
 class Watch(pytorch_lightning.Callback):
-    """Seconds of every epoch, from before its first batch is made to after its last step; and what was learned from in the last one."""
+    """Seconds of every epoch, from before its first batch is made to after its last step; and what was learned from in
+    the last one.
+    """
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -33,7 +35,9 @@ class Watch(pytorch_lightning.Callback):
         self.windows = self.targets = 0
         self._began = time.perf_counter()
 
-    def on_train_batch_end(self, _trainer: Any, _module: Any, _outputs: Any, batch: dict[str, torch.Tensor], *_: Any) -> None:
+    def on_train_batch_end(
+        self, _trainer: Any, _module: Any, _outputs: Any, batch: dict[str, torch.Tensor], *_: Any
+    ) -> None:
         self.windows += len(batch["y"])
         self.targets += int((batch["y"] != 0).sum())
 

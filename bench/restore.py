@@ -1,9 +1,11 @@
-"""How fast a changelog becomes a store again, beside Quix Streams' recovery of the same keys and values. Prints Markdown.
+"""How fast a changelog becomes a store again, beside Quix Streams' recovery of the same keys and values. Prints
+Markdown.
 
-`python -m bench.restore [--quix-python PYTHON]`: one process, 4 partitions, an empty state folder, an input that is taken to its end.
-Programs take turns; every run reads the same topics. Ours is timed by its own log, from the first assignment to the last `restored`;
-Quix by its own, from `Beginning recovery check` to `Recovery process complete`, which comes after a poll that found nothing for a second.
-The bare reader reads our topic with the same client settings and keeps nothing.
+`python -m bench.restore [--quix-python PYTHON]`: one process, 4 partitions, an empty state folder, an input that is
+taken to its end. Programs take turns; every run reads the same topics. Ours is timed by its own log, from the first
+assignment to the last `restored`; Quix by its own, from `Beginning recovery check` to `Recovery process complete`,
+which comes after a poll that found nothing for a second. The bare reader reads our topic with the same client settings
+and keeps nothing.
 """
 
 import argparse
@@ -94,7 +96,9 @@ def ours(given: Prepared, env: dict[str, str], folder: Path, turn: int) -> Resto
     return found
 
 
-def _restored(program: str, given: Prepared, turn: int, began: float, ended: float, used: Sequence[Usage], whole_s: float) -> Restored:
+def _restored(
+    program: str, given: Prepared, turn: int, began: float, ended: float, used: Sequence[Usage], whole_s: float
+) -> Restored:
     cpu_s, start_mb = between(used, began)
     return Restored(program, given.content.kind, turn, ended - began, whole_s, cpu_s, start_mb, used[-1].peak_rss_mb)
 
@@ -108,8 +112,14 @@ def timed(lines: Sequence[Line]) -> tuple[float, float, int]:
     first = worker_log.assigned(lines)
     done = worker_log.restored(lines, range(PARTITIONS))
     if first is None or len(done) < PARTITIONS:
-        raise ValueError(f"the log has an assignment: {first is not None}; `restored` of partitions {sorted(done)}, expected {PARTITIONS}")
-    return first.at, max(line.at for line in done.values()), int(sum(line.number("records") or 0 for line in done.values()))
+        raise ValueError(
+            f"the log has an assignment: {first is not None}; `restored` of partitions {sorted(done)}, expected {PARTITIONS}"
+        )
+    return (
+        first.at,
+        max(line.at for line in done.values()),
+        int(sum(line.number("records") or 0 for line in done.values())),
+    )
 
 
 def quix(given: Prepared, bootstrap: str, python: str, folder: Path, turn: int) -> Restored:
@@ -144,7 +154,16 @@ def bare(given: Prepared, bootstrap: str, turn: int) -> Restored:
     told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     if told["records"] != given.written.records:
         raise RuntimeError(f"the bare reader found {told['records']} records, expected {given.written.records}")
-    return Restored(BARE, given.content.kind, turn, told["seconds"], told["seconds"], told["cpu_s"], told["start_mb"], told["rss_mb"])
+    return Restored(
+        BARE,
+        given.content.kind,
+        turn,
+        told["seconds"],
+        told["seconds"],
+        told["cpu_s"],
+        told["start_mb"],
+        told["rss_mb"],
+    )
 
 
 def rounds(
@@ -168,7 +187,10 @@ def rounds(
                     run = ours(given, env, folder, turn)
                 else:
                     run = quix(given, bootstrap, str(python), folder, turn)
-                print(f"  round {turn}: {content.kind:<9} {program:<13} {content.records / run.seconds:>11,.0f} records/s", file=sys.stderr)
+                print(
+                    f"  round {turn}: {content.kind:<9} {program:<13} {content.records / run.seconds:>11,.0f} records/s",
+                    file=sys.stderr,
+                )
                 runs.append(run)
     return there, runs
 
@@ -198,9 +220,7 @@ def table(given: Prepared, runs: Sequence[Restored]) -> list[str]:
 
 
 def report(asked: argparse.Namespace, there: Sequence[Prepared], runs: Sequence[Restored], versions: str) -> str:
-    told = (
-        f"--small {asked.small} --memories {asked.memories} --rounds {asked.rounds}{' --quix-python PYTHON' if asked.quix_python else ''}"
-    )
+    told = f"--small {asked.small} --memories {asked.memories} --rounds {asked.rounds}{' --quix-python PYTHON' if asked.quix_python else ''}"
     lines = [
         "# Restore",
         "",
@@ -216,7 +236,11 @@ def report(asked: argparse.Namespace, there: Sequence[Prepared], runs: Sequence[
     ]
     for given in there:
         size = given.written.key_value_bytes / given.written.records
-        lines += ["", f"`{given.content.kind}`: {given.written.records:,} records of {size:.0f} bytes, key and value, in the mean.", ""]
+        lines += [
+            "",
+            f"`{given.content.kind}`: {given.written.records:,} records of {size:.0f} bytes, key and value, in the mean.",
+            "",
+        ]
         lines += table(given, runs)
     return "\n".join([*lines, ""])
 
@@ -224,7 +248,14 @@ def report(asked: argparse.Namespace, there: Sequence[Prepared], runs: Sequence[
 def _versions(python: str | None, folder: Path) -> str:
     if python is None:
         return ""
-    command = [python, "-W", "ignore", str(ROOT / "tests" / "bench" / "quix_restore.py"), "--count", str(folder / "nothing")]
+    command = [
+        python,
+        "-W",
+        "ignore",
+        str(ROOT / "tests" / "bench" / "quix_restore.py"),
+        "--count",
+        str(folder / "nothing"),
+    ]
     told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return ", ".join(f"{name} {version}" for name, version in told["versions"].items())
 
@@ -234,12 +265,19 @@ def main() -> None:
         prog="python -m bench.restore", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", type=int, default=400_000, help="records of working memory; 0: not this content")
-    parser.add_argument("--memories", type=int, default=100_000, help="records of preference memories, 1 KB each; 0: not this content")
+    parser.add_argument(
+        "--memories", type=int, default=100_000, help="records of preference memories, 1 KB each; 0: not this content"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quix-python", help="an interpreter that has quixstreams; without one Quix is not measured")
     asked = parser.parse_args()
-    contents = [Content(kind, records) for kind, records in (("small", asked.small), ("memories", asked.memories)) if records]
-    with tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch, found_broker(os.environ, Path(scratch)) as broker:
+    contents = [
+        Content(kind, records) for kind, records in (("small", asked.small), ("memories", asked.memories)) if records
+    ]
+    with (
+        tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch,
+        found_broker(os.environ, Path(scratch)) as broker,
+    ):
         if broker.kind == "embedded":
             raise SystemExit(
                 "a restore is measured on a real Kafka: set KAFKA_HOME to an unpacked Kafka download, or REC2PM_TEST_BOOTSTRAP"

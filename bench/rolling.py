@@ -1,8 +1,9 @@
 """A rolling restart under a steady load: how long each partition is silent, and how long lists take. Prints Markdown.
 
-`python -m bench.rolling`: three workers, six partitions. One after the other is stopped by SIGTERM and started again with its state
-folder, the next when the one before is ready (/readyz). `named` workers have a name that they come back with (REC2PM_WORKER), `unnamed`
-ones are new members of the group each time; they take turns. Every interaction must have exactly one list in the end.
+`python -m bench.rolling`: three workers, six partitions. One after the other is stopped by SIGTERM and started again
+with its state folder, the next when the one before is ready (/readyz). `named` workers have a name that they come back
+with (REC2PM_WORKER), `unnamed` ones are new members of the group each time; they take turns. Every interaction must
+have exactly one list in the end.
 """
 
 import argparse
@@ -35,7 +36,9 @@ _PATIENCE_S = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Epoch seconds: the load is steady, the first worker is told to stop, the last one is ready again, the load ends."""
+    """Epoch seconds: the load is steady, the first worker is told to stop, the last one is ready again, the load
+    ends.
+    """
 
     steady: float
     began: float
@@ -43,7 +46,9 @@ class Moments:
     last: float
 
     def windows(self) -> dict[str, tuple[float, float]]:
-        return dict(zip(WINDOWS, ((self.steady, self.began), (self.began, self.ended), (self.ended, self.last)), strict=True))
+        return dict(
+            zip(WINDOWS, ((self.steady, self.began), (self.began, self.ended), (self.ended, self.last)), strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +115,20 @@ def crew(env: dict[str, str], folder: Path, members: str) -> Iterator[Crew]:
         running.callback(lambda: [worker.stop() for worker in found.workers])
         for number in range(WORKERS):
             found.workers.append(found.start(number))
-        wait_until(found.shared, _PATIENCE_S, f"{WORKERS} workers have {PARTITIONS // WORKERS} partitions each and are ready")
+        wait_until(
+            found.shared, _PATIENCE_S, f"{WORKERS} workers have {PARTITIONS // WORKERS} partitions each and are ready"
+        )
         yield found
 
 
-def rolled(bootstrap: str, folder: Path, env: dict[str, str], app: str, members: str, turn: int, rate: float, calm_s: float) -> Rolled:
+def rolled(
+    bootstrap: str, folder: Path, env: dict[str, str], app: str, members: str, turn: int, rate: float, calm_s: float
+) -> Rolled:
     """One rolling restart, with a calm time before and after it."""
-    with crew(env, folder, members) as found, Traffic(bootstrap, f"{app}.in", f"{app}.out", partitions=PARTITIONS, rate=rate) as traffic:
+    with (
+        crew(env, folder, members) as found,
+        Traffic(bootstrap, f"{app}.in", f"{app}.out", partitions=PARTITIONS, rate=rate) as traffic,
+    ):
         wait_until(traffic.everywhere, 60, "every partition has lists")
         time.sleep(_WARM_S)
         steady = time.time()
@@ -148,7 +160,9 @@ def silent(lists: Sequence[Seen], moments: Moments) -> dict[str, list[float]]:
 
 
 def latency(lists: Sequence[Seen], moments: Moments) -> dict[str, Waited]:
-    """Of what was read before the restarts began, of what was sent after they ended, and of what is left: it met them."""
+    """Of what was read before the restarts began, of what was sent after they ended, and of what is left: it met
+    them.
+    """
     steady = [one for one in lists if one.sent >= moments.steady]
     windows = {
         "before": [one for one in steady if one.arrived < moments.began],
@@ -159,7 +173,9 @@ def latency(lists: Sequence[Seen], moments: Moments) -> dict[str, Waited]:
     return {name: each for name, each in found.items() if each is not None}
 
 
-def rounds(bootstrap: str, folder: Path, records: int, repeats: int, rate: float, calm_s: float, session_ms: int | None) -> list[Rolled]:
+def rounds(
+    bootstrap: str, folder: Path, records: int, repeats: int, rate: float, calm_s: float, session_ms: int | None
+) -> list[Rolled]:
     """Named and unnamed in turn, the order reversed each round."""
     null_model.write(Registry(folder / "models"), changelogs.FOLDED_EVERY)
     app = "rolling"
@@ -174,7 +190,10 @@ def rounds(bootstrap: str, folder: Path, records: int, repeats: int, rate: float
     for turn in range(repeats):
         for members in (NAMED, UNNAMED) if turn % 2 == 0 else (UNNAMED, NAMED):
             run = rolled(bootstrap, folder / f"{members}-{turn}", env, app, members, turn, rate, calm_s)
-            print(f"  round {turn}: {members:<8} {run.roll_s:5.1f} s, longest silence {max(run.silent['during']):5.2f} s", file=sys.stderr)
+            print(
+                f"  round {turn}: {members:<8} {run.roll_s:5.1f} s, longest silence {max(run.silent['during']):5.2f} s",
+                file=sys.stderr,
+            )
             runs.append(run)
     return runs
 
@@ -185,7 +204,10 @@ def tables(runs: Sequence[Rolled]) -> list[str]:
         "| members | roll, s | longest restart, s | longest silence, s: worst partition (before) | its min..max | median partition | partitions assigned | records restored |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    by_members = {members: [run for run in runs if run.members == members] for members in dict.fromkeys(run.members for run in runs)}
+    by_members = {
+        members: [run for run in runs if run.members == members]
+        for members in dict.fromkeys(run.members for run in runs)
+    }
     for members, mine in by_members.items():
         worst = [max(run.silent["during"]) for run in mine]
         calm = statistics.median(max(run.silent["before"]) for run in mine)
@@ -195,11 +217,17 @@ def tables(runs: Sequence[Rolled]) -> list[str]:
             f"| {statistics.median(statistics.median(run.silent['during']) for run in mine):.2f} "
             f"| {statistics.median(run.assigned for run in mine):.0f} | {statistics.median(run.records for run in mine):,.0f} |"
         )
-    lines += ["", "| members | interactions | p50 ms | p99 ms | p99.9 ms | worst ms | lists |", "|---|---|---:|---:|---:|---:|---:|"]
+    lines += [
+        "",
+        "| members | interactions | p50 ms | p99 ms | p99.9 ms | worst ms | lists |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
     for members, mine in by_members.items():
         for window in WINDOWS:
             each = [run.latency[window] for run in mine if window in run.latency]
-            figures = [statistics.median(getattr(one, name) for one in each) for name in ("p50", "p99", "p999", "worst")]
+            figures = [
+                statistics.median(getattr(one, name) for one in each) for name in ("p50", "p99", "p999", "worst")
+            ]
             lines.append(
                 f"| {members} | {window} | {' | '.join(f'{figure:,.1f}' for figure in figures)} | {sum(one.lists for one in each):,} |"
             )
@@ -239,12 +267,17 @@ def main() -> None:
     parser.add_argument("--session-ms", type=int, help="the workers' session.timeout.ms (default: theirs)")
     parser.add_argument("--rounds", type=int, default=1)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch, found_broker(os.environ, Path(scratch)) as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch,
+        found_broker(os.environ, Path(scratch)) as broker,
+    ):
         if broker.kind == "embedded":
             raise SystemExit(
                 "a rolling restart is measured on a real Kafka: set KAFKA_HOME to an unpacked Kafka download, or REC2PM_TEST_BOOTSTRAP"
             )
-        runs = rounds(broker.bootstrap, Path(scratch), asked.records, asked.rounds, asked.rate, asked.calm, asked.session_ms)
+        runs = rounds(
+            broker.bootstrap, Path(scratch), asked.records, asked.rounds, asked.rate, asked.calm, asked.session_ms
+        )
     print(report(asked, runs))
 
 

@@ -1,4 +1,6 @@
-"""Programs as processes of a benchmark: each start has its own log, its memory and time are asked for, and its readiness over HTTP."""
+"""Programs as processes of a benchmark: each start has its own log, its memory and time are asked for, and its
+readiness over HTTP.
+"""
 
 import signal
 import socket
@@ -32,7 +34,9 @@ class Usage:
 class Started:
     """A process that was started, and is stopped at the end of a `with` block."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None, log: Path, cwd: Path | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str] | None, log: Path, cwd: Path | None = None
+    ) -> None:
         self.log = log
         self.began = time.time()
         with log.open("ab") as output:
@@ -75,7 +79,9 @@ class Started:
             RuntimeError: it ended; the end of what it said is in the message.
         """
         if self._process.poll() is not None:
-            raise RuntimeError(f"{self.log.name}: the process ended with {self._process.returncode}:\n{self.log.read_text()[-2000:]}")
+            raise RuntimeError(
+                f"{self.log.name}: the process ended with {self._process.returncode}:\n{self.log.read_text()[-2000:]}"
+            )
         return True
 
     def terminate(self) -> None:
@@ -98,9 +104,13 @@ class Started:
 
 
 class StartedWorker(Started):
-    """A `rec2pm worker` with a port of its own, in the slot that it is given or, without one, in that of its state folder."""
+    """A `rec2pm worker` with a port of its own, in the slot that it is given or, without one, in that of its state
+    folder.
+    """
 
-    def __init__(self, env: Mapping[str, str], log: Path, slot: str | None = None, command: Sequence[str] = (*REC2PM, "worker")) -> None:
+    def __init__(
+        self, env: Mapping[str, str], log: Path, slot: str | None = None, command: Sequence[str] = (*REC2PM, "worker")
+    ) -> None:
         self.port = free_port()
         named = {} if slot is None else {"REC2PM_WORKER": slot}
         super().__init__(command, {**env, **named, "REC2PM_METRICS_LISTEN": f"127.0.0.1:{self.port}"}, log)
@@ -129,7 +139,9 @@ def wait_until_nobody_is_in(bootstrap: str, group: str) -> None:
 
 
 def as_shipped(bootstrap: str, app: str, session_ms: int | None = None, **settings: str) -> dict[str, str]:
-    """The environment of a worker with the session that it comes with, or the one that is asked for: the tests have a short one."""
+    """The environment of a worker with the session that it comes with, or the one that is asked for: the tests have a
+    short one.
+    """
     env = environ(bootstrap, app, **settings)
     env.pop("REC2PM_KAFKA_SESSION_TIMEOUT_MS", None)
     return env if session_ms is None else {**env, "REC2PM_KAFKA_SESSION_TIMEOUT_MS": str(session_ms)}
@@ -143,6 +155,8 @@ def free_port() -> int:
 
 
 def between(samples: Sequence[Usage], began: float) -> tuple[float, float]:
-    """CPU seconds spent from a moment to the last sample, and the memory that the process had before that moment, MB."""
+    """CPU seconds spent from a moment to the last sample, and the memory that the process had before that moment,
+    MB.
+    """
     before = [sample for sample in samples if sample.at <= began] or samples[:1]
     return samples[-1].cpu_s - before[-1].cpu_s, before[-1].peak_rss_mb

@@ -1,7 +1,8 @@
-"""From the SIGKILL of a worker to the first list that its successor makes for the dead one's partitions. Prints Markdown.
+"""From the SIGKILL of a worker to the first list that its successor makes for the dead one's partitions. Prints
+Markdown.
 
-`python -m bench.takeover`: two workers, four partitions, a steady light load; the one with two of the partitions is killed at a random
-moment. Three successors take turns, with changelogs of several sizes:
+`python -m bench.takeover`: two workers, four partitions, a steady light load; the one with two of the partitions is
+killed at a random moment. Three successors take turns, with changelogs of several sizes:
 
     other    the other worker, unnamed as the dead one was, which has nothing of the dead one's partitions on its disk
     same     the dead one's name, started again at once with its state folder (REC2PM_WORKER)
@@ -74,8 +75,11 @@ class Round:
     takeover: Takeover
 
 
-def taken_over(killed: float, lost: Sequence[int], logs: Sequence[Sequence[Line]], lists: Sequence[Seen]) -> Takeover | None:
-    """What the living workers' logs and the reader say; None while a partition of the dead one has no list made after the kill.
+def taken_over(
+    killed: float, lost: Sequence[int], logs: Sequence[Sequence[Line]], lists: Sequence[Seen]
+) -> Takeover | None:
+    """What the living workers' logs and the reader say; None while a partition of the dead one has no list made after
+    the kill.
 
     Args:
         killed: epoch seconds.
@@ -94,7 +98,9 @@ def taken_over(killed: float, lost: Sequence[int], logs: Sequence[Sequence[Line]
     lines = next((lines for lines in after if worker_log.restored(lines, [first])), [])
     given, whole = worker_log.assigned(lines, [first]), worker_log.restored(lines, [first])
     if given is None or first not in whole:
-        raise ValueError(f"partition {first} has lists, but no living worker's log has it assigned and restored since the kill")
+        raise ValueError(
+            f"partition {first} has lists, but no living worker's log has it assigned and restored since the kill"
+        )
     starts = [line.at for line in lines if line.event == "worker starts"]
     waited = whole[first].number("waited_s")
     everything = [line for each in logs for line in worker_log.restored(each, lost).values() if line.at >= killed]
@@ -145,18 +151,26 @@ class Pair:
     def _started(self, number: int) -> StartedWorker:
         self._starts += 1
         env = {**self._env, "REC2PM_STATE_DIR": str(self._state(number))}
-        return StartedWorker(env, self._folder / f"w{number}-{self._starts}.log", None if self._mode == OTHER else f"w{number}")
+        return StartedWorker(
+            env, self._folder / f"w{number}-{self._starts}.log", None if self._mode == OTHER else f"w{number}"
+        )
 
     def _shared(self) -> bool:
-        each = [worker_log.owned(worker_log.read(worker.log)) for worker in (self.first, self.second) if worker.must_run()]
+        each = [
+            worker_log.owned(worker_log.read(worker.log)) for worker in (self.first, self.second) if worker.must_run()
+        ]
         return [len(one) for one in each] == [2, 2] and self.first.ready() and self.second.ready()
 
     def must_run(self) -> bool:
-        """True, or the error of one that ended by itself; where the other takes over, the first is not looked at once it is killed."""
+        """True, or the error of one that ended by itself; where the other takes over, the first is not looked at once
+        it is killed.
+        """
         return (self.killed or self.first.must_run()) and self.second.must_run()
 
     def kill(self) -> tuple[float, list[int], list[Path]]:
-        """Kill the first, and start it again unless the second is to take over: when, its partitions, and the logs of who may take over."""
+        """Kill the first, and start it again unless the second is to take over: when, its partitions, and the logs of
+        who may take over.
+        """
         lost = sorted(worker_log.owned(worker_log.read(self.first.log)))
         killed = time.time()
         self.first.kill()
@@ -169,9 +183,14 @@ class Pair:
         return killed, lost, [self.first.log, self.second.log]
 
 
-def measured(bootstrap: str, folder: Path, env: dict[str, str], app: str, mode: str, rate: float, chance: random.Random) -> Takeover:
+def measured(
+    bootstrap: str, folder: Path, env: dict[str, str], app: str, mode: str, rate: float, chance: random.Random
+) -> Takeover:
     """One kill."""
-    with Pair(env, folder, mode) as pair, Traffic(bootstrap, f"{app}.in", f"{app}.out", partitions=PARTITIONS, rate=rate) as traffic:
+    with (
+        Pair(env, folder, mode) as pair,
+        Traffic(bootstrap, f"{app}.in", f"{app}.out", partitions=PARTITIONS, rate=rate) as traffic,
+    ):
         wait_until(lambda: pair.must_run() and traffic.everywhere(), 60, "every partition has lists")
         time.sleep(_STEADY_S + chance.uniform(0, 0.5))  # off the beat of the steps that were just seen
         killed, lost, logs = pair.kill()
@@ -191,7 +210,9 @@ def measured(bootstrap: str, folder: Path, env: dict[str, str], app: str, mode: 
     return found[0]
 
 
-def rounds(bootstrap: str, folder: Path, sizes: Sequence[int], repeats: int, rate: float, seed: int, session_ms: int | None) -> list[Round]:
+def rounds(
+    bootstrap: str, folder: Path, sizes: Sequence[int], repeats: int, rate: float, seed: int, session_ms: int | None
+) -> list[Round]:
     """Every size with every successor once a round, in turn, the order reversed each round."""
     null_model.write(Registry(folder / "models"), changelogs.FOLDED_EVERY)
     chance = random.Random(seed)
@@ -209,7 +230,9 @@ def rounds(bootstrap: str, folder: Path, sizes: Sequence[int], repeats: int, rat
     runs = []
     for turn in range(repeats):
         for size, mode in plan if turn % 2 == 0 else plan[::-1]:
-            takeover = measured(bootstrap, folder / f"{size}-{mode}-{turn}", envs[size], f"takeover-{size}", mode, rate, chance)
+            takeover = measured(
+                bootstrap, folder / f"{size}-{mode}-{turn}", envs[size], f"takeover-{size}", mode, rate, chance
+            )
             print(f"  round {turn}: {size:>9,} records, {mode:<8} {takeover.total:6.2f} s", file=sys.stderr)
             runs.append(Round(mode, size, turn, takeover))
     return runs
@@ -224,7 +247,10 @@ def table(runs: Sequence[Round]) -> list[str]:
     for size, mode in dict.fromkeys((run.size, run.mode) for run in runs):
         mine = [run.takeover for run in runs if (run.size, run.mode) == (size, mode)]
         totals = [one.total for one in mine]
-        parts = [_median([getattr(one, name) for one in mine]) for name in ("started", "assigned", "transaction", "restored", "listed")]
+        parts = [
+            _median([getattr(one, name) for one in mine])
+            for name in ("started", "assigned", "transaction", "restored", "listed")
+        ]
         lines.append(
             f"| {mode} | {size:,} | {statistics.median(totals):.2f} | {min(totals):.2f}..{max(totals):.2f} | {' | '.join(parts)} "
             f"| {statistics.median(one.last for one in mine):.2f} | {statistics.median(one.records for one in mine):,.0f} "
@@ -245,7 +271,9 @@ def _waited(seconds: Sequence[float | None]) -> str:
 
 
 def report(asked: argparse.Namespace, runs: Sequence[Round]) -> str:
-    told = f"--sizes {','.join(map(str, asked.sizes))} --rate {asked.rate:g} --rounds {asked.rounds} --seed {asked.seed}"
+    told = (
+        f"--sizes {','.join(map(str, asked.sizes))} --rate {asked.rate:g} --rounds {asked.rounds} --seed {asked.seed}"
+    )
     if asked.session_ms is not None:
         told += f" --session-ms {asked.session_ms}"
     lines = [
@@ -275,18 +303,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench.takeover", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=_sizes, default=[0, 100_000], help="changelog records in the dead one's two partitions, by commas")
+    parser.add_argument(
+        "--sizes",
+        type=_sizes,
+        default=[0, 100_000],
+        help="changelog records in the dead one's two partitions, by commas",
+    )
     parser.add_argument("--rate", type=float, default=100, help="interactions a second")
     parser.add_argument("--session-ms", type=int, help="the workers' session.timeout.ms (default: theirs)")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch, found_broker(os.environ, Path(scratch)) as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch,
+        found_broker(os.environ, Path(scratch)) as broker,
+    ):
         if broker.kind == "embedded":
             raise SystemExit(
                 "a takeover is measured on a real Kafka: set KAFKA_HOME to an unpacked Kafka download, or REC2PM_TEST_BOOTSTRAP"
             )
-        runs = rounds(broker.bootstrap, Path(scratch), asked.sizes, asked.rounds, asked.rate, asked.seed, asked.session_ms)
+        runs = rounds(
+            broker.bootstrap, Path(scratch), asked.sizes, asked.rounds, asked.rate, asked.seed, asked.session_ms
+        )
     print(report(asked, runs))
 
 

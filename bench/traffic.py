@@ -1,7 +1,8 @@
 """A steady load on a worker's input, and what comes out of it, seen as a read_committed reader sees it.
 
-Every interaction is of a user of its own, so each gets a list, and the two ends can be matched: its time is the producer's clock, in ms,
-and comes back as the list's `as_of`. The partition is said in so many words, so that a partition's silence is the worker's.
+Every interaction is of a user of its own, so each gets a list, and the two ends can be matched: its time is the
+producer's clock, in ms, and comes back as the list's `as_of`. The partition is said in so many words, so that a
+partition's silence is the worker's.
 """
 
 import threading
@@ -62,8 +63,12 @@ class Traffic:
         # From the present end on: what earlier runs left is not of this one. The high watermark, as nobody writes yet.
         places = [TopicPartition(output, number) for number in there]
         ends = [self._reader.get_watermark_offsets(place, timeout=10)[1] for place in places]
-        self._reader.assign([TopicPartition(output, place.partition, end) for place, end in zip(places, ends, strict=True)])
-        self._threads = [threading.Thread(target=self._noting_failure, args=(work,)) for work in (self._send, self._read)]
+        self._reader.assign(
+            [TopicPartition(output, place.partition, end) for place, end in zip(places, ends, strict=True)]
+        )
+        self._threads = [
+            threading.Thread(target=self._noting_failure, args=(work,)) for work in (self._send, self._read)
+        ]
 
     def __enter__(self) -> "Traffic":
         self._sending.set()
@@ -153,5 +158,7 @@ def silences(lists: Sequence[Seen], partitions: int, began: float, ended: float)
     longest = []
     for number in range(partitions):
         arrivals = [one.arrived for one in lists if one.partition == number and began <= one.arrived <= ended]
-        longest.append(max(later - earlier for earlier, later in zip([began, *arrivals], [*arrivals, ended], strict=True)))
+        longest.append(
+            max(later - earlier for earlier, later in zip([began, *arrivals], [*arrivals, ended], strict=True))
+        )
     return longest

@@ -1,8 +1,9 @@
 """How fast training is, beside RecTools' SASRec. `python -m bench.training [--log FILE]` prints Markdown.
 
-The same users, the newest 201 interactions of each (a window of 200 and what comes next), learned from once an epoch in batches of 128, with the
-same catalogue, and networks of the same shape. Every measurement is a process of its own and the programs take turns; the first epoch of
-each is not counted. RecTools needs another NumPy and its own lightning_fabric, so it has an interpreter of its own (docs/benchmarks.md).
+The same users, the newest 201 interactions of each (a window of 200 and what comes next), learned from once an epoch in
+batches of 128, with the same catalogue, and networks of the same shape. Every measurement is a process of its own and
+the programs take turns; the first epoch of each is not counted. RecTools needs another NumPy and its own
+lightning_fabric, so it has an interpreter of its own (docs/benchmarks.md).
 """
 
 import argparse
@@ -34,8 +35,8 @@ RECTOOLS = "RecTools SASRec"
 
 @dataclass(frozen=True)
 class Loss:
-    """How many items a target is told from, in RecTools (None: all of them) and in ours: so many for each position or shared by a batch,
-    None as many as there are items."""
+    """How many items a target is told from, in RecTools (None: all of them) and in ours: so many for each position or
+    shared by a batch, None as many as there are items."""
 
     rectools: int | None
     ours: int | None
@@ -58,7 +59,10 @@ LOSSES = {
         "many shared negatives as there are items, the same matrix product, at the places that have a target.",
     ),
     "default": Loss(
-        None, 512, "shared", "Each as it comes: RecTools `softmax` over the whole catalogue, ours 512 negatives shared by the batch."
+        None,
+        512,
+        "shared",
+        "Each as it comes: RecTools `softmax` over the whole catalogue, ours 512 negatives shared by the batch.",
     ),
 }
 
@@ -78,10 +82,14 @@ class Measured:
 
 
 def prepared(log: pl.DataFrame, users: int, folder: Path) -> int:
-    """Writes the newest interactions of so many users, drawn by a seed, for both sides to read; how many items there are."""
+    """Writes the newest interactions of so many users, drawn by a seed, for both sides to read; how many items there
+    are.
+    """
     chosen = log["user_id"].unique().sort()
     chosen = chosen.sample(min(users, len(chosen)), seed=0)
-    kept = log.filter(pl.col("user_id").is_in(chosen.implode())).group_by("user_id", maintain_order=True).tail(WINDOW + 1)
+    kept = (
+        log.filter(pl.col("user_id").is_in(chosen.implode())).group_by("user_id", maintain_order=True).tail(WINDOW + 1)
+    )
     for name, column in (("user", "user_id"), ("item", "item_id")):
         np.save(folder / f"{name}.npy", kept[column].rank("dense").cast(pl.Int64).to_numpy())
     # Only their order matters, and that is the same for equal times.
@@ -114,7 +122,15 @@ def ours(kind: str, loss: Loss, n_items: int, epochs: int, devices: int) -> tupl
 
 
 def rectools(python: str, loss: Loss, epochs: int, threads: int) -> tuple[list[str], dict[str, Any]]:
-    settings = {**NETWORK, "window": WINDOW, "batch": BATCH, "lr": LR, "negatives": loss.rectools, "epochs": epochs, "threads": threads}
+    settings = {
+        **NETWORK,
+        "window": WINDOW,
+        "batch": BATCH,
+        "lr": LR,
+        "negatives": loss.rectools,
+        "epochs": epochs,
+        "threads": threads,
+    }
     return [python, str(ROOT / "tests" / "bench" / "rectools_sasrec.py")], settings
 
 
@@ -125,7 +141,9 @@ def measured(command: Sequence[str], folder: Path, settings: dict[str, Any], thr
         RuntimeError: it failed; what it said is in the message.
     """
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([*command, str(folder), json.dumps(settings)], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, str(folder), json.dumps(settings)], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -136,7 +154,11 @@ def rounds(folder: Path, n_items: int, cores: int, asked: argparse.Namespace) ->
     """Every program with every loss once a round, in turn, the order reversed each round."""
     found = []
     # What is compared with RecTools' default is also compared with its softmax: that is measured once a round.
-    once = [loss for loss in asked.loss if loss != "default" or "catalogue" not in asked.loss] if asked.rectools_python else []
+    once = (
+        [loss for loss in asked.loss if loss != "default" or "catalogue" not in asked.loss]
+        if asked.rectools_python
+        else []
+    )
     plan = [(loss, program) for loss in asked.loss for program in ([RECTOOLS] * (loss in once) + asked.kind)]
     for turn in range(asked.rounds):
         for loss, program in plan if turn % 2 == 0 else plan[::-1]:
@@ -146,8 +168,20 @@ def rounds(folder: Path, n_items: int, cores: int, asked: argparse.Namespace) ->
                 command, settings = ours(program, LOSSES[loss], n_items, asked.epochs + 1, cores)
             told = measured(command, folder, settings, cores if program == RECTOOLS else 1)
             seconds = statistics.median(told["seconds"][1:])
-            one = Measured(program, loss, turn, seconds, told["windows"], told["targets"], told["parameters"], told.get("libraries", {}))
-            print(f"  {cores} cores, round {turn}: {loss:<9} {program:<15} {one.windows / seconds:8.1f} windows/s", file=sys.stderr)
+            one = Measured(
+                program,
+                loss,
+                turn,
+                seconds,
+                told["windows"],
+                told["targets"],
+                told["parameters"],
+                told.get("libraries", {}),
+            )
+            print(
+                f"  {cores} cores, round {turn}: {loss:<9} {program:<15} {one.windows / seconds:8.1f} windows/s",
+                file=sys.stderr,
+            )
             found.append(one)
     sizes = {(one.windows, one.targets) for one in found}
     if len(sizes) > 1:
@@ -157,7 +191,9 @@ def rounds(folder: Path, n_items: int, cores: int, asked: argparse.Namespace) ->
 
 def table(found: list[Measured], loss: str) -> list[str]:
     """Markdown. Ratios are of the same round."""
-    peers = {one.turn: one for one in found if one.program == RECTOOLS and LOSSES[one.loss].rectools == LOSSES[loss].rectools}
+    peers = {
+        one.turn: one for one in found if one.program == RECTOOLS and LOSSES[one.loss].rectools == LOSSES[loss].rectools
+    }
     runs = [*peers.values(), *(one for one in found if one.loss == loss and one.program != RECTOOLS)]
     lines = [
         "| network | parameters | windows/s | min..max | interactions/s | ÷ RecTools |",
@@ -200,7 +236,11 @@ def report(asked: argparse.Namespace, folder: Path) -> str:
         ),
     ]
     for cores, runs in found.items():
-        told = "One thread" if cores == 1 else f"{cores} cores: RecTools with {cores} threads, ours with `--devices {cores}`, a thread each"
+        told = (
+            "One thread"
+            if cores == 1
+            else f"{cores} cores: RecTools with {cores} threads, ours with `--devices {cores}`, a thread each"
+        )
         for loss in asked.loss:
             lines += ["", f"{told}. {LOSSES[loss].words}", "", *table(runs, loss)]
     return "\n".join([*lines, ""])
@@ -214,7 +254,9 @@ def _told(asked: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__)
-    parser.add_argument("--log", help="interactions to learn from (default: a synthetic log of the same size as MovieLens-1M)")
+    parser.add_argument(
+        "--log", help="interactions to learn from (default: a synthetic log of the same size as MovieLens-1M)"
+    )
     parser.add_argument("--users", type=int, default=512, help="drawn from the log's")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=1, help="that count, in each process")

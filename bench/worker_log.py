@@ -1,7 +1,7 @@
 """A worker's log as values: what happened and when, by the wall clock of this machine.
 
-Lenient: a line is an event's words and then fields, `restored partition=0 records=5 …`; what has another form is passed over, and a field
-that is not there is None. Quix Streams' lines have another head and are read the same way.
+Lenient: a line is an event's words and then fields, `restored partition=0 records=5 …`; what has another form is passed
+over, and a field that is not there is None. Quix Streams' lines have another head and are read the same way.
 """
 
 import re
@@ -68,7 +68,11 @@ def assigned(lines: Sequence[Line], wanted: Iterable[int] = ()) -> Line | None:
 def restored(lines: Sequence[Line], wanted: Iterable[int]) -> dict[int, Line]:
     """The last line of each wanted partition that says that its store is whole."""
     asked = set(wanted)
-    return {int(number): line for line in lines if line.event == "restored" and (number := line.number("partition")) in asked}
+    return {
+        int(number): line
+        for line in lines
+        if line.event == "restored" and (number := line.number("partition")) in asked
+    }
 
 
 def owned(lines: Sequence[Line]) -> set[int]:

@@ -1,6 +1,8 @@
-"""What items are beside themselves: one value each of a column of the log, a genre or a brand, for the kinds that read it.
+"""What items are beside themselves: one value each of a column of the log, a genre or a brand, for the kinds that read
+it.
 
-Values keep the type they have in the log: strings or integers. `42` and `"42"` are the same value, as they are the same item.
+Values keep the type they have in the log: strings or integers. `42` and `"42"` are the same value, as they are the same
+item.
 """
 
 from collections.abc import Sequence
@@ -30,25 +32,32 @@ class Attributes:
 
 
 def most_frequent(seen: pl.DataFrame) -> dict[str, Value]:
-    """Every item's most frequent value, of equally frequent ones the smallest, by the items' texts; items without a value are not in it.
+    """Every item's most frequent value, of equally frequent ones the smallest, by the items' texts; items without a
+    value are not in it.
 
     Args:
         seen: `item_id`, `attribute` and how often they were seen together, `count`; any order.
     """
     told = seen.filter(pl.col("attribute").is_not_null() & (pl.col("count") > 0))
-    chosen = told.sort("count", "attribute", descending=[True, False]).unique("item_id", keep="first", maintain_order=True)
+    chosen = told.sort("count", "attribute", descending=[True, False]).unique(
+        "item_id", keep="first", maintain_order=True
+    )
     return dict(zip(chosen["item_id"].cast(pl.String).to_list(), chosen["attribute"].to_list(), strict=True))
 
 
 def of_catalogue(
-    item_ids: Sequence[Value], value_of: dict[str, Value], known: Attributes | None = None, known_ids: Sequence[Value] = ()
+    item_ids: Sequence[Value],
+    value_of: dict[str, Value],
+    known: Attributes | None = None,
+    known_ids: Sequence[Value] = (),
 ) -> Attributes:
     """The attributes of a catalogue.
 
     Args:
         item_ids: of its rows 1..V.
         value_of: values by items' texts, as `most_frequent` tells them.
-        known: an earlier version's, of its items `known_ids`. All of its values stay, and the items without a value now keep the one they had.
+        known: an earlier version's, of its items `known_ids`. All of its values stay, and the items without a value now
+            keep the one they had.
 
     Returns:
         Values in order, those of the log first.

@@ -1,4 +1,5 @@
-"""An event log as a table of `user_id`, `item_id`, `timestamp` (int64, epoch ms), and `attribute` if asked for, whatever file it comes from.
+"""An event log as a table of `user_id`, `item_id`, `timestamp` (int64, epoch ms), and `attribute` if asked for,
+whatever file it comes from.
 
 Reading checks the whole log once and then stays lazy. Ids keep the type they have in the log: strings or integers.
 """
@@ -30,10 +31,11 @@ def read_log(
     """The interactions of a log, in file order.
 
     Args:
-        source: a Parquet, CSV or JSON lines file, a folder of such files or a glob. Several files are read in the order of their names and
-            must be of one format.
+        source: a Parquet, CSV or JSON lines file, a folder of such files or a glob. Several files are read in the order
+            of their names and must be of one format.
         user_column, item_column, timestamp_column: what the columns are called in the log. Others are ignored.
-        attribute_column: one that says something of the item, a genre or a brand: strings or integers, or nothing. None: no such column.
+        attribute_column: one that says something of the item, a genre or a brand: strings or integers, or nothing.
+            None: no such column.
 
     Raises:
         LogUnreadable: there is no such log, it is empty, or a column is missing or not what it should be.
@@ -84,8 +86,8 @@ def _scan(files: Sequence[Path]) -> pl.LazyFrame:
     if kind == "Parquet":
         return pl.scan_parquet(list(files))
     if kind == "CSV":
-        # The whole log decides on types: an id column may look like integers for a long time. It is asked once; a scan that infers them does
-        # so again whenever it is collected, and that takes longer than reading.
+        # The whole log decides on types: an id column may look like integers for a long time. It is asked once; a scan
+        # that infers them does so again whenever it is collected, and that takes longer than reading.
         schema = pl.scan_csv(list(files), infer_schema_length=None, try_parse_dates=True).collect_schema()
         return pl.scan_csv(list(files), schema_overrides=schema, infer_schema_length=0, try_parse_dates=True)
     if all(file.stat().st_size == 0 for file in files):
@@ -112,7 +114,9 @@ def _check_columns(source: str | Path, named: dict[str, str], schema: pl.Schema)
 def _check_nulls(source: str | Path, named: dict[str, str], frame: pl.LazyFrame) -> None:
     # An item may have no attribute.
     needed = {name: column for name, column in named.items() if name != "attribute"}
-    counted = frame.select(pl.len().alias("rows"), *(pl.col(name).null_count().alias(name) for name in needed)).collect(engine="streaming")
+    counted = frame.select(pl.len().alias("rows"), *(pl.col(name).null_count().alias(name) for name in needed)).collect(
+        engine="streaming"
+    )
     found = counted.row(0, named=True)
     if found["rows"] == 0:
         raise LogUnreadable(f"{source}: the log is empty: it has columns and no rows")
@@ -129,8 +133,12 @@ def _milliseconds(source: str | Path, column: str, frame: pl.LazyFrame) -> pl.Ex
     if isinstance(kind, pl.Datetime):
         return timestamp.dt.epoch("ms")
     if not kind.is_integer():
-        raise LogUnreadable(f"{source}: column {column!r} holds {kind}; expected integer epoch seconds or milliseconds, or a datetime")
-    least, most = frame.select(timestamp.min().alias("least"), timestamp.max().alias("most")).collect(engine="streaming").row(0)
+        raise LogUnreadable(
+            f"{source}: column {column!r} holds {kind}; expected integer epoch seconds or milliseconds, or a datetime"
+        )
+    least, most = (
+        frame.select(timestamp.min().alias("least"), timestamp.max().alias("most")).collect(engine="streaming").row(0)
+    )
     if least < 0:
         raise LogUnreadable(f"{source}: column {column!r} goes down to {least}; an epoch is not negative")
     if most < SECONDS_BELOW:
@@ -140,5 +148,7 @@ def _milliseconds(source: str | Path, column: str, frame: pl.LazyFrame) -> pl.Ex
             f"{source}: column {column!r} goes up to {most}: finer than milliseconds; expected epoch seconds or milliseconds"
         )
     if least < SECONDS_BELOW:
-        raise LogUnreadable(f"{source}: column {column!r} mixes seconds and milliseconds: it goes from {least} to {most}")
+        raise LogUnreadable(
+            f"{source}: column {column!r} mixes seconds and milliseconds: it goes from {least} to {most}"
+        )
     return timestamp.cast(pl.Int64)

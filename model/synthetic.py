@@ -1,8 +1,10 @@
-"""A seeded event log with something to remember: users who keep coming back to a few favourite genres between passing moods.
+"""A seeded event log with something to remember: users who keep coming back to a few favourite genres between passing
+moods.
 
-A user's every interaction is either drawn from one of their favourite genres, which never change, or from the genre of the session, which
-sticks from one interaction to the next and otherwise moves on. A recommender that only sees the newest items knows the mood; the favourites
-are for memory. Popularity is skewed within a genre, so a popularity list is a baseline that knows something.
+A user's every interaction is either drawn from one of their favourite genres, which never change, or from the genre of
+the session, which sticks from one interaction to the next and otherwise moves on. A recommender that only sees the
+newest items knows the mood; the favourites are for memory. Popularity is skewed within a genre, so a popularity list is
+a baseline that knows something.
 """
 
 from dataclasses import dataclass
@@ -35,9 +37,10 @@ _NOUNS = """
 class SyntheticLog:
     """What the log looks like. Shares are probabilities per interaction.
 
-    `favourite_share` is how often a user follows a favourite genre instead of the session's; `stickiness` how often the session keeps its
-    genre, given that one interaction follows another at once, and it is halved with every `drift_half_life_days` between them. Interactions
-    per user are log-normal around `interactions_median`. `popularity_skew` is the exponent of the Zipf law within a genre.
+    `favourite_share` is how often a user follows a favourite genre instead of the session's; `stickiness` how often the
+    session keeps its genre, given that one interaction follows another at once, and it is halved with every
+    `drift_half_life_days` between them. Interactions per user are log-normal around `interactions_median`.
+    `popularity_skew` is the exponent of the Zipf law within a genre.
     """
 
     users: int = 1_500
@@ -56,7 +59,9 @@ class SyntheticLog:
 
     def __post_init__(self) -> None:
         if not 1 <= self.genres <= len(_GENRES) or self.favourites > self.genres:
-            raise ValueError(f"genres is {self.genres}, must be in 1..{len(_GENRES)} and at least favourites ({self.favourites})")
+            raise ValueError(
+                f"genres is {self.genres}, must be in 1..{len(_GENRES)} and at least favourites ({self.favourites})"
+            )
         if not self.genres <= self.items <= len(_ADJECTIVES) * len(_NOUNS):
             raise ValueError(f"items is {self.items}: at least one a genre, and no more than there are titles")
         if self.users < 1:
@@ -65,32 +70,42 @@ class SyntheticLog:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """`interactions`: user_id str, item_id str, timestamp int64 ms, in time order. `items`: item_id, title, genre; the ids are slugs."""
+    """`interactions`: user_id str, item_id str, timestamp int64 ms, in time order. `items`: item_id, title, genre; the
+    ids are slugs.
+    """
 
     interactions: pl.DataFrame
     items: pl.DataFrame
 
     def with_genres(self) -> pl.DataFrame:
         """The interactions, and the genre of each one's item in a column `genre`."""
-        return self.interactions.join(self.items.select("item_id", "genre"), on="item_id", how="left", maintain_order="left")
+        return self.interactions.join(
+            self.items.select("item_id", "genre"), on="item_id", how="left", maintain_order="left"
+        )
 
 
 def generate(log: SyntheticLog) -> Generated:
     """The log these parameters describe; the same for the same parameters."""
     rng = np.random.default_rng(log.seed)
     items = _items(log, rng)
-    counts = np.maximum(2, np.exp(rng.normal(np.log(log.interactions_median), log.interactions_spread, log.users))).astype(np.int64)
+    counts = np.maximum(
+        2, np.exp(rng.normal(np.log(log.interactions_median), log.interactions_spread, log.users))
+    ).astype(np.int64)
     user = np.repeat(np.arange(log.users), counts)
     times = _times(log, rng, user)
     genre = _genres(log, rng, user, times)
     item = _choose(log, rng, user, genre)
     names = np.array([f"{_NAMES[i % len(_NAMES)]}-{i // len(_NAMES):04d}" for i in range(log.users)])
-    interactions = pl.DataFrame({"user_id": names[user], "item_id": items["item_id"].to_numpy()[item], "timestamp": times})
+    interactions = pl.DataFrame(
+        {"user_id": names[user], "item_id": items["item_id"].to_numpy()[item], "timestamp": times}
+    )
     return Generated(interactions.sort("timestamp", maintain_order=True), items)
 
 
 def _items(log: SyntheticLog, rng: np.random.Generator) -> pl.DataFrame:
-    """Titles are unique, a pair of words each, drawn without replacement. Item i has genre i modulo the number of genres."""
+    """Titles are unique, a pair of words each, drawn without replacement. Item i has genre i modulo the number of
+    genres.
+    """
     pair = rng.permutation(len(_ADJECTIVES) * len(_NOUNS))[: log.items]
     words = [(_ADJECTIVES[p // len(_NOUNS)], _NOUNS[p % len(_NOUNS)]) for p in pair]
     return pl.DataFrame(
@@ -114,7 +129,9 @@ def _times(log: SyntheticLog, rng: np.random.Generator, user: NDArray[np.int64])
     return ordered
 
 
-def _genres(log: SyntheticLog, rng: np.random.Generator, user: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
+def _genres(
+    log: SyntheticLog, rng: np.random.Generator, user: NDArray[np.int64], times: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """The genre of every interaction; `user` and `times` sorted by user and then time."""
     favourite: NDArray[np.int64] = rng.random((log.users, log.genres)).argsort(axis=1)[:, : log.favourites]
     idle_days = np.diff(times, prepend=times[:1]) / _DAY_MS
@@ -128,10 +145,16 @@ def _genres(log: SyntheticLog, rng: np.random.Generator, user: NDArray[np.int64]
     return genre
 
 
-def _choose(log: SyntheticLog, rng: np.random.Generator, user: NDArray[np.int64], genre: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Items of the genres asked for. Within a genre a user draws by a Zipf law and without replacement, until they know all of it."""
+def _choose(
+    log: SyntheticLog, rng: np.random.Generator, user: NDArray[np.int64], genre: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Items of the genres asked for. Within a genre a user draws by a Zipf law and without replacement, until they know
+    all of it.
+    """
     size = -(-log.items // log.genres)
-    members = np.arange(size)[:, None] * log.genres + np.arange(log.genres)  # (size, genres): the items of a genre, best known first
+    members = np.arange(size)[:, None] * log.genres + np.arange(
+        log.genres
+    )  # (size, genres): the items of a genre, best known first
     weight = np.broadcast_to(1.0 / np.arange(1, size + 1)[:, None] ** log.popularity_skew, members.shape)
     # Ordering by exponential times divided by weights is drawing without replacement by weight.
     wait = np.where(members < log.items, rng.exponential(size=(log.users, size, log.genres)) / weight, np.inf)

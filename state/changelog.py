@@ -22,8 +22,8 @@ def take(
 ) -> User:
     """The state after a step; the records that say so are appended to `changes`.
 
-    A step that completes no segment writes one working record. That needs nothing of the state but `taken`: a caller who has no other use
-    for the rest writes `working_key` and `working_value` itself.
+    A step that completes no segment writes one working record. That needs nothing of the state but `taken`: a caller
+    who has no other use for the rest writes `working_key` and `working_value` itself.
 
     Args:
         changes: those of the partition's whole step: one list, where thousands of users are taken at a time.
@@ -44,7 +44,9 @@ def take(
 
     if preference is None or preference.folds != before.folds + len(remembered.segments):
         found = None if preference is None else preference.folds
-        raise ValueError(f"preference memory has {found} folds, expected {before.folds} and {len(remembered.segments)} more")
+        raise ValueError(
+            f"preference memory has {found} folds, expected {before.folds} and {len(remembered.segments)} more"
+        )
     folds = preference.folds
     changes.append((preference_key(user_id), preference_value(preference)))
     # The preference record alone makes every working record below stale; they are deleted to give the space back.
@@ -54,5 +56,8 @@ def take(
     changes.append((working_key(user_id, taken), working_value(items[len(items) - rest :], times[len(items) - rest :])))
     for segment in remembered.segments[-keep:] if keep else ():
         changes.append((folded_key(user_id, segment.number), folded_value(unpacked(segment.items).tolist())))
-    changes += [(folded_key(user_id, number), None) for number in range(max(0, before.folds - keep), min(before.folds, folds - keep))]
+    changes += [
+        (folded_key(user_id, number), None)
+        for number in range(max(0, before.folds - keep), min(before.folds, folds - keep))
+    ]
     return User(taken, remembered.items, remembered.times, (taken,), preference)

@@ -12,10 +12,10 @@
     0 ∥ "c"                      which changelog it is a copy of: Kafka's id of the topic
     0 ∥ "t"                      when it last was known to lack nothing, epoch ms
 
-`user` is one length byte and the id's UTF-8, so no user's keys are a prefix of another's; ids are never empty, which leaves 0 for what
-belongs to the partition. `taken` is how many interactions of the user there are with this record's last one, counted down from the
-largest number, so that a user's newest record is their first: how far they are is read off one key. Values are MessagePack. Every format
-ever written stays readable: `tests/state/golden` holds bytes of each.
+`user` is one length byte and the id's UTF-8, so no user's keys are a prefix of another's; ids are never empty, which
+leaves 0 for what belongs to the partition. `taken` is how many interactions of the user there are with this record's
+last one, counted down from the largest number, so that a user's newest record is their first: how far they are is read
+off one key. Values are MessagePack. Every format ever written stays readable: `tests/state/golden` holds bytes of each.
 """
 
 from collections.abc import Iterable, Sequence
@@ -127,7 +127,9 @@ def _body(value: bytes) -> memoryview:
     if not value:
         raise StateCorrupted("a state record is empty; expected a format number and a MessagePack value")
     if value[0] != FORMAT:
-        raise StateFormatUnknown(f"a state record has format {value[0]}; this build reads up to {FORMAT}: a newer rec2pm wrote it")
+        raise StateFormatUnknown(
+            f"a state record has format {value[0]}; this build reads up to {FORMAT}: a newer rec2pm wrote it"
+        )
     return memoryview(value)[1:]
 
 
@@ -171,7 +173,9 @@ def read_number(value: bytes) -> int:
 
 
 def named_item(rest: bytes) -> int | None:
-    """The item key of a name record, of the rest of its key (see `user_of`); None for another of the partition's records."""
+    """The item key of a name record, of the rest of its key (see `user_of`); None for another of the partition's
+    records.
+    """
     return int.from_bytes(rest[1:], "big") if rest[:1] == b"n" else None
 
 
@@ -202,12 +206,16 @@ def read_user(records: Iterable[tuple[bytes, bytes]]) -> User:
         if end == folded and not new_items:
             continue
         if end - len(new_items) != reached:
-            raise StateCorrupted(f"a working record ends at {end} with {len(new_items)} items, but {reached} come before it")
+            raise StateCorrupted(
+                f"a working record ends at {end} with {len(new_items)} items, but {reached} come before it"
+            )
         reached = end
         items += new_items
         times += new_times
     if reached != working[0][0]:
-        raise StateCorrupted(f"the newest working record ends at {working[0][0]}, but {reached} interactions are folded")
+        raise StateCorrupted(
+            f"the newest working record ends at {working[0][0]}, but {reached} interactions are folded"
+        )
     try:
         return User(reached, packed(items), packed(times), tuple(end for end, _ in working), preference)
     except OverflowError as error:

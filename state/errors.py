@@ -8,7 +8,9 @@ class StateError(Exception):
 
 
 class StateCorrupted(StateError):
-    """The local store cannot be read, or holds bytes that no format explains. `folder` is the store, where one is involved."""
+    """The local store cannot be read, or holds bytes that no format explains. `folder` is the store, where one is
+    involved.
+    """
 
     folder: Path | None = None
 

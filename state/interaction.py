@@ -1,6 +1,7 @@
 """An item's identity, apart from any model.
 
-Items come as integers or text; state keeps a 64-bit key for each, so that a model with another catalogue can read the same history.
+Items come as integers or text; state keeps a 64-bit key for each, so that a model with another catalogue can read the
+same history.
 """
 
 from hashlib import blake2b
@@ -16,9 +17,9 @@ MAX_ID_BYTES: Final = 255
 def item_key(item: int | str) -> int:
     """The 64-bit key of an item, in [0, 2**63).
 
-    An integer in [0, 2**62) is its own key, and so is text that spells one in decimal without leading zeros: producers that write `7`
-    and `"7"` mean the same item. Anything else is hashed (blake2b, 62 bits: with a million distinct texts the chance of any collision
-    is 1e-7).
+    An integer in [0, 2**62) is its own key, and so is text that spells one in decimal without leading zeros: producers
+    that write `7` and `"7"` mean the same item. Anything else is hashed (blake2b, 62 bits: with a million distinct
+    texts the chance of any collision is 1e-7).
     """
     if isinstance(item, int):
         if 0 <= item < NAMED:
@@ -26,6 +27,12 @@ def item_key(item: int | str) -> int:
         text = str(item)
     else:
         text = item
-        if text.isascii() and text.isdigit() and (len(text) == 1 or text[0] != "0") and len(text) < 20 and (number := int(text)) < NAMED:
+        if (
+            text.isascii()
+            and text.isdigit()
+            and (len(text) == 1 or text[0] != "0")
+            and len(text) < 20
+            and (number := int(text)) < NAMED
+        ):
             return number
     return NAMED | int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 2

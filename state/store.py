@@ -1,8 +1,8 @@
 """One partition's users in RocksDB.
 
-The changelog is the truth; a store is a copy that may be behind it and is never ahead: its offset and its data are written in one batch,
-and what a crash takes from it is read again from the changelog. So RocksDB's own log is off. This is the one file that knows rocksdict,
-which raises bare `Exception` with RocksDB's status word first.
+The changelog is the truth; a store is a copy that may be behind it and is never ahead: its offset and its data are
+written in one batch, and what a crash takes from it is read again from the changelog. So RocksDB's own log is off. This
+is the one file that knows rocksdict, which raises bare `Exception` with RocksDB's status word first.
 """
 
 import shutil
@@ -273,7 +273,9 @@ def _translated(folder: Path) -> Iterator[None]:
         if said.startswith("IO error"):
             # The message ends with the path, which may say anything; what RocksDB says of the lock stands before it.
             if any(words in said.split(str(folder), 1)[0] for words in _LOCKED):
-                raise StoreLocked(f"{folder} is locked: another process has it open, which no second worker should ({said})") from error
+                raise StoreLocked(
+                    f"{folder} is locked: another process has it open, which no second worker should ({said})"
+                ) from error
             raise StoreUnwritable(f"{folder}: {said}") from error
         if "(os error " in said:  # of rocksdict, which keeps a small file of its own beside RocksDB's
             raise StoreUnwritable(f"{folder}: {said}") from error

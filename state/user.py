@@ -1,4 +1,6 @@
-"""One user's state as a value, and the two things that can happen to it: interactions are remembered, a segment is folded."""
+"""One user's state as a value, and the two things that can happen to it: interactions are remembered, a segment is
+folded.
+"""
 
 from array import array
 from collections.abc import Iterable
@@ -22,7 +24,9 @@ class Preference(msgspec.Struct, frozen=True, gc=False):
 
 
 class User(msgspec.Struct, frozen=True, gc=False):
-    """A user's state, whole: what a fold or a list needs. Items and times are packed as int64: many users are bytes, not millions of integers."""
+    """A user's state, whole: what a fold or a list needs. Items and times are packed as int64: many users are bytes,
+    not millions of integers.
+    """
 
     taken: int = 0
     """Interactions remembered so far, folded ones included."""

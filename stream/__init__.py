@@ -1,1 +1,3 @@
-"""Where I/O happens: Kafka, clock, signals, settings, command line, composition root. Imports `state` and `model`; nothing imports it."""
+"""Where I/O happens: Kafka, clock, signals, settings, command line, composition root. Imports `state` and `model`;
+nothing imports it.
+"""

@@ -1,4 +1,6 @@
-"""The composition root: from settings to a running worker. Clock, logging, signals and torch's threads are set here and nowhere else."""
+"""The composition root: from settings to a running worker. Clock, logging, signals and torch's threads are set here and
+nowhere else.
+"""
 
 import ctypes
 import gc
@@ -43,7 +45,9 @@ def admin_client(settings: Settings) -> AdminClient:
 
 
 def one_thread() -> None:
-    """One thread for torch: workers scale by processes, and a small network's training slows manifold when another process has the core."""
+    """One thread for torch: workers scale by processes, and a small network's training slows manifold when another
+    process has the core.
+    """
     torch.set_num_threads(1)
 
 
@@ -131,7 +135,8 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         except StopAsked as asked:
             logger.info("%s", asked)
         finally:
-            # Leaving the group revokes the partitions, which closes their stores; what an error left open is closed after it.
+            # Leaving the group revokes the partitions, which closes their stores; what an error left open is closed
+            # after it.
             link.close()
             partitions.close()
             slot.release()
@@ -157,11 +162,15 @@ def _check_topics(settings: Settings) -> int:
 
 
 def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int | None]:
-    return served(worker, settings.metrics_listen, worker.clock, by_default="metrics_listen" not in settings.model_fields_set)
+    return served(
+        worker, settings.metrics_listen, worker.clock, by_default="metrics_listen" not in settings.model_fields_set
+    )
 
 
 def _spare_the_cycle_collector() -> None:
-    """A step makes tens of thousands of lists that reference counting frees; searching them for cycles is wasted work."""
+    """A step makes tens of thousands of lists that reference counting frees; searching them for cycles is wasted
+    work.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(500_000, 50, 100)
@@ -170,9 +179,9 @@ def _spare_the_cycle_collector() -> None:
 def _keep_memory_together() -> Callable[[], object]:
     """Have the allocator keep few arenas; returns what gives back the memory that it keeps.
 
-    The threads of clients come and go, and glibc would give each of the first eight a core an arena of its own, in which they leave pieces.
-    What is free it only gives back when it is told to: milliseconds, and a tenth of a second for a large heap in pieces. Other allocators
-    have no such calls.
+    The threads of clients come and go, and glibc would give each of the first eight a core an arena of its own, in
+    which they leave pieces. What is free it only gives back when it is told to: milliseconds, and a tenth of a second
+    for a large heap in pieces. Other allocators have no such calls.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):

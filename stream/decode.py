@@ -1,7 +1,8 @@
 """What one poll brought: decoded, grouped by user, with what could not be decoded set aside.
 
-The hot path: one pass over the records, no object per interaction. A user's interactions of one poll are a *run*; a null value (forget
-this user) ends a run and starts a fresh one, so that the result is the same wherever the broker cut its polls.
+The hot path: one pass over the records, no object per interaction. A user's interactions of one poll are a *run*; a
+null value (forget this user) ends a run and starts a fresh one, so that the result is the same wherever the broker cut
+its polls.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,25 @@ from typing import TypeAlias
 from model.errors import ModelFailed
 from state.interaction import MAX_ID_BYTES, NAMED, item_key
 from stream.errors import StepAborted
-from stream.wire import UNREADABLE, DeadLetter, Record, dead_letter, from_msgpack, interaction, item_text, malformed, user_id
+from stream.wire import (
+    UNREADABLE,
+    DeadLetter,
+    Record,
+    dead_letter,
+    from_msgpack,
+    interaction,
+    item_text,
+    malformed,
+    user_id,
+)
 
 Place: TypeAlias = tuple[int, int]
 """Partition and offset of a record."""
 
 Flat: TypeAlias = list[int]
-"""A run's interactions: item key, time and offset of the first, of the second, and so on. One list, where thousands of users come at a time."""
+"""A run's interactions: item key, time and offset of the first, of the second, and so on. One list, where thousands of
+users come at a time.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +73,9 @@ class Polled:
     """Null values."""
 
 
-def decode(records: Sequence[Record], topic: str, due: Mapping[int, int], refused: Mapping[Place, ModelFailed]) -> Polled:
+def decode(
+    records: Sequence[Record], topic: str, due: Mapping[int, int], refused: Mapping[Place, ModelFailed]
+) -> Polled:
     """Decode a poll's records and group them by partition and user.
 
     Args:
@@ -70,7 +85,8 @@ def decode(records: Sequence[Record], topic: str, due: Mapping[int, int], refuse
         refused: what the model fails on.
 
     Raises:
-        StepAborted: a record was taken already. A client that goes back by itself, as one has, must not make anybody's interactions count twice.
+        StepAborted: a record was taken already. A client that goes back by itself, as one has, must not make anybody's
+            interactions count twice.
     """
     polled = Polled(records=len(records))
     noted = polled.items.append
@@ -87,7 +103,9 @@ def decode(records: Sequence[Record], topic: str, due: Mapping[int, int], refuse
             next_offset = next_offsets.get(partition, due.get(partition, 0))
         offset = record.offset()
         if offset < next_offset:
-            raise StepAborted(f"the client went back to offset {offset} of {topic}[{partition}], where {next_offset} is due")
+            raise StepAborted(
+                f"the client went back to offset {offset} of {topic}[{partition}], where {next_offset} is due"
+            )
         next_offset = offset + 1
         if refused and (failed := refused.get((partition, offset))) is not None:
             polled.dead.append(dead_letter(record, topic, failed))

@@ -1,10 +1,10 @@
 """What the worker does about each error.
 
-    MalformedInteraction   DEAD_LETTER  the record can never succeed; keep it with its reason, go on
-    ModelFailed            DEAD_LETTER  the same, once the step is narrowed down to the record that the model fails on
-    StepAborted            ABANDON      drop the step, read on in the changelog, which knows what is published, go on from where it stands
+    MalformedInteraction   DEAD_LETTER  the record can never succeed: keep it with its reason, go on
+    ModelFailed            DEAD_LETTER  the same, once the record that the model fails on is found
+    StepAborted            ABANDON      drop the step, read on in the changelog, which knows what is published
     StateCorrupted         RESTORE      wipe the local store, rebuild it from the changelog
-    everything else        STOP         one line that says what was found, what was expected and what to do; exit code 1
+    everything else        STOP         one line: what was found, what was expected, what to do; exit code 1
 
 `ACTIONS` is this table; a test walks every error of the project and fails on one without a row.
 """
@@ -25,7 +25,9 @@ class MalformedInteraction(StreamError):
 
 
 class StepAborted(StreamError):
-    """The transaction was refused in a way that another attempt can mend, or had no answer in time: a rebalance, a broker that was away."""
+    """The transaction was refused in a way that another attempt can mend, or had no answer in time: a rebalance, a
+    broker that was away.
+    """
 
 
 class Fenced(StreamError):
@@ -45,7 +47,9 @@ class OutputTooLarge(StreamError):
 
 
 class InputGap(StreamError):
-    """The input does not hold what follows the committed offset. Which records to do without is not the worker's to decide."""
+    """The input does not hold what follows the committed offset. Which records to do without is not the worker's to
+    decide.
+    """
 
 
 class ChangelogUnfit(StreamError):
@@ -57,7 +61,9 @@ class RestoreBroken(StreamError):
 
 
 class StopAsked(StreamError):
-    """The worker was asked to stop while it waited for Kafka: nothing is under way that a restart would not settle. Exit code 0."""
+    """The worker was asked to stop while it waited for Kafka: nothing is under way that a restart would not settle.
+    Exit code 0.
+    """
 
 
 class TooManyRefused(StreamError):

@@ -1,4 +1,6 @@
-"""The model asked for many at once and, where it fails on them together, in ever smaller parts: which of them it fails on, and the rest's answers."""
+"""The model asked for many at once and, where it fails on them together, in ever smaller parts: which of them it fails
+on, and the rest's answers.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -15,7 +17,8 @@ def in_parts(
     """What is answered, and what is failed on, each in the order of `asked`.
 
     Args:
-        ask: one answer for each, in their order; raises ModelFailed. What it answers must not depend on who is asked for together.
+        ask: one answer for each, in their order; raises ModelFailed. What it answers must not depend on who is asked
+            for together.
     """
     try:
         return list(zip(asked, ask(asked), strict=True)), []

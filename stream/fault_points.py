@@ -1,7 +1,7 @@
 """The named moments between which a crash, a pause or a rebalance may come: what the fault tests aim at.
 
-The worker calls `at(point)` as it passes each. In production that does nothing (`passing`); `tests/crash` hands in a function that kills,
-stops or delays the process there. Nothing may depend on what the function does but return.
+The worker calls `at(point)` as it passes each. In production that does nothing (`passing`); `tests/crash` hands in a
+function that kills, stops or delays the process there. Nothing may depend on what the function does but return.
 """
 
 from collections.abc import Callable

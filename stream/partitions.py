@@ -1,16 +1,17 @@
 """The partitions that this worker owns, and the life of each.
 
     assigned ──▶ ASSIGNED ──▶ RESTORING ──▶ RUNNING
-                    ▲          │   ▲           │
-                    │          │   └── (1) ────┤        (1) a step was given up: read on in the changelog, go on from where it stands
-                    └── (2) ───┴───────────────┘        (2) the store is damaged: wiped, begun again
+                    ▲          │   ▲           │ │          │   └── (1) ────┤        (1) a step was given up: read on in
+                    the changelog, go on from where it stands └── (2) ───┴───────────────┘        (2) the store is
+                    damaged: wiped, begun again
 
     from each of the three   ──▶ REVOKED    Kafka asks for it back: ours until we let go, so our store lacks nothing
                              ──▶ LOST       the group went on without us: another owner may have published since
 
-Records are consumed in RUNNING alone: the store then holds everything that the changelog does. Nothing slow happens inside a rebalance:
-stores open and are restored between steps. No step is under way there either, so neither end has anything to finish: a revoked store is
-closed with a note of when it lacked nothing, a lost one without. `MOVES` is this drawing, and `Partition.become` refuses every other way.
+Records are consumed in RUNNING alone: the store then holds everything that the changelog does. Nothing slow happens
+inside a rebalance: stores open and are restored between steps. No step is under way there either, so neither end has
+anything to finish: a revoked store is closed with a note of when it lacked nothing, a lost one without. `MOVES` is this
+drawing, and `Partition.become` refuses every other way.
 """
 
 import logging
@@ -82,7 +83,9 @@ V = TypeVar("V")
 
 
 class Recent(Generic[V]):
-    """What was noted of users last, for a bounded number of them: when half of what may be kept is new, the half untouched since goes."""
+    """What was noted of users last, for a bounded number of them: when half of what may be kept is new, the half
+    untouched since goes.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -128,9 +131,13 @@ class Partition:
         return self.restore is not None and self.restore.progress() is not None
 
     def become(self, phase: Phase) -> None:
-        """Raises RuntimeError for a move that the drawing does not have: a mistake of ours, after which nothing is to be trusted."""
+        """Raises RuntimeError for a move that the drawing does not have: a mistake of ours, after which nothing is to
+        be trusted.
+        """
         if phase not in MOVES[self.phase]:
-            raise RuntimeError(f"partition {self.number} cannot become {phase.name.lower()}: it is {self.phase.name.lower()}")
+            raise RuntimeError(
+                f"partition {self.number} cannot become {phase.name.lower()}: it is {self.phase.name.lower()}"
+            )
         self.phase = phase
 
     @property
@@ -177,7 +184,9 @@ class Partition:
         return found
 
     def remember(self, taken: Mapping[bytes, int], users: Mapping[bytes, User]) -> None:
-        """Keep in memory what was written: how far users are, and the whole states that may be asked for again before others are."""
+        """Keep in memory what was written: how far users are, and the whole states that may be asked for again before
+        others are.
+        """
         self._taken.note(taken)
         self._users.note(users)
 
@@ -230,8 +239,8 @@ class Partitions:
     ) -> None:
         """Args:
         folder: this worker's own: a store that no other process writes to needs no agreement on who may.
-        begin_restore, resume: called for a partition in this order; `resume` with the offset of the input up to which the store has taken,
-            and with that topic's id, again until it says from which offset records will come.
+        begin_restore, resume: called for a partition in this order; `resume` with the offset of the input up to which
+            the store has taken, and with that topic's id, again until it says from which offset records will come.
         """
         self._folder = folder
         self._memory = memory
@@ -243,8 +252,8 @@ class Partitions:
         self._asked_in_vain = False
         self._owned: dict[int, Partition] = {}
         self.known_ms: int | None = None
-        """A time at which every running partition was ours for certain, epoch ms: Kafka took a transaction of this worker, and takes none of
-        one who owns less than it says."""
+        """A time at which every running partition was ours for certain, epoch ms: Kafka took a transaction of this
+        worker, and takes none of one who owns less than it says."""
 
     def __getitem__(self, number: int) -> Partition:
         return self._owned[number]
@@ -313,7 +322,8 @@ class Partitions:
     def catch_up(self) -> None:
         """After a step that was given up: stores read on in the changelog before partitions run again.
 
-        It knows whether the step is published after all, and what another owner published where the group went on without us.
+        It knows whether the step is published after all, and what another owner published where the group went on
+        without us.
         """
         for number in self.running():
             partition = self._owned[number]
@@ -383,7 +393,9 @@ class Partitions:
 
 @contextmanager
 def _said_of(number: int) -> Iterator[None]:
-    """A store that cannot be closed well, on a full disk say, is left as a crash would leave it; the changelog has the rest."""
+    """A store that cannot be closed well, on a full disk say, is left as a crash would leave it; the changelog has the
+    rest.
+    """
     try:
         yield
     except StateError as error:

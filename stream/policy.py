@@ -30,7 +30,9 @@ def due(lists: Lists, folds: int, working: int, new: int, segment_length: int) -
 
 
 def stride(lists: Lists, segment_length: int) -> int:
-    """After every how many of a user's interactions a list can be due: a run that completes none of these is due none."""
+    """After every how many of a user's interactions a list can be due: a run that completes none of these is due
+    none.
+    """
     if lists == "interaction":
         return 1
     return segment_length if lists == "fold" else lists
@@ -39,9 +41,10 @@ def stride(lists: Lists, segment_length: int) -> int:
 class StepSize:
     """How many records the next step may take.
 
-    A step takes all of a backlog that fits its time budget: a transaction costs the same for ten records as for ten thousand. What a
-    record costs differs a thousandfold between models, so it is measured, without the transaction: a Kafka that is slow to commit is no
-    reason for smaller steps. The wait for records does not depend on the limit, so light load stays as quick as it is.
+    A step takes all of a backlog that fits its time budget: a transaction costs the same for ten records as for ten
+    thousand. What a record costs differs a thousandfold between models, so it is measured, without the transaction: a
+    Kafka that is slow to commit is no reason for smaller steps. The wait for records does not depend on the limit, so
+    light load stays as quick as it is.
     """
 
     def __init__(self, *, budget_s: float, largest: int, first: int = 500) -> None:
@@ -52,8 +55,8 @@ class StepSize:
     def took(self, records: int, seconds: float) -> None:
         """Learn from a step that took so many records and so long.
 
-        A step that was full, or over the budget, sets the next limit in proportion; growth is at most twofold, because fixed costs make
-        a small step look dearer per record than a large one is.
+        A step that was full, or over the budget, sets the next limit in proportion; growth is at most twofold, because
+        fixed costs make a small step look dearer per record than a large one is.
         """
         if records >= self.limit or seconds > self._budget_s:
             share = self._budget_s / seconds if seconds > 0 else 2.0
@@ -65,7 +68,8 @@ JUDGED_FROM: Final = 100
 
 
 class RefusedShare:
-    """Whether so many of the newest records are refused that it is not single records that are broken, but what sends them.
+    """Whether so many of the newest records are refused that it is not single records that are broken, but what sends
+    them.
 
     Judged are the newest thousand records or, where there are fewer yet, those there are, from a hundred on.
     """

@@ -59,14 +59,24 @@ class WorkerMetrics(Collector):
         yield gauge
         yield from _restores(worker)
         waited = worker.clock() - worker.link.waited_at
-        yield GaugeMetricFamily("rec2pm_waiting_for_kafka", "1 while Kafka does not answer.", value=float(waited < WAITING_WITHIN_S))
-        yield GaugeMetricFamily("rec2pm_step_records_limit", "Most records that the next step may take.", value=worker.step_size.limit)
-        yield InfoMetricFamily("rec2pm_model", "The model version that serves.", value={"model": worker.recommender.model.reference})
+        yield GaugeMetricFamily(
+            "rec2pm_waiting_for_kafka", "1 while Kafka does not answer.", value=float(waited < WAITING_WITHIN_S)
+        )
+        yield GaugeMetricFamily(
+            "rec2pm_step_records_limit", "Most records that the next step may take.", value=worker.step_size.limit
+        )
+        yield InfoMetricFamily(
+            "rec2pm_model", "The model version that serves.", value={"model": worker.recommender.model.reference}
+        )
 
 
 def _restores(worker: Worker) -> Iterator[Metric]:
-    remaining = GaugeMetricFamily("rec2pm_restore_remaining_records", "Changelog offsets still to restore.", labels=["partition"])
-    read = GaugeMetricFamily("rec2pm_restore_records", "Changelog records that the restore has read so far.", labels=["partition"])
+    remaining = GaugeMetricFamily(
+        "rec2pm_restore_remaining_records", "Changelog offsets still to restore.", labels=["partition"]
+    )
+    read = GaugeMetricFamily(
+        "rec2pm_restore_records", "Changelog records that the restore has read so far.", labels=["partition"]
+    )
     rate = GaugeMetricFamily(
         "rec2pm_restore_records_per_second", "Changelog records restored per second, in the mean.", labels=["partition"]
     )
@@ -87,7 +97,8 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
     """Answer on `listen` (HOST:PORT) while the block runs; empty: do not. Yields the port.
 
     Raises:
-        SettingsInvalid: the port cannot be had. A port nobody asked for (`by_default`) is gone without, as by a second worker on a machine.
+        SettingsInvalid: the port cannot be had. A port nobody asked for (`by_default`) is gone without, as by a second
+            worker on a machine.
     """
     if not listen:
         yield None
@@ -104,11 +115,17 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
         if path == "/livez":
             # A worker that waits for Kafka is alive: starting it again would not bring Kafka back.
             silent = clock() - max(worker.turned_at, worker.link.waited_at)
-            return _plain(start, silent < ALIVE_WITHIN_S, f"the loop turned, or was told that Kafka is away, {silent:.1f} s ago")
+            return _plain(
+                start, silent < ALIVE_WITHIN_S, f"the loop turned, or was told that Kafka is away, {silent:.1f} s ago"
+            )
         if path == "/readyz":
             phases = [partition.phase for partition in worker.partitions.all()]
             running = phases.count(Phase.RUNNING)
-            return _plain(start, bool(phases) and running == len(phases), f"{running} of {len(phases)} assigned partitions are running")
+            return _plain(
+                start,
+                bool(phases) and running == len(phases),
+                f"{running} of {len(phases)} assigned partitions are running",
+            )
         start("404 Not Found", [("Content-Type", "text/plain")])
         return [b"/metrics, /livez, /readyz\n"]
 
@@ -116,10 +133,16 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
         server = make_server(host, int(port), answer, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         if by_default:
-            logger.warning("metrics off: %s is taken (%s); give each worker on a machine its own REC2PM_METRICS_LISTEN", listen, error)
+            logger.warning(
+                "metrics off: %s is taken (%s); give each worker on a machine its own REC2PM_METRICS_LISTEN",
+                listen,
+                error,
+            )
             yield None
             return
-        raise SettingsInvalid(f"REC2PM_METRICS_LISTEN={listen}: {error}. Give each worker on a machine its own port, or none") from error
+        raise SettingsInvalid(
+            f"REC2PM_METRICS_LISTEN={listen}: {error}. Give each worker on a machine its own port, or none"
+        ) from error
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     logger.info("metrics at http://%s:%d/metrics", host, server.server_port)

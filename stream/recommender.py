@@ -1,4 +1,6 @@
-"""Where state meets the model: item keys become catalogue rows, preference memory is folded, lists are ranked, rows become item ids."""
+"""Where state meets the model: item keys become catalogue rows, preference memory is folded, lists are ranked, rows
+become item ids.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -53,7 +55,14 @@ class Model(Protocol):
     def fold(self, memory: Floats, rows: Ints, times: Ints | None) -> Folded: ...
     def rank(self, hidden: Floats, k: int, exclude: Ints) -> Ranked: ...
     def recommend(
-        self, memory: Floats, rows: Ints, lengths: Ints, k: int, exclude: Ints, times: Ints | None, query_time: Ints | None
+        self,
+        memory: Floats,
+        rows: Ints,
+        lengths: Ints,
+        k: int,
+        exclude: Ints,
+        times: Ints | None,
+        query_time: Ints | None,
     ) -> Ranked: ...
 
 
@@ -98,7 +107,9 @@ class Recommender:
         self._sorted: Final = keys[self._order]
 
     def rows(self, items: bytes) -> Ints:
-        """The catalogue row of each item key (packed int64); the out-of-vocabulary row for those that the model does not know."""
+        """The catalogue row of each item key (packed int64); the out-of-vocabulary row for those that the model does
+        not know.
+        """
         keys = np.frombuffer(items, dtype=np.int64)
         if not len(self._sorted):
             return np.full(len(keys), self.model.oov_row, dtype=np.int64)
@@ -110,7 +121,11 @@ class Recommender:
         return int((self.rows(items) == self.model.oov_row).sum())
 
     def fold(
-        self, before: Sequence[Preference | None], segments: Sequence[bytes], as_of: Sequence[int], times: Sequence[bytes] | None = None
+        self,
+        before: Sequence[Preference | None],
+        segments: Sequence[bytes],
+        as_of: Sequence[int],
+        times: Sequence[bytes] | None = None,
     ) -> list[Fold]:
         """Fold one segment of each of B users.
 
@@ -118,7 +133,8 @@ class Recommender:
             before: preference memories, None for a user who has none.
             segments: item keys, `segment_length` each.
             as_of: time of each segment's last interaction, epoch ms.
-            times: of all of a segment's interactions, packed epoch ms; where they are not known, `as_of` stands for each of them.
+            times: of all of a segment's interactions, packed epoch ms; where they are not known, `as_of` stands for
+                each of them.
         """
         model = self.model
         rows = self.rows(b"".join(segments)).reshape(len(segments), model.segment_length)
@@ -128,24 +144,41 @@ class Recommender:
             when = known.reshape(rows.shape)
         folded = model.fold(self._memories(before), rows, when)
         return [
-            Fold(Preference(model.memory_format, model.segment_length, 1 if old is None else old.folds + 1, time, memory.tobytes()), hidden)
+            Fold(
+                Preference(
+                    model.memory_format,
+                    model.segment_length,
+                    1 if old is None else old.folds + 1,
+                    time,
+                    memory.tobytes(),
+                ),
+                hidden,
+            )
             for old, time, memory, hidden in zip(before, as_of, folded.memory, folded.hidden, strict=True)
         ]
 
     def rebuild(self, preferences: Sequence[Preference], kept: Sequence[Sequence[bytes]]) -> list[Preference]:
-        """Preference memories of another memory format, made anew from the kept segments, oldest first; folds stay as they are.
+        """Preference memories of another memory format, made anew from the kept segments, oldest first; folds stay as
+        they are.
 
-        What was folded before the oldest kept segment is lost to the new memory, and so is when the items of kept segments happened.
+        What was folded before the oldest kept segment is lost to the new memory, and so is when the items of kept
+        segments happened.
         """
         made: list[Preference | None] = [None] * len(preferences)
         for turn in range(max(map(len, kept), default=0)):
             now = [user for user, segments in enumerate(kept) if len(segments) > turn]
-            folds = self.fold([made[user] for user in now], [kept[user][turn] for user in now], [preferences[user].as_of for user in now])
+            folds = self.fold(
+                [made[user] for user in now],
+                [kept[user][turn] for user in now],
+                [preferences[user].as_of for user in now],
+            )
             for user, fold in zip(now, folds, strict=True):
                 made[user] = fold.preference
         empty = bytes(4 * self.model.state_floats)
         return [
-            Preference(self.model.memory_format, old.segment_length, old.folds, old.as_of, empty if new is None else new.memory)
+            Preference(
+                self.model.memory_format, old.segment_length, old.folds, old.as_of, empty if new is None else new.memory
+            )
             for old, new in zip(preferences, made, strict=True)
         ]
 
@@ -167,17 +200,24 @@ class Recommender:
                 "memory" if memory else "working" if (known != self.model.oov_row).any() else "popular"
                 for memory, known in zip(usable, rows, strict=True)
             ]
-            # Without a memory and a known item there is nothing to go by: no items, and the model answers with its popularity list.
+            # Without a memory and a known item there is nothing to go by: no items, and the model answers with its
+            # popularity list.
             rows = [known[:0] if source == "popular" else known for known, source in zip(rows, sources, strict=True)]
             memory = self._memories([queries[at].preference for at in others])
             lengths = np.array([len(known) for known in rows], dtype=np.int64)
             padded = _padded(rows)
             when, asked = None, None
             if self.model.uses_time:
-                when = _padded([_unpacked([queries[at].times])[: len(known)] for at, known in zip(others, rows, strict=True)])
+                when = _padded(
+                    [_unpacked([queries[at].times])[: len(known)] for at, known in zip(others, rows, strict=True)]
+                )
                 asked = np.array([queries[at].query_time for at in others], np.int64)
             self._rank(
-                lists, others, sources, excludes, lambda exclude: self.model.recommend(memory, padded, lengths, k, exclude, when, asked)
+                lists,
+                others,
+                sources,
+                excludes,
+                lambda exclude: self.model.recommend(memory, padded, lengths, k, exclude, when, asked),
             )
         return [made for made in lists if made is not None]
 
@@ -197,13 +237,21 @@ class Recommender:
             # A list is never empty: who has had the whole catalogue gets it again.
             again = ranked_without(np.zeros_like(exclude[:, :1]))
             emptied = ~allowed.any(axis=1)
-            ranked.rows[emptied], ranked.scores[emptied], allowed[emptied] = again.rows[emptied], again.scores[emptied], True
+            ranked.rows[emptied], ranked.scores[emptied], allowed[emptied] = (
+                again.rows[emptied],
+                again.scores[emptied],
+                True,
+            )
         ids = self.model.item_ids
-        for place, source, rows, scores, count in zip(places, sources, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True):
+        for place, source, rows, scores, count in zip(
+            places, sources, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True
+        ):
             lists[place] = RankedList([ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), source)
 
     def _cut(self, items: Sequence[bytes], unknown: int) -> list[Ints]:
-        """The rows of each of many packed sequences, looked up at once; `unknown` for items that the model does not know."""
+        """The rows of each of many packed sequences, looked up at once; `unknown` for items that the model does not
+        know.
+        """
         rows = self.rows(b"".join(items))
         rows[rows == self.model.oov_row] = unknown
         ends = list(accumulate(len(each) >> 3 for each in items))
@@ -218,7 +266,9 @@ class Recommender:
 
 
 def _padded(rows: Sequence[Ints]) -> Ints:
-    """Ragged rows as one (B, widest) array, padded with 0 on the right; at least one column wide, since a model sees no empty tensor."""
+    """Ragged rows as one (B, widest) array, padded with 0 on the right; at least one column wide, since a model sees no
+    empty tensor.
+    """
     padded = np.zeros((len(rows), max(1, *map(len, rows))), dtype=np.int64)
     for line, row in zip(padded, rows, strict=True):
         line[: len(row)] = row

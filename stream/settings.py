@@ -1,4 +1,6 @@
-"""The settings: one frozen value, a pure function of the environment. Every mistake is reported, all at once, before anything starts."""
+"""The settings: one frozen value, a pure function of the environment. Every mistake is reported, all at once, before
+anything starts.
+"""
 
 import difflib
 from collections.abc import Mapping
@@ -38,8 +40,12 @@ class Settings(BaseModel):
         description="consumer group, transactional-id prefix, and prefix of the topics .changelog, .dead-letter and .models",
     )
     interactions_topic: str = Field("interactions", pattern=_TOPIC, description="the input: keyed by user")
-    recommendations_topic: str = Field("recommendations", pattern=_TOPIC, description="the output: the newest list of each user")
-    state_dir: Path = Field(Path("var/state"), description="local stores, APP/WORKER/PARTITION below it; the changelog rebuilds them")
+    recommendations_topic: str = Field(
+        "recommendations", pattern=_TOPIC, description="the output: the newest list of each user"
+    )
+    state_dir: Path = Field(
+        Path("var/state"), description="local stores, APP/WORKER/PARTITION below it; the changelog rebuilds them"
+    )
     worker: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$",
@@ -68,9 +74,13 @@ class Settings(BaseModel):
     output_format: Literal["msgpack", "json"] = Field("msgpack", description="format of recommendations")
     step_budget_ms: int = Field(250, ge=1, le=60_000, description="how long a step may take; its size adapts")
     step_records: int = Field(MAX_STEP_RECORDS, ge=1, le=100_000, description="most records of a step")
-    wait_ms: int = Field(10, ge=1, le=1000, description="how long a poll waits for more records: about half of it is added latency")
+    wait_ms: int = Field(
+        10, ge=1, le=1000, description="how long a poll waits for more records: about half of it is added latency"
+    )
     cache_users: int = Field(
-        50_000, ge=1, description="users of each partition whose count is kept in memory; whole, with a list per interaction"
+        50_000,
+        ge=1,
+        description="users of each partition whose count is kept in memory; whole, with a list per interaction",
     )
     memory_mb: int = Field(
         256,
@@ -78,7 +88,10 @@ class Settings(BaseModel):
         description="block cache and write buffers of all stores of a worker (half of it), and all of its queues from and to Kafka",
     )
     max_refused: float = Field(
-        0.5, gt=0, le=1, description="share of the newest thousand records that may be refused; beyond it the worker stops (1: never)"
+        0.5,
+        gt=0,
+        le=1,
+        description="share of the newest thousand records that may be refused; beyond it the worker stops (1: never)",
     )
     metrics_listen: str = Field(
         "127.0.0.1:9464",
@@ -140,5 +153,7 @@ def described() -> list[tuple[str, str, str]]:
         if name == "kafka":
             rows.append((_KAFKA + "*", "", field.description or ""))
         else:
-            rows.append((variable_of(name), "" if field.default is None else str(field.default), field.description or ""))
+            rows.append(
+                (variable_of(name), "" if field.default is None else str(field.default), field.description or "")
+            )
     return rows

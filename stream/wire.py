@@ -26,7 +26,10 @@ class Record(Protocol):
 class Interaction(msgspec.Struct, frozen=True, gc=False):
     """The value of an interaction; fields that are not named here are ignored."""
 
-    item: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
+    item: (
+        Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+        | Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
+    )
     ts: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     """Epoch ms; the record's own timestamp when absent."""
 
@@ -112,7 +115,9 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False):
     model: str
     """NAME@VERSION"""
     source: Literal["memory", "working", "popular"]
-    """`memory`: preference memory and working memory; `working`: working memory alone; `popular`: neither was usable."""
+    """`memory`: preference memory and working memory; `working`: working memory alone; `popular`: neither was
+    usable.
+    """
 
 
 recommendation_as_msgpack: Final = msgspec.msgpack.Encoder().encode
@@ -154,7 +159,8 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def dead_letter(record: Record, topic: str, error: MalformedInteraction | ModelFailed) -> DeadLetter:
-    """Original headers first, then Kafka Streams' names, the record's own timestamp, and how often this record was tried.
+    """Original headers first, then Kafka Streams' names, the record's own timestamp, and how often this record was
+    tried.
 
     `refusal` reads them back: with them a letter has everything that is needed to send the record in again.
     """

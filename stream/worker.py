@@ -2,9 +2,9 @@
 
     poll → decode → read → remember → fold → recommend → publish → write
 
-`turn` polls, `_take` decodes, `step` does the rest. Everything before *publish* is computation on values: if it fails, nothing has happened.
-*publish* is one Kafka transaction. *write* puts the same changes into RocksDB, after the transaction: a crash between the two is healed
-from the changelog; the other order would keep what never happened.
+`turn` polls, `_take` decodes, `step` does the rest. Everything before *publish* is computation on values: if it fails,
+nothing has happened. *publish* is one Kafka transaction. *write* puts the same changes into RocksDB, after the
+transaction: a crash between the two is healed from the changelog; the other order would keep what never happened.
 """
 
 import logging
@@ -75,7 +75,9 @@ class Link(Protocol):
 
 
 class Touch(msgspec.Struct, gc=False):
-    """One run that needs the model, on its way through a step: the user before it, what it makes of them, and the lists that are due."""
+    """One run that needs the model, on its way through a step: the user before it, what it makes of them, and the lists
+    that are due.
+    """
 
     run: Run
     before: User
@@ -98,7 +100,9 @@ class Touch(msgspec.Struct, gc=False):
 
 @dataclass(slots=True)
 class After:
-    """What a step changes in a partition: the records that say so, how far its users are then, and the whole states that were made."""
+    """What a step changes in a partition: the records that say so, how far its users are then, and the whole states
+    that were made.
+    """
 
     changes: list[Change] = field(default_factory=list)
     taken: dict[bytes, int] = field(default_factory=dict)
@@ -209,12 +213,16 @@ class Worker:
         self.counts.aborted += 1
         logger.warning("step aborted attempt=%d reason=%s", self._aborts, aborted)
         if self._aborts >= MAX_ABORTS_IN_A_ROW:
-            raise StepAborted(f"{self._aborts} steps in a row were aborted, the last one because of: {aborted}") from aborted
+            raise StepAborted(
+                f"{self._aborts} steps in a row were aborted, the last one because of: {aborted}"
+            ) from aborted
         # The group may go on without us for a moment before the client hears of it.
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
     def _take(self, records: Sequence[Record]) -> None:
-        """One step. Records that the model fails on are dead-lettered with it, as if they had never come: it is computed again without them."""
+        """One step. Records that the model fails on are dead-lettered with it, as if they had never come: it is
+        computed again without them.
+        """
         started = self.clock()
         refused: dict[Place, ModelFailed] = {}
         while failed := self.step(decode(records, self.topic, self.partitions.due(), refused), started):
@@ -224,7 +232,9 @@ class Worker:
         self.counts.model_failures += len(refused)
 
     def step(self, polled: Polled, started: float) -> Mapping[Place, ModelFailed]:
-        """One interaction's journey, for a whole poll at once. Where the model fails on records of it, they are returned, and nothing has happened."""
+        """One interaction's journey, for a whole poll at once. Where the model fails on records of it, they are
+        returned, and nothing has happened.
+        """
         self._check_refused(polled)
         before = self._read(polled)
         after, touches = self._remember(polled, before)
@@ -248,11 +258,13 @@ class Worker:
         self.step_size.took(polled.records, self.clock() - started - publishing_s)
         return {}
 
-    def _failing(self, touches: Sequence[Touch], before: Mapping[int, Mapping[bytes, int]]) -> Mapping[Place, ModelFailed]:
+    def _failing(
+        self, touches: Sequence[Touch], before: Mapping[int, Mapping[bytes, int]]
+    ) -> Mapping[Place, ModelFailed]:
         """Every record that the model fails on, and why, by runs of which some failed.
 
-        They are found as if records came one by one, so that what comes out does not depend on how polls are cut: the first of a run, then the
-        first of the run without it, and so on.
+        They are found as if records came one by one, so that what comes out does not depend on how polls are cut: the
+        first of a run, then the first of the run without it, and so on.
         """
         found: dict[Place, ModelFailed] = {}
         while failing := [touch for touch in touches if touch.failed is not None]:
@@ -281,7 +293,9 @@ class Worker:
             )
 
     def _read(self, polled: Polled) -> dict[int, dict[bytes, int]]:
-        """By partition, how many interactions of each user of the poll are remembered: from memory, else from the store."""
+        """By partition, how many interactions of each user of the poll are remembered: from memory, else from the
+        store.
+        """
         before = {}
         for number, runs in polled.runs.items():
             partition = self.partitions[number]
@@ -299,11 +313,14 @@ class Worker:
                 "serve a model with the former segment_length, or choose a new REC2PM_APP for this one"
             )
 
-    def _remember(self, polled: Polled, before: Mapping[int, Mapping[bytes, int]]) -> tuple[dict[int, After], list[Touch]]:
+    def _remember(
+        self, polled: Polled, before: Mapping[int, Mapping[bytes, int]]
+    ) -> tuple[dict[int, After], list[Touch]]:
         """Append each run to its user's working memory.
 
-        A run that completes no segment and asks for no list is settled by one record, for which it is enough to know how far its user is;
-        most are, with a list per fold. The others are returned: they need the whole user, and the model.
+        A run that completes no segment and asks for no list is settled by one record, for which it is enough to know
+        how far its user is; most are, with a list per fold. The others are returned: they need the whole user, and the
+        model.
         """
         length = self.recommender.model.segment_length
         every = stride(self.lists, length)
@@ -337,7 +354,10 @@ class Worker:
         users = {number: self.partitions[number].users(each) for number, each in asked.items()}
         length = self.recommender.model.segment_length
         # Items and times are packed once for all, then cut into runs.
-        items, times = packed([item for run in runs for item in run.items]), packed([time for run in runs for time in run.times])
+        items, times = (
+            packed([item for run in runs for item in run.items]),
+            packed([time for run in runs for time in run.times]),
+        )
         touches = []
         end = 0
         for run in runs:
@@ -349,8 +369,16 @@ class Worker:
         return touches
 
     def _fold(self, touches: Sequence[Touch]) -> None:
-        """Fold every completed segment: the first of each user together, then the second of those who have one, and so on."""
-        self._rebuild([touch for touch in touches if touch.preferences[0] is not None and (touch.due or touch.remembered.segments)])
+        """Fold every completed segment: the first of each user together, then the second of those who have one, and so
+        on.
+        """
+        self._rebuild(
+            [
+                touch
+                for touch in touches
+                if touch.preferences[0] is not None and (touch.due or touch.remembered.segments)
+            ]
+        )
         turn = 0
         folding = [touch for touch in touches if touch.remembered.segments and touch.failed is None]
         while folding:
@@ -379,7 +407,11 @@ class Worker:
     def _rebuild(self, touches: Sequence[Touch]) -> None:
         """Give users whose preference memory an other model wrote one that this model can read."""
         model = self.recommender.model
-        foreign = [(touch, old) for touch in touches if (old := touch.preferences[0]) and old.memory_format != model.memory_format]
+        foreign = [
+            (touch, old)
+            for touch in touches
+            if (old := touch.preferences[0]) and old.memory_format != model.memory_format
+        ]
         if not foreign:
             return
         kept = self._kept([(touch, old.folds) for touch, old in foreign])
@@ -413,19 +445,24 @@ class Worker:
             times = before_ms + packed(run.times[new]) if uses_time else b""
             hidden = None if within else touch.hidden[folded - 1]
             queries.append((touch, at, Query(touch.preferences[folded], items, exclude, hidden, times, run.times[at])))
-        ranked, failed = in_parts(lambda some: self.recommender.recommend([query for _, _, query in some], self.top_k), queries)
+        ranked, failed = in_parts(
+            lambda some: self.recommender.recommend([query for _, _, query in some], self.top_k), queries
+        )
         for (touch, at, _), error in failed:
             touch.fails(at, error)
         return [(touch, at, made) for (touch, at, _), made in ranked]
 
     def _kept(self, asked: Sequence[tuple[Touch, int]]) -> list[list[bytes]]:
-        """The kept segments of a touch's user as they are after so many folds, oldest first: the store's, then this step's."""
+        """The kept segments of a touch's user as they are after so many folds, oldest first: the store's, then this
+        step's.
+        """
         wanted: dict[int, list[tuple[bytes, int]]] = {}
         for touch, folds in asked:
             stored = range(max(0, folds - self.keep_segments), min(touch.before.folds, folds))
             wanted.setdefault(touch.run.partition, []).extend((touch.run.user, number) for number in stored)
         found = {
-            number: dict(zip(segments, self.partitions[number].store.kept(segments), strict=True)) for number, segments in wanted.items()
+            number: dict(zip(segments, self.partitions[number].store.kept(segments), strict=True))
+            for number, segments in wanted.items()
         }
         kept = []
         for touch, folds in asked:
@@ -437,7 +474,11 @@ class Worker:
         return kept
 
     def _collect(
-        self, polled: Polled, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]], after: dict[int, After]
+        self,
+        polled: Polled,
+        touches: Sequence[Touch],
+        lists: Sequence[tuple[Touch, int, RankedList]],
+        after: dict[int, After],
     ) -> Outgoing:
         """Settle the rest, and bring together everything that the step publishes."""
         for touch in touches[len(polled.superseded) :]:  # they come first, and leave nothing
@@ -446,7 +487,8 @@ class Worker:
             unnamed = self.partitions[number].unnamed(names)
             after[number].changes.extend((name_key(item), name_value(names[item])) for item in unnamed)
         for number, next_offset in polled.next_offsets.items():
-            # With the state, so that the two cannot come apart: Kafka may forget what a group has committed, and after a crash did.
+            # With the state, so that the two cannot come apart: Kafka may forget what a group has committed, and after
+            # a crash did.
             changes_of_it = after.setdefault(number, After()).changes
             changes_of_it.append((POSITION, number_value(next_offset)))
             if (input_id := self.link.input_id) and self.partitions[number].store.input_id() != input_id:
@@ -465,7 +507,14 @@ class Worker:
         # What is stored of a user who was forgotten right before is deleted, but for what is written anew.
         stored = self.partitions[run.partition].store.keys_of(run.user) if run.fresh else ()
         user = take(
-            after.changes, run.user, touch.before, run.items, run.times, touch.remembered, touch.preferences[-1], self.keep_segments
+            after.changes,
+            run.user,
+            touch.before,
+            run.items,
+            run.times,
+            touch.remembered,
+            touch.preferences[-1],
+            self.keep_segments,
         )
         if stored:
             rewritten = {key for key, _ in after.changes[known:]}
@@ -475,8 +524,12 @@ class Worker:
             # With fewer lists a user is mostly asked for after quiet runs, which leave what is kept here behind.
             after.users[run.user] = user
 
-    def _address(self, outgoing: Outgoing, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]]) -> None:
-        """The lists as records, in each user's order; a forgotten user's last list is withdrawn before a newer one follows."""
+    def _address(
+        self, outgoing: Outgoing, touches: Sequence[Touch], lists: Sequence[tuple[Touch, int, RankedList]]
+    ) -> None:
+        """The lists as records, in each user's order; a forgotten user's last list is withdrawn before a newer one
+        follows.
+        """
         length = self.recommender.model.segment_length
         ready = iter(lists)  # in the order of their touches
         for touch in touches:
@@ -506,8 +559,11 @@ class Worker:
                 except StateCorrupted as error:
                     damaged.append(error)
                 except StateError as error:
-                    # Going on from what the caches and the other stores know would publish older states over newer ones.
-                    raise StoreBehind(f"a published step is not in the local store, a restart restores it: {error}") from error
+                    # Going on from what the caches and the other stores know would publish older states over newer
+                    # ones.
+                    raise StoreBehind(
+                        f"a published step is not in the local store, a restart restores it: {error}"
+                    ) from error
                 self._at(Point.WRITTEN_PARTLY)
         for number, each in after.items():
             self.partitions[number].remember(each.taken, each.users)
@@ -537,4 +593,8 @@ def _without(run: Run, at: int) -> Run:
 
 def _failed(touches: Sequence[Touch]) -> dict[Place, ModelFailed]:
     """By their places, the first record of each run that the model fails on."""
-    return {(touch.run.partition, touch.run.offsets[touch.failed[0]]): touch.failed[1] for touch in touches if touch.failed is not None}
+    return {
+        (touch.run.partition, touch.run.offsets[touch.failed[0]]): touch.failed[1]
+        for touch in touches
+        if touch.failed is not None
+    }

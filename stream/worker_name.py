@@ -1,7 +1,8 @@
 """A worker's slot: the name that is the same after a restart and never shared by two live workers.
 
-Kafka uses it to end what a dead worker left open (transactional id). It is a file in the state folder, held with a lock that the
-operating system releases when the process dies: the next process on this folder takes over the first slot that nobody holds.
+Kafka uses it to end what a dead worker left open (transactional id). It is a file in the state folder, held with a lock
+that the operating system releases when the process dies: the next process on this folder takes over the first slot that
+nobody holds.
 """
 
 import fcntl

@@ -1,4 +1,6 @@
-"""The broker the integration tests talk to: found or started once per session (see stream/commands/broker.py for where it comes from)."""
+"""The broker the integration tests talk to: found or started once per session (see stream/commands/broker.py for where
+it comes from).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,15 @@ import pytest
 
 from stream.commands.broker import Broker, found_broker
 
-SHOWS_ABORTED = "embedded broker shows aborted records to read_committed readers: set KAFKA_HOME or REC2PM_TEST_BOOTSTRAP"
+SHOWS_ABORTED = (
+    "embedded broker shows aborted records to read_committed readers: set KAFKA_HOME or REC2PM_TEST_BOOTSTRAP"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--require-isolation", action="store_true", help="a skipped test with the marker `isolation` is a failure (CI)")
+    parser.addoption(
+        "--require-isolation", action="store_true", help="a skipped test with the marker `isolation` is a failure (CI)"
+    )
 
 
 def pytest_report_header() -> str:

@@ -94,7 +94,9 @@ class FakeLink:
         committed: dict[int, int] = {}
         for outgoing in self.published:
             committed.update(outgoing.next_offsets)
-        behind = [at for at, record in enumerate(self.records) if record.offset() >= committed.get(record.partition(), 0)]
+        behind = [
+            at for at, record in enumerate(self.records) if record.offset() >= committed.get(record.partition(), 0)
+        ]
         self.at = min(behind, default=len(self.records))
         return committed.get(partition, 0)
 

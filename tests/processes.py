@@ -95,17 +95,22 @@ class Committed:
     """How far a group has come in a topic."""
 
     def __init__(self, bootstrap: str, group: str, topic: str) -> None:
-        # A consumer that never joins. AdminClient.list_consumer_group_offsets ends the process with a segmentation fault (librdkafka 2.16.0)
-        # when the group's coordinator is not there yet.
+        # A consumer that never joins. AdminClient.list_consumer_group_offsets ends the process with a segmentation
+        # fault (librdkafka 2.16.0) when the group's coordinator is not there yet.
         self._consumer = Consumer(
             {"bootstrap.servers": bootstrap, "group.id": group, "isolation.level": "read_uncommitted", "log_level": 3}
         )
-        self._places = [TopicPartition(topic, number) for number in self._consumer.list_topics(topic, timeout=10).topics[topic].partitions]
+        self._places = [
+            TopicPartition(topic, number)
+            for number in self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        ]
 
     def offsets(self) -> dict[int, int]:
         """Committed offsets, 0 where there are none yet."""
         try:
-            return {place.partition: max(place.offset, 0) for place in self._consumer.committed(self._places, timeout=10)}
+            return {
+                place.partition: max(place.offset, 0) for place in self._consumer.committed(self._places, timeout=10)
+            }
         except KafkaException:
             return {}
 

@@ -1,7 +1,7 @@
 """Is what the workers leave behind what the log says? `make verify LOG=path.parquet WORKERS=2 KILLS=10`.
 
-Sends a log through real workers on a real broker, kills some of them at random moments if asked to, and then recomputes everything from the
-log and the artifact alone: every user's state, and every list.
+Sends a log through real workers on a real broker, kills some of them at random moments if asked to, and then recomputes
+everything from the log and the artifact alone: every user's state, and every list.
 """
 
 import argparse
@@ -26,10 +26,21 @@ from model.synthetic import SyntheticLog, generate
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from stream.commands.broker import Broker, found_broker
-from tests.processes import Committed, WorkerProcess, environ, read_committed, rec2pm, recommendation, wait_until, workers
+from tests.processes import (
+    Committed,
+    WorkerProcess,
+    environ,
+    read_committed,
+    rec2pm,
+    recommendation,
+    wait_until,
+    workers,
+)
 
 TOLERANCE = 1e-5
-"""Between a memory as the worker folded it and as it is recomputed: batches differ, and with them the order of additions."""
+"""Between a memory as the worker folded it and as it is recomputed: batches differ, and with them the order of
+additions.
+"""
 KEPT_SEGMENTS = 5
 TOP_K = 10
 
@@ -60,12 +71,22 @@ class Expected:
 
 
 def run(
-    log: Path | str, broker: Broker, folder: Path, *, models: Path | None, count: int, kills: int, seed: int, partitions: int
+    log: Path | str,
+    broker: Broker,
+    folder: Path,
+    *,
+    models: Path | None,
+    count: int,
+    kills: int,
+    seed: int,
+    partitions: int,
 ) -> list[Check]:
     """Send the log through workers and check what is left."""
     models = models or _trained(log, folder)
     app = f"verify-{os.getpid()}-{time.time_ns() % 1_000_000}"
-    env = environ(broker.bootstrap, app, MODELS=str(models), STATE_DIR=str(folder / "state"), RECOMMEND="fold", TOP_K=str(TOP_K))
+    env = environ(
+        broker.bootstrap, app, MODELS=str(models), STATE_DIR=str(folder / "state"), RECOMMEND="fold", TOP_K=str(TOP_K)
+    )
     _must(rec2pm("topics", "create", "--partitions", str(partitions), env=env))
     frame = in_time_order(read_log(str(log))).collect()
     began = time.monotonic()
@@ -75,12 +96,18 @@ def run(
     began = time.monotonic()
     with workers(count, env, folder) as running:
         killed = _kill_at_random(running, committed, len(frame), kills, random.Random(seed))
-        wait_until(lambda: _alive(running) and committed.total() >= len(frame), 1800, "the committed offsets reach the end")
+        wait_until(
+            lambda: _alive(running) and committed.total() >= len(frame), 1800, "the committed offsets reach the end"
+        )
         print(f"{count} workers took them in {time.monotonic() - began:.1f} s; killed {killed} times", flush=True)
     exported = folder / "state.parquet"
     _must(rec2pm("state", "export", "--out", str(exported), env=env))
     published = read_committed(broker.bootstrap, f"{app}.out")
-    lists = [((message.key() or b"").decode(), recommendation(message)) for message in published if message.value() is not None]
+    lists = [
+        ((message.key() or b"").decode(), recommendation(message))
+        for message in published
+        if message.value() is not None
+    ]
     print("recomputing every user from the log and the artifact", flush=True)
     return check(frame, Runtime.load(Registry(models).resolve(None).folder), pl.read_parquet(exported), lists)
 
@@ -90,8 +117,16 @@ def check(log: pl.DataFrame, runtime: Runtime, state: pl.DataFrame, lists: Seque
     length = runtime.segment_length
     expected = recompute(log, runtime)
     checks = [
-        Check("every user of the log is there, once", f"{len(state)} of {len(expected)}", sorted(state["user_id"]) == sorted(expected)),
-        Check("`taken` sums to the interactions", f"{state['taken'].sum()} of {len(log)}", state["taken"].sum() == len(log)),
+        Check(
+            "every user of the log is there, once",
+            f"{len(state)} of {len(expected)}",
+            sorted(state["user_id"]) == sorted(expected),
+        ),
+        Check(
+            "`taken` sums to the interactions",
+            f"{state['taken'].sum()} of {len(log)}",
+            state["taken"].sum() == len(log),
+        ),
     ]
     rows = {row["user_id"]: row for row in state.iter_rows(named=True)}
     broken = sum(row["taken"] != row["folds"] * length + len(row["working_items"]) for row in rows.values())
@@ -104,10 +139,18 @@ def check(log: pl.DataFrame, runtime: Runtime, state: pl.DataFrame, lists: Seque
         stored = np.array(rows[user]["memory"], dtype=np.float32)
         same_shape = stored.shape == expected[user].memory.shape
         worst = max(worst, float(np.abs(stored - expected[user].memory).max(initial=0.0)) if same_shape else np.inf)
-    checks.append(Check(f"preference memories agree to {TOLERANCE}", f"largest difference {worst:.2e}", worst <= TOLERANCE))
+    checks.append(
+        Check(f"preference memories agree to {TOLERANCE}", f"largest difference {worst:.2e}", worst <= TOLERANCE)
+    )
 
     places = [(made["partition"], made["offset"]) for _, made in lists]
-    checks.append(Check("no list twice", f"{len(places) - len(set(places))} doubled of {len(places)}", len(places) == len(set(places))))
+    checks.append(
+        Check(
+            "no list twice",
+            f"{len(places) - len(set(places))} doubled of {len(places)}",
+            len(places) == len(set(places)),
+        )
+    )
     folds = sum(len(user.lists) for user in expected.values())
     checks.append(Check("a list for every fold", f"{len(set(places))} of {folds}", len(set(places)) == folds))
     differ = unequal = 0
@@ -119,7 +162,9 @@ def check(log: pl.DataFrame, runtime: Runtime, state: pl.DataFrame, lists: Seque
         unequal += made["taken"] != made["folds"] * length
     checks.append(Check("lists say how many interactions they know", f"{unequal} are wrong", unequal == 0))
     # Two items whose scores differ by less than the tolerance may change places.
-    checks.append(Check("scores agree to 1e-4", f"largest difference {far:.2e}; {differ} lists in another order", far <= 1e-4))
+    checks.append(
+        Check("scores agree to 1e-4", f"largest difference {far:.2e}; {differ} lists in another order", far <= 1e-4)
+    )
     return checks
 
 
@@ -149,7 +194,9 @@ def recompute(log: pl.DataFrame, runtime: Runtime) -> dict[str, Expected]:
                 lists[at].append(([runtime.item_ids[row - 1] for row in best], scores))
         for at, (user, items, _) in enumerate(chunk):
             folds = len(items) // length
-            expected[str(user)] = Expected([str(item) for item in items], memory[at] if folds else np.empty(0, np.float32), lists[at])
+            expected[str(user)] = Expected(
+                [str(item) for item in items], memory[at] if folds else np.empty(0, np.float32), lists[at]
+            )
     return expected
 
 
@@ -158,12 +205,18 @@ def _batches(rows: Iterator[tuple[Any, ...]], size: int) -> Iterator[list[tuple[
         yield batch
 
 
-def _kill_at_random(running: list[WorkerProcess], committed: Committed, records: int, kills: int, chosen: random.Random) -> int:
-    """SIGKILL a worker at each of so many random moments of the run, and start it again in its slot. Returns how often it happened."""
+def _kill_at_random(
+    running: list[WorkerProcess], committed: Committed, records: int, kills: int, chosen: random.Random
+) -> int:
+    """SIGKILL a worker at each of so many random moments of the run, and start it again in its slot. Returns how often
+    it happened.
+    """
     moments = sorted(chosen.uniform(0.05, 0.95) * records for _ in range(kills))
     done = 0
     for moment in moments:
-        wait_until(lambda moment=moment: _alive(running) and committed.total() >= moment, 600, "the next moment to kill at")  # type: ignore[misc]
+        wait_until(
+            lambda moment=moment: _alive(running) and committed.total() >= moment, 600, "the next moment to kill at"
+        )  # type: ignore[misc]
         worker = chosen.choice(running)
         # Off the beat of the commits that were just seen.
         time.sleep(chosen.uniform(0, 0.3))
@@ -177,7 +230,9 @@ def _alive(running: list[WorkerProcess]) -> bool:
     """True; a worker that ended by itself is an error at once."""
     for worker in running:
         if not worker.running():
-            raise RuntimeError(f"worker {worker.slot} ended with {worker.process.returncode}:\n{worker.log.read_text()[-3000:]}")
+            raise RuntimeError(
+                f"worker {worker.slot} ended with {worker.process.returncode}:\n{worker.log.read_text()[-3000:]}"
+            )
     return True
 
 
@@ -198,14 +253,19 @@ def _must(done: subprocess.CompletedProcess[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--log", help="Parquet, CSV or JSON lines; default: the synthetic log")
-    parser.add_argument("--models", type=Path, help="a registry with one model (default: one is trained for about a minute)")
+    parser.add_argument(
+        "--models", type=Path, help="a registry with one model (default: one is trained for about a minute)"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kills", type=int, default=0, help="how often a worker is killed (SIGKILL) and started again")
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    with tempfile.TemporaryDirectory(prefix="rec2pm-verify-") as scratch, found_broker(os.environ, Path(scratch)) as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="rec2pm-verify-") as scratch,
+        found_broker(os.environ, Path(scratch)) as broker,
+    ):
         folder = Path(scratch)
         log = asked.log
         if log is None:

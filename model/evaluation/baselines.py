@@ -26,14 +26,21 @@ class Baseline:
 
 
 def baselines(holdout: Holdout) -> list[Baseline]:
-    """Counted from the histories of all users of the log, those who are not asked about among them; never from a target."""
+    """Counted from the histories of all users of the log, those who are not asked about among them; never from a
+    target.
+    """
     followers = _Followers.of(holdout)
 
     def popular(history: Rows, target: int) -> Listed:
         return _listed(np.empty(0, np.int64), history, target, holdout.n_known)
 
     def last_item(history: Rows, target: int) -> Listed:
-        return _listed(followers.after(int(history[-1])) if len(history) else np.empty(0, np.int64), history, target, holdout.n_known)
+        return _listed(
+            followers.after(int(history[-1])) if len(history) else np.empty(0, np.int64),
+            history,
+            target,
+            holdout.n_known,
+        )
 
     return [
         Baseline("popularity", "the items that are most often in the histories of all users", popular),
@@ -69,7 +76,9 @@ class _Followers:
 
 
 def _listed(ahead: Rows, history: Rows, target: int, n_known: int) -> Listed:
-    """The list `ahead`, then all other items by popularity, less the history; item numbers are their place by popularity."""
+    """The list `ahead`, then all other items by popularity, less the history; item numbers are their place by
+    popularity.
+    """
     ahead = ahead[~np.isin(ahead, history)]
     gone = np.unique(np.concatenate([ahead, history]))
     # Of the most popular items, at most as many as are gone can be missing.

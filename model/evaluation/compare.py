@@ -1,8 +1,8 @@
 """Model versions side by side on a log: what each would have recommended, asked through the artifact's contract alone.
 
-Two modes. `stream` is the worker's: the whole history, folded on its grid, and nothing of it recommended again. `readme` is the published
-HSTU protocol (MODEL.md §1.6): the newest 200 items only, and only those are left out. There a model that goes by time is told when the
-target happens, as the published one is; in `stream` no model is.
+Two modes. `stream` is the worker's: the whole history, folded on its grid, and nothing of it recommended again.
+`readme` is the published HSTU protocol (MODEL.md §1.6): the newest 200 items only, and only those are left out. There a
+model that goes by time is told when the target happens, as the published one is; in `stream` no model is.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,9 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
-    """What to ask. `users` limits how many are asked, drawn by `seed`; `at` is where the split `time` is, as a share of the log."""
+    """What to ask. `users` limits how many are asked, drawn by `seed`; `at` is where the split `time` is, as a share of
+    the log.
+    """
 
     split: SplitName = "last-out"
     at: float = 0.9
@@ -65,8 +67,8 @@ class Group:
 class Ranking:
     """How one model or baseline did. `hr` and `ndcg` by K.
 
-    `covered`: how many different items are in the lists' first ten, of `catalogue` that could be. `against_first`: compared with the first
-    model. `by_position`: by how full working memory is, of users with a fold.
+    `covered`: how many different items are in the lists' first ten, of `catalogue` that could be. `against_first`:
+    compared with the first model. `by_position`: by how full working memory is, of users with a fold.
     """
 
     name: str
@@ -95,9 +97,10 @@ class Mode:
 class Subject:
     """A model version and what it has to do with the targets.
 
-    `outside`: targets that its catalogue does not have; they count as missed. `saw`: targets it was trained on; None where its manifest does not
-    say until when it was trained. `uses_time`: it goes by time, and in README-mode was told when the target happened. `repeated`: targets that
-    the user had before, which no list that leaves out the history can have.
+    `outside`: targets that its catalogue does not have; they count as missed. `saw`: targets it was trained on; None
+    where its manifest does not say until when it was trained. `uses_time`: it goes by time, and in README-mode was told
+    when the target happened. `repeated`: targets that the user had before, which no list that leaves out the history
+    can have.
     """
 
     reference: str
@@ -110,7 +113,9 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The targets. `sha256` is over them in the order of user ids; `repeated`: the user had the item before; `new_items`: in no history at all."""
+    """The targets. `sha256` is over them in the order of user ids; `repeated`: the user had the item before;
+    `new_items`: in no history at all.
+    """
 
     split: str
     sha256: str
@@ -211,7 +216,9 @@ class _Answers:
     segment_length: int | None
 
 
-def _ask_model(runtime: Runtime, rows: Rows, holdout: Holdout, mode: ModeName, advance: Callable[[int], None]) -> _Answers:
+def _ask_model(
+    runtime: Runtime, rows: Rows, holdout: Holdout, mode: ModeName, advance: Callable[[int], None]
+) -> _Answers:
     V, window = runtime.manifest.n_items, WINDOWS[mode]
     ranks, shown = np.empty(len(holdout.asked)), np.zeros(V + 1, bool)
     targets = rows[holdout.target]
@@ -241,7 +248,9 @@ def _ask_baseline(baseline: Baseline, holdout: Holdout, window: int | None, adva
 
 
 def _saw(manifest: Manifest, holdout: Holdout) -> int | None:
-    """How many targets the model was trained on, as far as its manifest says; of the same millisecond as its last one counts as seen."""
+    """How many targets the model was trained on, as far as its manifest says; of the same millisecond as its last one
+    counts as seen.
+    """
     training = manifest.training
     if training is None:
         return None
@@ -255,7 +264,10 @@ def _saw(manifest: Manifest, holdout: Holdout) -> int | None:
 
 def _asked(holdout: Holdout) -> Asked:
     target, ms = holdout.target, holdout.target_ms
-    repeated = sum(bool((holdout.history(user) == item).any()) for user, item in zip(holdout.asked.tolist(), target.tolist(), strict=True))
+    repeated = sum(
+        bool((holdout.history(user) == item).any())
+        for user, item in zip(holdout.asked.tolist(), target.tolist(), strict=True)
+    )
     return Asked(
         split=holdout.split,
         sha256=holdout.target_sha256(),
@@ -276,8 +288,13 @@ def _compared(answers: Sequence[_Answers], holdout: Holdout, window: int | None)
     rankings = [_ranking(answer, holdout, window, None if at == 0 else first) for at, answer in enumerate(answers)]
     others = [ranking.against_first for ranking in rankings if ranking.against_first is not None]
     ndcg, hits = (significance.holm([getattr(pair, name) for pair in others]) for name in ("ndcg_p", "hits_p"))
-    corrected = iter([replace(pair, ndcg_p_holm=a, hits_p_holm=b) for pair, a, b in zip(others, ndcg, hits, strict=True)])
-    return [ranking if ranking.against_first is None else replace(ranking, against_first=next(corrected)) for ranking in rankings]
+    corrected = iter(
+        [replace(pair, ndcg_p_holm=a, hits_p_holm=b) for pair, a, b in zip(others, ndcg, hits, strict=True)]
+    )
+    return [
+        ranking if ranking.against_first is None else replace(ranking, against_first=next(corrected))
+        for ranking in rankings
+    ]
 
 
 def _ranking(answers: _Answers, holdout: Holdout, window: int | None, first: Values | None) -> Ranking:

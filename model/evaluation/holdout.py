@@ -1,7 +1,8 @@
-"""What models are asked in an offline evaluation: everybody's history up to some point, and the interaction that came next.
+"""What models are asked in an offline evaluation: everybody's history up to some point, and the interaction that came
+next.
 
-One target a user, so that users are independent draws. Nothing here knows of models: items are numbered as the log has them, and every model is
-asked about the same targets.
+One target a user, so that users are independent draws. Nothing here knows of models: items are numbered as the log has
+them, and every model is asked about the same targets.
 """
 
 import hashlib
@@ -23,9 +24,9 @@ SplitName = Literal["last-out", "time"]
 class Holdout:
     """A log cut into histories and targets.
 
-    Interactions are grouped by user, oldest first; of the same millisecond, in file order. User u's history is `items[start[u] : end[u]]`.
-    Items are numbered by how often they are in the histories of all users, most frequent first, ties by id; those of number `n_known` and
-    above are in no history.
+    Interactions are grouped by user, oldest first; of the same millisecond, in file order. User u's history is
+    `items[start[u] : end[u]]`. Items are numbered by how often they are in the histories of all users, most frequent
+    first, ties by id; those of number `n_known` and above are in no history.
     """
 
     split: str
@@ -64,7 +65,9 @@ class Holdout:
         return slice(start if window is None else max(start, end - window), end)
 
     def target_sha256(self) -> str:
-        """Over a line `user,item,epoch ms` for every target, UTF-8, in the order of user ids: equal hashes are equal targets."""
+        """Over a line `user,item,epoch ms` for every target, UTF-8, in the order of user ids: equal hashes are equal
+        targets.
+        """
         digest = hashlib.sha256()
         for user, item, ms in zip(self.asked.tolist(), self.target.tolist(), self.target_ms.tolist(), strict=True):
             digest.update(f"{self.user_ids[user]},{self.item_ids[item]},{ms}\n".encode())
@@ -83,8 +86,9 @@ def cut(log: pl.LazyFrame, split: SplitName, at: float = 0.9) -> Holdout:
 
     Args:
         log: `user_id`, `item_id`, `timestamp` (ms), as `model.log.read_log` gives it.
-        split: `last-out`: everybody's last interaction is a target, what came before it a history. `time`: histories end with the first
-            share `at` of the log in time order, and the targets are everybody's first interaction after that.
+        split: `last-out`: everybody's last interaction is a target, what came before it a history. `time`: histories
+            end with the first share `at` of the log in time order, and the targets are everybody's first interaction
+            after that.
         at: for `time` only.
 
     Raises:
@@ -111,7 +115,9 @@ def cut(log: pl.LazyFrame, split: SplitName, at: float = 0.9) -> Holdout:
             described += f" (from {frame['timestamp'][rows]} ms)"
     asked = np.flatnonzero(has_target)
     if len(asked) == 0:
-        raise EvaluationImpossible(f"nobody has an interaction after the first {at:.0%} of the log; expected a smaller share")
+        raise EvaluationImpossible(
+            f"nobody has an interaction after the first {at:.0%} of the log; expected a smaller share"
+        )
 
     # Whether an interaction is part of a history, in the order of `by_user`.
     in_history = np.arange(len(user)) - np.repeat(start, counts) < np.repeat(end - start, counts)

@@ -1,4 +1,5 @@
-"""Any model version asked about histories the way the worker asks it, whatever kind it is: segment by segment, then from working memory.
+"""Any model version asked about histories the way the worker asks it, whatever kind it is: segment by segment, then
+from working memory.
 
 A model that uses time is given `times` as well: of each history, as many epoch ms.
 """
@@ -20,14 +21,18 @@ LIST_FLOATS = 16_000_000
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Users after everything full was folded: `memory` (B, S) and, for those with a fold, `hidden` (B, d) of the newest; else zeros."""
+    """Users after everything full was folded: `memory` (B, S) and, for those with a fold, `hidden` (B, d) of the
+    newest; else zeros.
+    """
 
     memory: Floats
     hidden: Floats
 
 
 def catalogue_rows(runtime: Runtime, item_ids: Sequence[int | str]) -> Rows:
-    """The model's row of each item of a log, (I,): the row for unknown items where it has none. `42` and `"42"` are the same item."""
+    """The model's row of each item of a log, (I,): the row for unknown items where it has none. `42` and `"42"` are the
+    same item.
+    """
     row = {str(item): at for at, item in enumerate(runtime.item_ids, start=1)}
     return np.array([row.get(str(item), runtime.oov_row) for item in item_ids], np.int64)
 
@@ -48,7 +53,9 @@ def fold(runtime: Runtime, histories: Sequence[Rows], times: Sequence[Rows] | No
     for h in range(int(folds.max(initial=0))):
         at = np.flatnonzero(folds > h)
         here = slice(h * L, (h + 1) * L)
-        made = runtime.fold(memory[at], _stacked(histories, at, here), None if times is None else _stacked(times, at, here))
+        made = runtime.fold(
+            memory[at], _stacked(histories, at, here), None if times is None else _stacked(times, at, here)
+        )
         if h == 0:
             hidden = np.zeros((len(histories), made.hidden.shape[1]), np.float32)
         memory[at], hidden[at] = made.memory, made.hidden
@@ -68,7 +75,9 @@ def at_one_time(runtime: Runtime, histories: Sequence[Rows], times: Sequence[Row
         for at in range(0, len(same), size):
             part = same[at : at + size]
             whole = slice(number * L)
-            made = runtime.fold(memory[part], _stacked(histories, part, whole), None if times is None else _stacked(times, part, whole))
+            made = runtime.fold(
+                memory[part], _stacked(histories, part, whole), None if times is None else _stacked(times, part, whole)
+            )
             if hidden is None:
                 hidden = np.zeros((len(histories), made.hidden.shape[1]), np.float32)
             memory[part], hidden[part] = made.memory, made.hidden
@@ -83,10 +92,12 @@ def rank(
     times: Sequence[Rows] | None = None,
     query_time: Rows | None = None,
 ) -> Ranked:
-    """The k best items for B users, without those of their own history: from the fold's hidden state when working memory is empty.
+    """The k best items for B users, without those of their own history: from the fold's hidden state when working
+    memory is empty.
 
-    As the worker, which asks for the popularity list where there is neither a memory nor an item that the model knows. With a `query_time`,
-    (B,) epoch ms, the model is told when its target happens, which no worker knows; a fold's hidden state does not, so memory is asked instead.
+    As the worker, which asks for the popularity list where there is neither a memory nor an item that the model knows.
+    With a `query_time`, (B,) epoch ms, the model is told when its target happens, which no worker knows; a fold's
+    hidden state does not, so memory is asked instead.
     """
     L = runtime.segment_length
     lengths = np.array([len(history) % L for history in histories], np.int64)
@@ -118,7 +129,9 @@ def rank(
 
 
 def places(ranked: Ranked, targets: Rows) -> NDArray[np.float64]:
-    """The rank of each target row (B,) in its list, 1 the best; infinity where it is not there, or only as an excluded item."""
+    """The rank of each target row (B,) in its list, 1 the best; infinity where it is not there, or only as an excluded
+    item.
+    """
     found = (ranked.rows == targets[:, None]) & np.isfinite(ranked.scores)
     return np.where(found.any(axis=1), found.argmax(axis=1) + 1.0, np.inf)
 

@@ -1,4 +1,6 @@
-"""An evaluation's pictures. matplotlib comes with the extra `evaluate`; its figures are made one by one, without pyplot's global state."""
+"""An evaluation's pictures. matplotlib comes with the extra `evaluate`; its figures are made one by one, without
+pyplot's global state.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,14 +28,22 @@ def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
     mode, colours = evaluation.modes[0], _colours(evaluation)
     in_mode = f"NDCG@10, {mode_label(mode)}; groups of fewer than {FEW} users are in the table only"
     drawn = {
-        "accuracy.png": ("HR@10 and NDCG@10 with 95 % intervals; README-mode is hollow.", _accuracy(evaluation, colours)),
+        "accuracy.png": (
+            "HR@10 and NDCG@10 with 95 % intervals; README-mode is hollow.",
+            _accuracy(evaluation, colours),
+        ),
         "history.png": (
             f"By length of the history: {in_mode}.",
             _grouped(mode, colours, lambda ranking: ranking.by_history, "interactions before the target"),
         ),
         "position.png": (
             f"By how full working memory was, of users with a fold: {in_mode}.",
-            _grouped(mode, colours, lambda ranking: ranking.by_position, "working memory, as a share of a segment (0: just folded)"),
+            _grouped(
+                mode,
+                colours,
+                lambda ranking: ranking.by_position,
+                "working memory, as a share of a segment (0: just folded)",
+            ),
         ),
         "folds.png": (
             f"By number of folds: {in_mode}.",
@@ -76,7 +86,10 @@ def _colours(evaluation: Evaluation) -> dict[str, str]:
 def _accuracy(evaluation: Evaluation, colours: dict[str, str]) -> Figure:
     names = [ranking.name for ranking in evaluation.modes[0].rankings]
     figure = Figure(figsize=(9, 1.3 + 0.42 * len(names)), layout="constrained")
-    measures: list[tuple[str, Callable[[Ranking], Estimate]]] = [("HR@10", lambda r: r.hr[10]), ("NDCG@10", lambda r: r.ndcg[10])]
+    measures: list[tuple[str, Callable[[Ranking], Estimate]]] = [
+        ("HR@10", lambda r: r.hr[10]),
+        ("NDCG@10", lambda r: r.ndcg[10]),
+    ]
     for axes, (label, measure) in zip(figure.subplots(1, 2, sharey=True), measures, strict=True):
         for at, mode in enumerate(evaluation.modes):
             offset = (at - (len(evaluation.modes) - 1) / 2) * 0.3
@@ -118,14 +131,19 @@ def _dot(axes: Axes, estimate: Estimate, y: float, colour: str, *, filled: bool)
     )
 
 
-def _grouped(mode: Mode, colours: dict[str, str], groups: Callable[[Ranking], Sequence[Group]], x_label: str) -> Figure | None:
+def _grouped(
+    mode: Mode, colours: dict[str, str], groups: Callable[[Ranking], Sequence[Group]], x_label: str
+) -> Figure | None:
     """A line per ranking over its groups, with 95 % intervals; below each group how many users it has."""
     enough = {ranking.name: [group for group in groups(ranking) if group.targets >= FEW] for ranking in mode.rankings}
     with_groups = [ranking for ranking in mode.rankings if enough[ranking.name]]
     if not with_groups:
         return None
     labels = labels_in_order(enough.values())
-    counts = {label: {group.targets for found in enough.values() for group in found if group.label == label} for label in labels}
+    counts = {
+        label: {group.targets for found in enough.values() for group in found if group.label == label}
+        for label in labels
+    }
     figure = Figure(figsize=(8.5, 4.4), layout="constrained")
     axes = figure.subplots()
     ends = []
@@ -136,7 +154,14 @@ def _grouped(mode: Mode, colours: dict[str, str], groups: Callable[[Ranking], Se
         x = [labels.index(group.label) + shift for group in found]
         y = [group.ndcg_at_10.value for group in found]
         colour = colours[ranking.name]
-        axes.vlines(x, [g.ndcg_at_10.low for g in found], [g.ndcg_at_10.high for g in found], color=colour, linewidth=1.2, alpha=0.55)
+        axes.vlines(
+            x,
+            [g.ndcg_at_10.low for g in found],
+            [g.ndcg_at_10.high for g in found],
+            color=colour,
+            linewidth=1.2,
+            alpha=0.55,
+        )
         axes.plot(x, y, "o-" if ranking.by_folds else "o--", color=colour, markersize=4.5, linewidth=1.8)
         ends.append((y[-1], ranking.name, colour))
     axes.set_xticks(range(len(labels)), [f"{label}\n{_count(counts[label])}" for label in labels])
@@ -189,11 +214,17 @@ def _drift(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
 
 def _told(subject: Subject) -> list[tuple[int, float]]:
     """Folds and drift. Nothing of it, as after one fold, has no place on a logarithmic axis; rounding is nothing."""
-    return [(drift.folds, drift.ratio) for drift in subject.probes.drift if drift.ratio is not None and drift.ratio > 1e-6]
+    return [
+        (drift.folds, drift.ratio) for drift in subject.probes.drift if drift.ratio is not None and drift.ratio > 1e-6
+    ]
 
 
 def _shuffle(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
-    told = [(subject.reference, subject.probes.shuffled) for subject in evaluation.subjects if subject.probes.shuffled is not None]
+    told = [
+        (subject.reference, subject.probes.shuffled)
+        for subject in evaluation.subjects
+        if subject.probes.shuffled is not None
+    ]
     if not told:
         return None
     figure = Figure(figsize=(8.5, 1.2 + 0.42 * len(told)), layout="constrained")
@@ -203,7 +234,14 @@ def _shuffle(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
         _dot(axes, shuffled.lost, y, colours[name], filled=True)
         said = f"p = {shuffled.p:.2g}; {shuffled.ndcg_own.value:.4f} with the own one"
         axes.annotate(
-            said, (1, y), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9, color=INK
+            said,
+            (1, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=INK,
         )
     axes.set_yticks(range(len(told)), [name for name, _ in told])
     axes.tick_params(axis="y", length=0)
@@ -239,7 +277,14 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     placed -= max(0.0, placed[-1] - 1.0)
     for y, (_, name, colour) in zip(placed, places, strict=True):
         axes.annotate(
-            name, (1, y), xycoords="axes fraction", xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5, color=colour
+            name,
+            (1, y),
+            xycoords="axes fraction",
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+            color=colour,
         )
 
 

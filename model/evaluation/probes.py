@@ -1,5 +1,5 @@
-"""What a preference memory is worth: whether it tells users apart, whether their own serves them better than another's, and what folding
-segment by segment loses against compressing everything at once.
+"""What a preference memory is worth: whether it tells users apart, whether their own serves them better than another's,
+and what folding segment by segment loses against compressing everything at once.
 
 Asked in the stream grid, of users with a full segment; a memory is what `update` returns, whatever is inside it.
 """
@@ -29,8 +29,8 @@ FEWEST_DRIFT_USERS = 10
 """One call over a whole history costs the square of its length, so of this only so many users are asked."""
 
 LEAST_VARIANCE_SHARE = 0.005
-"""Below it memories are called collapsed. A choice: what all memories have in common costs nothing, so a useful one may differ by 1 % only; one
-that has learned nothing differs by some hundredths of a percent."""
+"""Below it memories are called collapsed. A choice: what all memories have in common costs nothing, so a useful one may
+differ by 1 % only; one that has learned nothing differs by some hundredths of a percent."""
 
 SIGNIFICANT = 0.05
 
@@ -39,9 +39,11 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Shuffled:
-    """Users ranked with their own memory, and with those of `shuffles` other users in turn (working memory and exclusion stay their own).
+    """Users ranked with their own memory, and with those of `shuffles` other users in turn (working memory and
+    exclusion stay their own).
 
-    `lost`: by how much NDCG@10 is better with the own one. `p`: one-sided permutation test over users, signs drawn at random.
+    `lost`: by how much NDCG@10 is better with the own one. `p`: one-sided permutation test over users, signs drawn at
+    random.
     """
 
     users: int
@@ -66,7 +68,8 @@ class FoldGroup:
 
 @dataclass(frozen=True, slots=True)
 class OneTime:
-    """Users with two folds or more, ranked from the memory folded segment by segment, and from one call over all full segments.
+    """Users with two folds or more, ranked from the memory folded segment by segment, and from one call over all full
+    segments.
 
     `difference` is one-time less iterative.
     """
@@ -82,9 +85,11 @@ class OneTime:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Mean squared difference of iterative and one-time memories after so many folds, over the variance of the one-time ones across users.
+    """Mean squared difference of iterative and one-time memories after so many folds, over the variance of the one-time
+    ones across users.
 
-    `ratio` is None where the two do not fill the same floats: a memory that keeps something of each fold, when one call is one fold to it.
+    `ratio` is None where the two do not fill the same floats: a memory that keeps something of each fold, when one call
+    is one fold to it.
     """
 
     folds: int
@@ -94,10 +99,12 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """`variance_share`: of the memories' mean square, what is variance between users with the same number of folds; None without two such.
+    """`variance_share`: of the memories' mean square, what is variance between users with the same number of folds;
+    None without two such.
 
-    `shuffled` is None with fewer than two users to shuffle, `one_time` when nobody has two folds or the model takes no more than a segment
-    in a call (`one_time_refused` says what it answered). `trained_segments` is the length of a training window, as far as the manifest says.
+    `shuffled` is None with fewer than two users to shuffle, `one_time` when nobody has two folds or the model takes no
+    more than a segment in a call (`one_time_refused` says what it answered). `trained_segments` is the length of a
+    training window, as far as the manifest says.
     """
 
     users: int
@@ -139,13 +146,20 @@ def probe(
         memory[at : at + len(part)] = standing.memory
         hidden.append(standing.hidden)
         advance(len(part))
-    chosen, chosen_times, chosen_targets, chosen_folds = _of(histories, able), _of(times, able), targets[able], folds[able]
+    chosen, chosen_times, chosen_targets, chosen_folds = (
+        _of(histories, able),
+        _of(times, able),
+        targets[able],
+        folds[able],
+    )
     refused = _refused(runtime) if (chosen_folds > 1).any() else None
     several = rng.permutation(np.flatnonzero(chosen_folds > 1))[:ONE_TIME_USERS]
     one_time = None
     if len(several) > 1 and refused is None:
         iterative = Standing(memory[several], np.concatenate(hidden)[several])
-        one_time = _one_time(runtime, iterative, _of(chosen, several), chosen_targets[several], _of(chosen_times, several))
+        one_time = _one_time(
+            runtime, iterative, _of(chosen, several), chosen_targets[several], _of(chosen_times, several)
+        )
     return Probes(
         users=len(able),
         variance_share=variance_share(memory, chosen_folds),
@@ -170,11 +184,16 @@ def verdicts(probes: Probes) -> list[Verdict]:
     """Whether memories tell users apart, and whether a user's own one serves them better than another's."""
     share, shuffled = probes.variance_share, probes.shuffled
     nobody = f"{probes.users} users with a memory to compare; at least two are needed"
-    apart, own = Verdict("memories differ between users", None, nobody), Verdict("a user's own memory helps", None, nobody)
+    apart, own = (
+        Verdict("memories differ between users", None, nobody),
+        Verdict("a user's own memory helps", None, nobody),
+    )
     if share is not None:
         passed = share >= LEAST_VARIANCE_SHARE
         apart = Verdict(
-            apart.check, passed, f"{share:.2%} of their mean square is variance between users, at least {LEAST_VARIANCE_SHARE:.1%} needed"
+            apart.check,
+            passed,
+            f"{share:.2%} of their mean square is variance between users, at least {LEAST_VARIANCE_SHARE:.1%} needed",
         )
     if shuffled is not None:
         passed = shuffled.lost.value > 0 and shuffled.p < SIGNIFICANT
@@ -208,7 +227,9 @@ def _gains(
     return ranking_metrics.gains(ranks, 10), ranking_metrics.hits(ranks, 10)
 
 
-def _ranked(runtime: Runtime, standing: Standing, histories: Sequence[Rows], times: Sequence[Rows] | None, part: slice) -> Ranked:
+def _ranked(
+    runtime: Runtime, standing: Standing, histories: Sequence[Rows], times: Sequence[Rows] | None, part: slice
+) -> Ranked:
     theirs = Standing(standing.memory[part], standing.hidden[part])
     return offline.rank(runtime, theirs, histories[part], 10, None if times is None else times[part])
 
@@ -220,8 +241,12 @@ def variance_share(memory: Floats, folds: Rows) -> float | None:
         group = memory[folds == number]
         n = len(group)
         if n > 1:
-            # Not (group - mean)**2: that would be two more copies of what may be most of MEMORY_BYTES, and twice as wide.
-            squares, mean = float(np.einsum("us,us->", group, group, dtype=np.float64)), group.mean(axis=0, dtype=np.float64)
+            # Not (group - mean)**2: that would be two more copies of what may be most of MEMORY_BYTES, and twice as
+            # wide.
+            squares, mean = (
+                float(np.einsum("us,us->", group, group, dtype=np.float64)),
+                group.mean(axis=0, dtype=np.float64),
+            )
             between += max(0.0, squares - n * float(mean @ mean)) * n / (n - 1)
             total += squares
     return min(1.0, between / total) if total else None
@@ -236,7 +261,9 @@ def _shuffled(
     rng: np.random.Generator,
     seed: int,
 ) -> Shuffled | None:
-    """With an empty working memory a list comes from the fold's hidden state, not from memory: those users are left out."""
+    """With an empty working memory a list comes from the fold's hidden state, not from memory: those users are left
+    out.
+    """
     at = np.flatnonzero([len(history) % runtime.segment_length > 0 for history in histories])
     if len(at) < 2 or not runtime.state_floats:
         return None
@@ -276,7 +303,9 @@ def _refused(runtime: Runtime) -> str | None:
     return None
 
 
-def _one_time(runtime: Runtime, iterative: Standing, histories: Sequence[Rows], targets: Rows, times: Sequence[Rows] | None) -> OneTime:
+def _one_time(
+    runtime: Runtime, iterative: Standing, histories: Sequence[Rows], targets: Rows, times: Sequence[Rows] | None
+) -> OneTime:
     ndcg, hr = _gains(runtime, iterative, histories, targets, times)
     ndcg_one, hr_one = _gains(runtime, offline.at_one_time(runtime, histories, times), histories, targets, times)
     folds = np.array([len(history) // runtime.segment_length for history in histories], np.int64)
@@ -288,14 +317,23 @@ def _one_time(runtime: Runtime, iterative: Standing, histories: Sequence[Rows], 
         ndcg_one_time=significance.mean(ndcg_one),
         difference=significance.paired(ndcg_one, ndcg, hr_one, hr),
         by_folds=[
-            FoldGroup(part.label, len(part.users), significance.mean(ndcg[part.users]), significance.mean(ndcg_one[part.users]))
+            FoldGroup(
+                part.label,
+                len(part.users),
+                significance.mean(ndcg[part.users]),
+                significance.mean(ndcg_one[part.users]),
+            )
             for part in user_groups.by_folds(folds)
         ],
     )
 
 
-def _drift(runtime: Runtime, histories: Sequence[Rows], times: Sequence[Rows] | None, order: NDArray[np.intp]) -> list[Drift]:
-    """For numbers of folds that grow by about a half, as long as there are users who have them; the first in the order are asked."""
+def _drift(
+    runtime: Runtime, histories: Sequence[Rows], times: Sequence[Rows] | None, order: NDArray[np.intp]
+) -> list[Drift]:
+    """For numbers of folds that grow by about a half, as long as there are users who have them; the first in the order
+    are asked.
+    """
     L = runtime.segment_length
     drifts: list[Drift] = []
     number = 1

@@ -1,4 +1,6 @@
-"""An evaluation as a folder that a person and a program can read: report.md, pictures, metrics.json; and as one table for the terminal."""
+"""An evaluation as a folder that a person and a program can read: report.md, pictures, metrics.json; and as one table
+for the terminal.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -38,7 +40,9 @@ def write(evaluation: Evaluation, folder: Path, *, arguments: dict[str, Any], ve
         **{name: getattr(evaluation, name) for name in evaluation.__dataclass_fields__},
     }
     (folder / METRICS).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    pictures = {name: f"![{caption}]({name})\n\n*{caption}*" for name, caption in plots.draw(evaluation, folder).items()}
+    pictures = {
+        name: f"![{caption}]({name})\n\n*{caption}*" for name, caption in plots.draw(evaluation, folder).items()
+    }
     (folder / REPORT).write_text("\n\n".join(_sections(evaluation, pictures, versions)) + "\n", encoding="utf-8")
     return folder / REPORT
 
@@ -50,7 +54,9 @@ def warnings(evaluation: Evaluation) -> list[str]:
     for subject in evaluation.subjects:
         training = subject.manifest.training
         if training is None:
-            found.append(f"{subject.reference}: its manifest does not say what it was trained on; it may have seen the targets in training")
+            found.append(
+                f"{subject.reference}: its manifest does not say what it was trained on; it may have seen the targets in training"
+            )
             continue
         if subject.saw:
             found.append(
@@ -62,7 +68,9 @@ def warnings(evaluation: Evaluation) -> list[str]:
                 f"{subject.reference} was trained on {training.log!r}, not {evaluation.log!r}: whether it saw the targets is told by time alone"
             )
         if subject.outside:
-            found.append(f"{subject.reference}: {subject.outside:,} of {N:,} targets are not in its catalogue and count as missed")
+            found.append(
+                f"{subject.reference}: {subject.outside:,} of {N:,} targets are not in its catalogue and count as missed"
+            )
     if N < 100:
         found.append(f"{N} targets: the intervals are wide, and rough")
     return found
@@ -130,7 +138,9 @@ def _sections(evaluation: Evaluation, pictures: dict[str, str], versions: dict[s
                 yield pictures[picture]
             for mode in evaluation.modes:
                 yield f"NDCG@10 and HR@10, {plots.mode_label(mode)}; * fewer than {FEW} users:"
-                yield _groups([(ranking, getattr(ranking, name)) for ranking in mode.rankings if getattr(ranking, name)])
+                yield _groups(
+                    [(ranking, getattr(ranking, name)) for ranking in mode.rankings if getattr(ranking, name)]
+                )
     yield "## Preference memory"
     yield "\n".join(
         f"- **{_verdict(verdict.passed)}** {subject.reference}: {verdict.check}: {verdict.why}."
@@ -201,23 +211,47 @@ def _models(subjects: Sequence[Subject]) -> str:
 
 
 def _accuracy(mode: Mode) -> str:
-    heads = ["", *(f"HR@{k}" for k in ranking_metrics.CUTS), *(f"NDCG@{k}" for k in ranking_metrics.CUTS if k > 1), "MRR", "coverage"]
+    heads = [
+        "",
+        *(f"HR@{k}" for k in ranking_metrics.CUTS),
+        *(f"NDCG@{k}" for k in ranking_metrics.CUTS if k > 1),
+        "MRR",
+        "coverage",
+    ]
     rows = []
     for ranking in mode.rankings:
-        told = [*(ranking.hr[k] for k in ranking_metrics.CUTS), *(ranking.ndcg[k] for k in ranking_metrics.CUTS if k > 1), ranking.mrr]
+        told = [
+            *(ranking.hr[k] for k in ranking_metrics.CUTS),
+            *(ranking.ndcg[k] for k in ranking_metrics.CUTS if k > 1),
+            ranking.mrr,
+        ]
         share = f"{ranking.covered / ranking.catalogue:.1%} of {ranking.catalogue:,}"
         rows.append([ranking.name, *(_interval(estimate) for estimate in told), share])
     return _markdown(heads, rows)
 
 
 def _against(mode: Mode) -> str:
-    heads = ["", "NDCG@10, difference", "p (t-test)", "only it hits @10", f"only {mode.rankings[0].name} hits", "p (McNemar)"]
+    heads = [
+        "",
+        "NDCG@10, difference",
+        "p (t-test)",
+        "only it hits @10",
+        f"only {mode.rankings[0].name} hits",
+        "p (McNemar)",
+    ]
     rows = []
     for ranking in mode.rankings:
         if (pair := ranking.against_first) is not None:
             difference = f"{pair.ndcg_at_10.value:+.4f} [{pair.ndcg_at_10.low:+.4f}, {pair.ndcg_at_10.high:+.4f}]"
             rows.append(
-                [ranking.name, difference, _p(pair.ndcg_p_holm), f"{pair.only_second:,}", f"{pair.only_first:,}", _p(pair.hits_p_holm)]
+                [
+                    ranking.name,
+                    difference,
+                    _p(pair.ndcg_p_holm),
+                    f"{pair.only_second:,}",
+                    f"{pair.only_first:,}",
+                    _p(pair.hits_p_holm),
+                ]
             )
     return _markdown(heads, rows)
 
@@ -269,7 +303,11 @@ def _one_time(evaluation: Evaluation) -> Iterable[str]:
         told = subject.probes.one_time
         if told is None:
             refused = subject.probes.one_time_refused
-            why = "too few users have two folds" if refused is None else f"takes no more than a segment in a call ({refused})"
+            why = (
+                "too few users have two folds"
+                if refused is None
+                else f"takes no more than a segment in a call ({refused})"
+            )
             rows.append([subject.reference, why, "", "", "", ""])
             continue
         pair = told.difference
@@ -319,7 +357,9 @@ def _drift(evaluation: Evaluation, pictures: dict[str, str]) -> Iterable[str]:
                 *(_drifted(by_folds.get(number)) for number in numbers),
             ]
         )
-    yield _markdown(["", "segments in a training window", *(f"{n} folds" if n > 1 else "1 fold" for n in numbers)], rows)
+    yield _markdown(
+        ["", "segments in a training window", *(f"{n} folds" if n > 1 else "1 fold" for n in numbers)], rows
+    )
 
 
 def _drifted(drift: Drift | None) -> str:
@@ -331,7 +371,11 @@ def _drifted(drift: Drift | None) -> str:
 def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
     rule = "|".join(":--" if at in left else "--:" for at in range(len(heads)))
     return "\n".join(
-        [f"| {' | '.join(heads)} |", f"|{rule}|", *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)]
+        [
+            f"| {' | '.join(heads)} |",
+            f"|{rule}|",
+            *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
+        ]
     )
 
 

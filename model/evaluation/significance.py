@@ -30,9 +30,9 @@ class Estimate:
 class Paired:
     """How much better one ranking is than another on the same targets.
 
-    `ndcg_at_10`: mean difference of users' NDCG@10, with the t interval; `ndcg_p`: two-sided paired t-test. `only_first`, `only_second`: users
-    that only one of the two hits among its first 10, and `hits_p` McNemar's exact test of these two numbers. The `_holm` ones are corrected for
-    how many rankings were compared (Holm 1979).
+    `ndcg_at_10`: mean difference of users' NDCG@10, with the t interval; `ndcg_p`: two-sided paired t-test.
+    `only_first`, `only_second`: users that only one of the two hits among its first 10, and `hits_p` McNemar's exact
+    test of these two numbers. The `_holm` ones are corrected for how many rankings were compared (Holm 1979).
     """
 
     ndcg_at_10: Estimate
@@ -52,7 +52,9 @@ def share(successes: Values) -> Estimate:
 
 
 def mean(values: Values, least: float = 0.0) -> Estimate:
-    """Mean with the t interval, which is cut at `least`, below which no mean can be; of a single value, the interval is that value."""
+    """Mean with the t interval, which is cut at `least`, below which no mean can be; of a single value, the interval is
+    that value.
+    """
     n, centre = len(values), float(values.mean())
     if n < 2:
         return Estimate(centre, centre, centre)
@@ -61,7 +63,9 @@ def mean(values: Values, least: float = 0.0) -> Estimate:
 
 
 def paired(gains: Values, first_gains: Values, hits: Values, first_hits: Values) -> Paired:
-    """How much better a ranking is than the first one; positive means better. All (N,), user by user. The `_holm` values are the plain ones."""
+    """How much better a ranking is than the first one; positive means better. All (N,), user by user. The `_holm`
+    values are the plain ones.
+    """
     difference = gains - first_gains
     # A t-test of differences that are all equal divides by zero: they are either all nothing, or certain.
     ndcg_p = float(stats.ttest_rel(gains, first_gains).pvalue) if difference.std() > 0 else float(not difference.any())
@@ -71,7 +75,9 @@ def paired(gains: Values, first_gains: Values, hits: Values, first_hits: Values)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values, corrected for how many there are: below 0.05 with at most 5 % chance that any of them is there by accident."""
+    """The p-values, corrected for how many there are: below 0.05 with at most 5 % chance that any of them is there by
+    accident.
+    """
     m = len(p_values)
     corrected, highest = [0.0] * m, 0.0
     for turn, at in enumerate(sorted(range(m), key=lambda i: p_values[i])):
@@ -81,7 +87,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def worse_by_chance(differences: Values, seed: int) -> float:
-    """One-sided p of a permutation test: how often the mean is as high or higher when every user's sign is drawn at random."""
+    """One-sided p of a permutation test: how often the mean is as high or higher when every user's sign is drawn at
+    random.
+    """
     if not differences.any():
         return 1.0
     # A difference of zero changes nothing, whatever its sign: one stands for all, since scipy wants two observations.

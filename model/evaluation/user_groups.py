@@ -39,7 +39,8 @@ def by_position(length: Rows, segment_length: int) -> list[Part]:
     folded, working = length >= segment_length, length % segment_length
     quarter = np.where(working == 0, 0, (4 * working - 1) // segment_length + 1)
     parts = [
-        Part(label, at / 4, np.flatnonzero(folded & (quarter == at))) for at, label in enumerate(("0", "to ¼", "to ½", "to ¾", "to 1"))
+        Part(label, at / 4, np.flatnonzero(folded & (quarter == at)))
+        for at, label in enumerate(("0", "to ¼", "to ½", "to ¾", "to 1"))
     ]
     return [part for part in parts if len(part.users)]
 

@@ -1,9 +1,9 @@
 """The three backbones a model can stand on: one block each, under one interface.
 
 `sasrec` is the post-LN SASRec of PerSRec's and Rec2PM's experiments, `meta` the SASRec and `hstu` the HSTU of
-facebookresearch/generative-recommenders (MODEL.md §1, §2). A block maps rows (B, N, d) to rows. It can be asked for all rows, each seeing
-itself and those before it (`forward`), for some rows against others (`attend`), and against keys and values that were computed before
-(`attend_to`): training, folding and cached memories are the same arithmetic.
+facebookresearch/generative-recommenders (MODEL.md §1, §2). A block maps rows (B, N, d) to rows. It can be asked for all
+rows, each seeing itself and those before it (`forward`), for some rows against others (`attend`), and against keys and
+values that were computed before (`attend_to`): training, folding and cached memories are the same arithmetic.
 """
 
 from abc import ABC, abstractmethod
@@ -31,7 +31,8 @@ class Block(nn.Module, ABC):
     def forward(self, x: Tensor, mask: Tensor | None = None, times: Tensor | None = None) -> Tensor:
         """(B, N, d) → (B, N, d). Without a mask, a row sees itself and the rows before it: the fast path.
 
-        `times`: (B, N + 1) int64 epoch ms, each row's and that of what follows the last one; read by a relative bias alone.
+        `times`: (B, N + 1) int64 epoch ms, each row's and that of what follows the last one; read by a relative bias
+        alone.
         """
 
     @abstractmethod
@@ -42,10 +43,18 @@ class Block(nn.Module, ABC):
     def attend_to(self, y: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         """(B, R, d) rows against keys and values (B, M, d) → (B, R, d). `causal`: row i sees the first i + 1, R = M."""
 
-    def attend(self, y: Tensor, x: Tensor, mask: Tensor | None, at: Tensor | None = None, times: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def attend(
+        self,
+        y: Tensor,
+        x: Tensor,
+        mask: Tensor | None,
+        at: Tensor | None = None,  # noqa: ARG002
+        times: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """(B, R, d) rows against context rows (B, N, d) → (B, R, d).
 
-        `at`: (B, R) int64, which rows of the context they are; `times` as in `forward`. Both are read by a relative bias alone.
+        `at`: (B, R) int64, which rows of the context they are; `times` as in `forward`. Both are read by a relative
+        bias alone.
         """
         keys, values = self.keys_values(x)
         return self.attend_to(y, keys, values, mask, False)
@@ -98,7 +107,9 @@ class PostLNBlock(Block):
 
 
 class MetaBlock(Block):
-    """Q = LN(x), y = LN(Q + attention(Q, x, x)), x' = y + W2·ReLU(W1·y): queries are normed, keys and values are not."""
+    """Q = LN(x), y = LN(Q + attention(Q, x, x)), x' = y + W2·ReLU(W1·y): queries are normed, keys and values are
+    not.
+    """
 
     def __init__(self, d: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -125,7 +136,9 @@ class MetaBlock(Block):
         (q,) = self.split(self.query(normed), 1)
         shape = [keys.size(0), keys.size(1), self.heads, self.d // self.heads]
         k, v = keys.view(shape).transpose(1, 2), values.view(shape).transpose(1, 2)
-        attended = self.out(self.joined(functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)))
+        attended = self.out(
+            self.joined(functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal))
+        )
         z = self.norm_attention(normed + self.drop(attended))
         after: Tensor = z + self.drop(self.ffn_out(self.drop(functional.relu(self.ffn_in(z)))))
         return after
@@ -170,8 +183,8 @@ class RelativeBias(nn.Module):
 
 
 def time_buckets(ms: Tensor, last: int) -> Tensor:
-    """Differences of times, (…) int64 ms → ⌊ln(max(1, |seconds|)) / 0.301⌋, at most `last`, (…) int32: each bucket is 1.35 times as wide
-    as the one before it."""
+    """Differences of times, (…) int64 ms → ⌊ln(max(1, |seconds|)) / 0.301⌋, at most `last`, (…) int32: each bucket is
+    1.35 times as wide as the one before it."""
     seconds = ms.abs().to(torch.float32).div_(1_000.0)
     return seconds.clamp_(min=1.0).log_().div_(0.301).to(torch.int32).clamp_(max=last)
 
@@ -179,8 +192,9 @@ def time_buckets(ms: Tensor, last: int) -> Tensor:
 class HSTUBlock(Block):
     """[U|V|Q|K] = SiLU(LN(x)·W), A = SiLU(QKᵀ + b)/n_ref, x' = x + O·(U ⊙ LN(A·V)); no softmax, no FFN.
 
-    `n_ref` is a constant of the model and never the length of a pass: the attention's size relative to the norm's eps depends on it, so
-    with the length padding and caching would change the function (MODEL.md §1.1). `relative` is b; without it b = 0.
+    `n_ref` is a constant of the model and never the length of a pass: the attention's size relative to the norm's eps
+    depends on it, so with the length padding and caching would change the function (MODEL.md §1.1). `relative` is b;
+    without it b = 0.
     """
 
     def __init__(self, d: int, heads: int, dropout: float, n_ref: int, relative: RelativeBias | None = None) -> None:
@@ -204,7 +218,14 @@ class HSTUBlock(Block):
         projected = functional.silu(functional.linear(self.norm(x), self.uqkv.weight[2 * self.d :]))
         return projected[:, :, : self.d], projected[:, :, self.d :]
 
-    def attend(self, y: Tensor, x: Tensor, mask: Tensor | None, at: Tensor | None = None, times: Tensor | None = None) -> Tensor:
+    def attend(
+        self,
+        y: Tensor,
+        x: Tensor,
+        mask: Tensor | None,
+        at: Tensor | None = None,
+        times: Tensor | None = None,
+    ) -> Tensor:
         keys, values = self.keys_values(x)
         return self.attend_to(y, keys, values, mask, False, at, times)
 
@@ -221,10 +242,19 @@ class HSTUBlock(Block):
         projected = functional.silu(functional.linear(self.norm(y), self.uqkv.weight[: 2 * self.d]))
         shape = [keys.size(0), keys.size(1), self.heads, self.d // self.heads]
         k, v = keys.view(shape).transpose(1, 2), values.view(shape).transpose(1, 2)
-        return self.finish(y, projected[:, :, : self.d], self.mixed(self.split(projected, 2)[1], k, v, mask, causal, at, times))
+        return self.finish(
+            y, projected[:, :, : self.d], self.mixed(self.split(projected, 2)[1], k, v, mask, causal, at, times)
+        )
 
     def mixed(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, at: Tensor | None = None, times: Tensor | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        at: Tensor | None = None,
+        times: Tensor | None = None,
     ) -> Tensor:
         """A·V: (B, H, R, d/H), (B, H, M, d/H) twice → (B, H, R, d/H).
 

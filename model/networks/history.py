@@ -1,8 +1,8 @@
 """Full and Trunc: a causal pass over the newest items, no memory (SASRec, HSTU; MODEL.md §4.7).
 
-Full sees the whole training window, Trunc one segment's worth. What they keep of a user is what every sequential recommender keeps: the item
-rows themselves, and when they happened where the network goes by it. Under the contract that is a state like any other, so the worker serves
-them as it serves the rest.
+Full sees the whole training window, Trunc one segment's worth. What they keep of a user is what every sequential
+recommender keeps: the item rows themselves, and when they happened where the network goes by it. Under the contract
+that is a state like any other, so the worker serves them as it serves the rest.
 """
 
 import copy
@@ -24,7 +24,14 @@ class History(Network):
         super().__init__(config, window)
         self.window = window
         self.blocks = blocks(
-            config.backbone, config.layers, config.d, config.heads, config.dropout, config.window, config.rel_bias, self.window
+            config.backbone,
+            config.layers,
+            config.d,
+            config.heads,
+            config.dropout,
+            config.window,
+            config.rel_bias,
+            self.window,
         )
 
     def stack(self) -> list[Block]:
@@ -46,9 +53,9 @@ class History(Network):
 class HistoryServing(Ranker):
     """The newest item rows as state, (W,) float32, oldest first, zeros where there are none yet.
 
-    With a network that uses time, their times follow, (3·W,) in all. float32 counts to 2²⁴ only, so a time is two numbers: first come
-    the whole multiples of 2²⁴ ms (4.7 hours), then the ms beyond. That is exact up to 2⁴⁸ ms, the year 10889; what is further away is read as
-    that.
+    With a network that uses time, their times follow, (3·W,) in all. float32 counts to 2²⁴ only, so a time is two
+    numbers: first come the whole multiples of 2²⁴ ms (4.7 hours), then the ms beyond. That is exact up to 2⁴⁸ ms, the
+    year 10889; what is further away is read as that.
     """
 
     position: Tensor
@@ -66,7 +73,9 @@ class HistoryServing(Ranker):
         self.time_unit = LARGEST_ROW
         # The attention kernel is fastest on multiples of 16 rows; HSTU's chunks have no such preference.
         self.row_multiple = 1 if network.config.backbone == "hstu" else 16
-        self.register_buffer("position", functional.pad(network.position.detach(), (0, 0, 0, -self.window % self.row_multiple)))
+        self.register_buffer(
+            "position", functional.pad(network.position.detach(), (0, 0, 0, -self.window % self.row_multiple))
+        )
 
     def spec(self) -> dict[str, int]:
         return self.described(self.floats, 0, self.uses_time)
@@ -75,7 +84,9 @@ class HistoryServing(Ranker):
         """(B, W), or (B, 3·W) with times."""
         return torch.zeros(batch, self.floats)
 
-    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def update(
+        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         newest, taken, when = self.newest(memory, items, lengths, times, None)
         after = functional.pad(newest, (0, self.window - newest.size(1))).to(torch.float32)
         if when is not None:
@@ -85,7 +96,12 @@ class HistoryServing(Ranker):
         return after, self.last(newest, taken, when)
 
     def encode(
-        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None, query_time: Tensor | None = None
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,
+        query_time: Tensor | None = None,
     ) -> Tensor:
         newest, taken, when = self.newest(memory, items, lengths, times, query_time)
         return self.last(newest, taken, when)
@@ -96,14 +112,18 @@ class HistoryServing(Ranker):
         """The newest W items of each user and the time that is asked about.
 
         Returns:
-            Their rows, (B, n) int64 right-padded, how many there are, (B,), and their times, (B, n + 1) int64 ms, where the network uses time:
-            after a user's last item that of the query, in all places.
+            Their rows, (B, n) int64 right-padded, how many there are, (B,), and their times, (B, n + 1) int64 ms, where
+            the network uses time: after a user's last item that of the query, in all places.
         """
         held = (memory[:, : self.window] != 0).sum(1)
         taken = (held + lengths).clamp(max=self.window)
-        place = (held + lengths - taken)[:, None] + torch.arange(int(taken.max()))  # (B, n) counted from the oldest held
+        place = (held + lengths - taken)[:, None] + torch.arange(
+            int(taken.max())
+        )  # (B, n) counted from the oldest held
         ours = torch.cat([memory[:, : self.window].to(torch.int64), items], dim=1)
-        column = torch.where(place < held[:, None], place, place - held[:, None] + self.window).clamp(max=ours.size(1) - 1)
+        column = torch.where(place < held[:, None], place, place - held[:, None] + self.window).clamp(
+            max=ours.size(1) - 1
+        )
         padding = torch.arange(place.size(1)) >= taken[:, None]
         rows = ours.gather(1, column).masked_fill(padding, 0)
         if not self.uses_time:
@@ -124,11 +144,14 @@ class HistoryServing(Ranker):
         return rows, taken, torch.cat([torch.where(padding, asked, when), asked], dim=1)
 
     def last(self, items: Tensor, lengths: Tensor, times: Tensor | None) -> Tensor:
-        """The hidden state of each user's last item, (B, n) int64, (B,) and (B, n + 1) → (B, d); zeros where there is none."""
+        """The hidden state of each user's last item, (B, n) int64, (B,) and (B, n + 1) → (B, d); zeros where there is
+        none.
+        """
         n = items.size(1)
         if n == 0:
             return torch.zeros(items.size(0), self.d)
-        # Padding comes after everything a user's own rows may see, so the causal pass needs no mask until the last row looks at all of them.
+        # Padding comes after everything a user's own rows may see, so the causal pass needs no mask until the last row
+        # looks at all of them.
         width = n + (-n) % self.row_multiple
         items = functional.pad(items, (0, width - n))
         x = self.network.norm(self.network.item(items) * self.item_scale + self.position[:width])

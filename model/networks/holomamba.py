@@ -1,8 +1,10 @@
-"""HoloMambaRec: items bound to their attributes, then a selective state space with constant memory per step (MODEL.md §5).
+"""HoloMambaRec: items bound to their attributes, then a selective state space with constant memory per step (MODEL.md
+§5).
 
-An item's vector is bound to its attribute's by circular convolution, once per item. Each block is pre-norm: x + Mixer(LN(x)), Mixer a causal
-depthwise convolution of width 4 and the recurrence h' = exp(ΔA)⊙h + (Δu)⊗B, y = C·h + D⊙u, gated. There are no positions and no segments:
-what is remembered is each layer's h, its last three convolution inputs, and the last hidden state.
+An item's vector is bound to its attribute's by circular convolution, once per item. Each block is pre-norm: x +
+Mixer(LN(x)), Mixer a causal depthwise convolution of width 4 and the recurrence h' = exp(ΔA)⊙h + (Δu)⊗B, y = C·h + D⊙u,
+gated. There are no positions and no segments: what is remembered is each layer's h, its last three convolution inputs,
+and the last hidden state.
 """
 
 import copy
@@ -63,7 +65,9 @@ class Mixer(nn.Module):
         projected = self.into(self.norm(x))
         a, z = projected[:, :, : self.inner], projected[:, :, self.inner :]
         seen = torch.cat([before, a.transpose(1, 2)], dim=2)  # (B, inner, 3 + n)
-        u = functional.silu(functional.conv1d(seen, self.conv[:, None], self.conv_bias, groups=self.inner)).transpose(1, 2)  # (B, n, inner)
+        u = functional.silu(functional.conv1d(seen, self.conv[:, None], self.conv_bias, groups=self.inner)).transpose(
+            1, 2
+        )  # (B, n, inner)
         selected = self.select(u)
         delta = functional.softplus(self.step(selected[:, :, : self.rank]) + self.step_bias)
         b, c = selected[:, :, self.rank : self.rank + self.state_size], selected[:, :, self.rank + self.state_size :]
@@ -144,7 +148,13 @@ class RecurrentServing(Ranker):
         """(B, S): of each layer h and the convolution's inputs, then the last hidden state."""
         return torch.zeros(batch, self.floats)
 
-    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def update(
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
         B, n = items.size(0), items.size(1)
         hidden = memory[:, self.floats - self.d :]
         if n == 0:

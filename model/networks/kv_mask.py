@@ -1,8 +1,9 @@
-"""KV-Mask (PerSRec): what is remembered of a segment is every layer's keys and values of C learned tokens behind it (MODEL.md §3).
+"""KV-Mask (PerSRec): what is remembered of a segment is every layer's keys and values of C learned tokens behind it
+(MODEL.md §3).
 
-A later segment sees its own items and the tokens of the last fold (O) or of the last few (A), never older items. Two defects of the published
-code are not reproduced: attention is scaled by a constant and not by the length of a pass, and a segment's last item predicts the next item,
-not a token.
+A later segment sees its own items and the tokens of the last fold (O) or of the last few (A), never older items. Two
+defects of the published code are not reproduced: attention is scaled by a constant and not by the length of a pass, and
+a segment's last item predicts the next item, not a token.
 """
 
 import copy
@@ -16,7 +17,9 @@ from model.networks.serving import Ranker
 
 
 class KVMask(SlotNetwork):
-    """KV-Mask as it is trained: layer by layer, all segments of a window at once, since a layer's tokens depend on the layer below alone."""
+    """KV-Mask as it is trained: layer by layer, all segments of a window at once, since a layer's tokens depend on the
+    layer below alone.
+    """
 
     def hidden(self, items: Tensor) -> Tensor:
         """Hidden states of items, (B, K·L) int64 right-padded → (B, K·L, d)."""
@@ -28,10 +31,15 @@ class KVMask(SlotNetwork):
         earlier = (fold[None, :] < fold[:, None]) & (fold[None, :] >= fold[:, None] - G)  # (K, K)
         causal = torch.ones(L + C, L + C, dtype=torch.bool, device=items.device).tril()
         seen = earlier.repeat_interleave(C, 1)[:, None].expand(K, L + C, K * C)
-        mask = torch.cat([seen, causal.expand(K, L + C, L + C)], dim=2).repeat(B, 1, 1)[:, None]  # (B·K, 1, L + C, K·C + L + C)
+        mask = torch.cat([seen, causal.expand(K, L + C, L + C)], dim=2).repeat(B, 1, 1)[
+            :, None
+        ]  # (B·K, 1, L + C, K·C + L + C)
         for block in self.stack():
             keys, values = block.keys_values(x)
-            k, v = (each[:, L:].reshape(B, 1, K * C, self.d).expand(B, K, K * C, self.d).flatten(0, 1) for each in (keys, values))
+            k, v = (
+                each[:, L:].reshape(B, 1, K * C, self.d).expand(B, K, K * C, self.d).flatten(0, 1)
+                for each in (keys, values)
+            )
             x = block.attend_to(x, torch.cat([k, keys], dim=1), torch.cat([v, values], dim=1), mask, False)
         return x[:, :L].reshape(B, K * L, self.d)
 
@@ -43,7 +51,8 @@ class KVMask(SlotNetwork):
 class CacheServing(Ranker):
     """KV-Mask under the contract: the state is the tokens' keys and values, (2·layers, G·C, d), oldest fold first.
 
-    A memory alone has no row to rank by, so a list needs at least one item beside it; without one the popular items are given.
+    A memory alone has no row to rank by, so a list needs at least one item beside it; without one the popular items are
+    given.
     """
 
     def __init__(self, network: KVMask, popularity: Tensor) -> None:
@@ -59,7 +68,13 @@ class CacheServing(Ranker):
         """(B, 2·layers, G·C, d)."""
         return torch.zeros(batch, 2 * self.layers, self.folds_kept * self.slots, self.d)
 
-    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def update(
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
         folds = self.folds_of(memory)
         after, hidden = torch.empty_like(memory), memory.new_empty(memory.size(0), self.d)
         for g in range(self.folds_kept + 1):
@@ -109,7 +124,11 @@ class CacheServing(Ranker):
         """Item rows as input rows, (B, n) → (B, n, d)."""
         n = items.size(1)
         network = self.network
-        position = network.position[:n] if n <= self.segment_length else network.position[torch.arange(n) % self.segment_length]
+        position = (
+            network.position[:n]
+            if n <= self.segment_length
+            else network.position[torch.arange(n) % self.segment_length]
+        )
         x: Tensor = network.norm(network.item(items) * self.item_scale + position)
         return x
 
@@ -135,7 +154,11 @@ class CacheServing(Ranker):
             if layer < self.layers - 1:
                 x = block.attend_to(x, k, v, mask, False)  # type: ignore[operator]
             else:
-                hidden = block.attend_to(x[row, lengths - 1][:, None], k, v, mask[row, 0, lengths - 1][:, None, None], False)[:, 0]  # type: ignore[operator]
+                hidden = block.attend_to(
+                    x[row, lengths - 1][:, None], k, v, mask[row, 0, lengths - 1][:, None, None], False
+                )[:, 0]  # type: ignore[operator]
         written = torch.stack(kept, dim=1)  # (B, 2·layers, C, d)
         drop, free = max(0, g + 1 - self.folds_kept) * C, max(0, self.folds_kept - g - 1) * C
-        return torch.cat([held[:, :, drop:], written, memory.new_zeros(B, 2 * self.layers, free, self.d)], dim=2), hidden
+        return torch.cat(
+            [held[:, :, drop:], written, memory.new_zeros(B, 2 * self.layers, free, self.d)], dim=2
+        ), hidden

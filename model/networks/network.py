@@ -1,6 +1,8 @@
-"""What every network shares while it is trained: its shape, its item table, its input rows, and what its loss is made of.
+"""What every network shares while it is trained: its shape, its item table, its input rows, and what its loss is made
+of.
 
-Item rows: 0 is padding, 1..V the catalogue, V+1 stands for any item outside it. Nothing here draws random numbers except dropout.
+Item rows: 0 is padding, 1..V the catalogue, V+1 stands for any item outside it. Nothing here draws random numbers
+except dropout.
 """
 
 import math
@@ -30,7 +32,9 @@ KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """A network's shape and what its loss depends on; stored in the manifest. Defaults: 4 layers, 4 heads, d=64 (MODEL.md §2)."""
+    """A network's shape and what its loss depends on; stored in the manifest. Defaults: 4 layers, 4 heads, d=64
+    (MODEL.md §2).
+    """
 
     n_items: int
     segment_length: int
@@ -45,8 +49,8 @@ class NetworkConfig:
     dropout: float = 0.2
     temperature: float = 0.05
     overlap: int = 0
-    """Of the `rec2pm` and `tok-serial` kinds: newest folded items that are read again beside the memory, so that a user who was just folded
-    still has a recent past."""
+    """Of the `rec2pm` and `tok-serial` kinds: newest folded items that are read again beside the memory, so that a user
+    who was just folded still has a recent past."""
     con_weight: float = 1.0
     """λ of the consistency loss, of the `rec2pm` kinds."""
     con_target_grad: bool = False
@@ -54,8 +58,8 @@ class NetworkConfig:
     stage1_weight: float = 0.0
     """Of the `rec2pm` kinds: weight of predicting later segments from stage 1 too, which sees the whole window."""
     rollout: float = 0.0
-    """Of the `rec2pm` kinds: share of the folds, from a window's third segment on, that read in training what the folds before them wrote, as
-    in a stream, not the reference."""
+    """Of the `rec2pm` kinds: share of the folds, from a window's third segment on, that read in training what the folds
+    before them wrote, as in a stream, not the reference."""
     write_from_memory: bool = False
     """Of the `rec2pm` and `tok-serial` kinds: a fold's write rows start from the memory before it."""
     curriculum_epochs: int = 2
@@ -65,18 +69,35 @@ class NetworkConfig:
     attributes: int = 0
     """Of `holomambarec`: distinct item attributes, 0 for none."""
     rel_bias: str = "none"
-    """Of `full` and `trunc` on `hstu`: a relative attention bias by distance ("pos"), and by time as well ("pos_time")."""
+    """Of `full` and `trunc` on `hstu`: a relative attention bias by distance ("pos"), and by time as well
+    ("pos_time").
+    """
 
     def __post_init__(self) -> None:
-        least = {"n_items": 1, "segment_length": 2, "segments": 1, "d": 1, "layers": 1, "heads": 1, "slots": 1, "curriculum_epochs": 1}
+        least = {
+            "n_items": 1,
+            "segment_length": 2,
+            "segments": 1,
+            "d": 1,
+            "layers": 1,
+            "heads": 1,
+            "slots": 1,
+            "curriculum_epochs": 1,
+        }
         least |= {"state_size": 1, "attributes": 0, "overlap": 0}
-        wrong = [f"{name} is {getattr(self, name)}, must be at least {low}" for name, low in least.items() if getattr(self, name) < low]
+        wrong = [
+            f"{name} is {getattr(self, name)}, must be at least {low}"
+            for name, low in least.items()
+            if getattr(self, name) < low
+        ]
         if self.kind not in KINDS:
             wrong.append(f"kind is {self.kind!r}, must be one of {', '.join(KINDS)}")
         if self.backbone not in BACKBONES:
             wrong.append(f"backbone is {self.backbone!r}, must be one of {', '.join(BACKBONES)}")
         if self.segments < 2 and self.folds_kept:
-            wrong.append(f"segments is {self.segments}, must be at least 2: with one, nothing is ever folded in training")
+            wrong.append(
+                f"segments is {self.segments}, must be at least 2: with one, nothing is ever folded in training"
+            )
         memories: tuple[str, ...] = ("rec2pm", "tok-serial")
         two_stages: tuple[str, ...] = ("rec2pm",)
         of = {"overlap": memories, "write_from_memory": memories, "stage1_weight": two_stages, "rollout": two_stages}
@@ -86,7 +107,9 @@ class NetworkConfig:
         if self.rel_bias not in REL_BIASES:
             wrong.append(f"rel_bias is {self.rel_bias!r}, must be one of {', '.join(REL_BIASES)}")
         elif self.rel_bias != "none" and (self.backbone != "hstu" or self.kind not in ("full", "trunc")):
-            wrong.append(f"rel_bias is {self.rel_bias!r}, which only full and trunc on hstu have, not {self.kind} on {self.backbone}")
+            wrong.append(
+                f"rel_bias is {self.rel_bias!r}, which only full and trunc on hstu have, not {self.kind} on {self.backbone}"
+            )
         if self.overlap > self.segment_length:
             wrong.append(f"overlap is {self.overlap}, must be at most segment_length ({self.segment_length})")
         if self.heads >= 1 and self.d % self.heads:
@@ -160,7 +183,8 @@ class Network(nn.Module, ABC):
             items: (B, K·L) int64 item rows, oldest first, right-padded with 0.
             targets: (B, K·L) int64, the item after each; 0 where there is none to predict.
             negatives: int64 item rows, (N,) shared by all positions, or (B, K·L, N).
-            times: (B, K·L + 1) int64 epoch ms, each item's and that of the last target; of networks whose `config.uses_time`.
+            times: (B, K·L + 1) int64 epoch ms, each item's and that of the last target; of networks whose
+                `config.uses_time`.
         """
 
     def stage(self, epoch: int) -> None:
@@ -172,7 +196,9 @@ class Network(nn.Module, ABC):
 
     def embed(self, items: Tensor, first: int = 0) -> Tensor:
         """Item rows as input rows at positions `first` on, (B, n) int64 → (B, n, d)."""
-        rows: Tensor = self.drop(self.norm(self.item(items) * self.item_scale + self.position[first : first + items.size(1)]))
+        rows: Tensor = self.drop(
+            self.norm(self.item(items) * self.item_scale + self.position[first : first + items.size(1)])
+        )
         return rows
 
     def next_item_loss(self, rows: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
@@ -204,7 +230,9 @@ class Network(nn.Module, ABC):
 
 
 def memory_rows(rows: Tensor) -> Tensor:
-    """Output rows (…, d) as a memory: normed, so never all zeros, which is how an empty memory is told from a written one."""
+    """Output rows (…, d) as a memory: normed, so never all zeros, which is how an empty memory is told from a written
+    one.
+    """
     return functional.layer_norm(rows, [rows.size(-1)], eps=1e-6)
 
 
@@ -230,9 +258,11 @@ class SlotNetwork(Network):
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Tables, linear maps and learned vectors N(0, 0.02), convolutions U(±1/√width), biases 0, norms 1 and 0; padding is the zero vector.
+    """Tables, linear maps and learned vectors N(0, 0.02), convolutions U(±1/√width), biases 0, norms 1 and 0; padding
+    is the zero vector.
 
-    What a network sets itself in `preset` keeps its values; what it names in `factors`, because others are multiplied by it, is N(0, 1).
+    What a network sets itself in `preset` keeps its values; what it names in `factors`, because others are multiplied
+    by it, is N(0, 1).
     """
     preset, factors = getattr(network, "preset", ()), getattr(network, "factors", ())
     with torch.no_grad():

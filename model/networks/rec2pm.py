@@ -1,13 +1,14 @@
 """Rec2PM, in data order (arXiv:2602.11605; MODEL.md §4), and Tok-Serial, the same passes trained one after another.
 
-A user's history is cut into segments of L items. Preference memory M stands for all segments folded so far: folding segment S is one causal
-pass over [M; S; Q], and the outputs at the C write rows Q are the new memory. O keeps the memory of the last fold, A those of the last few.
-With `overlap` R the pass is [M; T; S; Q]: T, the tail, is the newest R items that are folded already.
+A user's history is cut into segments of L items. Preference memory M stands for all segments folded so far: folding
+segment S is one causal pass over [M; S; Q], and the outputs at the C write rows Q are the new memory. O keeps the
+memory of the last fold, A those of the last few. With `overlap` R the pass is [M; T; S; Q]: T, the tail, is the newest
+R items that are folded already.
 
-Rec2PM's training needs no recurrence. Stage 1 (`references`) encodes the whole window once and reads from it what the memory after every
-segment should be; stage 2 folds all segments in parallel, each from the reference memories before it. With `rollout` some are folded from
-what a stream would have written, which takes one pass more, segment after segment, without gradient. Tok-Serial folds them in turn, from
-its own memories, and learns through all of them.
+Rec2PM's training needs no recurrence. Stage 1 (`references`) encodes the whole window once and reads from it what the
+memory after every segment should be; stage 2 folds all segments in parallel, each from the reference memories before
+it. With `rollout` some are folded from what a stream would have written, which takes one pass more, segment after
+segment, without gradient. Tok-Serial folds them in turn, from its own memories, and learns through all of them.
 """
 
 import copy
@@ -29,14 +30,17 @@ class Rec2PM(SlotNetwork):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         self.slot = nn.Parameter(torch.empty(config.slots, config.d))
-        # A memory is read at unit scale times this gain, so that slot vectors and content start at comparable sizes (MODEL.md §4.3).
+        # A memory is read at unit scale times this gain, so that slot vectors and content start at comparable sizes
+        # (MODEL.md §4.3).
         self.read_gain = nn.Parameter(torch.tensor(0.2))
         self.folds_kept, self.overlap = config.folds_kept, config.overlap
         if config.folds_kept > 1:
             self.age = nn.Parameter(torch.empty(config.folds_kept, config.d))
 
     def read(self, memory: Tensor) -> Tensor:
-        """Memories of G folds, the newest last, as input rows: (P, G·C, d) → (P, G·C, d). No dropout: it would be noise in what is remembered."""
+        """Memories of G folds, the newest last, as input rows: (P, G·C, d) → (P, G·C, d). No dropout: it would be noise
+        in what is remembered.
+        """
         G = memory.size(1) // self.slots
         place = self.slot.repeat(G, 1)
         if self.folds_kept > 1:
@@ -45,7 +49,9 @@ class Rec2PM(SlotNetwork):
         return rows
 
     def write_rows(self, batch: int, memory: Tensor | None = None) -> Tensor:
-        """As in `SlotNetwork`; with `write_from_memory`, on top of the newest of the memories (P, G·C, d) that are read."""
+        """As in `SlotNetwork`; with `write_from_memory`, on top of the newest of the memories (P, G·C, d) that are
+        read.
+        """
         if self.config.write_from_memory and memory is not None and memory.size(1):
             rows: Tensor = self.norm(self.write + memory[:, -self.slots :] * self.read_gain)
             return rows
@@ -54,8 +60,8 @@ class Rec2PM(SlotNetwork):
     def references(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Stage 1: encode whole windows, and what the memory after each of their segments should be (MODEL.md §4.2).
 
-        Item rows are causal and never see a write row, so they stay a plain encoding of the history. The write rows of segment h see all
-        items up to the end of h and the earlier rows of their own group.
+        Item rows are causal and never see a write row, so they stay a plain encoding of the history. The write rows of
+        segment h see all items up to the end of h and the earlier rows of their own group.
 
         Args:
             items: (B, K·L) int64, oldest first, right-padded. A memory whose segment is not full is meaningless.
@@ -91,18 +97,26 @@ class Rec2PM(SlotNetwork):
             present: (P, G·C) bool, which rows of `memory` hold something; None for all.
 
         Returns:
-            Hidden states of the last row before the items, which predicts the first of them, and of the items, (P, 1 + L, d), and the
-            memories after the segments, (P, C, d). Without memory the first of the hidden states is missing.
+            Hidden states of the last row before the items, which predicts the first of them, and of the items, (P, 1 +
+            L, d), and the memories after the segments, (P, C, d). Without memory the first of the hidden states is
+            missing.
         """
         C, M, before = self.slots, memory.size(1), memory.size(1) + tail.size(1)
-        parts = [self.read(memory), self.embed(tail), self.embed(items, self.overlap), self.write_rows(items.size(0), memory)]
+        parts = [
+            self.read(memory),
+            self.embed(tail),
+            self.embed(items, self.overlap),
+            self.write_rows(items.size(0), memory),
+        ]
         x = torch.cat(parts, dim=1)  # (P, M + R + L + C, d)
         mask: Tensor | None = None
         if present is not None:
             N = x.size(1)
             row = torch.arange(N, device=x.device)
             held = functional.pad(present, (0, N - M), value=True)  # (P, N)
-            mask = ((row[None, :] <= row[:, None]) & (held[:, None, :] | (row[None, :] == row[:, None])))[:, None]  # (P, 1, N, N)
+            mask = ((row[None, :] <= row[:, None]) & (held[:, None, :] | (row[None, :] == row[:, None])))[
+                :, None
+            ]  # (P, 1, N, N)
         for block in self.stack():
             x = block(x, mask)
         return x[:, max(before - 1, 0) : -C], memory_rows(x[:, -C:])
@@ -110,25 +124,30 @@ class Rec2PM(SlotNetwork):
     def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:  # noqa: ARG002
         """Predict the next item, and fold to the memory that the whole history would give (MODEL.md §4.5).
 
-        The first segment is predicted from stage 1, later ones from stage 2, each given the reference memories before it. The references
-        are not detached as inputs: only through them does anything reward what a memory holds; what `rollout` puts in their place has no
-        gradient. As targets of the consistency loss they are detached, unless `con_target_grad`: the teacher is trained by being useful, and
-        the student imitates.
+        The first segment is predicted from stage 1, later ones from stage 2, each given the reference memories before
+        it. The references are not detached as inputs: only through them does anything reward what a memory holds; what
+        `rollout` puts in their place has no gradient. As targets of the consistency loss they are detached, unless
+        `con_target_grad`: the teacher is trained by being useful, and the student imitates.
 
-        A later segment's first item is also predicted from the last row before it, a memory slot or the end of the tail: that row ranks for
-        a user who has a memory and an empty working memory.
+        A later segment's first item is also predicted from the last row before it, a memory slot or the end of the
+        tail: that row ranks for a user who has a memory and an empty working memory.
         """
         L = self.segment_length
         hidden, references = self.references(items)  # (B, K·L, d), (B, K, C, d)
         B, K = references.shape[:2]
         segments, following = items.view(B, K, L), targets.view(B, K, L)
-        user, before = begun_segments(items, L)[:, 1:].nonzero(as_tuple=True)  # (P,): a segment that has a memory before it
+        user, before = begun_segments(items, L)[:, 1:].nonzero(
+            as_tuple=True
+        )  # (P,): a segment that has a memory before it
         tail = segments[user, before, L - self.overlap :]
         read = references
         if self.config.rollout:
-            # After the first segment both are the same, and only the reference has a gradient: without it nothing rewards what is written.
+            # After the first segment both are the same, and only the reference has a gradient: without it nothing
+            # rewards what is written.
             own = (before > 0) & (torch.rand(len(user), device=items.device) < self.config.rollout)
-            read = references.index_put((user[own], before[own]), self.rolled_out(items, references)[user[own], before[own]])
+            read = references.index_put(
+                (user[own], before[own]), self.rolled_out(items, references)[user[own], before[own]]
+            )
         memory, present = self._held(read, user, before)
         folded, written = self.fold(memory, tail, segments[user, before + 1], present)  # (P, 1 + L, d), (P, C, d)
         full = full_segments(items, L)[user, before + 1]
@@ -142,12 +161,15 @@ class Rec2PM(SlotNetwork):
         total = next_item + self.config.con_weight * consistency
         if self.config.stage1_weight and bool(following[:, 1:].any()):
             drawn = negatives if negatives.dim() == 1 else negatives[:, L:].flatten(0, 1)
-            total = total + self.config.stage1_weight * self.next_item_loss(hidden[:, L:].flatten(0, 1), targets[:, L:].flatten(), drawn)
+            total = total + self.config.stage1_weight * self.next_item_loss(
+                hidden[:, L:].flatten(0, 1), targets[:, L:].flatten(), drawn
+            )
         return Losses(total, next_item, consistency)
 
     @torch.no_grad()
     def rolled_out(self, items: Tensor, references: Tensor) -> Tensor:
-        """The memories after each segment when segments are folded in turn, as in a stream, from what the folds before them wrote, (B, K, C, d).
+        """The memories after each segment when segments are folded in turn, as in a stream, from what the folds before
+        them wrote, (B, K, C, d).
 
         In training dropout is on, as it is for the references.
         """
@@ -162,8 +184,8 @@ class Rec2PM(SlotNetwork):
         return own
 
     def _held(self, memories: Tensor, user: Tensor, before: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What folds read of the memories after each segment, (B, K, C, d): those of the G folds up to `before`, the newest last, (P, G·C, d),
-        and which of their rows there are, (P, G·C); None for all."""
+        """What folds read of the memories after each segment, (B, K, C, d): those of the G folds up to `before`, the
+        newest last, (P, G·C, d), and which of their rows there are, (P, G·C); None for all."""
         G = self.folds_kept
         fold = before[:, None] + torch.arange(1 - G, 1, device=before.device)  # (P, G)
         present = (fold >= 0).repeat_interleave(self.slots, 1) if G > 1 else None
@@ -187,7 +209,8 @@ class Rec2PM(SlotNetwork):
 class TokSerial(Rec2PM):
     """The same passes, trained through their own memories, segment after segment (RMT; AutoCompressors accumulates: A).
 
-    Windows grow by a segment every few epochs: without that curriculum the first memories are noise for too long (MODEL.md §4.7).
+    Windows grow by a segment every few epochs: without that curriculum the first memories are noise for too long
+    (MODEL.md §4.7).
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -209,7 +232,9 @@ class TokSerial(Rec2PM):
             # Later segments of shorter windows are padding; they are folded along and count for nothing.
             here = begun[:, h]
             before = [memory[here] for memory in memories[-self.folds_kept :]]
-            memory = torch.cat(before, dim=1) if before else items.new_zeros(int(here.sum()), 0, self.d, dtype=torch.float32)
+            memory = (
+                torch.cat(before, dim=1) if before else items.new_zeros(int(here.sum()), 0, self.d, dtype=torch.float32)
+            )
             tail = segments[here, h - 1, L - self.overlap :] if h else segments[here, 0, :0]
             hidden, written = self.fold(memory, tail, segments[here, h])
             after = written.new_zeros(len(items), self.slots, self.d).index_put((here.nonzero().flatten(),), written)
@@ -229,7 +254,8 @@ class TokSerial(Rec2PM):
 class MemoryServing(Ranker):
     """Rec2PM and Tok-Serial under the contract of `model.networks.serving`.
 
-    The state is the memories of the last folds, (G·C, d), oldest first, and with an overlap as many rows more as the tail's item rows need.
+    The state is the memories of the last folds, (G·C, d), oldest first, and with an overlap as many rows more as the
+    tail's item rows need.
     """
 
     place: Tensor
@@ -250,7 +276,9 @@ class MemoryServing(Ranker):
         self.row_multiple = 1 if network.config.backbone == "hstu" else 16
         age = network.age.detach() if network.folds_kept > 1 else torch.zeros(1, self.d)
         # What is added to the memories of G folds, the newest last; fewer folds take its end.
-        self.register_buffer("place", network.slot.detach().repeat(self.folds_kept, 1) + age.flip(0).repeat_interleave(self.slots, 0))
+        self.register_buffer(
+            "place", network.slot.detach().repeat(self.folds_kept, 1) + age.flip(0).repeat_interleave(self.slots, 0)
+        )
 
     def spec(self) -> dict[str, int]:
         return self.described(self.rows * self.d, 0)
@@ -259,7 +287,13 @@ class MemoryServing(Ranker):
         """(B, G·C + ⌈R/d⌉, d)."""
         return torch.zeros(batch, self.rows, self.d)
 
-    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def update(
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
         folds = self.folds_of(memory)
         g = int(folds[0])
         if bool((folds == g).all()):
@@ -300,7 +334,8 @@ class MemoryServing(Ranker):
         n, before = items.size(1), self.before(g)
         if before + n == 0:
             return torch.zeros(items.size(0), self.d)
-        # Padding comes after everything a user's own rows may see, so the causal pass needs no mask until the last row looks at all of them.
+        # Padding comes after everything a user's own rows may see, so the causal pass needs no mask until the last row
+        # looks at all of them.
         x = self.inputs(memory, g, functional.pad(items, (0, -(before + n) % self.row_multiple)), False)
         for block in self.body:
             x = block(x)
@@ -334,7 +369,11 @@ class MemoryServing(Ranker):
             rows.insert(0, held * network.read_gain + self.place[self.memory_rows - held.size(1) :])
         if write:
             w = network.write.expand(B, -1, -1)
-            rows.append(w + memory[:, (g - 1) * self.slots : g * self.slots] * network.read_gain if g and self.write_from_memory else w)
+            rows.append(
+                w + memory[:, (g - 1) * self.slots : g * self.slots] * network.read_gain
+                if g and self.write_from_memory
+                else w
+            )
         x: Tensor = network.norm(torch.cat(rows, dim=1))
         return x
 
@@ -353,7 +392,9 @@ class MemoryServing(Ranker):
             at = N - C - n - 1 + lengths  # (B,) the last item's row
             real = (column[None, :] <= at[:, None]) | (column[None, :] >= N - C)  # (B, N)
             # A padded row keeps itself in sight: a row that sees nothing would be NaN.
-            mask = ((real[:, None, :] & (column[None, :] <= column[:, None])) | (column[None, :] == column[:, None]))[:, None]
+            mask = ((real[:, None, :] & (column[None, :] <= column[:, None])) | (column[None, :] == column[:, None]))[
+                :, None
+            ]
             for block in self.body:
                 x = block(x, mask)
             rows = torch.cat([at[:, None], column[None, N - C :].expand(B, -1)], dim=1)  # (B, 1 + C)
@@ -365,5 +406,7 @@ class MemoryServing(Ranker):
         if self.overlap:
             newest = (lengths[:, None] + torch.arange(-self.overlap, 0)).clamp(min=0)  # a full segment has as many
             tail = items.gather(1, newest.clamp(max=n - 1)).to(torch.float32)
-            kept.append(functional.pad(tail, (0, (self.rows - self.memory_rows) * self.d - self.overlap)).view(B, -1, self.d))
+            kept.append(
+                functional.pad(tail, (0, (self.rows - self.memory_rows) * self.d - self.overlap)).view(B, -1, self.d)
+            )
         return torch.cat(kept, dim=1), y[:, 0]

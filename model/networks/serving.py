@@ -1,12 +1,13 @@
-"""The contract the worker calls (MODEL.md §6), written so that TorchScript takes it, and what all kinds of model share of it: ranking.
+"""The contract the worker calls (MODEL.md §6), written so that TorchScript takes it, and what all kinds of model share
+of it: ranking.
 
-Every method is a pure function of its arguments and the weights: no counters, no random numbers, nothing kept. The state, called memory, is
-float32 that only the model understands; all zeros, like an all-zero hidden state, means that nothing is known about the user. Item rows are
-right-padded with 0.
+Every method is a pure function of its arguments and the weights: no counters, no random numbers, nothing kept. The
+state, called memory, is float32 that only the model understands; all zeros, like an all-zero hidden state, means that
+nothing is known about the user. Item rows are right-padded with 0.
 
-A model whose `spec()["uses_time"]` is 1 goes by when interactions happened, and its state holds that; the others read no times. It answers
-without times too: items without are read as simultaneous with the newest item in the memory, or with the query where that holds none;
-`update` of an empty memory, which has no query, takes them to be of time 0.
+A model whose `spec()["uses_time"]` is 1 goes by when interactions happened, and its state holds that; the others read
+no times. It answers without times too: items without are read as simultaneous with the newest item in the memory, or
+with the query where that holds none; `update` of an empty memory, which has no query, takes them to be of time 0.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +26,8 @@ LARGEST_ROW = 1 << 24
 
 
 class Ranker(nn.Module, ABC):
-    """A trained network with what ranking needs baked in. Kinds say what their state is: `spec`, `initial_memory`, `update`, `encode`.
+    """A trained network with what ranking needs baked in. Kinds say what their state is: `spec`, `initial_memory`,
+    `update`, `encode`.
 
     Args:
         network: the trained network; copied, so it can be trained further.
@@ -45,31 +47,44 @@ class Ranker(nn.Module, ABC):
 
     @abstractmethod
     def spec(self) -> dict[str, int]:
-        """What a caller has to know before the first call; `min_recent` is how many items a list needs beside a memory."""
+        """What a caller has to know before the first call; `min_recent` is how many items a list needs beside a
+        memory.
+        """
 
     @abstractmethod
     def initial_memory(self, batch: int) -> Tensor:
         """The memory of users nothing is known about, (B, …) float32."""
 
     @abstractmethod
-    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def update(
+        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Fold exactly the given items into preference memory.
 
         Args:
             memory: (B, …) float32; all zeros for a user who has none yet.
-            items: (B, n) int64 item rows. More than one segment (n > L) is taken in one pass, a slow way to rebuild a memory.
+            items: (B, n) int64 item rows. More than one segment (n > L) is taken in one pass, a slow way to rebuild a
+                memory.
             lengths: (B,) int64, each in 1..n.
             times: (B, n) int64, when each item happened, epoch ms; read where `uses_time`.
 
         Returns:
-            The memory after the items, (B, …), and the last item's hidden state, (B, d): what `recommend` ranks by at that item's own time.
+            The memory after the items, (B, …), and the last item's hidden state, (B, d): what `recommend` ranks by at
+            that item's own time.
         """
 
     @abstractmethod
     def encode(
-        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None, query_time: Tensor | None = None
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,
+        query_time: Tensor | None = None,
     ) -> Tensor:
-        """The hidden state to rank by after preference memory and working memory: (B, d); zeros where nothing is known."""
+        """The hidden state to rank by after preference memory and working memory: (B, d); zeros where nothing is
+        known.
+        """
 
     def described(self, state_floats: int, min_recent: int, uses_time: bool = False) -> dict[str, int]:
         """A `spec`."""
@@ -103,13 +118,13 @@ class Ranker(nn.Module, ABC):
             lengths: (B,) int64, each in 0..n.
             k: length of the lists; cut to V.
             times: (B, n) int64, when each item happened, epoch ms; read where `uses_time`.
-            query_time: (B,) int64 epoch ms, when what is recommended will happen, read where `uses_time`; None for the last item's own time,
-                which is what can be known while the stream goes on.
+            query_time: (B,) int64 epoch ms, when what is recommended will happen, read where `uses_time`; None for the
+                last item's own time, which is what can be known while the stream goes on.
             exclude: (B, e) int64 item rows that must not be recommended; 0 = none.
 
         Returns:
-            Item rows (B, k) int64 in 1..V and scores (B, k) float32: score descending, row ascending where scores are equal. An excluded
-            row comes out only where the catalogue is exhausted, with score -inf.
+            Item rows (B, k) int64 in 1..V and scores (B, k) float32: score descending, row ascending where scores are
+            equal. An excluded row comes out only where the catalogue is exhausted, with score -inf.
         """
         return self.rank(self.encode(memory, items, lengths, times, query_time), k, exclude)
 
@@ -121,7 +136,8 @@ class Ranker(nn.Module, ABC):
         scores = scores[:, 1:]
         k = min(k, self.n_items)
         best, index = scores.topk(min(k + 1, self.n_items), dim=1)
-        # topk leaves the order of equal scores open: wherever two of the best are equal, or the last of them equals the next, sort stably.
+        # topk leaves the order of equal scores open: wherever two of the best are equal, or the last of them equals the
+        # next, sort stably.
         tied = best[:, 1:] == best[:, :-1]
         best, index = best[:, :k], index[:, :k]
         if bool(tied.any()):
@@ -151,13 +167,17 @@ class Ranker(nn.Module, ABC):
         times: Tensor | None = None,
         query_time: Tensor | None = None,
     ) -> Tensor:
-        """Scores of (B, m) int64 candidate rows, (B, m) float32, equal to those `recommend` gives; -inf for rows outside 1..V."""
+        """Scores of (B, m) int64 candidate rows, (B, m) float32, equal to those `recommend` gives; -inf for rows
+        outside 1..V.
+        """
         scores = self.scores(self.encode(memory, items, lengths, times, query_time))
         outside = (candidates < 1) | (candidates > self.n_items)
         return scores.gather(1, candidates.masked_fill(outside, 0)).masked_fill(outside, float("-inf"))
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Cosines of hidden states (B, d) with all item rows, or popularity where nothing is known: (B, V + 1), column 0 meaningless."""
+        """Cosines of hidden states (B, d) with all item rows, or popularity where nothing is known: (B, V + 1), column
+        0 meaningless.
+        """
         norm = hidden.norm(2, 1, True)
         scores = torch.mm(hidden / norm.clamp_min(1e-6), self.directions)
         if float(norm.min()) == 0.0:
@@ -168,4 +188,6 @@ class Ranker(nn.Module, ABC):
 def check_countable(config: NetworkConfig) -> None:
     """Refuse a catalogue whose rows cannot be kept in a state."""
     if config.oov_row >= LARGEST_ROW:
-        raise ValueError(f"a catalogue of {config.n_items} items is too large for item rows as float32: at most {LARGEST_ROW - 2}")
+        raise ValueError(
+            f"a catalogue of {config.n_items} items is too large for item rows as float32: at most {LARGEST_ROW - 2}"
+        )

@@ -1,7 +1,7 @@
 """A training that can go on after a crash: one file with everything that a step depends on, replaced atomically.
 
-Its folder is REGISTRY/.training/NAME/, hidden from whoever lists models. It holds `checkpoint.pt` and the encoded log, and is removed
-when the version is written. One process at a time has it.
+Its folder is REGISTRY/.training/NAME/, hidden from whoever lists models. It holds `checkpoint.pt` and the encoded log,
+and is removed when the version is written. One process at a time has it.
 """
 
 import contextlib
@@ -29,7 +29,9 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What an epoch brought: the mean losses of its steps, and how well the network did after it. Epoch 0 is before the first step."""
+    """What an epoch brought: the mean losses of its steps, and how well the network did after it. Epoch 0 is before the
+    first step.
+    """
 
     number: int
     next_item: float | None
@@ -41,10 +43,10 @@ class Epoch:
 class Checkpoint:
     """Between two steps. Random numbers are drawn from (seed, epoch, step, process), so these places are their state.
 
-    `training` says what is trained: recipe, data, version started from. `step` counts the batches of the running epoch that are done, `epoch` the epochs; `next_item` and `consistency` are sums over those
-    batches. `learned_steps` and `samples` count over all epochs, `elapsed_s` is wall time over all attempts, `validation_s` what the
-    last validation took. `best` is the number of the
-    epoch that `best_weights` are from.
+    `training` says what is trained: recipe, data, version started from. `step` counts the batches of the running epoch
+    that are done, `epoch` the epochs; `next_item` and `consistency` are sums over those batches. `learned_steps` and
+    `samples` count over all epochs, `elapsed_s` is wall time over all attempts, `validation_s` what the last validation
+    took. `best` is the number of the epoch that `best_weights` are from.
     """
 
     training: dict[str, Any]
@@ -147,7 +149,8 @@ class TrainingFolder:
 
 @contextlib.contextmanager
 def held(root: Path, name: str) -> Iterator[TrainingFolder]:
-    """The folder of a model's name below a registry's root, for this process alone. Without a checkpoint nothing stays behind.
+    """The folder of a model's name below a registry's root, for this process alone. Without a checkpoint nothing stays
+    behind.
 
     Raises:
         TrainingUnfinished: another process has it.
@@ -161,7 +164,9 @@ def held(root: Path, name: str) -> Iterator[TrainingFolder]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)
-            raise TrainingUnfinished(f"{folder}: another process is training {name!r}; give this one another --name") from None
+            raise TrainingUnfinished(
+                f"{folder}: another process is training {name!r}; give this one another --name"
+            ) from None
         # Whoever had it before may have removed it between our opening it and locking it.
         if lock.exists() and lock.stat().st_ino == os.fstat(file).st_ino:
             break
@@ -178,7 +183,9 @@ def held(root: Path, name: str) -> Iterator[TrainingFolder]:
         os.close(file)
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], but: tuple[str, ...], prefix: str = "") -> list[str]:
+def differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], but: tuple[str, ...], prefix: str = ""
+) -> list[str]:
     """Which values differ between two nested maps, in words; the fields `but` may."""
     told = []
     for key in sorted({*found, *wanted} - set(but)):

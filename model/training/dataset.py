@@ -1,7 +1,9 @@
-"""A log as the trainer sees it: a catalogue, everyone's history as item rows, and a line after which nothing is learned from.
+"""A log as the trainer sees it: a catalogue, everyone's history as item rows, and a line after which nothing is learned
+from.
 
-Users and items have to fit in memory, interactions do not: polars streams the log into a form that can be read in pieces, and all that
-follows is done piece by piece on disk. With a `folder` the histories stay on disk too, memory-mapped.
+Users and items have to fit in memory, interactions do not: polars streams the log into a form that can be read in
+pieces, and all that follows is done piece by piece on disk. With a `folder` the histories stay on disk too,
+memory-mapped.
 """
 
 import hashlib
@@ -34,9 +36,10 @@ BINS = 1 << 16
 class Dataset:
     """All histories, one after another.
 
-    Item rows: 1..V by how often an item was seen in the training part, most popular first; V + 1 for any other item. `rows[start[u] :
-    start[u + 1]]` is user u's history, oldest first; its first `trained[u]` interactions are the training part, the others validation.
-    Users are in the order of their ids. What a split keeps for a test is not in here at all.
+    Item rows: 1..V by how often an item was seen in the training part, most popular first; V + 1 for any other item.
+    `rows[start[u] : start[u + 1]]` is user u's history, oldest first; its first `trained[u]` interactions are the
+    training part, the others validation. Users are in the order of their ids. What a split keeps for a test is not in
+    here at all.
     """
 
     item_ids: tuple[int | str, ...]
@@ -90,12 +93,14 @@ def load(
     """A log, encoded and split.
 
     Args:
-        log: `user_id`, `item_id`, `timestamp` (ms), and `attribute` if items have any: an item's is its most frequent value in the training
-            part, ties the smallest. Of interactions of the same millisecond the earlier in the log comes first.
+        log: `user_id`, `item_id`, `timestamp` (ms), and `attribute` if items have any: an item's is its most frequent
+            value in the training part, ties the smallest. Of interactions of the same millisecond the earlier in the
+            log comes first.
         min_item_count: how often the training part has to have an item for it to get a row.
-        split: "time": the first `until_share` of the log in time order, of which the last `validation_share` is the validation part.
-            "last-out" (MODEL.md 1.6): everybody's last interaction is for a test elsewhere and left out, the one before it is the
-            validation part; `until_share` counts as above, `validation_share` does not count.
+        split: "time": the first `until_share` of the log in time order, of which the last `validation_share` is the
+            validation part. "last-out" (MODEL.md 1.6): everybody's last interaction is for a test elsewhere and left
+            out, the one before it is the validation part; `until_share` counts as above, `validation_share` does not
+            count.
         known: items that get a row whether the log has them or not. `42` and `"42"` are the same item.
         with_times: keep when interactions happened as well, three times the space.
         known_attributes: those of `known`, as `attributes.of_catalogue` takes them; read where the log has attributes.
@@ -198,7 +203,8 @@ def _empty(path: Path | None, dtype: type, n: int) -> NDArray[Any]:
 class _Encoded:
     """The log in its own order: codes of users and of things, in the order of their ids, and times.
 
-    A thing is an item, or an item with an attribute where the log has them: they are told apart until the training part is known.
+    A thing is an item, or an item with an attribute where the log has them: they are told apart until the training part
+    is known.
     """
 
     users: NDArray[np.int32]
@@ -222,12 +228,14 @@ class _Encoded:
 def _encode(log: pl.LazyFrame, scratch: Path) -> tuple[_Encoded, int, pl.DataFrame]:
     """The encoded log, how many users it has, and its things by code: `item_id`, and `attribute` where the log has it.
 
-    A copy of the log that can be read in pieces comes first: polars' own group_by and join take memory in proportion to the interactions,
-    though they stream.
+    A copy of the log that can be read in pieces comes first: polars' own group_by and join take memory in proportion to
+    the interactions, though they stream.
     """
     copy = scratch / "log.parquet"
     thing = ["item_id", "attribute"] if "attribute" in log.collect_schema() else ["item_id"]
-    log.select("user_id", *thing, "timestamp").sink_parquet(copy, compression="lz4", row_group_size=PIECE // 4 or 1, engine="streaming")
+    log.select("user_id", *thing, "timestamp").sink_parquet(
+        copy, compression="lz4", row_group_size=PIECE // 4 or 1, engine="streaming"
+    )
     length = int(pl.scan_parquet(copy).select(pl.len()).collect(engine="streaming").item())
     users, things = (_distinct(copy, columns, length) for columns in (["user_id"], thing))
     encoded = _Encoded(
@@ -247,12 +255,16 @@ def _encode(log: pl.LazyFrame, scratch: Path) -> tuple[_Encoded, int, pl.DataFra
 def _codes(frame: pl.DataFrame, ids: pl.DataFrame) -> NDArray[Any]:
     """Where each row of a frame is among the ids, by the columns that these have."""
     codes = ids.with_row_index("code")
-    return frame.select(ids.columns).join(codes, on=ids.columns, how="left", nulls_equal=True, maintain_order="left")["code"].to_numpy()
+    return (
+        frame.select(ids.columns)
+        .join(codes, on=ids.columns, how="left", nulls_equal=True, maintain_order="left")["code"]
+        .to_numpy()
+    )
 
 
 def _distinct(copy: Path, columns: list[str], length: int) -> pl.DataFrame:
-    """The different rows of some columns, sorted. Merged whenever as many have come together as there are, so that it takes a few passes over
-    them only."""
+    """The different rows of some columns, sorted. Merged whenever as many have come together as there are, so that it
+    takes a few passes over them only."""
     merged = pl.scan_parquet(copy).select(columns).head(0).collect(engine="streaming")
     new: list[pl.DataFrame] = []
     for at in range(0, length, PIECE):
@@ -385,7 +397,9 @@ def _items(of_things: pl.Series) -> tuple[pl.Series, NDArray[np.intp]]:
 def _catalogue(
     items: pl.Series, counts: Rows, min_item_count: int, known: Sequence[int | str]
 ) -> tuple[NDArray[np.intp], tuple[int | str, ...]]:
-    """The codes of the items that get rows 1, 2, …, and the ids of all rows: these, and then the known items that the log has not."""
+    """The codes of the items that get rows 1, 2, …, and the ids of all rows: these, and then the known items that the
+    log has not.
+    """
     texts = items.cast(pl.String)
     kept = counts >= min_item_count
     if known:
@@ -395,5 +409,7 @@ def _catalogue(
     there = set(texts.gather(codes).to_list()) if known else set()
     item_ids = (*items.gather(codes).to_list(), *(item for item in known if str(item) not in there))
     if len(item_ids) < 2:
-        raise TrainingImpossible(f"{len(item_ids)} items were seen {min_item_count} times or more; lower min_item_count")
+        raise TrainingImpossible(
+            f"{len(item_ids)} items were seen {min_item_count} times or more; lower min_item_count"
+        )
     return codes, item_ids

@@ -1,9 +1,9 @@
 """The training loop, from a checkpoint to the last one, in one process or several.
 
-A training begins with a checkpoint before its first step and ends with one after its last, so starting, going on after a crash and handing over
-the result are the same thing. Random numbers are a function of the seed and the place: (seed, epoch, step) for what is drawn in numpy,
-which is the same in every process, and (seed, epoch, step, process) for dropout. A batch is the same whatever the number of processes;
-each learns from every n-th of its windows.
+A training begins with a checkpoint before its first step and ends with one after its last, so starting, going on after
+a crash and handing over the result are the same thing. Random numbers are a function of the seed and the place: (seed,
+epoch, step) for what is drawn in numpy, which is the same in every process, and (seed, epoch, step, process) for
+dropout. A batch is the same whatever the number of processes; each learns from every n-th of its windows.
 """
 
 import logging
@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 class Job:
     """What a training process has to know; it travels to other processes.
 
-    `data` is a folder for `dataset.opened`, `checkpoint` a file that there is. `clock` gives monotonic seconds. `threads` is torch's number
-    of threads in each process.
+    `data` is a folder for `dataset.opened`, `checkpoint` a file that there is. `clock` gives monotonic seconds.
+    `threads` is torch's number of threads in each process.
     """
 
     data: Path
@@ -69,7 +69,9 @@ class Outcome:
 
 
 def fit(job: Job, devices: int) -> Outcome:
-    """Train on so many devices: GPUs where there are some, else processes on the CPU. The result is in the checkpoint."""
+    """Train on so many devices: GPUs where there are some, else processes on the CPU. The result is in the
+    checkpoint.
+    """
     if devices == 1:
         fabric = Fabric(accelerator="auto", devices=1, precision=job.training.precision)
         return Outcome(*fabric.launch(partial(_run, job=job)))
@@ -80,9 +82,12 @@ def fit(job: Job, devices: int) -> Outcome:
         try:
             return Outcome(*fabric.launch(partial(_run, job=job)))
         except ProcessExitedException as error:
-            # A signal may meet processes that are still starting: they end by it, and the checkpoint is the one they were to begin with.
+            # A signal may meet processes that are still starting: they end by it, and the checkpoint is the one they
+            # were to begin with.
             if passed:
-                return Outcome("interrupted", f"{signal.Signals(passed[0]).name} while its processes were starting", passed[0])
+                return Outcome(
+                    "interrupted", f"{signal.Signals(passed[0]).name} while its processes were starting", passed[0]
+                )
             return Outcome("lost", f"one of {devices} training processes is gone: {error}")
 
 
@@ -104,12 +109,17 @@ class _Fit:
         self.saved = self.began
         self.data = dataset.opened(job.data)
         self.targets = validation.choose(
-            self.data, np.random.default_rng(self.options.seed), self.options.validation_targets, job.config.segment_length
+            self.data,
+            np.random.default_rng(self.options.seed),
+            self.options.validation_targets,
+            job.config.segment_length,
         )
         self.windows = windows(self.data, job.config, self.options)
         self.network = kinds.build(job.config, self.data.attributes)
         self.network.load_state_dict(self.state.network)
-        optimizer = torch.optim.AdamW(_parameter_groups(self.network, self.options), betas=self.options.betas, fused=True)
+        optimizer = torch.optim.AdamW(
+            _parameter_groups(self.network, self.options), betas=self.options.betas, fused=True
+        )
         self.objective, self.optimizer = fabric.setup(_Objective(self.network), optimizer)
         if self.state.optimizer:
             optimizer.load_state_dict(self.state.optimizer)
@@ -132,12 +142,17 @@ class _Fit:
         return outcome
 
     def _epochs(self) -> Outcome:
-        # Validated before the first step, so that there is a best epoch however little time there is, and what a validation costs is known.
+        # Validated before the first step, so that there is a best epoch however little time there is, and what a
+        # validation costs is known.
         if not self.state.curve:
             self._validated(None, None)
         elif self.reporter is not None:
             self.reporter.epoch(
-                self.state.curve[-1], self.state.curve[self.state.best], self.state.learned_steps, self.state.samples, self._elapsed_s()
+                self.state.curve[-1],
+                self.state.curve[self.state.best],
+                self.state.learned_steps,
+                self.state.samples,
+                self._elapsed_s(),
             )
         while self._goes_on():
             self.network.stage(self.state.epoch + 1)
@@ -174,7 +189,9 @@ class _Fit:
         found = np.zeros(3)  # loss of the next item, of consistency, norm of the gradient
         if batch is not None:
             found = self._learn(batch, epoch)
-        flags = self._summed(np.array([float(not np.isfinite(found).all()), float(bool(self.caught)), float(self._late())]))
+        flags = self._summed(
+            np.array([float(not np.isfinite(found).all()), float(bool(self.caught)), float(self._late())])
+        )
         if flags[0]:
             detail = (
                 f"epoch {epoch}, step {state.step + 1}: the loss is no number: next item {found[0]:g}, consistency {found[1]:g}, "
@@ -223,7 +240,9 @@ class _Fit:
         losses = self.objective(items, targets, negatives, times)  # (3,)
         # Processes' gradients are averaged; weighted by the targets each has, that is the mean over the batch.
         self.fabric.backward(losses[0] * weight)
-        norm = self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False)
+        norm = self.fabric.clip_gradients(
+            self.objective, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False
+        )
         assert norm is not None
         told = self._summed(losses[1:].detach().double().cpu().numpy() * weight / self.fabric.world_size)
         return np.append(told, float(norm))
@@ -240,7 +259,9 @@ class _Fit:
         return self.options.lr * min(1.0, step / max(1, self.options.warm_up_steps))
 
     def _validated(self, next_item: float | None, consistency: float | None) -> None:
-        """Ends an epoch: its metrics join the curve, its weights are kept if they are the best, and a checkpoint is written."""
+        """Ends an epoch: its metrics join the curve, its weights are kept if they are the best, and a checkpoint is
+        written.
+        """
         before = self.job.clock()
         metrics = self.fabric.broadcast(self._metrics() if self.fabric.is_global_zero else None)
         assert metrics is not None
@@ -298,13 +319,20 @@ def windows(data: dataset.Dataset, config: NetworkConfig, options: TrainingOptio
 
 
 def share(batch: Batch, rank: int, processes: int) -> tuple[Batch, float]:
-    """Every n-th window of a batch, and its weight: its share of the targets times n. One without a window of its own gets one at weight 0."""
+    """Every n-th window of a batch, and its weight: its share of the targets times n. One without a window of its own
+    gets one at weight 0.
+    """
     if processes == 1:
         return batch, 1.0
     mine = slice(rank, None, processes) if rank < len(batch) else slice(0, 1)
     negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[mine].copy()
     # Copies, because a network may ask for another view of a batch than every n-th window of it can give.
-    part = Batch(batch.items[mine].copy(), batch.targets[mine].copy(), negatives, None if batch.times is None else batch.times[mine].copy())
+    part = Batch(
+        batch.items[mine].copy(),
+        batch.targets[mine].copy(),
+        negatives,
+        None if batch.times is None else batch.times[mine].copy(),
+    )
     if rank >= len(batch):
         return part, 0.0
     return part, processes * float((part.targets != 0).sum() / (batch.targets != 0).sum())
@@ -328,7 +356,9 @@ def _weights(network: nn.Module) -> Weights:
 
 def _parameter_groups(network: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
     """Weight decay for linear maps and the item table; not for biases, norms, positions and the memory's vectors."""
-    decayed: list[Tensor] = [module.weight for module in network.modules() if isinstance(module, nn.Linear | nn.Embedding)]
+    decayed: list[Tensor] = [
+        module.weight for module in network.modules() if isinstance(module, nn.Linear | nn.Embedding)
+    ]
     ids = {id(parameter) for parameter in decayed}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in ids]
     return [{"params": decayed, "weight_decay": options.weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -336,8 +366,8 @@ def _parameter_groups(network: nn.Module, options: TrainingOptions) -> list[dict
 
 @contextmanager
 def _signals(react: Callable[[int, bool], None]) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM call `react` with their number and whether there was one before, and are noted. Outside the main thread they are
-    somebody else's."""
+    """SIGINT and SIGTERM call `react` with their number and whether there was one before, and are noted. Outside the
+    main thread they are somebody else's."""
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield noted
@@ -356,7 +386,9 @@ def _signals(react: Callable[[int, bool], None]) -> Iterator[list[int]]:
 
 
 def _caught(*, escalates: bool) -> AbstractContextManager[list[int]]:
-    """Signals wait for the end of the step; a second one ends it at once, except where the terminal and the parent process both send the same."""
+    """Signals wait for the end of the step; a second one ends it at once, except where the terminal and the parent
+    process both send the same.
+    """
 
     def react(_: int, again: bool) -> None:
         if again and escalates:

@@ -13,7 +13,9 @@ EVERY_STEPS = 10
 
 
 TENSORBOARD = ".tensorboard"
-"""The folder of event files in a registry; below it are models' names, and below these versions and the training that goes on."""
+"""The folder of event files in a registry; below it are models' names, and below these versions and the training that
+goes on.
+"""
 
 
 def kept_scalars(folder: Path, version: int | None) -> None:
@@ -42,13 +44,20 @@ class Reporter:
     """
 
     def __init__(
-        self, bar: Progress | None, tensorboard: Path | None, learned_steps: int, max_seconds: float | None, max_epochs: int
+        self,
+        bar: Progress | None,
+        tensorboard: Path | None,
+        learned_steps: int,
+        max_seconds: float | None,
+        max_epochs: int,
     ) -> None:
         # Imported here, so that the bar can be had without it.
         from tensorboardX import SummaryWriter
 
         self._bar = bar or Progress(disable=True)
-        self._writer = SummaryWriter(str(tensorboard), purge_step=learned_steps or None) if tensorboard is not None else None
+        self._writer = (
+            SummaryWriter(str(tensorboard), purge_step=learned_steps or None) if tensorboard is not None else None
+        )
         self._by_time = max_seconds is not None
         self._task = self._bar.add_task("training", total=max_seconds or max_epochs, metrics="")
         self._bar.start()
@@ -63,7 +72,11 @@ class Reporter:
         rate = samples / max(elapsed_s, 1e-3)  # validation included
         said = f"HR@10 {found.hr_at_10:.3f} (best {known.hr_at_10:.3f}, popularity {known.popularity_hr_at_10:.3f}), {rate:.0f} windows/s"
         self._bar.update(self._task, completed=elapsed_s if self._by_time else epoch.number, metrics=said)
-        scalars = {"validation/ndcg_at_10": found.ndcg_at_10, "validation/hr_at_10": found.hr_at_10, "epoch": epoch.number}
+        scalars = {
+            "validation/ndcg_at_10": found.ndcg_at_10,
+            "validation/hr_at_10": found.hr_at_10,
+            "epoch": epoch.number,
+        }
         if epoch.next_item is not None and epoch.consistency is not None:
             scalars |= {"epoch_loss/next_item": epoch.next_item, "epoch_loss/consistency": epoch.consistency}
         self._write(scalars, learned_steps)

@@ -1,7 +1,8 @@
 """Recipes: what to train and how, as small TOML files.
 
-A recipe has a description, a table [network] with fields of `NetworkConfig`, and a table [training] with fields of `TrainingOptions`.
-Fields that it leaves out have their defaults. Those of this program are in model/training/recipes/; a path names one of your own.
+A recipe has a description, a table [network] with fields of `NetworkConfig`, and a table [training] with fields of
+`TrainingOptions`. Fields that it leaves out have their defaults. Those of this program are in model/training/recipes/;
+a path names one of your own.
 """
 
 import dataclasses
@@ -33,11 +34,12 @@ T = TypeVar("T")
 class TrainingOptions:
     """Everything about training but the network's shape.
 
-    Data: `split` and its shares as in `model.training.dataset.load`; `min_item_count` is how often an item has to be in the training part to get a
-    row. Sampling: as in `model.training.windows`. Optimiser: AdamW, whose learning rate rises to `lr` over `warm_up_steps` and stays; gradients are
-    clipped to the norm `clip`. End: after `max_epochs`, after `max_seconds` of wall time (validation included), or when `patience` epochs
-    brought no better NDCG@10 on `validation_targets` interactions of the validation part. A checkpoint is written after every epoch and
-    every `checkpoint_minutes`.
+    Data: `split` and its shares as in `model.training.dataset.load`; `min_item_count` is how often an item has to be in
+    the training part to get a row. Sampling: as in `model.training.windows`. Optimiser: AdamW, whose learning rate
+    rises to `lr` over `warm_up_steps` and stays; gradients are clipped to the norm `clip`. End: after `max_epochs`,
+    after `max_seconds` of wall time (validation included), or when `patience` epochs brought no better NDCG@10 on
+    `validation_targets` interactions of the validation part. A checkpoint is written after every epoch and every
+    `checkpoint_minutes`.
     """
 
     split: Split = "time"
@@ -68,7 +70,9 @@ class TrainingOptions:
         wrong = [f"{name} is {getattr(self, name)}, must be at least 1" for name in counts if getattr(self, name) < 1]
         positive = ("lr", "clip", "max_seconds", "checkpoint_minutes")
         wrong += [
-            f"{name} is {value}, must be positive" for name in positive if (value := getattr(self, name)) is not None and not value > 0
+            f"{name} is {value}, must be positive"
+            for name in positive
+            if (value := getattr(self, name)) is not None and not value > 0
         ]
         wrong += [
             f"{name} is {getattr(self, name)}, must not be negative"
@@ -104,8 +108,14 @@ class Recipe:
         """
         kind = self.network.get("kind")
         if kind is not None and kind not in KINDS:
-            raise RecipeInvalid(f"recipe {self.name}: [network] kind is {kind!r}; known are {', '.join(KINDS)}{_meant(str(kind), KINDS)}")
-        return _converted({**self.network, "n_items": n_items, "attributes": attributes}, NetworkConfig, f"recipe {self.name}: [network]")
+            raise RecipeInvalid(
+                f"recipe {self.name}: [network] kind is {kind!r}; known are {', '.join(KINDS)}{_meant(str(kind), KINDS)}"
+            )
+        return _converted(
+            {**self.network, "n_items": n_items, "attributes": attributes},
+            NetworkConfig,
+            f"recipe {self.name}: [network]",
+        )
 
     def resolved(self, n_items: int, attributes: int = 0) -> dict[str, Any]:
         """All of it, defaults included, as plain values for the manifest."""
@@ -130,7 +140,8 @@ def load(name: str) -> Recipe:
     """A recipe that comes with this program, or a file: a path that ends in .toml.
 
     Raises:
-        RecipeInvalid: there is none, it is not TOML, or fields are unknown or cannot be; all that is wrong is in one message.
+        RecipeInvalid: there is none, it is not TOML, or fields are unknown or cannot be; all that is wrong is in one
+            message.
     """
     path = Path(name)
     if path.suffix == ".toml":
@@ -155,9 +166,15 @@ def parse(text: str, name: str, where: str) -> Recipe:
         for key in said
         if key not in ("description", "network", "training")
     ]
-    tables = [f"[{key}] is {said[key]!r}, expected a table" for key in ("network", "training") if not isinstance(said.get(key, {}), dict)]
+    tables = [
+        f"[{key}] is {said[key]!r}, expected a table"
+        for key in ("network", "training")
+        if not isinstance(said.get(key, {}), dict)
+    ]
     if strange or tables:
-        raise RecipeInvalid(f"{where}: {'; '.join(strange + tables)}. A recipe has a description, [network] and [training]")
+        raise RecipeInvalid(
+            f"{where}: {'; '.join(strange + tables)}. A recipe has a description, [network] and [training]"
+        )
     return _made(name, str(said.get("description", "")), said.get("network", {}), said.get("training", {}), where)
 
 
@@ -172,16 +189,22 @@ def of_manifest(config: Mapping[str, Any], reference: str) -> Recipe:
     network = {key: value for key, value in config["network"].items() if key not in OF_THE_LOG}
     said = config.get("recipe", {})
     training = {key: value for key, value in config["training"].items() if value is not None}
-    return _made(said.get("name", reference), said.get("description", ""), network, training, f"the manifest of {reference}")
+    return _made(
+        said.get("name", reference), said.get("description", ""), network, training, f"the manifest of {reference}"
+    )
 
 
 def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """The recipe with fields set by KEY=VALUE. KEY is a field of either table, or TABLE.FIELD; VALUE is TOML, or text without quotes.
+    """The recipe with fields set by KEY=VALUE. KEY is a field of either table, or TABLE.FIELD; VALUE is TOML, or text
+    without quotes.
 
     Raises:
         RecipeInvalid: a key is unknown or a value cannot be.
     """
-    tables = {"network": dict(recipe.network), "training": {k: v for k, v in asdict(recipe.training).items() if v is not None}}
+    tables = {
+        "network": dict(recipe.network),
+        "training": {k: v for k, v in asdict(recipe.training).items() if v is not None},
+    }
     wrong = []
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -197,7 +220,9 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             tables[holders[0]][name] = _value(value.strip())
     if wrong:
         raise RecipeInvalid("--set: " + "; ".join(wrong))
-    return _made(recipe.name, recipe.description, tables["network"], tables["training"], f"recipe {recipe.name} with --set")
+    return _made(
+        recipe.name, recipe.description, tables["network"], tables["training"], f"recipe {recipe.name} with --set"
+    )
 
 
 def _made(name: str, description: str, network: Mapping[str, Any], training: Mapping[str, Any], where: str) -> Recipe:

@@ -1,7 +1,8 @@
 """An event log in, a new model version in the registry out.
 
-The clock and the progress bar are arguments. Randomness comes from one seed: the same log, recipe, number of devices and of threads give
-the same weights on a CPU, whether or not training was interrupted, unless `max_seconds` cuts it short.
+The clock and the progress bar are arguments. Randomness comes from one seed: the same log, recipe, number of devices
+and of threads give the same weights on a CPU, whether or not training was interrupted, unless `max_seconds` cuts it
+short.
 """
 
 import logging
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAY_CHANGE = ("lr", "clip", "max_epochs", "max_seconds", "patience", "checkpoint_minutes", "description")
-"""Fields of a recipe that may be others when training is resumed; with others of the rest it would be another training."""
+"""Fields of a recipe that may be others when training is resumed; with others of the rest it would be another
+training.
+"""
 
 
 def train(
@@ -60,21 +63,24 @@ def train(
     """Train on a log and add the best epoch to the registry as a new version.
 
     Args:
-        log: `user_id`, `item_id`, `timestamp` (ms) and, if there is an `attribute_column`, `attribute`, as `model.log.read_log` gives it.
+        log: `user_id`, `item_id`, `timestamp` (ms) and, if there is an `attribute_column`, `attribute`, as
+            `model.log.read_log` gives it.
         name: of the model; at most one training of a name runs in a registry at a time.
         log_name: what the manifest calls the log; of a path, only the last part is kept.
         clock: monotonic seconds.
         attribute_column: what the log calls the column that is `attribute` here; only for `kinds.WITH_ATTRIBUTES`.
         devices: GPUs where there are some, else processes on the CPU.
         start_from: a version whose weights training starts from; its items stay in the catalogue.
-        unfinished: what to do about an earlier training of this name that has not finished. "resume" without one starts afresh.
+        unfinished: what to do about an earlier training of this name that has not finished. "resume" without one starts
+            afresh.
         progress: makes the bar to report on; None is silent.
 
     Raises:
         RecipeInvalid: the recipe's network cannot be, or reads no attributes though there are some.
         TrainingImpossible: nothing useful can be learned from this log by this recipe.
         TrainingUnfinished: an earlier training is there and not to be resumed, or does not fit.
-        TrainingDiverged, TrainingInterrupted, TrainingProcessLost: it stopped; the last good checkpoint stays for "resume".
+        TrainingDiverged, TrainingInterrupted, TrainingProcessLost: it stopped; the last good checkpoint stays for
+            "resume".
         TrainerMissing: lightning-fabric or tensorboardX is not installed.
     """
     _check_installed()
@@ -106,8 +112,12 @@ def train(
             network = kinds.build(config, data.attributes)
             kinds.initialise(network, torch.Generator().manual_seed(recipe.training.seed))
             if start_from is not None:
-                known = warm_start.copy_into(network, data.item_ids, start_from.program, start_from.reference, data.attributes)
-                logger.info("started from %s: %d of %d items are known to it", start_from.reference, known, len(data.item_ids))
+                known = warm_start.copy_into(
+                    network, data.item_ids, start_from.program, start_from.reference, data.attributes
+                )
+                logger.info(
+                    "started from %s: %d of %d items are known to it", start_from.reference, known, len(data.item_ids)
+                )
             _check(data, network)
             checkpoint.write(first_checkpoint(told, network), place.checkpoint)
         job = Job(
@@ -122,7 +132,9 @@ def train(
         )
         _raise_unless_finished(fit(job, devices), place)
         resolved = _resolved(recipe, data, attribute_column, start_from)
-        version = _add(registry, recipe, name, log_name, program_version, data, checkpoint.read(place.checkpoint), resolved)
+        version = _add(
+            registry, recipe, name, log_name, program_version, data, checkpoint.read(place.checkpoint), resolved
+        )
         kept_scalars(scalars, version.version)
         place.discard()
     logger.info("trained %s in %.0f s: %s", version.reference, clock() - began, version.manifest().metrics)
@@ -138,7 +150,9 @@ def _check_installed() -> None:
 def _check_attributes(recipe: Recipe, column: str | None, start_from: ModelVersion | None) -> None:
     kind = recipe.config(n_items=1).kind
     if column is not None and kind not in kinds.WITH_ATTRIBUTES:
-        raise RecipeInvalid(f"attribute column {column!r}: {kind} reads no attributes; {', '.join(kinds.WITH_ATTRIBUTES)} does")
+        raise RecipeInvalid(
+            f"attribute column {column!r}: {kind} reads no attributes; {', '.join(kinds.WITH_ATTRIBUTES)} does"
+        )
     earlier = None if start_from is None else start_from.manifest().config.get("attributes")
     if start_from is not None and earlier and column is None:
         raise TrainingImpossible(
@@ -151,10 +165,14 @@ def _config(recipe: Recipe, data: Dataset) -> NetworkConfig:
     return recipe.config(len(data.item_ids), 0 if data.attributes is None else len(data.attributes.values))
 
 
-def _resolved(recipe: Recipe, data: Dataset, attribute_column: str | None, start_from: ModelVersion | None) -> dict[str, Any]:
+def _resolved(
+    recipe: Recipe, data: Dataset, attribute_column: str | None, start_from: ModelVersion | None
+) -> dict[str, Any]:
     """What the manifest says of the recipe and of what the command added to it."""
     config = _config(recipe, data)
-    attributes = None if data.attributes is None else {"column": attribute_column, "values": len(data.attributes.values)}
+    attributes = (
+        None if data.attributes is None else {"column": attribute_column, "values": len(data.attributes.values)}
+    )
     resolved = recipe.resolved(config.n_items, config.attributes)
     return {**resolved, "attributes": attributes, "from": start_from and start_from.reference}
 
@@ -188,7 +206,9 @@ def _check(data: Dataset, network: Network) -> None:
         raise TrainingImpossible("no user has two interactions before validation: there is no next item to learn")
     targets = validation.choose(data, np.random.default_rng(0), 1, L)
     if len(targets.user) == 0:
-        raise TrainingImpossible("nobody in the validation part has a history to predict from; a larger validation_share may help")
+        raise TrainingImpossible(
+            "nobody in the validation part has a history to predict from; a larger validation_share may help"
+        )
 
 
 def _check_same(found: Checkpoint, told: dict[str, Any], place: TrainingFolder) -> None:
@@ -208,7 +228,9 @@ def _raise_unless_finished(outcome: "Outcome", place: TrainingFolder) -> None:
     if outcome.ended == "lost":
         raise TrainingProcessLost(f"{outcome.detail}; --resume goes on at {last}")
     if outcome.ended == "interrupted":
-        raise TrainingInterrupted(f"stopped by {outcome.detail}; the same command with --resume goes on there", outcome.signal)
+        raise TrainingInterrupted(
+            f"stopped by {outcome.detail}; the same command with --resume goes on there", outcome.signal
+        )
     raise TrainingDiverged(
         f"{outcome.detail}. The last good checkpoint, at {last}, stays in {place.folder}: --resume with a lower --set lr=… goes on from there"
     )

@@ -1,6 +1,8 @@
-"""How well a network predicts what came next, asked the way the worker asks: segment by segment, then from working memory.
+"""How well a network predicts what came next, asked the way the worker asks: segment by segment, then from working
+memory.
 
-Only what every kind of model answers is asked for: the contract of `model.networks.serving`. As in a stream, nobody is told when the target happens.
+Only what every kind of model answers is asked for: the contract of `model.networks.serving`. As in a stream, nobody is
+told when the target happens.
 """
 
 from dataclasses import dataclass
@@ -23,14 +25,18 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What is to be predicted: interaction number `position` (≥ 1) of `user`, from everything before it. Fewest segments first."""
+    """What is to be predicted: interaction number `position` (≥ 1) of `user`, from everything before it. Fewest
+    segments first.
+    """
 
     user: Rows
     position: Rows
 
 
 def choose(dataset: Dataset, rng: np.random.Generator, most: int, segment_length: int) -> Targets:
-    """At most `most` interactions of the validation part that have a history: one of every user, then a second, and so on."""
+    """At most `most` interactions of the validation part that have a history: one of every user, then a second, and so
+    on.
+    """
     first = np.maximum(dataset.trained, 1)
     held_out = np.maximum(np.diff(dataset.start) - first, 0)
     user = np.repeat(np.arange(len(held_out)), held_out)
@@ -45,7 +51,8 @@ def choose(dataset: Dataset, rng: np.random.Generator, most: int, segment_length
 
 
 def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
-    """HR@10 and NDCG@10 = 1/log2(rank + 1), over all items but the user's own earlier ones; the popularity list by the same rules.
+    """HR@10 and NDCG@10 = 1/log2(rank + 1), over all items but the user's own earlier ones; the popularity list by the
+    same rules.
 
     A target outside the catalogue counts as missed.
 
@@ -58,7 +65,10 @@ def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
     hits = ranks <= K
     gains = np.where(hits[:, 0], 1.0 / np.log2(ranks[:, 0] + 1.0), 0.0)
     return Metrics(
-        targets=len(ranks), hr_at_10=float(hits[:, 0].mean()), ndcg_at_10=float(gains.mean()), popularity_hr_at_10=float(hits[:, 1].mean())
+        targets=len(ranks),
+        hr_at_10=float(hits[:, 0].mean()),
+        ndcg_at_10=float(gains.mean()),
+        popularity_hr_at_10=float(hits[:, 1].mean()),
     )
 
 

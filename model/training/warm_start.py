@@ -16,9 +16,14 @@ BY_ROW = (ITEMS, ATTRIBUTES)
 
 
 def copy_into(
-    network: nn.Module, item_ids: Sequence[int | str], version: Path, reference: str, attributes: Attributes | None = None
+    network: nn.Module,
+    item_ids: Sequence[int | str],
+    version: Path,
+    reference: str,
+    attributes: Attributes | None = None,
 ) -> int:
-    """Give a network the weights of a version; known items and attribute values keep their rows' weights, other rows stay as they are.
+    """Give a network the weights of a version; known items and attribute values keep their rows' weights, other rows
+    stay as they are.
 
     Args:
         network: with `config.n_items` + 2 item rows.
@@ -34,7 +39,9 @@ def copy_into(
         ArtifactUnreadable, ManifestUnknown, ManifestMismatch: as `artifact.load`.
     """
     earlier = artifact.load_weights(version)
-    there = {name.removeprefix("network."): tensor for name, tensor in earlier.weights.items() if name.startswith("network.")}
+    there = {
+        name.removeprefix("network."): tensor for name, tensor in earlier.weights.items() if name.startswith("network.")
+    }
     wanted = network.state_dict()
     strange = _differences(there, wanted)
     if strange:
@@ -49,11 +56,18 @@ def copy_into(
     return known
 
 
-def _with_known_rows(table: Tensor, ids: Sequence[int | str], table_before: Tensor, ids_before: Sequence[int | str]) -> tuple[Tensor, int]:
-    """A table whose rows 1, 2, … are of these ids, with the rows of another where its ids are the same; and how many they are."""
+def _with_known_rows(
+    table: Tensor, ids: Sequence[int | str], table_before: Tensor, ids_before: Sequence[int | str]
+) -> tuple[Tensor, int]:
+    """A table whose rows 1, 2, … are of these ids, with the rows of another where its ids are the same; and how many
+    they are.
+    """
     row_of = {str(each): row for row, each in enumerate(ids_before, start=1)}
     rows = [(row, row_of[str(each)]) for row, each in enumerate(ids, start=1) if str(each) in row_of]
-    known, of = torch.tensor([row for row, _ in rows], dtype=torch.int64), torch.tensor([row for _, row in rows], dtype=torch.int64)
+    known, of = (
+        torch.tensor([row for row, _ in rows], dtype=torch.int64),
+        torch.tensor([row for _, row in rows], dtype=torch.int64),
+    )
     table = table.clone()
     table[known] = table_before[of]
     return table, len(rows)

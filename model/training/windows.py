@@ -1,6 +1,7 @@
 """What is learned from in one step: windows of the training histories, and negatives.
 
-Everything is a function of the seed, the epoch and the number of the batch, so training can go on from any batch of any epoch.
+Everything is a function of the seed, the epoch and the number of the batch, so training can go on from any batch of any
+epoch.
 """
 
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ NegativeMode = Literal["shared", "position"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """(B, n) int64 item rows, right-padded, n a whole number of segments; the item after each, 0 where none is learned; and negatives:
-    (N,) for all positions, or (B, n, N). `times`: (B, n + 1) int64 epoch ms, each item's and that of the last target; None of a dataset
-    without."""
+    """(B, n) int64 item rows, right-padded, n a whole number of segments; the item after each, 0 where none is learned;
+    and negatives: (N,) for all positions, or (B, n, N). `times`: (B, n + 1) int64 epoch ms, each item's and that of the
+    last target; None of a dataset without."""
 
     items: Rows
     targets: Rows
@@ -34,10 +35,11 @@ class Batch:
 class Windows:
     """How batches are cut from a dataset.
 
-    A window has up to `segments` · `segment_length` inputs. `placed` "anywhere": it starts anywhere in a history longer than itself, and
-    within the first segment of a shorter one, so that what a position means does not depend on the grid; longer histories have several an
-    epoch. "newest": the end of every history, once. A batch has about `batch` · `segments` segments. `oov_share` of the inputs are replaced
-    by the row for unknown items. `negatives` are uniform over the catalogue: as many for the whole batch ("shared"), or for each position.
+    A window has up to `segments` · `segment_length` inputs. `placed` "anywhere": it starts anywhere in a history longer
+    than itself, and within the first segment of a shorter one, so that what a position means does not depend on the
+    grid; longer histories have several an epoch. "newest": the end of every history, once. A batch has about `batch` ·
+    `segments` segments. `oov_share` of the inputs are replaced by the row for unknown items. `negatives` are uniform
+    over the catalogue: as many for the whole batch ("shared"), or for each position.
     """
 
     dataset: Dataset
@@ -53,7 +55,8 @@ class Windows:
     def epoch(self, number: int) -> list[Rows]:
         """The windows of every batch of an epoch: (B, 3) user, first interaction and number of inputs.
 
-        Every user of the training part appears. Windows of about the same number of segments share a batch, so that little of it is padding.
+        Every user of the training part appears. Windows of about the same number of segments share a batch, so that
+        little of it is padding.
         """
         rng = np.random.default_rng([self.seed, number])
         windows = self._windows(rng)

@@ -1,7 +1,7 @@
 """A network as one file: TorchScript with its manifest and catalogue inside. Every use of `torch.jit` is here.
 
-TorchScript is deprecated but complete in torch 2.13. The eager module is the source of truth and the artifact one export of it, so another
-format would change this file alone.
+TorchScript is deprecated but complete in torch 2.13. The eager module is the source of truth and the artifact one
+export of it, so another format would change this file alone.
 """
 
 import hashlib
@@ -27,7 +27,9 @@ ATTRIBUTES = "attributes.json"
 PROGRAM = "model.pt"
 
 Program = Any
-"""A scripted module: its methods are those of `model.networks.serving.CONTRACT`, which TorchScript's types cannot say."""
+"""A scripted module: its methods are those of `model.networks.serving.CONTRACT`, which TorchScript's types cannot
+say.
+"""
 
 PROGRAM_FAILURES = (RuntimeError, torch.jit.Error)
 """What calling a program raises: an operation's own error, or one that the program itself raises."""
@@ -44,8 +46,12 @@ class Artifact:
     item_ids: tuple[ItemId, ...]
 
 
-def save(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], path: Path, attributes: Attributes | None = None) -> None:
-    """Write a network that answers the contract, scripted, with manifest and catalogue. Not frozen: that would drop the weights' names."""
+def save(
+    network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], path: Path, attributes: Attributes | None = None
+) -> None:
+    """Write a network that answers the contract, scripted, with manifest and catalogue. Not frozen: that would drop the
+    weights' names.
+    """
     extra = {MANIFEST: manifests.encode(manifest), CATALOGUE: msgspec.json.encode(list(item_ids))}
     if attributes is not None:
         extra[ATTRIBUTES] = msgspec.json.encode(attributes)
@@ -68,14 +74,17 @@ def load(path: Path) -> Artifact:
     """Read, check, freeze and warm up an artifact. A manifest.json beside it has to agree with the one inside.
 
     Raises:
-        ArtifactUnreadable: no such file, not TorchScript, not written by this program, or a method of the contract is missing.
+        ArtifactUnreadable: no such file, not TorchScript, not written by this program, or a method of the contract is
+            missing.
         ManifestUnknown: the manifest is malformed or of an unknown schema.
         ManifestMismatch: weights, manifest and catalogue do not belong together.
     """
     program, manifest, item_ids, _ = _read(path)
     missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
     if missing_methods:
-        raise ArtifactUnreadable(f"{path}: the program has no method {', '.join(missing_methods)}; the contract is {', '.join(CONTRACT)}")
+        raise ArtifactUnreadable(
+            f"{path}: the program has no method {', '.join(missing_methods)}; the contract is {', '.join(CONTRACT)}"
+        )
     _check(path, program, manifest, item_ids)
     program = frozen(program)
     warm_up(program)
@@ -103,13 +112,17 @@ def _read(path: Path) -> tuple[Program, Manifest, tuple[ItemId, ...], Attributes
     except msgspec.DecodeError as error:
         raise ArtifactUnreadable(f"{path}!{ATTRIBUTES}: not the attributes of items: {error}") from error
     if attributes is not None and len(attributes.of) != len(item_ids):
-        raise ManifestMismatch(f"{path}: {ATTRIBUTES} inside is of {len(attributes.of)} items, the catalogue has {len(item_ids)}")
+        raise ManifestMismatch(
+            f"{path}: {ATTRIBUTES} inside is of {len(attributes.of)} items, the catalogue has {len(item_ids)}"
+        )
     return program, manifest, item_ids, attributes
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of a version by name, not frozen into its program, the items of its rows, and their attributes if it has any."""
+    """The weights of a version by name, not frozen into its program, the items of its rows, and their attributes if it
+    has any.
+    """
 
     weights: dict[str, Tensor]
     item_ids: tuple[ItemId, ...]
@@ -161,7 +174,9 @@ def _call_all(program: Program, memory: Tensor, items: Tensor, times: Tensor | N
 def _check(path: Path, program: Program, manifest: Manifest, item_ids: Sequence[ItemId]) -> None:
     found = weights_sha256(program)
     if found != manifest.weights_sha256:
-        raise ManifestMismatch(f"{path}: weights have sha256 {found}, the manifest inside says {manifest.weights_sha256}")
+        raise ManifestMismatch(
+            f"{path}: weights have sha256 {found}, the manifest inside says {manifest.weights_sha256}"
+        )
     spec = program.spec()
     for name, said in (
         ("n_items", manifest.n_items),
@@ -171,7 +186,9 @@ def _check(path: Path, program: Program, manifest: Manifest, item_ids: Sequence[
         if spec[name] != said:
             raise ManifestMismatch(f"{path}: the program has {name} {spec[name]}, the manifest inside says {said}")
     if len(item_ids) != manifest.n_items:
-        raise ManifestMismatch(f"{path}: the catalogue has {len(item_ids)} items, the manifest inside says {manifest.n_items}")
+        raise ManifestMismatch(
+            f"{path}: the catalogue has {len(item_ids)} items, the manifest inside says {manifest.n_items}"
+        )
     beside = path.with_name(MANIFEST)
     if beside.is_file() and manifests.decode(beside.read_bytes(), str(beside)) != manifest:
         raise ManifestMismatch(f"{beside} is not the manifest inside {path.name}: one of the two files was replaced")

@@ -1,6 +1,7 @@
 """The manifest: what a model version is, what it was made from and how well it did, readable without torch.
 
-One schema number; a build reads the schemas it knows and refuses the rest. Unknown fields are ignored, so a newer build may add some.
+One schema number; a build reads the schemas it knows and refuses the rest. Unknown fields are ignored, so a newer build
+may add some.
 """
 
 from collections.abc import Sequence
@@ -21,8 +22,8 @@ LAST_OUT = "last out"
 class Training:
     """Where the weights come from.
 
-    `log` is the last part of the log's path. Times are epoch ms, of the interactions trained on. `samples` counts training windows over all
-    epochs; `split` says in words what was held out.
+    `log` is the last part of the log's path. Times are epoch ms, of the interactions trained on. `samples` counts
+    training windows over all epochs; `split` says in words what was held out.
     """
 
     log: str
@@ -41,7 +42,9 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Next-item metrics on the validation targets, as the worker would have predicted them, and the popularity list's on the same."""
+    """Next-item metrics on the validation targets, as the worker would have predicted them, and the popularity list's
+    on the same.
+    """
 
     targets: int
     hr_at_10: float
@@ -53,8 +56,9 @@ class Metrics:
 class Manifest:
     """One model version.
 
-    `version` is a positive integer as text. Two versions share a `memory_format` only if the trainer made it so. `config` is resolved:
-    nothing in it depends on a default. `weights_sha256` is over the names and bytes of all weights in the artifact.
+    `version` is a positive integer as text. Two versions share a `memory_format` only if the trainer made it so.
+    `config` is resolved: nothing in it depends on a default. `weights_sha256` is over the names and bytes of all
+    weights in the artifact.
     """
 
     schema: int = SCHEMA
@@ -78,7 +82,9 @@ class Manifest:
 
 
 def memory_format(kind: str, shape: Sequence[int], weights_sha256: str) -> str:
-    """What a preference memory of that shape written by these weights means, as an id: only the same weights are known to read it."""
+    """What a preference memory of that shape written by these weights means, as an id: only the same weights are known
+    to read it.
+    """
     return f"{kind}/{'x'.join(map(str, shape))}/{weights_sha256[:12]}"
 
 
@@ -97,7 +103,9 @@ def decode(data: bytes, where: str) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ManifestUnknown(f"{where}: not a manifest: {error}") from error
     if schema != SCHEMA:
-        raise ManifestUnknown(f"{where}: manifest schema {schema}, this build reads {SCHEMA}; a newer rec2pm may have written it")
+        raise ManifestUnknown(
+            f"{where}: manifest schema {schema}, this build reads {SCHEMA}; a newer rec2pm may have written it"
+        )
     try:
         return msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:

@@ -1,4 +1,5 @@
-"""The registry: REGISTRY/NAME/VERSION/ with model.pt and manifest.json. Versions are never rewritten; what serves is not said here.
+"""The registry: REGISTRY/NAME/VERSION/ with model.pt and manifest.json. Versions are never rewritten; what serves is
+not said here.
 
 A version is written into a hidden folder and renamed, so a reader sees all of it or nothing.
 """
@@ -83,14 +84,20 @@ class Registry:
         for version in versions:
             if str(version.version) == number:
                 return version
-        raise ModelNotFound(f"{self.root}: {name} has no version {number!r}; it has {', '.join(str(v.version) for v in versions)}")
+        raise ModelNotFound(
+            f"{self.root}: {name} has no version {number!r}; it has {', '.join(str(v.version) for v in versions)}"
+        )
 
     def check_name(self, name: str) -> None:
         """Raise ModelNotFound if no model can have this name."""
         if not _is_name(name):
-            raise ModelNotFound(f"{name!r} cannot name a model: letters, digits, '.', '_' and '-', a letter or digit first")
+            raise ModelNotFound(
+                f"{name!r} cannot name a model: letters, digits, '.', '_' and '-', a letter or digit first"
+            )
 
-    def add(self, network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None = None) -> ModelVersion:
+    def add(
+        self, network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None = None
+    ) -> ModelVersion:
         """Write the next version of `manifest.name`; the manifest's own `version` is replaced by the number chosen."""
         self.check_name(manifest.name)
         folder = self.root / manifest.name
@@ -106,7 +113,9 @@ class Registry:
                 shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _write(network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None, folder: Path) -> None:
+def _write(
+    network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None, folder: Path
+) -> None:
     folder.mkdir()
     artifact.save(network, manifest, item_ids, folder / artifact.PROGRAM, attributes)
     (folder / artifact.MANIFEST).write_bytes(manifests.encode(manifest))

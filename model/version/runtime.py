@@ -26,7 +26,9 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """`memory` (B, S) after the segments, S = `state_floats`, and `hidden` (B, d), to rank from without a second pass."""
+    """`memory` (B, S) after the segments, S = `state_floats`, and `hidden` (B, d), to rank from without a second
+    pass.
+    """
 
     memory: Floats
     hidden: Floats
@@ -68,7 +70,8 @@ class Runtime:
         Args:
             memory: (B, S) float32; all zeros for a user who has none yet.
             rows: (B, L) int64 item rows, oldest first, no padding.
-            times: (B, L) int64 epoch ms, of a model that uses time; without, `model.networks.serving` says what it goes by.
+            times: (B, L) int64 epoch ms, of a model that uses time; without, `model.networks.serving` says what it goes
+                by.
         """
         B = len(rows)
         folded = Folded(np.empty((B, self.state_floats), np.float32), np.empty((B, self._d), np.float32))
@@ -76,7 +79,9 @@ class Runtime:
             for at in _chunks(np.argsort(memory.any(axis=1), kind="stable")):
                 lengths = torch.full((len(at),), rows.shape[1])
                 when = None if times is None else torch.from_numpy(times[at])
-                written, hidden = self._program.update(self._memory(memory[at]), torch.from_numpy(rows[at]), lengths, when)
+                written, hidden = self._program.update(
+                    self._memory(memory[at]), torch.from_numpy(rows[at]), lengths, when
+                )
                 folded.memory[at], folded.hidden[at] = written.reshape(len(at), -1).numpy(), hidden.numpy()
             if not (np.isfinite(folded.memory).all() and np.isfinite(folded.hidden).all()):
                 raise RuntimeError("it answered with what is not a finite number")
@@ -105,14 +110,21 @@ class Runtime:
         """
         ranked = self._empty(len(rows), k)
         with self._running("recommend"):
-            # Users of about the same length, and alike in having a memory or not, go together: little padding and no split inside.
+            # Users of about the same length, and alike in having a memory or not, go together: little padding and no
+            # split inside.
             for at in _chunks(np.lexsort((lengths, memory.any(axis=1)))):
                 width = int(lengths[at].max())
                 items = torch.from_numpy(rows[at, :width])
                 when = None if times is None else torch.from_numpy(times[at, :width])
                 asked = None if query_time is None else torch.from_numpy(query_time[at])
                 best, scores = self._program.recommend(
-                    self._memory(memory[at]), items, torch.from_numpy(lengths[at]), k, when, asked, _exclusion(exclude[at])
+                    self._memory(memory[at]),
+                    items,
+                    torch.from_numpy(lengths[at]),
+                    k,
+                    when,
+                    asked,
+                    _exclusion(exclude[at]),
                 )
                 ranked.rows[at], ranked.scores[at] = best.numpy(), scores.numpy()
             _check_scores(ranked)
@@ -130,7 +142,9 @@ class Runtime:
 
     @contextmanager
     def _running(self, method: str) -> Iterator[None]:
-        """What the program raises, as this package's own: by its last line, since what stands above repeats the program."""
+        """What the program raises, as this package's own: by its last line, since what stands above repeats the
+        program.
+        """
         try:
             with torch.inference_mode():
                 yield

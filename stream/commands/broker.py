@@ -1,11 +1,12 @@
-"""A Kafka for the demo, the tests and the benchmarks: the one that is given, or one that is started here and stopped again.
+"""A Kafka for the demo, the tests and the benchmarks: the one that is given, or one that is started here and stopped
+again.
 
-In this order: an address in the environment, a Kafka download (KAFKA_HOME), Docker, and tansu, a Kafka-compatible program that comes in
-a wheel. What is named in the environment and does not work is an error, never a reason to take the next one. The worker never imports
-this file.
+In this order: an address in the environment, a Kafka download (KAFKA_HOME), Docker, and tansu, a Kafka-compatible
+program that comes in a wheel. What is named in the environment and does not work is an error, never a reason to take
+the next one. The worker never imports this file.
 
-A broker lives as long as the `with` block. Should this process end without leaving the block (SIGTERM, SIGKILL, os._exit), a guard, a shell
-that waits for the end of a pipe from this process, kills the broker's process group.
+A broker lives as long as the `with` block. Should this process end without leaving the block (SIGTERM, SIGKILL,
+os._exit), a guard, a shell that waits for the end of a pipe from this process, kills the broker's process group.
 """
 
 from __future__ import annotations
@@ -117,7 +118,9 @@ def _given(environ: Mapping[str, str], name: str) -> Found:
     try:
         AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=GIVEN_ANSWERS_WITHIN_S)
     except KafkaException as error:
-        raise BrokerNotFound(f"{name}={bootstrap}: no Kafka broker answered within {GIVEN_ANSWERS_WITHIN_S:.0f} s ({error})") from error
+        raise BrokerNotFound(
+            f"{name}={bootstrap}: no Kafka broker answered within {GIVEN_ANSWERS_WITHIN_S:.0f} s ({error})"
+        ) from error
     return Broker(bootstrap, "given", f"the broker in {name}", hides_aborted=True)
 
 
@@ -129,21 +132,35 @@ def _kafka(environ: Mapping[str, str], folder: Path, running: ExitStack) -> Foun
         return "KAFKA_HOME is not set"
     home = Path(environ["KAFKA_HOME"]).expanduser().resolve()
     if not (home / "bin" / "kafka-run-class.sh").is_file():
-        raise BrokerNotFound(f"KAFKA_HOME={home}: expected an unpacked Kafka with bin/kafka-run-class.sh; correct it or unset it")
+        raise BrokerNotFound(
+            f"KAFKA_HOME={home}: expected an unpacked Kafka with bin/kafka-run-class.sh; correct it or unset it"
+        )
     environ = _with_java(environ, folder)
 
     def start(port: int) -> _Process:
         properties = _format_storage(home, environ, folder, port, controller_port=_free_port())
         return _started(
-            [*_tool(home, "kafka-server-start.sh", "kafka.Kafka"), str(properties)], folder / "kafka.log", environ, folder, running
+            [*_tool(home, "kafka-server-start.sh", "kafka.Kafka"), str(properties)],
+            folder / "kafka.log",
+            environ,
+            folder,
+            running,
         )
 
     bootstrap = _bootstrap_when_ready(start)
-    return Broker(bootstrap, "kafka", f"Kafka from {home}, log in {folder / 'kafka.log'}", hides_aborted=True, folder=folder / "kafka-data")
+    return Broker(
+        bootstrap,
+        "kafka",
+        f"Kafka from {home}, log in {folder / 'kafka.log'}",
+        hides_aborted=True,
+        folder=folder / "kafka-data",
+    )
 
 
 def _with_java(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The environment for Kafka's scripts: a Java that is new enough first in PATH, a small heap, log files in our folder."""
+    """The environment for Kafka's scripts: a Java that is new enough first in PATH, a small heap, log files in our
+    folder.
+    """
     path = environ.get("PATH", "")
     if environ.get("JAVA_HOME"):
         path = f"{environ['JAVA_HOME']}/bin:{path}"
@@ -155,7 +172,9 @@ def _with_java(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     version = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
     if said.returncode or version is None:
-        raise BrokerNotFound(f"KAFKA_HOME is set, but `{java} -version` failed: {(said.stderr + said.stdout).strip()[:200]}")
+        raise BrokerNotFound(
+            f"KAFKA_HOME is set, but `{java} -version` failed: {(said.stderr + said.stdout).strip()[:200]}"
+        )
     if int(version[1]) < OLDEST_JAVA:
         raise BrokerNotFound(
             f"KAFKA_HOME is set, but {java} is Java {version[1]}: install Java {OLDEST_JAVA} or newer, or unset KAFKA_HOME"
@@ -173,16 +192,30 @@ def _with_java(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def _format_storage(home: Path, environ: Mapping[str, str], folder: Path, port: int, controller_port: int) -> Path:
-    """Write server.properties and make the data folder a KRaft node's, unless it is one already; topics of an earlier run stay."""
+    """Write server.properties and make the data folder a KRaft node's, unless it is one already; topics of an earlier
+    run stay.
+    """
     data = folder / "kafka-data"
     data.mkdir(parents=True, exist_ok=True)
     properties = folder / "server.properties"
-    properties.write_text(_SERVER_PROPERTIES.format(port=port, controller_port=controller_port, data=data.resolve()), encoding="utf-8")
+    properties.write_text(
+        _SERVER_PROPERTIES.format(port=port, controller_port=controller_port, data=data.resolve()), encoding="utf-8"
+    )
     if (data / "meta.properties").exists():
         return properties
-    cluster = base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=").replace("-", "_")  # a leading "-" would be read as an option
+    cluster = (
+        base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=").replace("-", "_")
+    )  # a leading "-" would be read as an option
     said = subprocess.run(
-        [*_tool(home, "kafka-storage.sh", "kafka.tools.StorageTool"), "format", "--ignore-formatted", "-t", cluster, "-c", str(properties)],
+        [
+            *_tool(home, "kafka-storage.sh", "kafka.tools.StorageTool"),
+            "format",
+            "--ignore-formatted",
+            "-t",
+            cluster,
+            "-c",
+            str(properties),
+        ],
         env=dict(environ),
         capture_output=True,
         text=True,
@@ -190,7 +223,9 @@ def _format_storage(home: Path, environ: Mapping[str, str], folder: Path, port: 
         stdin=subprocess.DEVNULL,
     )
     if said.returncode:
-        raise BrokerNotFound(f"KAFKA_HOME={home}: formatting {data} failed: {(said.stderr + said.stdout).strip()[-500:]}")
+        raise BrokerNotFound(
+            f"KAFKA_HOME={home}: formatting {data} failed: {(said.stderr + said.stdout).strip()[-500:]}"
+        )
     return properties
 
 
@@ -200,8 +235,9 @@ def _tool(home: Path, script: str, class_name: str) -> list[str]:
     return [str(own)] if own.is_file() else [str(home / "bin" / "kafka-run-class.sh"), class_name]
 
 
-# One node: every replication factor is 1. A quick group protocol: session times below Kafka's lower limit of 6 s make crash tests short.
-# The cleaner looks every second, and not every 15, for what can be compacted: a test waits until what was forgotten is gone.
+# One node: every replication factor is 1. A quick group protocol: session times below Kafka's lower limit of 6 s make
+# crash tests short. The cleaner looks every second, and not every 15, for what can be compacted: a test waits until
+# what was forgotten is gone.
 _SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -235,7 +271,8 @@ log.index.size.max.bytes=1048576
 
 def _docker(running: ExitStack) -> Found:
     with warnings.catch_warnings():
-        # A client that cannot connect leaves its socket to the garbage collector, which warns: collected here, where it is expected.
+        # A client that cannot connect leaves its socket to the garbage collector, which warns: collected here, where it
+        # is expected.
         warnings.simplefilter("ignore", ResourceWarning)
         found = _docker_container(running)
         gc.collect()
@@ -262,7 +299,9 @@ def _docker_container(running: ExitStack) -> Found:
         starting.callback(container.stop)
         try:
             container.start(timeout=DOCKER_READY_WITHIN_S)
-        except failures as error:  # no network to fetch the image from, say: Docker was not asked for, so that is no error
+        except (
+            failures
+        ) as error:  # no network to fetch the image from, say: Docker was not asked for, so that is no error
             return f"Docker: {DOCKER_IMAGE} did not start ({_last_line(str(error))})"
         running.enter_context(starting.pop_all())
     return Broker(container.get_bootstrap_server(), "docker", f"{DOCKER_IMAGE} in Docker", hides_aborted=True)
@@ -295,14 +334,25 @@ def _embedded(environ: Mapping[str, str], folder: Path, running: ExitStack) -> F
 
     def start(port: int) -> _Process:
         url = f"tcp://127.0.0.1:{port}"
-        command = [binary, "broker", "--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
+        command = [
+            binary,
+            "broker",
+            "--listener-url",
+            url,
+            "--advertised-listener-url",
+            url,
+            "--storage-engine",
+            "memory://tansu/",
+        ]
         return _started(command, folder / "tansu.log", bare, folder, running)
 
     try:
         bootstrap = _bootstrap_when_ready(start)
     except OSError as error:  # a binary for another machine
         return f"embedded: {binary} cannot be run ({error})"
-    return Broker(bootstrap, "embedded", f"tansu {TANSU_VERSION}, in memory, log in {folder / 'tansu.log'}", hides_aborted=False)
+    return Broker(
+        bootstrap, "embedded", f"tansu {TANSU_VERSION}, in memory, log in {folder / 'tansu.log'}", hides_aborted=False
+    )
 
 
 # --- processes ---
@@ -329,12 +379,22 @@ def _bootstrap_when_ready(start: Callable[[int], _Process]) -> str:
     raise AssertionError("unreachable")
 
 
-def _started(command: Sequence[str], log: Path, environ: Mapping[str, str], folder: Path, running: ExitStack) -> _Process:
-    """Start a broker in its own session, so that Ctrl-C reaches us and not it, and have it stopped when `running` is closed."""
+def _started(
+    command: Sequence[str], log: Path, environ: Mapping[str, str], folder: Path, running: ExitStack
+) -> _Process:
+    """Start a broker in its own session, so that Ctrl-C reaches us and not it, and have it stopped when `running` is
+    closed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         broker = subprocess.Popen(
-            command, env=dict(environ), cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=dict(environ),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     # Reading ends when the other end of the pipe is closed, which the operating system does however this process ends.
     guard = subprocess.Popen(
@@ -358,7 +418,8 @@ def _stop(broker: subprocess.Popen[bytes], guard: subprocess.Popen[bytes]) -> No
             broker.wait(patience_s)
     if broker.poll() is None:
         logger.warning("broker process %s does not end", broker.pid)
-    # After the broker, so that there is no moment without either. Killed before its pipe is closed: it must not act any more.
+    # After the broker, so that there is no moment without either. Killed before its pipe is closed: it must not act any
+    # more.
     guard.kill()
     guard.wait()
     if guard.stdin is not None:
@@ -374,7 +435,9 @@ def _wait_until_ready(process: _Process, port: int) -> None:
                 f"the broker ended with exit code {status} before it was ready; the end of {process.log}:\n{_tail(process.log)}"
             )
         if time.monotonic() > deadline:
-            raise BrokerNotFound(f"the broker was not ready after {READY_WITHIN_S:.0f} s; the end of {process.log}:\n{_tail(process.log)}")
+            raise BrokerNotFound(
+                f"the broker was not ready after {READY_WITHIN_S:.0f} s; the end of {process.log}:\n{_tail(process.log)}"
+            )
         time.sleep(0.05)
 
 

@@ -1,7 +1,8 @@
 """`rec2pm demo`: broker, topics, model, traffic, two workers, and what came out: the whole loop in one terminal.
 
-Everything is the real thing, only small: the workers are separate processes, the broker is an embedded one unless a Kafka is found, and the
-lists that are compared with the popularity list at the end are the ones that the workers published while the traffic ran.
+Everything is the real thing, only small: the workers are separate processes, the broker is an embedded one unless a
+Kafka is found, and the lists that are compared with the popularity list at the end are the ones that the workers
+published while the traffic ran.
 """
 
 import os
@@ -94,7 +95,9 @@ def run_demo(log: str | None, folder: Path, environ: Mapping[str, str], console:
         f"[bold]1. The log[/]  {played.name}: {len(frame):,} interactions of {users:,} users with {frame['item_id'].n_unique():,} items."
     )
     if log is None:
-        console.print("   Each user keeps coming back to 3 favourite genres and drifts through others; `model/synthetic.py` says how.")
+        console.print(
+            "   Each user keeps coming back to 3 favourite genres and drifts through others; `model/synthetic.py` says how."
+        )
     if (leftover := folder / "broker").exists():
         shutil.rmtree(leftover)  # an earlier demo's topics
     with found_broker(environ, leftover, given="REC2PM_BOOTSTRAP_SERVERS", docker=False) as broker:
@@ -102,7 +105,9 @@ def run_demo(log: str | None, folder: Path, environ: Mapping[str, str], console:
         env = _settings(broker, folder, environ)
         _make_topics(broker)
         cut = int(len(frame) * TRAINED_SHARE)
-        console.print(f"[bold]3. The model[/]  Rec2PM, trained for about a minute on the first {TRAINED_SHARE:.0%} of the log, by time:")
+        console.print(
+            f"[bold]3. The model[/]  Rec2PM, trained for about a minute on the first {TRAINED_SHARE:.0%} of the log, by time:"
+        )
         version = _train(frame.head(cut), folder)
         with _workers(env, folder) as workers:
             console.print(
@@ -141,7 +146,11 @@ def _sampled(path: str) -> Log:
 
 
 def _settings(broker: Broker, folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in environ.items() if not name.startswith("REC2PM_") or name.startswith("REC2PM_KAFKA_")}
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("REC2PM_") or name.startswith("REC2PM_KAFKA_")
+    }
     ours = {
         "BOOTSTRAP_SERVERS": broker.bootstrap,
         "APP": APP,
@@ -189,7 +198,9 @@ def _workers(env: Mapping[str, str], folder: Path) -> Iterator[list[subprocess.P
     try:
         for number in range(WORKERS):
             with (folder / f"worker-{number}.log").open("wb") as out:
-                started.append(subprocess.Popen([sys.executable, "-m", "stream", "worker"], env=dict(env), stdout=out, stderr=out))
+                started.append(
+                    subprocess.Popen([sys.executable, "-m", "stream", "worker"], env=dict(env), stdout=out, stderr=out)
+                )
         yield started
     finally:
         for worker in started:
@@ -217,9 +228,15 @@ class _Traffic:
             }
         )
         self._reader.assign([TopicPartition(f"{APP}.recommendations", number, 0) for number in range(PARTITIONS)])
-        # Never joins. AdminClient.list_consumer_group_offsets ends the process when the group's coordinator is not there yet (librdkafka 2.16.0).
+        # Never joins. AdminClient.list_consumer_group_offsets ends the process when the group's coordinator is not
+        # there yet (librdkafka 2.16.0).
         self._group = Consumer(
-            {"bootstrap.servers": broker.bootstrap, "group.id": APP, "isolation.level": "read_uncommitted", "log_level": 3}
+            {
+                "bootstrap.servers": broker.bootstrap,
+                "group.id": APP,
+                "isolation.level": "read_uncommitted",
+                "log_level": 3,
+            }
         )
         self._places = [TopicPartition(f"{APP}.interactions", number) for number in range(PARTITIONS)]
         self._failed: list[str] = []
@@ -237,7 +254,10 @@ class _Traffic:
         while True:
             try:
                 self._producer.produce(
-                    f"{APP}.interactions", msgspec.msgpack.encode({"item": item, "ts": time_ms}), user.encode(), on_delivery=delivered
+                    f"{APP}.interactions",
+                    msgspec.msgpack.encode({"item": item, "ts": time_ms}),
+                    user.encode(),
+                    on_delivery=delivered,
                 )
                 break
             except BufferError:
@@ -302,14 +322,18 @@ def _serve(broker: Broker, log: Log, cut: int, workers: Sequence[subprocess.Pope
     return served
 
 
-def _until(target: int, traffic: _Traffic, workers: Sequence[subprocess.Popen[bytes]], screen: "_Screen", patience_s: float) -> None:
+def _until(
+    target: int, traffic: _Traffic, workers: Sequence[subprocess.Popen[bytes]], screen: "_Screen", patience_s: float
+) -> None:
     """Read lists until the workers have taken so many interactions; patience is with standing still."""
     best, moved = -1, time.monotonic()
     while (taken := traffic.taken()) < target:
         if taken > best:
             best, moved = taken, time.monotonic()
         if time.monotonic() - moved > patience_s:
-            raise KafkaUnusable(f"the workers took {taken} of {target} interactions and then none for {patience_s:.0f} s; see their logs")
+            raise KafkaUnusable(
+                f"the workers took {taken} of {target} interactions and then none for {patience_s:.0f} s; see their logs"
+            )
         traffic.read(0.1)
         screen.update(lambda taken=taken: taken, workers)
 
@@ -324,10 +348,19 @@ def _shown_users(log: Log, cut: int) -> list[str]:
 
 
 class _Screen:
-    """What is seen while it runs: redrawn in place on a terminal, else one line every few seconds and the users at the end."""
+    """What is seen while it runs: redrawn in place on a terminal, else one line every few seconds and the users at the
+    end.
+    """
 
     def __init__(self, log: Log, served: Served, users: Sequence[str], cut: int, total: int, console: Console) -> None:
-        self._log, self._served, self._users, self._cut, self._total, self._console = log, served, users, cut, total, console
+        self._log, self._served, self._users, self._cut, self._total, self._console = (
+            log,
+            served,
+            users,
+            cut,
+            total,
+            console,
+        )
         self._every_s = 0.5 if console.is_terminal else 5.0
         self._drawn = time.monotonic()
         self._at: list[tuple[float, int]] = [(self._drawn, 0)]
@@ -405,7 +438,9 @@ class _Screen:
 
 
 def _compare(log: Log, served: Served, cut: int, console: Console) -> None:
-    """Each interaction of the traffic against the last list its user had been given before it, and against the popularity list."""
+    """Each interaction of the traffic against the last list its user had been given before it, and against the
+    popularity list.
+    """
     history = log.interactions.head(cut)
     popular = history.group_by("item_id").len().sort("len", "item_id", descending=[True, False])["item_id"].to_list()
     past = dict(history.group_by("user_id").len().iter_rows())
@@ -434,6 +469,8 @@ def _compare(log: Log, served: Served, cut: int, console: Console) -> None:
         if n:
             ratio = f"{ours / theirs:.1f}x" if theirs else "-"
             table.add_row(name, f"{n:,}", f"{ours:,} ({ours / n:.1%})", f"{theirs:,} ({theirs / n:.1%})", ratio)
-    console.print("\n[bold]5. Was it any good?[/]  For each new interaction: was it in the list that the user had before it?")
+    console.print(
+        "\n[bold]5. Was it any good?[/]  For each new interaction: was it in the list that the user had before it?"
+    )
     console.print("   The popularity list is of the same past, and leaves out the same items of the user's own.\n")
     console.print(table)

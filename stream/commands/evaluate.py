@@ -15,7 +15,13 @@ from stream.commands.output import log_options, progress_bar
 
 @click.command()
 @log_options
-@click.option("--model", "references", required=True, multiple=True, help="NAME or NAME@VERSION; several are compared with the first.")
+@click.option(
+    "--model",
+    "references",
+    required=True,
+    multiple=True,
+    help="NAME or NAME@VERSION; several are compared with the first.",
+)
 @click.option(
     "--registry",
     envvar="REC2PM_MODELS",
@@ -26,7 +32,11 @@ from stream.commands.output import log_options, progress_bar
     help="Where the models are.",
 )
 @click.option(
-    "--out", default=Path("var/evaluation"), show_default=True, type=click.Path(file_okay=False, path_type=Path), help="For the report."
+    "--out",
+    default=Path("var/evaluation"),
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="For the report.",
 )
 @click.option(
     "--split",
@@ -65,7 +75,9 @@ def evaluate(
         raise click.ClickException(f"evaluating needs {' and '.join(missing)}: pip install 'rec2pm[evaluate]'")
     given = click.get_current_context().get_parameter_source("at") is not ParameterSource.DEFAULT
     if split == "last-out" and given:
-        raise click.UsageError("--at is for --split time: with last-out everybody's last interaction is the target, whenever it was")
+        raise click.UsageError(
+            "--at is for --split time: with last-out everybody's last interaction is the target, whenever it was"
+        )
     from model.evaluation import compare, report
     from model.log import read_log
     from model.version.registry import Registry
@@ -81,7 +93,10 @@ def evaluate(
             log_name=log,
             progress=progress,
         )
-    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in click.get_current_context().params.items()}
+    arguments = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in click.get_current_context().params.items()
+    }
     libraries = {name: metadata.version(name) for name in ("rec2pm", "torch", "numpy", "polars", "scipy", "matplotlib")}
     written = report.write(found, out, arguments=arguments, versions=libraries)
     for line in report.warnings(found):

@@ -76,7 +76,11 @@ def export(kafka: Mapping[str, Any], topic: str, out: Path, progress: Callable[[
                     store.write(batch, None)
                     batch = []
             store.write(batch, None)
-            frame = pl.DataFrame([msgspec.structs.astuple(row) for row in rows(store.records(), number)], schema=dict(SCHEMA), orient="row")
+            frame = pl.DataFrame(
+                [msgspec.structs.astuple(row) for row in rows(store.records(), number)],
+                schema=dict(SCHEMA),
+                orient="row",
+            )
             frame.write_parquet(folder / f"{number:05d}.parquet")
             users += len(frame)
             store.close()

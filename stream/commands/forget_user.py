@@ -35,7 +35,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What is known of a user, and how far the changelog was read for it: partition → the offset behind its last record."""
+    """What is known of a user, and how far the changelog was read for it: partition → the offset behind its last
+    record.
+    """
 
     known: Sequence[Known]
     reached: Mapping[int, int]
@@ -78,7 +80,9 @@ def _known(number: int, live: Mapping[bytes, Message]) -> Known:
 
 
 def listed(kafka: Mapping[str, Any], recommendations: str, user: bytes) -> int | None:
-    """The partition of the recommendations in which a list of the user is out; None when there is none, or it is withdrawn."""
+    """The partition of the recommendations in which a list of the user is out; None when there is none, or it is
+    withdrawn.
+    """
     number = partition_of(user, len(partitions(kafka, recommendations)))
     out = False
     for message in committed_records(kafka, recommendations, number):
@@ -111,7 +115,9 @@ def send(kafka: Mapping[str, Any], interactions: str, user: bytes, numbers: Sequ
     for number in numbers:
         producer.produce(interactions, None, user, number, on_delivery=delivered)
     if producer.flush(_ANSWERS_WITHIN_S) or failed:
-        raise KafkaUnusable(f"the null value was not taken by {interactions}: {(failed or [f'no answer in {_ANSWERS_WITHIN_S:.0f} s'])[0]}")
+        raise KafkaUnusable(
+            f"the null value was not taken by {interactions}: {(failed or [f'no answer in {_ANSWERS_WITHIN_S:.0f} s'])[0]}"
+        )
     return offsets
 
 

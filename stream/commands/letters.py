@@ -94,20 +94,34 @@ def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | No
 
 
 @dead_letters.command("replay")
-@click.argument("places", metavar="[PARTITION:OFFSET]...", nargs=-1, callback=lambda _, __, texts: tuple(map(_place, texts)))
+@click.argument(
+    "places", metavar="[PARTITION:OFFSET]...", nargs=-1, callback=lambda _, __, texts: tuple(map(_place, texts))
+)
 @click.option("--reason", metavar="TEXT", help="Only letters with TEXT in their reason.")
-@click.option("--max-attempts", default=3, show_default=True, type=click.IntRange(min=1), help="Pass over what was refused so often.")
+@click.option(
+    "--max-attempts",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Pass over what was refused so often.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the oldest so many.")
 @click.option("--again", is_flag=True, help="Also what was replayed already; with places or --reason.")
 @click.option("--execute/--dry-run", default=False, help="Send them, or say what would be sent.  [default: --dry-run]")
 def dead_letters_replay(
-    places: tuple[tuple[int, int], ...], reason: str | None, max_attempts: int, limit: int | None, again: bool, execute: bool
+    places: tuple[tuple[int, int], ...],
+    reason: str | None,
+    max_attempts: int,
+    limit: int | None,
+    again: bool,
+    execute: bool,
 ) -> None:
     """Send dead letters into the topic they came from once more: those at the given places, else all.
 
-    Without --execute it says what it would send. With it, each letter is sent once, however often this is run or interrupted; only --again
-    sends it once more. Key, value, headers and timestamp are the original ones. What is refused again is another dead letter, with one
-    attempt more. Have a worker running: where the topic's retention is shorter than a letter's age, the record soon goes again.
+    Without --execute it says what it would send. With it, each letter is sent once, however often this is run or
+    interrupted; only --again sends it once more. Key, value, headers and timestamp are the original ones. What is
+    refused again is another dead letter, with one attempt more. Have a worker running: where the topic's retention is
+    shorter than a letter's age, the record soon goes again.
     """
     from stream.commands import replay_letters
     from stream.commands.read_letters import histogram, written
@@ -122,7 +136,9 @@ def dead_letters_replay(
     wanted = replay_letters.Wanted(frozenset(places) or None, reason, max_attempts, limit, again)
     producer = replay_letters.begin(kafka, chosen.app) if execute else None
     now_ms = time.time_ns() // 1_000_000
-    surveyed = replay_letters.survey(kafka, chosen.app, topic, now_ms, "read_uncommitted" if producer is None else "read_committed")
+    surveyed = replay_letters.survey(
+        kafka, chosen.app, topic, now_ms, "read_uncommitted" if producer is None else "read_committed"
+    )
     if missing := sorted(set(places) - {each.place for each in surveyed.letters}):
         raise click.ClickException(
             f"there is no dead letter {', '.join(map(written, missing))} in {topic}, or not any more; nothing was sent"

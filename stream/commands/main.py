@@ -62,7 +62,10 @@ class Explained(click.Group):
             if error.args[0].code() == KafkaError._INVALID_ARG:
                 click.echo(f"rec2pm: REC2PM_KAFKA_*: {error.args[0].str()}", err=True)
                 sys.exit(EXIT_USAGE)
-            click.echo(f"rec2pm: Kafka did not do it: {error.args[0].str()} (REC2PM_BOOTSTRAP_SERVERS says where Kafka is)", err=True)
+            click.echo(
+                f"rec2pm: Kafka did not do it: {error.args[0].str()} (REC2PM_BOOTSTRAP_SERVERS says where Kafka is)",
+                err=True,
+            )
             sys.exit(EXIT_ERROR)
         except BrokenPipeError:
             # The reader of our output went away, as `head` does.
@@ -75,7 +78,9 @@ class Explained(click.Group):
 @click.version_option(package_name="rec2pm")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 def main(verbose: bool) -> None:
-    """Streaming stateful recommender worker for Kafka (Rec2PM). Settings are environment variables: see `rec2pm worker --help`."""
+    """Streaming stateful recommender worker for Kafka (Rec2PM). Settings are environment variables: see `rec2pm worker
+    --help`.
+    """
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if verbose else logging.INFO,
@@ -98,7 +103,9 @@ def worker() -> None:
 
     As many as there are cores and partitions. SIGTERM and SIGINT finish the step, commit and leave the group.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is a step to finish; importing torch takes a while
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(0)
+    )  # until there is a step to finish; importing torch takes a while
     from stream.compose import run_worker
 
     run_worker(current_settings())
@@ -107,7 +114,11 @@ def worker() -> None:
 @main.command()
 @click.option("--log", help="Your event log instead of the synthetic one: Parquet, CSV or JSON lines.")
 @click.option(
-    "--folder", default=Path("var/demo"), show_default=True, type=click.Path(file_okay=False, path_type=Path), help="For what it leaves."
+    "--folder",
+    default=Path("var/demo"),
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="For what it leaves.",
 )
 def demo(log: str | None, folder: Path) -> None:
     """Broker, topics, model, traffic, workers, and what came out: the whole loop in one terminal, in a few minutes.
@@ -128,7 +139,9 @@ def demo(log: str | None, folder: Path) -> None:
 
 @main.command()
 @click.option("--listen", default="127.0.0.1:6066", show_default=True, help="HOST:PORT for HTTP.")
-@click.option("--name", default="view", show_default=True, help="Of this process: its own among the application's views.")
+@click.option(
+    "--name", default="view", show_default=True, help="Of this process: its own among the application's views."
+)
 def view(listen: str, name: str) -> None:
     """Serve each user's latest list over HTTP, and a page that shows one as it changes."""
     from stream.commands.view import run_view
@@ -138,9 +151,15 @@ def view(listen: str, name: str) -> None:
 
 @main.command()
 @log_options
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Interactions per second (default: as fast as Kafka takes them).")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Interactions per second (default: as fast as Kafka takes them).",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many.")
-def produce(log: str, user_column: str, item_column: str, timestamp_column: str, rate: float | None, limit: int | None) -> None:
+def produce(
+    log: str, user_column: str, item_column: str, timestamp_column: str, rate: float | None, limit: int | None
+) -> None:
     """Send an event log into the interactions topic, in time order.
 
     LOG is Parquet, CSV or JSON lines: a file, a folder or a glob.

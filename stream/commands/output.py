@@ -45,7 +45,9 @@ def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """LOG and the names of its columns."""
     for field in ("timestamp", "item", "user"):
         column = "timestamp" if field == "timestamp" else f"{field}_id"
-        command = click.option(f"--{field}-column", default=column, show_default=True, help=f"The column with the {field}.")(command)
+        command = click.option(
+            f"--{field}-column", default=column, show_default=True, help=f"The column with the {field}."
+        )(command)
     return click.argument("log")(command)
 
 

@@ -49,7 +49,8 @@ def produce(
         if error is not None:
             failed.append(str(error))
 
-    # The records' own timestamps stay the present: with a log's, a topic's retention would delete old interactions at once.
+    # The records' own timestamps stay the present: with a log's, a topic's retention would delete old interactions at
+    # once.
     producer = Producer({**PRODUCER, **kafka})
     began = clock()
     for start in range(0, len(rows), chunk := _CHUNK if rate is None else max(1, int(rate / 100))):

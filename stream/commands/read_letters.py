@@ -1,4 +1,6 @@
-"""Dead letters as people and programs see them: `rec2pm dead-letters list | show`. Reads, and writes nothing; `stream.commands.replay_letters` replays."""
+"""Dead letters as people and programs see them: `rec2pm dead-letters list | show`. Reads, and writes nothing;
+`stream.commands.replay_letters` replays.
+"""
 
 import re
 import time
@@ -50,7 +52,9 @@ def letter(message: Message) -> Letter:
 
 
 def headers_of(message: Message) -> list[Header]:
-    return cast("list[Header]", message.headers() or [])  # the client gives what it was given: a list of (name, bytes or None)
+    return cast(
+        "list[Header]", message.headers() or []
+    )  # the client gives what it was given: a list of (name, bytes or None)
 
 
 def found(kafka: Mapping[str, Any], topic: str, place: Place) -> Message | None:
@@ -86,15 +90,30 @@ def table(shown: Iterable[Letter], replayed: Mapping[int, Replayed | None]) -> l
         source = "?" if said is None else f"{said.topic}[{said.partition}]@{said.offset}"
         attempts = "?" if said is None else str(said.attempts)
         reason = _NOT_OURS if said is None else said.message or said.exception
-        rows.append((written(each.place), moment(each.time_ms), source, attempts, "yes" if is_replayed(each, replayed) else "no", reason))
+        rows.append(
+            (
+                written(each.place),
+                moment(each.time_ms),
+                source,
+                attempts,
+                "yes" if is_replayed(each, replayed) else "no",
+                reason,
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
-    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), printable(row[-1])]) for row in rows]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), printable(row[-1])])
+        for row in rows
+    ]
 
 
 def histogram(reasons: Mapping[str, int]) -> list[str]:
     """How many letters there are of each reason, most first."""
     width = max((len(str(count)) for count in reasons.values()), default=0)
-    return [f"  {count:>{width}}  {printable(reason)}" for reason, count in sorted(reasons.items(), key=lambda each: -each[1])]
+    return [
+        f"  {count:>{width}}  {printable(reason)}"
+        for reason, count in sorted(reasons.items(), key=lambda each: -each[1])
+    ]
 
 
 def as_json(each: Letter, replayed: Mapping[int, Replayed | None]) -> dict[str, Any]:
@@ -147,7 +166,9 @@ def details_as_json(message: Message, replayed: Mapping[int, Replayed | None]) -
 
 
 def readable(data: bytes | None) -> str:
-    """Bytes as text, as a MessagePack map or array, or in hexadecimal; never a character that a terminal would act on."""
+    """Bytes as text, as a MessagePack map or array, or in hexadecimal; never a character that a terminal would act
+    on.
+    """
     if data is None:
         return "null"
     if not data:
@@ -169,7 +190,11 @@ def _text(data: bytes) -> str | None:
         text = data.decode()
     except UnicodeDecodeError:
         return None
-    return text if printable(text.replace("\n", "").replace("\t", "")) == text.replace("\n", "").replace("\t", "") else None
+    return (
+        text
+        if printable(text.replace("\n", "").replace("\t", "")) == text.replace("\n", "").replace("\t", "")
+        else None
+    )
 
 
 def _cut(text: str, before: str) -> str:

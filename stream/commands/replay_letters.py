@@ -1,15 +1,17 @@
 """`rec2pm dead-letters replay`: dead letters into the topic they came from once more.
 
-The guarantee: a letter is sent once. Sending it and noting that it was sent are one Kafka transaction, so a replay may be killed at any
-moment, run again, or run twice at a time (the second puts an end to the first), and readers of committed records see the letter once. Only
-`again` sends it once more. A letter that is refused again comes back as another letter, with a higher count of attempts.
+The guarantee: a letter is sent once. Sending it and noting that it was sent are one Kafka transaction, so a replay may
+be killed at any moment, run again, or run twice at a time (the second puts an end to the first), and readers of
+committed records see the letter once. Only `again` sends it once more. A letter that is refused again comes back as
+another letter, with a higher count of attempts.
 
-What was sent is noted as the committed offset, with metadata, of the group `<app>.dead-letters` (`stream.commands.replay_notes`). Kafka drops offsets
-that nobody renewed for `offsets.retention.minutes`, by default seven days; each replay renews them. Where they are gone, letters younger
-than that cannot have been sent, and are; older ones may have been, and are passed over.
+What was sent is noted as the committed offset, with metadata, of the group `<app>.dead-letters`
+(`stream.commands.replay_notes`). Kafka drops offsets that nobody renewed for `offsets.retention.minutes`, by default
+seven days; each replay renews them. Where they are gone, letters younger than that cannot have been sent, and are;
+older ones may have been, and are passed over.
 
-What is sent has the original key, value and timestamp, the original headers, and how often it was refused; it goes to the partition it was
-in, or by key where the topic has fewer by now.
+What is sent has the original key, value and timestamp, the original headers, and how often it was refused; it goes to
+the partition it was in, or by key where the topic has fewer by now.
 """
 
 import time
@@ -105,11 +107,18 @@ def group(app: str) -> str:
     return f"{app}.dead-letters"
 
 
-def survey(kafka: Mapping[str, Any], app: str, topic: str, now_ms: int, isolation: Literal["read_committed", "read_uncommitted"]) -> Survey:
+def survey(
+    kafka: Mapping[str, Any],
+    app: str,
+    topic: str,
+    now_ms: int,
+    isolation: Literal["read_committed", "read_uncommitted"],
+) -> Survey:
     """Read all letters up to the present end.
 
     Args:
-        isolation: of the notes; read_committed waits for the end of a replay that is under way, read_uncommitted tells what was before it.
+        isolation: of the notes; read_committed waits for the end of a replay that is under way, read_uncommitted tells
+            what was before it.
     """
     numbers = partitions(kafka, topic)
     known = remembered(kafka, app, topic, numbers, isolation)
@@ -152,11 +161,15 @@ def _not_sent(each: Letter, surveyed: Survey, wanted: Wanted) -> PassedOver | No
 
 
 def remembered(
-    kafka: Mapping[str, Any], app: str, topic: str, numbers: Sequence[int], isolation: Literal["read_committed", "read_uncommitted"]
+    kafka: Mapping[str, Any],
+    app: str,
+    topic: str,
+    numbers: Sequence[int],
+    isolation: Literal["read_committed", "read_uncommitted"],
 ) -> dict[int, Replayed | None]:
     """What earlier replays noted, by partition."""
-    # A consumer that never joins. AdminClient.list_consumer_group_offsets ends the process with a segmentation fault (librdkafka 2.16.0)
-    # when the group's coordinator is not there yet.
+    # A consumer that never joins. AdminClient.list_consumer_group_offsets ends the process with a segmentation fault
+    # (librdkafka 2.16.0) when the group's coordinator is not there yet.
     consumer = Consumer({**kafka, "group.id": group(app), "isolation.level": isolation, "log_level": 3})
     places = [TopicPartition(topic, number) for number in numbers]
     try:
@@ -183,7 +196,9 @@ def _memory_ms(kafka: Mapping[str, Any]) -> int:
     admin = AdminClient({**kafka, "log_level": 3})
     with suppress(KafkaException, TimeoutError):
         number = next(iter(admin.list_topics(timeout=_CALL_S).brokers))
-        (told,) = admin.describe_configs([ConfigResource(ResourceType.BROKER, str(number))], request_timeout=_CALL_S).values()
+        (told,) = admin.describe_configs(
+            [ConfigResource(ResourceType.BROKER, str(number))], request_timeout=_CALL_S
+        ).values()
         entry = told.result(_CALL_S).get("offsets.retention.minutes")
         if entry is not None and entry.value is not None:
             return int(entry.value) * 60_000
@@ -191,8 +206,8 @@ def _memory_ms(kafka: Mapping[str, Any]) -> int:
 
 
 def begin(kafka: Mapping[str, Any], app: str) -> Producer:
-    """The producer of a replay. It ends another replay of the application that is under way, or that was killed: what that one sent
-    without noting it is undone. So this comes before the survey."""
+    """The producer of a replay. It ends another replay of the application that is under way, or that was killed: what
+    that one sent without noting it is undone. So this comes before the survey."""
     producer = Producer({**PRODUCER, **kafka, "transactional.id": f"{app}-dead-letters-replay"})
     _until_done(lambda: producer.init_transactions(_CALL_S))
     return producer
@@ -210,7 +225,8 @@ def send(
     batch_letters: int = BATCH_LETTERS,
     before_commit: Callable[[], None] = lambda: None,
 ) -> int:
-    """Send the plan's letters in, a transaction per batch; returns how many: fewer than planned when letters were deleted meanwhile.
+    """Send the plan's letters in, a transaction per batch; returns how many: fewer than planned when letters were
+    deleted meanwhile.
 
     Args:
         topic: the dead letters'.
@@ -223,14 +239,18 @@ def send(
         KafkaUnusable: a batch was not sent; those before it were, and are noted.
     """
     widths = {target: len(partitions(kafka, target)) for target in plan.topics()}
-    offsets = {number: [each.offset for each in surveyed.letters if each.partition == number] for number in surveyed.known}
+    offsets = {
+        number: [each.offset for each in surveyed.letters if each.partition == number] for number in surveyed.known
+    }
     notes: dict[int, Replayed] = {number: known or Replayed() for number, known in surveyed.known.items()}
     membership = _membership(kafka, app)
     sent = 0
     for number, batch in _batches(kafka, topic, plan.send, batch_letters):
         new = {message.offset() for message, _ in batch}
         before = notes[number]
-        notes[number] = noted(offsets[number], {offset for offset in offsets[number] if offset in new or offset in before})
+        notes[number] = noted(
+            offsets[number], {offset for offset in offsets[number] if offset in new or offset in before}
+        )
         positions = [TopicPartition(topic, each, *encoded(replayed)) for each, replayed in notes.items()]
         try:
             producer.begin_transaction()
@@ -273,7 +293,9 @@ def _batches(
 
 
 def _membership(kafka: Mapping[str, Any], app: str) -> object:
-    """Names the group to Kafka; nobody is a member of it, so nothing is fenced by it: the transactional id does that."""
+    """Names the group to Kafka; nobody is a member of it, so nothing is fenced by it: the transactional id does
+    that.
+    """
     consumer = Consumer({**kafka, "group.id": group(app), "log_level": 3})
     try:
         return consumer.consumer_group_metadata()

@@ -1,11 +1,13 @@
-"""Which dead letters were sent in again: ranges of offsets, kept by Kafka as a group's committed offset and its metadata.
+"""Which dead letters were sent in again: ranges of offsets, kept by Kafka as a group's committed offset and its
+metadata.
 
-The committed offset stands behind the newest letter that was sent in again; the metadata counts down from there, letters' offsets sent
-in again and not, in turn: `r1:50,6,*` at offset 100 says 50 to 99 were, 44 to 49 were not, everything below was. Ranges are between
-letters that exist: offsets that hold none (a transaction's marker, a letter whose time is over) belong to either.
+The committed offset stands behind the newest letter that was sent in again; the metadata counts down from there,
+letters' offsets sent in again and not, in turn: `r1:50,6,*` at offset 100 says 50 to 99 were, 44 to 49 were not,
+everything below was. Ranges are between letters that exist: offsets that hold none (a transaction's marker, a letter
+whose time is over) belong to either.
 
-A committed offset without metadata says that everything below it was sent in again: what kafka-consumer-groups.sh --reset-offsets leaves
-behind, and a broker that keeps no metadata (tansu).
+A committed offset without metadata says that everything below it was sent in again: what kafka-consumer-groups.sh
+--reset-offsets leaves behind, and a broker that keeps no metadata (tansu).
 """
 
 from bisect import bisect_right
@@ -54,7 +56,8 @@ def noted(letters: Sequence[int], sent: Container[int]) -> Replayed:
 def encoded(replayed: Replayed, limit: int = MAX_METADATA) -> tuple[int, str]:
     """As an offset and its metadata, of at most `limit` characters.
 
-    What does not fit is the oldest: there, letters that were not sent count as sent from now on, never the other way round.
+    What does not fit is the oldest: there, letters that were not sent count as sent from now on, never the other way
+    round.
     """
     if not replayed.ranges:
         return 0, _FORMAT + "0"

@@ -17,8 +17,20 @@ def topics() -> None:
 
 
 @topics.command("create")
-@click.option("--partitions", default=4, show_default=True, type=click.IntRange(1, 10_000), help="Of interactions and what goes with them.")
-@click.option("--replication", default=1, show_default=True, type=click.IntRange(1, 100), help="Replication factor; 3 in production.")
+@click.option(
+    "--partitions",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Of interactions and what goes with them.",
+)
+@click.option(
+    "--replication",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Replication factor; 3 in production.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be made, and make nothing.")
 def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
     """Create the topics that do not exist yet."""

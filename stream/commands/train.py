@@ -27,19 +27,45 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
     metavar="NAME",
     help="A column that says something of items, a genre or a brand; for kinds that read it: holomambarec.",
 )
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The registry that gets the new version.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The registry that gets the new version.",
+)
 @click.option("--name", default="rec2pm", show_default=True, help="The model's name.")
 @click.option(
-    "--recipe", help="A recipe's name, or a path to one of your own ending in .toml. [default: that of --from, else rec2pm-o-sasrec-small]"
+    "--recipe",
+    help="A recipe's name, or a path to one of your own ending in .toml. [default: that of --from, else rec2pm-o-sasrec-small]",
 )
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a field of the recipe; any number of times.")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Show the recipes and end.")
 @click.option(
-    "--from", "start_from", metavar="NAME[@VERSION]", help="Start from a version's weights and keep its items (daily retraining)."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a field of the recipe; any number of times."
 )
-@click.option("--devices", default=1, show_default=True, type=click.IntRange(min=1), help="GPUs where there are some, else processes.")
-@click.option("--resume", "unfinished", flag_value="resume", help="Go on where an earlier training of this name stopped, if one did.")
-@click.option("--discard", "unfinished", flag_value="discard", help="Forget an earlier training of this name that stopped.")
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Show the recipes and end."
+)
+@click.option(
+    "--from",
+    "start_from",
+    metavar="NAME[@VERSION]",
+    help="Start from a version's weights and keep its items (daily retraining).",
+)
+@click.option(
+    "--devices",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="GPUs where there are some, else processes.",
+)
+@click.option(
+    "--resume",
+    "unfinished",
+    flag_value="resume",
+    help="Go on where an earlier training of this name stopped, if one did.",
+)
+@click.option(
+    "--discard", "unfinished", flag_value="discard", help="Forget an earlier training of this name that stopped."
+)
 def train(
     log: str,
     user_column: str,
@@ -56,8 +82,9 @@ def train(
 ) -> None:
     """Train on an event log and write a new model version into a registry.
 
-    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. By most recipes the last tenth of it, by time, is kept for validation:
-    training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a checkpoint for --resume. Prints the new version's NAME@VERSION.
+    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. By most recipes the last tenth of it, by time, is
+    kept for validation: training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a checkpoint for --resume.
+    Prints the new version's NAME@VERSION.
     """
     from model.log import read_log
     from model.training import recipe as recipes

@@ -17,7 +17,9 @@ def state() -> None:
 
 
 @state.command("export")
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The Parquet file to write.")
+@click.option(
+    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The Parquet file to write."
+)
 def state_export(out: Path) -> None:
     """Write every user's state to a Parquet file, read from the changelog: no worker needs to stop."""
     from stream.commands.export_state import export
@@ -53,7 +55,11 @@ def user_show(user_id: str, as_json: bool) -> None:
         sys.exit(EXIT_ERROR)
     for shown in found:
         if as_json:
-            click.echo(msgspec.json.encode({**msgspec.structs.asdict(shown.state), "kept_segments": shown.kept_segments}).decode())
+            click.echo(
+                msgspec.json.encode(
+                    {**msgspec.structs.asdict(shown.state), "kept_segments": shown.kept_segments}
+                ).decode()
+            )
             continue
         row = shown.state
         click.echo(f"user {row.user_id} (partition {row.partition})")
@@ -67,17 +73,21 @@ def user_show(user_id: str, as_json: bool) -> None:
 
 @user.command("forget")
 @click.argument("user_id", callback=_known_length)
-@click.option("--execute/--dry-run", default=False, help="Forget them, or say what is remembered.  [default: --dry-run]")
-@click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(min=0), help="Seconds for a worker to do it.")
+@click.option(
+    "--execute/--dry-run", default=False, help="Forget them, or say what is remembered.  [default: --dry-run]"
+)
+@click.option(
+    "--wait", default=60.0, show_default=True, type=click.FloatRange(min=0), help="Seconds for a worker to do it."
+)
 def user_forget(user_id: str, execute: bool, wait: float) -> None:
     """Forget one user: their memories and their list.
 
-    Without --execute it says what is remembered. With it, a null value is sent for the user, and the command waits until a worker has
-    forgotten them; exit code 1 when none has in time: then the next one does.
+    Without --execute it says what is remembered. With it, a null value is sent for the user, and the command waits
+    until a worker has forgotten them; exit code 1 when none has in time: then the next one does.
 
-    Kafka compacts the changelog and the lists within about a day, and drops the last trace, the user id, within days (max.compaction.lag.ms,
-    delete.retention.ms), as other records come; workers' local stores, as RocksDB compacts. The interactions topic and dead letters keep
-    what they hold until their own retention.
+    Kafka compacts the changelog and the lists within about a day, and drops the last trace, the user id, within days
+    (max.compaction.lag.ms, delete.retention.ms), as other records come; workers' local stores, as RocksDB compacts. The
+    interactions topic and dead letters keep what they hold until their own retention.
     """
     from stream.commands import forget_user
     from stream.kafka.read_topic import partitions
@@ -102,12 +112,26 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
         click.echo(f"would send a null value to {places}\nnothing was sent: --execute does it")
         return
     offsets = forget_user.send(kafka, chosen.interactions_topic, user, numbers)
-    click.echo(f"sent a null value to {', '.join(f'{chosen.interactions_topic}[{number}]@{at}' for number, at in sorted(offsets.items()))}")
-    if not forget_user.taken(kafka, chosen.app, chosen.interactions_topic, offsets, wait_s=wait, clock=time.monotonic, sleep=time.sleep):
-        click.echo(f"not forgotten yet: no worker of {chosen.app} has taken it within {wait:g} s; the next one to run does", err=True)
+    click.echo(
+        f"sent a null value to {', '.join(f'{chosen.interactions_topic}[{number}]@{at}' for number, at in sorted(offsets.items()))}"
+    )
+    if not forget_user.taken(
+        kafka, chosen.app, chosen.interactions_topic, offsets, wait_s=wait, clock=time.monotonic, sleep=time.sleep
+    ):
+        click.echo(
+            f"not forgotten yet: no worker of {chosen.app} has taken it within {wait:g} s; the next one to run does",
+            err=True,
+        )
         sys.exit(EXIT_ERROR)
     after = forget_user.look(kafka, changelog, user, numbers)
     if any(each.first_offset < before.reached[each.partition] for each in after.known):
-        click.echo(f"not forgotten: {changelog} still has records from before, though a worker has taken the null value", err=True)
+        click.echo(
+            f"not forgotten: {changelog} still has records from before, though a worker has taken the null value",
+            err=True,
+        )
         sys.exit(EXIT_ERROR)
-    click.echo("forgotten" if not after.known else "forgotten, and active again since: what came after the null value is remembered")
+    click.echo(
+        "forgotten"
+        if not after.known
+        else "forgotten, and active again since: what came after the null value is remembered"
+    )

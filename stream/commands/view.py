@@ -1,8 +1,9 @@
 """The view: every user's newest list over HTTP, and a page that shows one as it changes.
 
-The compacted recommendations topic is itself the changelog of a Faust table: nothing is written to Kafka, nothing is stored there twice.
-Every process holds every user, in a consumer group of its own, so that neither its start nor its death moves anything elsewhere.
-Only this file knows Faust, which is an extra; importing it without Faust says how to install it.
+The compacted recommendations topic is itself the changelog of a Faust table: nothing is written to Kafka, nothing is
+stored there twice. Every process holds every user, in a consumer group of its own, so that neither its start nor its
+death moves anything elsewhere. Only this file knows Faust, which is an extra; importing it without Faust says how to
+install it.
 """
 
 import asyncio
@@ -41,7 +42,10 @@ STOPS_WITHIN_S: Final = 4.0
 _STREAMS_END_WITHIN_S: Final = 0.2
 _ANSWERS_WITHIN_S: Final = 15.0
 _LOOK_EVERY_S: Final = 0.2
-_ROCKSDB: Final = {"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20}  # per partition; Faust's own are 2 GiB and 64 MiB
+_ROCKSDB: Final = {
+    "block_cache_size": 8 << 20,
+    "write_buffer_size": 4 << 20,
+}  # per partition; Faust's own are 2 GiB and 64 MiB
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
@@ -87,7 +91,8 @@ async def _serve(settings: Settings, host: str, port: int, name: str) -> None:
         logger.info("view ready seconds=%.1f", time.monotonic() - began)
         await asyncio.wait({follow, stop}, return_when=asyncio.FIRST_COMPLETED)
     crashed = not stop.done()
-    # There is nothing to lose: offsets are not committed, and the store is a copy of the topic that RocksDB's log protects.
+    # There is nothing to lose: offsets are not committed, and the store is a copy of the topic that RocksDB's log
+    # protects.
     limit = threading.Timer(STOPS_WITHIN_S, os._exit, (int(crashed),))
     limit.daemon = True
     limit.start()
@@ -135,9 +140,15 @@ class View:
             web_enabled=False,
         )
         self.app.transport.Consumer = _CommittedConsumer
-        # Without acks, as Faust's own changelogs: it would keep a tree of the gaps that transactions leave, in quadratic time.
+        # Without acks, as Faust's own changelogs: it would keep a tree of the gaps that transactions leave, in
+        # quadratic time.
         topic = self.app.topic(
-            settings.recommendations_topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False
+            settings.recommendations_topic,
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
+            acks=False,
         )
         # A buffer of one: Faust goes on following the changelog after recovery only then.
         self._table: Final = self.app.GlobalTable(
@@ -150,14 +161,17 @@ class View:
             on_changelog_event=self._on_change,
             options=dict(_ROCKSDB),
         )
-        # Faust's own queue is cleared at the end of a recovery, and with it what arrived since: lists that would be missing for ever.
+        # Faust's own queue is cleared at the end of a recovery, and with it what arrived since: lists that would be
+        # missing for ever.
         self.app.tables._changelog_queue = self.app.FlowControlQueue(maxsize=self.app.conf.stream_buffer_maxsize)  # noqa: SLF001
-        # Faust 0.15.3 assigns a global table's partitions by this name, which ignores `changelog_topic`: a KeyError that it swallows, and a
-        # join that hangs without a message.
+        # Faust 0.15.3 assigns a global table's partitions by this name, which ignores `changelog_topic`: a KeyError
+        # that it swallows, and a join that hangs without a message.
         self._table._changelog_topic_name = topic.get_topic_name  # noqa: SLF001
 
     async def follow(self) -> None:
-        """Read the topic until Faust stops or crashes; `ready` is set when what was there at the start has been read."""
+        """Read the topic until Faust stops or crashes; `ready` is set when what was there at the start has been
+        read.
+        """
         await self.app.start()
         if self.app.tables.recovery.completed.is_set():
             self.ready.set()
@@ -174,7 +188,12 @@ class View:
         routes = web.Application()
         user = "/recommendations/{user}"
         routes.add_routes(
-            [web.get("/", _page), web.get("/ready", self._ready), web.get(user, self._get), web.get(f"{user}/stream", self._stream)]
+            [
+                web.get("/", _page),
+                web.get("/ready", self._ready),
+                web.get(user, self._get),
+                web.get(f"{user}/stream", self._stream),
+            ]
         )
         return routes
 
@@ -186,16 +205,24 @@ class View:
             return _json({"error": "not ready: still reading the topic"}, 503)
         user = request.match_info["user"]
         found = _decoded(self._table.get(user.encode()))
-        return _json({"error": "no recommendations for this user", "user": user}, 404) if found is None else _json({"user": user, **found})
+        return (
+            _json({"error": "no recommendations for this user", "user": user}, 404)
+            if found is None
+            else _json({"user": user, **found})
+        )
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: the list of now, then each new one; a reader that is too slow for all of them gets the newest."""
+        """Server-sent events: the list of now, then each new one; a reader that is too slow for all of them gets the
+        newest.
+        """
         if not self.ready.is_set():
             return await self._get(request)
         user = request.match_info["user"]
         key = user.encode()
         newest: asyncio.Queue[bytes | None] = asyncio.Queue(1)
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
         self._watchers[key].add(newest)
         try:
             await response.prepare(request)
@@ -219,8 +246,8 @@ class _CommittedThread(AIOKafkaConsumerThread):  # type: ignore[misc]
     logger = logging.getLogger("faust.view")
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        # The worker writes in transactions. Faust hides aborted records in its exactly-once mode alone, which would also start a
-        # transactional producer per partition; the consumer asks for the mode here and nowhere else.
+        # The worker writes in transactions. Faust hides aborted records in its exactly-once mode alone, which would
+        # also start a transactional producer per partition; the consumer asks for the mode here and nowhere else.
         self.consumer.in_transaction = True
         try:
             return super()._create_worker_consumer(transport)
@@ -243,7 +270,12 @@ class _CommittedConsumer(Consumer):  # type: ignore[misc]
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
         recovery = self.app.tables.recovery
-        if recovery.in_recovery and self.flow_active and time.monotonic() >= self._look_at and await self._has_read(recovery):
+        if (
+            recovery.in_recovery
+            and self.flow_active
+            and time.monotonic() >= self._look_at
+            and await self._has_read(recovery)
+        ):
             recovery.flush_buffers()
             recovery._set_recovery_ended()  # noqa: SLF001
             recovery.signal_recovery_end.set()
@@ -254,8 +286,8 @@ class _CommittedConsumer(Consumer):  # type: ignore[misc]
     async def _has_read(self, recovery: Any) -> bool:
         """Whether the table has everything up to the end that the recovery found.
 
-        Faust waits for a record at the last offset, but a transaction ends with a marker, which is never delivered: there the position
-        tells. What was fetched has been handed over by the time `getmany` is called again.
+        Faust waits for a record at the last offset, but a transaction ends with a marker, which is never delivered:
+        there the position tells. What was fetched has been handed over by the time `getmany` is called again.
         """
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         for partition, end in list(recovery.active_highwaters.items()):
@@ -282,9 +314,13 @@ def _held(folder: Path, name: str) -> int:
 
 def _described(settings: Settings) -> TopicDescription:
     topic = settings.recommendations_topic
-    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logging.getLogger("rdkafka.admin"))
+    admin = AdminClient(
+        {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logging.getLogger("rdkafka.admin")
+    )
     try:
-        described: TopicDescription = admin.describe_topics(TopicCollection([topic]), request_timeout=_ANSWERS_WITHIN_S)[topic].result()
+        described: TopicDescription = admin.describe_topics(
+            TopicCollection([topic]), request_timeout=_ANSWERS_WITHIN_S
+        )[topic].result()
     except KafkaException as error:
         if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise
@@ -299,13 +335,20 @@ def _credentials(kafka: Mapping[str, str]) -> Any:
     if protocol in ("ssl", "sasl_ssl"):
         tls = ssl.create_default_context(cafile=kafka.get("ssl.ca.location"))
         if "ssl.certificate.location" in kafka:
-            tls.load_cert_chain(kafka["ssl.certificate.location"], kafka.get("ssl.key.location"), kafka.get("ssl.key.password"))
+            tls.load_cert_chain(
+                kafka["ssl.certificate.location"], kafka.get("ssl.key.location"), kafka.get("ssl.key.password")
+            )
     if protocol in ("sasl_plaintext", "sasl_ssl"):
         mechanism = kafka.get("sasl.mechanism") or kafka.get("sasl.mechanisms", "GSSAPI")
         if mechanism not in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
-            raise SettingsInvalid(f"the view knows no sasl.mechanism={mechanism}: expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
+            raise SettingsInvalid(
+                f"the view knows no sasl.mechanism={mechanism}: expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+            )
         return faust.SASLCredentials(
-            username=kafka.get("sasl.username"), password=kafka.get("sasl.password"), mechanism=mechanism, ssl_context=tls
+            username=kafka.get("sasl.username"),
+            password=kafka.get("sasl.password"),
+            mechanism=mechanism,
+            ssl_context=tls,
         )
     return None if tls is None else faust.SSLCredentials(tls)
 
@@ -331,7 +374,10 @@ def _event(user: str, value: bytes | None) -> bytes:
 
 def _json(value: Mapping[str, Any], status: int = 200) -> web.Response:
     return web.Response(
-        body=msgspec.json.encode(value), status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
+        body=msgspec.json.encode(value),
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
     )
 
 

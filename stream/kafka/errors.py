@@ -55,7 +55,9 @@ _WHAT_TO_DO: Final[Mapping[int, str]] = {
 
 
 def comes_back(error: KafkaError) -> bool:
-    """Whether Kafka only cannot answer now: away, or its coordinator is being made or moved. `retriable()` says no to most of these."""
+    """Whether Kafka only cannot answer now: away, or its coordinator is being made or moved. `retriable()` says no to
+    most of these.
+    """
     return not error.fatal() and (error.retriable() or error.code() in _AWAY)
 
 
@@ -66,5 +68,7 @@ def told(error: KafkaError) -> str:
 
 
 def is_fatal(error: KafkaError) -> bool:
-    """Whether the client can do nothing any more. After a fatal error other calls raise `_FATAL`, whose `fatal()` is False."""
+    """Whether the client can do nothing any more. After a fatal error other calls raise `_FATAL`, whose `fatal()` is
+    False.
+    """
     return error.fatal() or error.code() in (KafkaError._FATAL, KafkaError._FENCED)

@@ -1,9 +1,9 @@
 """Which changelog goes with a committed offset.
 
-Kafka keeps a line of text beside every offset that a group commits. The worker says there, in the same transaction, which changelog holds
-the state that goes with that offset. Whoever takes the partition over compares: a changelog that was deleted, made anew or cut short, or a
-partition whose users have moved because the number of partitions changed, is recognised even by a worker that has lost its disk, instead
-of being taken for an empty beginning.
+Kafka keeps a line of text beside every offset that a group commits. The worker says there, in the same transaction,
+which changelog holds the state that goes with that offset. Whoever takes the partition over compares: a changelog that
+was deleted, made anew or cut short, or a partition whose users have moved because the number of partitions changed, is
+recognised even by a worker that has lost its disk, instead of being taken for an empty beginning.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
 """Kafka for the worker: one consumer in the group, one transactional producer, and what each of their errors means.
 
-The settings, the order of calls and the errors were measured; docs/kafka.md has the reasons. Three rules carry the rest: the group's
-metadata is taken right after the poll that gave the step its records, so that the transaction is refused when another worker owns them by
-then; no poll happens inside a transaction; and the worker's own positions are committed, never the client's.
+The settings, the order of calls and the errors were measured; docs/kafka.md has the reasons. Three rules carry the
+rest: the group's metadata is taken right after the poll that gave the step its records, so that the transaction is
+refused when another worker owns them by then; no poll happens inside a transaction; and the worker's own positions are
+committed, never the client's.
 """
 
 import logging
@@ -32,7 +33,15 @@ from stream.kafka import lineage
 from stream.kafka.call_thread import Beside
 from stream.kafka.errors import NOT_ALLOWED, comes_back, is_fatal, told
 from stream.kafka.lineage import Changelog, Committed, Lineage
-from stream.kafka.options import CHANGELOG_READER, CONSUMER, NAMED_SESSION_MS, PRODUCER, MemoryBudget, fitting, logger_of
+from stream.kafka.options import (
+    CHANGELOG_READER,
+    CONSUMER,
+    NAMED_SESSION_MS,
+    PRODUCER,
+    MemoryBudget,
+    fitting,
+    logger_of,
+)
 from stream.partitions import Partitions
 from stream.wire import MODEL_HEADER, Record, recommendation_as_json, recommendation_as_msgpack
 from stream.worker import Outgoing
@@ -79,7 +88,8 @@ class KafkaLink:
     ) -> None:
         """Args:
         slot: part of the transactional id.
-        named: whether the slot's name is an operator's promise that its worker comes back: the group then waits for it (static membership).
+        named: whether the slot's name is an operator's promise that its worker comes back: the group then waits for it
+            (static membership).
         extra: librdkafka's options, before ours.
         clock: seconds that only rise.
         """
@@ -89,14 +99,17 @@ class KafkaLink:
         self._dead_letter_topic: Final = f"{app}.dead-letter"
         self._input: Final = interactions_topic
         self._output: Final = recommendations_topic
-        self._encode: Final[Callable[[Any], bytes]] = recommendation_as_json if output_format == "json" else recommendation_as_msgpack
+        self._encode: Final[Callable[[Any], bytes]] = (
+            recommendation_as_json if output_format == "json" else recommendation_as_msgpack
+        )
         common: dict[str, Any] = {"bootstrap.servers": bootstrap, "client.id": f"{app}-{slot}", **extra}
         self.changelog_reader: Final = fitting(
             {**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": f"{app}-{slot}-restore"}
         )
         membership = {"group.instance.id": f"{app}-{slot}", "session.timeout.ms": NAMED_SESSION_MS} if named else {}
         self._consumer = Consumer(
-            fitting({**CONSUMER, **memory.consumer(), **membership, **common, "group.id": app}), logger=logger_of("consumer")
+            fitting({**CONSUMER, **memory.consumer(), **membership, **common, "group.id": app}),
+            logger=logger_of("consumer"),
         )
         self._producing: Final = {**PRODUCER, **memory.producer(), **common, "transactional.id": f"{app}-{slot}"}
         self._transaction_s: Final = int(self._producing["transaction.timeout.ms"]) / 1000
@@ -144,8 +157,9 @@ class KafkaLink:
             raise KafkaUnusable(f"id of {self._input}: {error}") from error
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
-            # The assignment is taken, and nothing fetched: `resume` gives the client each partition with the place to begin at. Told to find
-            # a place by itself, it may go back there half a second after it was led elsewhere (decision 16).
+            # The assignment is taken, and nothing fetched: `resume` gives the client each partition with the place to
+            # begin at. Told to find a place by itself, it may go back there half a second after it was led elsewhere
+            # (decision 16).
             consumer.incremental_assign([])
             # Partitions that are added to a topic bring a rebalance with them.
             self._may_have_grown = True
@@ -191,7 +205,9 @@ class KafkaLink:
         return cast("list[Record]", records)  # only a message with an error lacks partition and offset
 
     def _refuse_growth(self) -> None:
-        """A user's partition follows from how many there are: with another number users would be cut off from their state."""
+        """A user's partition follows from how many there are: with another number users would be cut off from their
+        state.
+        """
         try:
             now = self._counted(self._input)
         except KafkaUnusable:
@@ -219,7 +235,9 @@ class KafkaLink:
                 f"another process has joined the group under this worker's name (REC2PM_WORKER), or Kafka put it out: {error.str()}"
             )
         if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-            raise KafkaUnusable(f"{self._input} is gone: create it again with `rec2pm topics create`, then restart ({error.str()})")
+            raise KafkaUnusable(
+                f"{self._input} is gone: create it again with `rec2pm topics create`, then restart ({error.str()})"
+            )
         if code in NOT_ALLOWED:
             raise KafkaUnusable(f"reading {self._input}: {told(error)}")
         logger.warning("consumer error=%s", error)
@@ -262,7 +280,8 @@ class KafkaLink:
             ]
             # The only call that fences: it carries the generation that owned these records when they were polled.
             self._until_done(
-                lambda producer: producer.send_offsets_to_transaction(offsets, self._metadata, _CALL_S), "send_offsets_to_transaction"
+                lambda producer: producer.send_offsets_to_transaction(offsets, self._metadata, _CALL_S),
+                "send_offsets_to_transaction",
             )
             self._at(Point.OFFSETS_SENT)
             self._until_done(lambda producer: producer.commit_transaction(_CALL_S), "commit_transaction")
@@ -286,7 +305,9 @@ class KafkaLink:
         return Lineage(self._changelog_id, self._partitions_of_input, self._reached.get(partition, 0))
 
     def _check_growing(self, reached: Mapping[int, int]) -> None:
-        """A changelog that is shorter than it was is another one, made anew under the same name while this worker ran."""
+        """A changelog that is shorter than it was is another one, made anew under the same name while this worker
+        ran.
+        """
         for partition, offset in reached.items():
             if offset <= self._reached.get(partition, 0):
                 raise ChangelogUnfit(
@@ -320,7 +341,9 @@ class KafkaLink:
             self._replace_producer(error)
         if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             self._leave_nothing_open()
-            raise OutputTooLarge(f"the broker refused a record as too large: raise the topic's max.message.bytes ({reason})") from error
+            raise OutputTooLarge(
+                f"the broker refused a record as too large: raise the topic's max.message.bytes ({reason})"
+            ) from error
         if not reason.txn_requires_abort():
             self._leave_nothing_open()
             _stop(error, "transaction")
@@ -340,15 +363,18 @@ class KafkaLink:
         raise StepAborted(told(self._why or reason)) from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
-        """A producer that is out for good: it lost track of its records, its transaction was too old for Kafka, or another process has its name.
+        """A producer that is out for good: it lost track of its records, its transaction was too old for Kafka, or
+        another process has its name.
 
-        Kafka's answer is the same to the latter two, so the clock tells them apart. A new producer under the same name ends whatever the old
-        one left open, and goes on. Against another process that would be a quarrel without end.
+        Kafka's answer is the same to the latter two, so the clock tells them apart. A new producer under the same name
+        ends whatever the old one left open, and goes on. Against another process that would be a quarrel without end.
         """
         open_s = self._clock() - self._began
         out = isinstance(error, KafkaException) and error.args[0].code() in _PUT_OUT
         if out and open_s < self._transaction_s:
-            raise Fenced(f"another process uses this worker's slot: {error}. Give each live worker its own REC2PM_WORKER") from error
+            raise Fenced(
+                f"another process uses this worker's slot: {error}. Give each live worker its own REC2PM_WORKER"
+            ) from error
         logger.warning("new producer after=%.1f s reason=%s", open_s, error)
         self._producer = self._new_producer()
         self._init_transactions()
@@ -356,20 +382,24 @@ class KafkaLink:
         raise StepAborted(f"the producer was replaced after {open_s:.1f} s: {error}") from error
 
     def _init_transactions(self) -> None:
-        """However long Kafka is away. The producer stays: one that was given up could still take the name from its successor."""
+        """However long Kafka is away. The producer stays: one that was given up could still take the name from its
+        successor.
+        """
         try:
             self._until_done(lambda producer: producer.init_transactions(_CALL_S), "init_transactions", math.inf)
         except KafkaException as error:
             _stop(error, "init_transactions")
 
     def committed(self, partition: int) -> Committed | None:
-        """What is committed of an input partition; None while Kafka does not say, as when a transaction on it is pending.
+        """What is committed of an input partition; None while Kafka does not say, as when a transaction on it is
+        pending.
 
         Asked beside the loop, so that the other partitions go on meanwhile.
         """
         if (asked := self._asked.get(partition)) is None:
             self._asked[partition] = self._asking.submit(self._committed, partition, _CALL_S)
-            # A restore begins here, and asks for the changelog's end after this: what an earlier one asked is no answer to it.
+            # A restore begins here, and asks for the changelog's end after this: what an earlier one asked is no answer
+            # to it.
             self._asked_changelog.pop(partition, None)
             return None
         if not asked.done():
@@ -405,7 +435,8 @@ class KafkaLink:
         found = self._asked_changelog.pop(partition).result()
         if found is None:
             self._ask_again_at = self._clock() + _ASK_S
-            # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does not look again.
+            # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does
+            # not look again.
             self._admin = self._new_admin()
             return None
         if "" not in (self._changelog_id, found.id) and self._changelog_id != found.id:
@@ -417,13 +448,15 @@ class KafkaLink:
         return found
 
     def _changelog(self, partition: int, admin: AdminClient) -> Changelog | None:
-        """Its end is asked for as read_uncommitted: a read_committed question, and a read_committed consumer's watermark, is answered with the
-        last stable offset, which somebody's open transaction holds back.
+        """Its end is asked for as read_uncommitted: a read_committed question, and a read_committed consumer's
+        watermark, is answered with the last stable offset, which somebody's open transaction holds back.
         """
         place = TopicPartition(self.changelog_topic, partition)
         try:
             low, high = (
-                admin.list_offsets({place: spec}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S)[place]
+                admin.list_offsets(
+                    {place: spec}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S
+                )[place]
                 .result(2 * _CALL_S)
                 .offset
                 for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
@@ -444,7 +477,9 @@ class KafkaLink:
         except KafkaException as error:
             if error.args[0].code() not in _KNOWS_NO_IDS:
                 raise
-            logger.warning("topic=%s: the broker does not tell its id (%s): that it was made anew is not noticed", topic, error)
+            logger.warning(
+                "topic=%s: the broker does not tell its id (%s): that it was made anew is not noticed", topic, error
+            )
             return ""
         return "" if found is None else str(found)
 
@@ -461,9 +496,9 @@ class KafkaLink:
     def resume(self, partition: int, position: int | None, input_id: str | None) -> int | None:
         """Begin to take a partition's records. The offset that the first one has at least; None: not yet.
 
-        Begun is where the state stands, `position`, which is in the changelog with it. It is what is committed too, as long as Kafka
-        remembers that; an offset that somebody set by hand, which has no lineage, is what they want. Where there is neither state nor offset,
-        at the very first record.
+        Begun is where the state stands, `position`, which is in the changelog with it. It is what is committed too, as
+        long as Kafka remembers that; an offset that somebody set by hand, which has no lineage, is what they want.
+        Where there is neither state nor offset, at the very first record.
 
         Args:
             input_id: of the topic that the state was made from; None where that was never said.
@@ -518,7 +553,9 @@ class KafkaLink:
         self._consumer.pause([TopicPartition(self._input, partition)])
 
     def close(self) -> None:
-        """Leave the group, so that others need not wait for the session to end; a named worker stays a member and is waited for."""
+        """Leave the group, so that others need not wait for the session to end; a named worker stays a member and is
+        waited for.
+        """
         self._transacting.leave()
         self._asking.shutdown(cancel_futures=True)  # none may ask a consumer that is closed
         self._consumer.close()
@@ -526,9 +563,9 @@ class KafkaLink:
     def _until_done(self, call: Callable[[Producer], None], name: str, deadline: float | None = None) -> None:
         """Call until it is done. A retriable error asks for the same call again; it then goes on where it was.
 
-        Not for longer than a transaction may last, if not said otherwise: then Kafka has ended it, whatever the call would say. Nor does it
-        rely on the call's own time-out, which `send_offsets_to_transaction` does not always keep (librdkafka #5456): it runs beside, and is
-        left behind.
+        Not for longer than a transaction may last, if not said otherwise: then Kafka has ended it, whatever the call
+        would say. Nor does it rely on the call's own time-out, which `send_offsets_to_transaction` does not always keep
+        (librdkafka #5456): it runs beside, and is left behind.
 
         Raises:
             _Overdue: the transaction is too old by now.
@@ -558,12 +595,16 @@ class KafkaLink:
                     # Its thread ends when librdkafka lets go of it, and the producer with it.
                     self._transacting.leave()
                     self._transacting = Beside("transaction")
-                    raise StopAsked(f"asked to stop while {name} did not return") if late else _Overdue(f"{name} did not return")
+                    raise (
+                        StopAsked(f"asked to stop while {name} did not return")
+                        if late
+                        else _Overdue(f"{name} did not return")
+                    )
                 wait([done], min(deadline - now, _LOOK_EVERY_S))
             done.result()
         finally:
-            # It holds what the call raised, whose traceback holds this frame and the step's: a circle that stays, as circles are hardly ever
-            # looked for in this process (`stream.compose`).
+            # It holds what the call raised, whose traceback holds this frame and the step's: a circle that stays, as
+            # circles are hardly ever looked for in this process (`stream.compose`).
             del done
 
     def _waits(self, name: str, reason: KafkaError) -> None:
@@ -575,7 +616,9 @@ class KafkaLink:
         time.sleep(0.1)
 
 
-_SAY_WHERE: Final = "say where to go on with kafka-consumer-groups.sh --reset-offsets (--to-earliest takes all that is left)"
+_SAY_WHERE: Final = (
+    "say where to go on with kafka-consumer-groups.sh --reset-offsets (--to-earliest takes all that is left)"
+)
 
 
 def _stop(error: KafkaException, where: str) -> NoReturn:

@@ -1,4 +1,6 @@
-"""librdkafka's options: the worker's, with what each is for, and how one memory budget bounds all queues (docs/kafka.md has the measurements)."""
+"""librdkafka's options: the worker's, with what each is for, and how one memory budget bounds all queues (docs/kafka.md
+has the measurements).
+"""
 
 import logging
 from collections.abc import Mapping
@@ -10,7 +12,8 @@ MAX_STEP_RECORDS: Final = 20_000
 CONSUMER: Final[Mapping[str, Any]] = {
     "isolation.level": "read_committed",
     "enable.auto.commit": False,
-    # Where a group begins is said in `resume`; an offset that the topic does not have is never replaced by another one in silence.
+    # Where a group begins is said in `resume`; an offset that the topic does not have is never replaced by another one
+    # in silence.
     "auto.offset.reset": "error",
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": 6000,
@@ -21,7 +24,9 @@ CONSUMER: Final[Mapping[str, Any]] = {
     "queued.min.messages": 100_000,
 }
 NAMED_SESSION_MS: Final = 30_000
-"""How long the group waits for a named worker to come back: a restart with the loading of a model, on a machine that is busy."""
+"""How long the group waits for a named worker to come back: a restart with the loading of a model, on a machine that is
+busy.
+"""
 PRODUCER: Final[Mapping[str, Any]] = {
     "transaction.timeout.ms": 15_000,
     # A step's records leave in few large batches; committing flushes at once, so it is no wait at light load.
@@ -103,7 +108,9 @@ def _fetching(limit: int) -> dict[str, Any]:
 
 
 def fitting(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A consumer's options, with fetches that hold the largest message there may be: librdkafka refuses to start with others."""
+    """A consumer's options, with fetches that hold the largest message there may be: librdkafka refuses to start with
+    others.
+    """
     fetch = max(int(options["fetch.max.bytes"]), int(options.get("message.max.bytes", 0)))
     answer = max(int(options.get("receive.message.max.bytes", 0)), fetch + 512)
     return {**options, "fetch.max.bytes": fetch, "receive.message.max.bytes": answer}

@@ -1,4 +1,6 @@
-"""A topic read up to its present end while others write to it: what commands tell about topics without joining a group."""
+"""A topic read up to its present end while others write to it: what commands tell about topics without joining a
+group.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -59,6 +61,6 @@ def committed_records(kafka: Mapping[str, Any], topic: str, partition: int, star
 
 
 def _reader(kafka: Mapping[str, Any]) -> Consumer:
-    # No group is joined and nothing is committed; librdkafka asks for a name all the same. That an option of REC2PM_KAFKA_* is for producers
-    # is no news to whoever asks about a user: errors alone are told.
+    # No group is joined and nothing is committed; librdkafka asks for a name all the same. That an option of
+    # REC2PM_KAFKA_* is for producers is no news to whoever asks about a user: errors alone are told.
     return Consumer({**CHANGELOG_READER, "log_level": 3, **kafka, "group.id": "rec2pm-export"})

@@ -1,12 +1,13 @@
 """Changelog → store: the bytes of one partition, from the offset that the store reaches to the changelog's end.
 
-The order matters, and was measured (docs/kafka.md). The end is asked for only after Kafka has answered what is committed of the input:
-until then a dead predecessor's transaction may still land. The end is the high watermark, which only a read_uncommitted question is told:
-the last stable offset hides committed records that lie behind somebody's open transaction. And it is reached when the client reports the
-partition's end there, never when some record's offset is compared with it: markers and compaction leave gaps.
+The order matters, and was measured (docs/kafka.md). The end is asked for only after Kafka has answered what is
+committed of the input: until then a dead predecessor's transaction may still land. The end is the high watermark, which
+only a read_uncommitted question is told: the last stable offset hides committed records that lie behind somebody's open
+transaction. And it is reached when the client reports the partition's end there, never when some record's offset is
+compared with it: markers and compaction leave gaps.
 
-A store is continued only where it is a copy of this very changelog, not longer than it, and not older than deletions are kept there;
-otherwise it is wiped and read from the beginning.
+A store is continued only where it is a copy of this very changelog, not longer than it, and not older than deletions
+are kept there; otherwise it is wiped and read from the beginning.
 """
 
 import logging
@@ -53,7 +54,8 @@ class ChangelogRestore:
     ) -> None:
         """Args:
         config: for a consumer of its own: read_committed, `enable.partition.eof`, `auto.offset.reset=error`.
-        committed: what is committed of the input partition; None while Kafka does not say, a pending transaction's outcome being open.
+        committed: what is committed of the input partition; None while Kafka does not say, a pending transaction's
+            outcome being open.
         changelog: the changelog partition as it is; None when Kafka does not answer now.
         deletions_kept_ms: how long the changelog keeps the record that a key was deleted (`delete.retention.ms`).
         clock, wall_ms: seconds that only rise, and the time of day in epoch ms.
@@ -121,7 +123,8 @@ class ChangelogRestore:
             return False
         lineage.check(f"{self._topic}[{number}]", self._word.lineage, changelog)
         self._id, self._end = changelog.id, changelog.high
-        # By number: the client asks for what "the beginning" is before it is connected, and then half a second later again.
+        # By number: the client asks for what "the beginning" is before it is connected, and then half a second later
+        # again.
         self._first = changelog.low
         self._reading_since = self._reported = self._clock()
         offset = self._partition.store.changelog_offset()

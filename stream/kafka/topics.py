@@ -1,6 +1,7 @@
 """The application's topics: which there should be, making them, and what is wrong with those that are there.
 
-Plans, outcomes and problems are values; printing them is the command line's. Nothing here deletes or alters a topic that exists.
+Plans, outcomes and problems are values; printing them is the command line's. Nothing here deletes or alters a topic
+that exists.
 """
 
 from __future__ import annotations
@@ -29,13 +30,10 @@ _COMPACTED_DAILY = ((_COMPACTION_LAG, str(_DAY_MS)),)
 class TopicSpec:
     """A topic as it should be.
 
-    Attributes:
-        name: its name in Kafka.
-        purpose: what is in it, for people.
-        partitions: how many.
-        replication: copies of each partition; None leaves it to the broker's `default.replication.factor`.
-        cleanup: what is done with old records: `compact` keeps the newest of each key for ever, `delete` forgets with age or size.
-        settings: other topic settings, (name, value) each.
+    Attributes: name: its name in Kafka. purpose: what is in it, for people. partitions: how many. replication: copies
+        of each partition; None leaves it to the broker's `default.replication.factor`. cleanup: what is done with old
+        records: `compact` keeps the newest of each key for ever, `delete` forgets with age or size. settings: other
+        topic settings, (name, value) each.
     """
 
     name: str
@@ -62,21 +60,28 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something about the topics that is wrong (`error`: a worker must not start) or deserves a look (`warning`), in one line."""
+    """Something about the topics that is wrong (`error`: a worker must not start) or deserves a look (`warning`), in
+    one line.
+    """
 
     topic: str
     severity: Literal["error", "warning"]
     line: str
 
 
-def plan(app: str, interactions_topic: str, recommendations_topic: str, partitions: int, replication: int | None) -> list[TopicSpec]:
+def plan(
+    app: str, interactions_topic: str, recommendations_topic: str, partitions: int, replication: int | None
+) -> list[TopicSpec]:
     """The topics of an application, the input first.
 
-    A user's changelog records must be in the partition with the number of the user's input partition: equal counts, for ever.
+    A user's changelog records must be in the partition with the number of the user's input partition: equal counts, for
+    ever.
     """
     return [
         TopicSpec(interactions_topic, "interactions, the input", partitions, replication, "delete"),
-        TopicSpec(recommendations_topic, "the latest list of each user", partitions, replication, "compact", _COMPACTED_DAILY),
+        TopicSpec(
+            recommendations_topic, "the latest list of each user", partitions, replication, "compact", _COMPACTED_DAILY
+        ),
         TopicSpec(changelog_topic(app), "every user's state", partitions, replication, "compact", _COMPACTED_DAILY),
         TopicSpec(dead_letter_topic(app), "refused records, each with its reason", partitions, replication, "delete"),
         TopicSpec(models_topic(app), "promoted model versions", 1, replication, "compact"),
@@ -122,7 +127,9 @@ def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
         except KafkaException as error:
             # Someone else was quicker: two init jobs of one deployment are not an error.
             exists = _kafka_error(error).code() == KafkaError.TOPIC_ALREADY_EXISTS
-            outcomes.append(Outcome(topic, "exists") if exists else Outcome(topic, "refused", _kafka_error(error).str()))
+            outcomes.append(
+                Outcome(topic, "exists") if exists else Outcome(topic, "refused", _kafka_error(error).str())
+            )
         else:
             outcomes.append(Outcome(topic, "created"))
     _wait_until_listed(admin, {outcome.topic.name for outcome in outcomes if outcome.result == "created"})
@@ -162,11 +169,15 @@ def check(admin: AdminClient, app: str, interactions_topic: str, recommendations
         problems += _wrong_policy(topic, configs[topic.name], app, interactions_topic)
         problems += _compacted_too_late(topic, configs[topic.name])
         problems += _too_few_copies(topic, found[topic.name].replication, configs[topic.name])
-    return sorted(problems, key=lambda problem: problem.severity)  # "error" before "warning"; the order of the plan within each
+    return sorted(
+        problems, key=lambda problem: problem.severity
+    )  # "error" before "warning"; the order of the plan within each
 
 
 def deletions_kept_ms(admin: AdminClient, app: str) -> int:
-    """How long the changelog keeps the record that a key was deleted; Kafka's default where the broker does not tell."""
+    """How long the changelog keeps the record that a key was deleted; Kafka's default where the broker does not
+    tell.
+    """
     topic = changelog_topic(app)
     told = _configs(admin, [topic])[topic]
     return int((_DELETIONS_KEPT_MS if isinstance(told, str) else told.get("delete.retention.ms")) or _DELETIONS_KEPT_MS)
@@ -184,13 +195,16 @@ def _wrong_width(topic: TopicSpec, partitions: int, interactions_topic: str) -> 
     ]
 
 
-def _wrong_policy(topic: TopicSpec, config: Mapping[str, str] | str, app: str, interactions_topic: str) -> list[Problem]:
+def _wrong_policy(
+    topic: TopicSpec, config: Mapping[str, str] | str, app: str, interactions_topic: str
+) -> list[Problem]:
     told = config if isinstance(config, str) else config.get("cleanup.policy")
     if isinstance(config, str) or told is None:
         reason = f" ({config})" if isinstance(config, str) else ""
         return [
             _warning(
-                topic, f"topic {topic.name}: the broker does not tell its cleanup.policy{reason}, expected {topic.cleanup}: not checked"
+                topic,
+                f"topic {topic.name}: the broker does not tell its cleanup.policy{reason}, expected {topic.cleanup}: not checked",
             )
         ]
     policies = {policy.strip() for policy in told.split(",")}
@@ -211,7 +225,11 @@ def _wrong_policy(topic: TopicSpec, config: Mapping[str, str] | str, app: str, i
 
 
 def _compacted_too_late(topic: TopicSpec, config: Mapping[str, str] | str) -> list[Problem]:
-    if isinstance(config, str) or _COMPACTION_LAG not in topic.config or "compact" not in config.get("cleanup.policy", ""):
+    if (
+        isinstance(config, str)
+        or _COMPACTION_LAG not in topic.config
+        or "compact" not in config.get("cleanup.policy", "")
+    ):
         return []
     told = config.get(_COMPACTION_LAG)
     if told is not None and int(told) <= _LONGEST_COMPACTION_LAG_MS:
@@ -272,7 +290,9 @@ def _configs(admin: AdminClient, topics: Sequence[str]) -> dict[str, Mapping[str
     """Each topic's configuration, or why the broker does not tell it (no permission, or it knows no such call)."""
     if not topics:
         return {}
-    asked = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic) for topic in topics], request_timeout=ANSWERS_WITHIN_S)
+    asked = admin.describe_configs(
+        [ConfigResource(ResourceType.TOPIC, topic) for topic in topics], request_timeout=ANSWERS_WITHIN_S
+    )
     configs: dict[str, Mapping[str, str] | str] = {}
     for resource, future in asked.items():
         try:

@@ -13,7 +13,12 @@ from model.version.runtime import Runtime
 
 def test_it_recommends_the_first_items_that_are_not_excluded(tmp_path: Path) -> None:
     runtime = Runtime.load(null_model.write(Registry(tmp_path), 50).folder)
-    assert (runtime.reference, runtime.state_floats, runtime.segment_length, runtime.item_ids[:2]) == ("null@1", 0, 50, [0, 1])
+    assert (runtime.reference, runtime.state_floats, runtime.segment_length, runtime.item_ids[:2]) == (
+        "null@1",
+        0,
+        50,
+        [0, 1],
+    )
     users = 100
     memory, rows, lengths = np.zeros((users, 0), np.float32), np.zeros((users, 7), np.int64), np.full(users, 7)
     folded = runtime.fold(memory, np.ones((users, 50), np.int64))
@@ -30,7 +35,17 @@ def test_it_recommends_the_first_items_that_are_not_excluded(tmp_path: Path) -> 
 
 
 def test_a_version_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "bench.null_model", "--out", str(tmp_path), "--segment-length", "20"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "bench.null_model",
+        "--out",
+        str(tmp_path),
+        "--segment-length",
+        "20",
+    ]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     stamp = (tmp_path / "null" / "1" / "model.pt").stat().st_mtime_ns
     second = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,4 +1,6 @@
-"""What the benchmarks of reliability make of logs, lists and figures: restore, takeover, rolling, guarantee in bench/."""
+"""What the benchmarks of reliability make of logs, lists and figures: restore, takeover, rolling, guarantee in
+bench/.
+"""
 
 from collections import defaultdict
 
@@ -118,7 +120,12 @@ def test_the_parts_of_a_takeover_add_up_to_it() -> None:
     ]
     other = [_event(90.0, "restored", partition=0, records=9)]
     # The dead one's last list, which is read after its death; then the successor's.
-    lists = [_seen(100.1, 1, made=99.9), _seen(100.2, 2, made=100.1), _seen(106.5, 1, made=106.4), _seen(107.25, 0, made=107.1)]
+    lists = [
+        _seen(100.1, 1, made=99.9),
+        _seen(100.2, 2, made=100.1),
+        _seen(106.5, 1, made=106.4),
+        _seen(107.25, 0, made=107.1),
+    ]
     assert takeover.taken_over(100.0, [0, 1], [new, other], lists[:3]) is None
     found = takeover.taken_over(100.0, [0, 1], [new, other], lists)
     assert found == takeover.Takeover(
@@ -128,7 +135,11 @@ def test_the_parts_of_a_takeover_add_up_to_it() -> None:
 
 
 def test_a_takeover_by_a_running_worker_has_no_start_and_a_log_of_today_no_wait() -> None:
-    running = [_event(90.0, "worker starts"), _event(106.0, "partitions", assigned=[3]), _event(106.5, "restored", partition=3, records=5)]
+    running = [
+        _event(90.0, "worker starts"),
+        _event(106.0, "partitions", assigned=[3]),
+        _event(106.5, "restored", partition=3, records=5),
+    ]
     found = takeover.taken_over(100.0, [3], [running], [_seen(107.0, 3, made=106.9)])
     assert found is not None
     assert (found.started, found.assigned, found.transaction, found.restored) == (None, 6.0, None, 0.5)
@@ -164,7 +175,10 @@ def test_of_no_lists_there_is_no_latency() -> None:
 
 def test_another_program_takes_the_workers_place_or_the_bench_stops() -> None:
     worker = " ".join(guarantee.COMMANDS[guarantee.EXACTLY])
-    assert guarantee.instead(f"sh -c 'x topics create && exec {worker}'", ["other"]) == "sh -c 'x topics create && exec other'"
+    assert (
+        guarantee.instead(f"sh -c 'x topics create && exec {worker}'", ["other"])
+        == "sh -c 'x topics create && exec other'"
+    )
     with pytest.raises(ValueError, match="once in"):
         guarantee.instead("exec something else", ["other"])
 

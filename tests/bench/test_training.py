@@ -17,7 +17,9 @@ def _given(folder: Path, users: int) -> tuple[int, pl.LazyFrame]:
 
 
 @pytest.mark.parametrize("kind", ["trunc", "tok-serial-o"])
-def test_every_user_drawn_is_learned_from_once_an_epoch(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_user_drawn_is_learned_from_once_an_epoch(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(training, "WINDOW", 20)
     n_items, log = _given(tmp_path, 30)
     _, settings = training.ours(kind, training.LOSSES["catalogue"], n_items, epochs=2, devices=1)

@@ -1,7 +1,8 @@
-"""Workers under every kind of fault, and whether what they published is exactly what the input says: `make crash SECONDS=60 SEED=0`.
+"""Workers under every kind of fault, and whether what they published is exactly what the input says: `make crash
+SECONDS=60 SEED=0`.
 
-Needs KAFKA_HOME (an unpacked Kafka 4) and Java 17. The exit code is 1 when something is lost, doubled or differing, or when a worker did not
-recover by itself.
+Needs KAFKA_HOME (an unpacked Kafka 4) and Java 17. The exit code is 1 when something is lost, doubled or differing, or
+when a worker did not recover by itself.
 """
 
 import argparse
@@ -27,10 +28,14 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=6)
     parser.add_argument("--rate", type=float, default=700, help="records a second")
     parser.add_argument("--log", type=Path, help="Parquet, CSV or JSON lines; default: a synthetic log")
-    parser.add_argument("--fault", action="append", default=[], metavar="TEXT", help="only faults whose name contains this; any number")
+    parser.add_argument(
+        "--fault", action="append", default=[], metavar="TEXT", help="only faults whose name contains this; any number"
+    )
     parser.add_argument("--failures", type=int, default=3, help="a run ends early after so many")
     parser.add_argument("--folder", type=Path, help="for logs and data; default: a new one")
-    parser.add_argument("--break", dest="mistake", choices=sorted(BREAKS), help="workers with a mistake, under the faults that show it")
+    parser.add_argument(
+        "--break", dest="mistake", choices=sorted(BREAKS), help="workers with a mistake, under the faults that show it"
+    )
     parser.add_argument("--list", action="store_true", help="the names of all faults")
     asked = parser.parse_args()
     faults = [*FAULTS, *(LONG if asked.seconds >= _LONG_RUN_S else ())]
@@ -45,7 +50,9 @@ def main() -> None:
     if asked.workers < 2 or not faults:
         parser.error("at least 2 workers, and a --fault that there is (--list)")
     if not os.environ.get("KAFKA_HOME"):
-        parser.error("KAFKA_HOME is not set: expected an unpacked Kafka 4 (the embedded broker has no transactions worth breaking)")
+        parser.error(
+            "KAFKA_HOME is not set: expected an unpacked Kafka 4 (the embedded broker has no transactions worth breaking)"
+        )
     folder = (asked.folder or Path(tempfile.mkdtemp(prefix="rec2pm-crash-"))).resolve()
     print(f"seed {asked.seed}; logs are in {folder}", flush=True)
     outcome = run(

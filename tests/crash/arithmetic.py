@@ -1,4 +1,6 @@
-"""What the ledger model (`tests.crash.ledger`) computes, in plain Python and numpy: no torch, no batches, no padding."""
+"""What the ledger model (`tests.crash.ledger`) computes, in plain Python and numpy: no torch, no batches, no
+padding.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,8 +14,8 @@ SECOND: Final = 8179
 ORDER: Final = 99_991
 PLACES: Final = 8191
 SPREAD: Final = 37
-"""Primes, and so small that no product leaves the whole numbers that float32 has. TorchScript takes no module constants: the ledger spells
-them out again."""
+"""Primes, and so small that no product leaves the whole numbers that float32 has. TorchScript takes no module
+constants: the ledger spells them out again."""
 
 Memory: TypeAlias = tuple[int, int, int]
 """Two sums that depend on every folded row and their order, and how many they were."""
@@ -55,7 +57,9 @@ class Catalogue:
         return {str(item): row for row, item in enumerate(self.item_ids, start=1)}
 
     def ranked(self, seed: int, k: int, exclude: Iterable[int]) -> tuple[list[int | str], list[float]]:
-        """The k best items and their scores, without the rows of `exclude`; all of the catalogue when that leaves nothing."""
+        """The k best items and their scores, without the rows of `exclude`; all of the catalogue when that leaves
+        nothing.
+        """
         scores: NDArray[np.int64] = -((np.arange(1, len(self.item_ids) + 1) * SPREAD + seed) % PLACES)
         left = np.ones(len(scores), bool)
         left[[row - 1 for row in exclude if row != self.unknown]] = False

@@ -1,6 +1,7 @@
 """Workers that are broken on purpose, to see that the oracle notices: `python -m tests.crash --break NAME`.
 
-Each is one mistake that frameworks have made, put into a worker's process before it starts. `FAULTS` says under which faults it shows.
+Each is one mistake that frameworks have made, put into a worker's process before it starts. `FAULTS` says under which
+faults it shows.
 """
 
 import time
@@ -37,7 +38,9 @@ def _store_before_transaction() -> None:
 
 
 def _offsets_not_sent() -> None:
-    """The consumed offsets are committed by the consumer, after the transaction instead of in it: nothing fences who owns them no longer."""
+    """The consumed offsets are committed by the consumer, after the transaction instead of in it: nothing fences who
+    owns them no longer.
+    """
 
     class Forgetful(Producer):
         def __init__(self, link: KafkaLink) -> None:
@@ -56,9 +59,11 @@ def _offsets_not_sent() -> None:
 
 
 def _lost_as_revoked() -> None:
-    """A partition that is lost is let go of as one that is asked back, by a worker that then takes the store for complete.
+    """A partition that is lost is let go of as one that is asked back, by a worker that then takes the store for
+    complete.
 
-    Ours notes when it last knew that (`Partitions.known_ms`), which is true of a lost store too; the mistake is to note *now*.
+    Ours notes when it last knew that (`Partitions.known_ms`), which is true of a lost store too; the mistake is to note
+    *now*.
     """
     lost = Partitions.lost
 
@@ -104,7 +109,11 @@ BREAKS: Final[Mapping[str, Callable[[], None]]] = {
     "changelog-read-uncommitted": _changelog_read_uncommitted,
 }
 FAULTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "store-before-transaction": ("SIGSTOP past the session at computed", "SIGSTOP past the session at produced", "SIGKILL at aborted"),
+    "store-before-transaction": (
+        "SIGSTOP past the session at computed",
+        "SIGSTOP past the session at produced",
+        "SIGKILL at aborted",
+    ),
     "offsets-not-sent": ("SIGSTOP past the session at computed", "rebalance storm"),
     "lost-as-revoked": ("SIGSTOP for longer than deletions are kept",),
     "restore-to-a-wrong-end": ("foreign transaction in the changelog",),

@@ -1,4 +1,6 @@
-"""A small disk of a worker's own, which can be filled and made read-only: a tmpfs in a mount namespace that needs no root."""
+"""A small disk of a worker's own, which can be filled and made read-only: a tmpfs in a mount namespace that needs no
+root.
+"""
 
 import subprocess
 from pathlib import Path
@@ -12,7 +14,9 @@ def possible() -> bool:
     """Whether this machine lets us have a mount namespace."""
     if which("unshare") is None or which("nsenter") is None:
         return False
-    tried = subprocess.run([*_UNSHARE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False, timeout=10)
+    tried = subprocess.run(
+        [*_UNSHARE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False, timeout=10
+    )
     return tried.returncode == 0
 
 
@@ -25,7 +29,10 @@ class SmallDisk:
         # Holds the namespace open; it ends when the pipe does, which is when this process ends.
         script = f'mount -t tmpfs -o size={size_mb}m tmpfs "$1" && echo mounted && exec cat >/dev/null'
         self._holder = subprocess.Popen(
-            [*_UNSHARE, "sh", "-c", script, "sh", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*_UNSHARE, "sh", "-c", script, "sh", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         assert self._holder.stdout is not None
         if self._holder.stdout.readline().strip() != b"mounted":
@@ -59,4 +66,9 @@ class SmallDisk:
         self._holder.communicate()
 
     def _remount(self, how: str) -> None:
-        subprocess.run([*self.prefix, "mount", "-o", f"remount,{how}", str(self.folder)], check=True, capture_output=True, timeout=10)
+        subprocess.run(
+            [*self.prefix, "mount", "-o", f"remount,{how}", str(self.folder)],
+            check=True,
+            capture_output=True,
+            timeout=10,
+        )

@@ -66,8 +66,8 @@ class Options:
 class Injection:
     """A fault that was brought about, or was to be.
 
-    `seconds`: from its beginning until everything was taken that was in the topic then; None: it was not, or there was no fault.
-    `waited_s`: the longest that a record waited that came while the fault lasted.
+    `seconds`: from its beginning until everything was taken that was in the topic then; None: it was not, or there was
+    no fault. `waited_s`: the longest that a record waited that came while the fault lasted.
     """
 
     fault: str
@@ -137,7 +137,9 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
 
 def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome, told: Callable[[str], None]) -> None:
     asked = outcome.options.faults
-    schedule = Schedule([each for each in asked if each not in LONG], world.chosen, [each for each in asked if each in LONG])
+    schedule = Schedule(
+        [each for each in asked if each not in LONG], world.chosen, [each for each in asked if each in LONG]
+    )
     while (left_s := end - time.time()) > 0 and len(outcome.failures) < outcome.options.most_failures:
         fault = schedule.next(left_s)
         if fault is None:
@@ -153,12 +155,18 @@ def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome
 def _look_for_the_silent(world: World, outcome: Outcome) -> None:
     """A worker that lives and takes nothing for so long, while there is something to take, waits for a hand."""
     # While a fault stops everybody nobody is silent.
-    long_ones = [each.began + each.seconds for each in outcome.injections if each.seconds is not None and each.seconds > SILENT_S / 6]
+    long_ones = [
+        each.began + each.seconds
+        for each in outcome.injections
+        if each.seconds is not None and each.seconds > SILENT_S / 6
+    ]
     everybody_since = max(long_ones, default=0.0)
     for worker in world.workers.values():
         silent_s = time.time() - max(worker.silent_since(), everybody_since)
         if silent_s > SILENT_S:
-            outcome.failures.append(f"{_clock(time.time())} {worker.slot} has taken no record for {silent_s:.0f} s; log: {worker.log}")
+            outcome.failures.append(
+                f"{_clock(time.time())} {worker.slot} has taken no record for {silent_s:.0f} s; log: {worker.log}"
+            )
             worker.tell_stacks()
             time.sleep(0.5)  # for the stacks
             worker.kill()
@@ -169,7 +177,9 @@ def _injected(fault: Fault, world: World, progress: Progress, outcome: Outcome) 
     try:
         began = fault.inject(world)
         ended = time.time()
-        wait_until(lambda: progress.recovered_at(ended) is not None, RECOVERS_WITHIN_S, "everything that was there is taken")
+        wait_until(
+            lambda: progress.recovered_at(ended) is not None, RECOVERS_WITHIN_S, "everything that was there is taken"
+        )
     except NotReached as reason:
         logger.info("%s not brought about: %s", fault.name, reason)
         return Injection(fault.name, started, None, reached=False)
@@ -179,24 +189,34 @@ def _injected(fault: Fault, world: World, progress: Progress, outcome: Outcome) 
             worker.tell_stacks()
         return Injection(fault.name, started, None)
     recovered = progress.recovered_at(began)
-    return Injection(fault.name, began, None if recovered is None else recovered - began, progress.longest_wait(began, ended))
+    return Injection(
+        fault.name, began, None if recovered is None else recovered - began, progress.longest_wait(began, ended)
+    )
 
 
 def _all_take(world: World, when: str, outcome: Outcome) -> None:
     """Every worker takes records, with nobody's help."""
     try:
-        wait_until(lambda: all(worker.taking() for worker in world.workers.values()), TAKING_WITHIN_S, "all workers take records")
+        wait_until(
+            lambda: all(worker.taking() for worker in world.workers.values()),
+            TAKING_WITHIN_S,
+            "all workers take records",
+        )
     except TimeoutError:
         for worker in world.workers.values():
             if not worker.taking():
-                outcome.failures.append(f"{when}: {worker.slot} takes no records, not within {TAKING_WITHIN_S:.0f} s; log: {worker.log}")
+                outcome.failures.append(
+                    f"{when}: {worker.slot} takes no records, not within {TAKING_WITHIN_S:.0f} s; log: {worker.log}"
+                )
                 worker.tell_stacks()
 
 
 def _take_the_rest(progress: Progress, outcome: Outcome) -> None:
     stopped = time.time()
     try:
-        wait_until(lambda: progress.recovered_at(stopped) is not None, RECOVERS_WITHIN_S, "everything that was fed is taken")
+        wait_until(
+            lambda: progress.recovered_at(stopped) is not None, RECOVERS_WITHIN_S, "everything that was fed is taken"
+        )
     except TimeoutError as error:
         outcome.failures.append(f"at the end: {error}")
 
@@ -251,12 +271,16 @@ def _world(options: Options, items: Sequence[int | str]) -> Iterator[World]:
             running.callback(small.close)
         supervisor = Supervisor()
         running.callback(supervisor.close)
-        workers = {slot: Worker(slot, env, folder) for slot in (BYSTANDER, *(f"w{n}" for n in range(1, options.workers - 1)))}
+        workers = {
+            slot: Worker(slot, env, folder) for slot in (BYSTANDER, *(f"w{n}" for n in range(1, options.workers - 1)))
+        }
         last = f"w{options.workers - 1}"
         workers[last] = (
             Worker(last, env, folder)
             if small is None
-            else Worker(last, env, folder, state=small.folder / "state", files=small.outside / "state", prefix=small.prefix)
+            else Worker(
+                last, env, folder, state=small.folder / "state", files=small.outside / "state", prefix=small.prefix
+            )
         )
         for worker in workers.values():
             supervisor.look_after(worker)
@@ -278,7 +302,9 @@ def _world(options: Options, items: Sequence[int | str]) -> Iterator[World]:
 
 
 def _make_topics(bootstrap: str, partitions: int) -> None:
-    """As `rec2pm topics create` makes them, then: every list stays readable, and the changelog is compacted all the time."""
+    """As `rec2pm topics create` makes them, then: every list stays readable, and the changelog is compacted all the
+    time.
+    """
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     made = topics.create(admin, topics.plan(APP, TOPIC, LISTS, partitions, 1))
     if refused := [outcome for outcome in made if outcome.result != "created"]:
@@ -291,7 +317,9 @@ def _make_topics(bootstrap: str, partitions: int) -> None:
         "delete.retention.ms": str(round(DELETIONS_KEPT_S * 1000)),
     }
     for topic, config in ((LISTS, kept), (topics.changelog_topic(APP), compacted)):
-        entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()]
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()
+        ]
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
         for future in admin.incremental_alter_configs([resource]).values():
             future.result(30)

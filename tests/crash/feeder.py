@@ -1,4 +1,6 @@
-"""A steady stream of records into the input topic, whatever happens to the broker. What the topic holds in the end is the truth."""
+"""A steady stream of records into the input topic, whatever happens to the broker. What the topic holds in the end is
+the truth.
+"""
 
 import threading
 import time
@@ -11,7 +13,9 @@ from tests.crash.source import Sent
 
 _TICK_S = 0.01
 _CATCHES_UP_S = 2.0
-"""A feeder that could not send for longer leaves out the rest: after a long pause it does not come back with a flood."""
+"""A feeder that could not send for longer leaves out the rest: after a long pause it does not come back with a
+flood.
+"""
 
 _PRODUCER: Final[dict[str, Any]] = {
     "enable.idempotence": True,

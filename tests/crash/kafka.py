@@ -1,7 +1,8 @@
 """A real Kafka as a child process that can be killed, stopped, paused, and started again on the same data and ports.
 
-It has two listeners for clients. Who must see everything (the feeder, the oracle) uses the direct one. The other says to its clients that
-the broker is at a proxy's address (`tests.crash.proxy`): whoever comes in through the proxy stays behind it for every connection.
+It has two listeners for clients. Who must see everything (the feeder, the oracle) uses the direct one. The other says
+to its clients that the broker is at a proxy's address (`tests.crash.proxy`): whoever comes in through the proxy stays
+behind it for every connection.
 """
 
 import os
@@ -22,12 +23,13 @@ from tests.processes import wait_until
 READY_WITHIN_S = 90.0
 STOPS_WITHIN_S = 30.0
 
-# The controller is a process of its own, which no fault is aimed at. In one process with the broker, Kafka 4.3.1 loses transactions when it
-# is killed: what was being committed at that moment is taken up again at the start, while the broker's partitions have no leader yet;
-# the coordinator takes such partitions for deleted, leaves out their markers, and notes the transaction as complete. No reader gets past it.
-# For the same reason a broker that is only paused has to come back before the controller gives its partitions up (9 s, the default), and
-# transactions past their time-out are looked for as seldom as by default: a broker that has just started looks after 10 s, not before its
-# partitions have a leader.
+# The controller is a process of its own, which no fault is aimed at. In one process with the broker, Kafka 4.3.1 loses
+# transactions when it is killed: what was being committed at that moment is taken up again at the start, while the
+# broker's partitions have no leader yet; the coordinator takes such partitions for deleted, leaves out their markers,
+# and notes the transaction as complete. No reader gets past it. For the same reason a broker that is only paused has to
+# come back before the controller gives its partitions up (9 s, the default), and transactions past their time-out are
+# looked for as seldom as by default: a broker that has just started looks after 10 s, not before its partitions have a
+# leader.
 _CONTROLLER = """
 process.roles=controller
 node.id=100
@@ -53,7 +55,9 @@ log.cleaner.backoff.ms=1000
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """On 127.0.0.1. A client that comes in at `proxy`, which leads to `behind_proxy`, is told to go on using `proxy`."""
+    """On 127.0.0.1. A client that comes in at `proxy`, which leads to `behind_proxy`, is told to go on using
+    `proxy`.
+    """
 
     direct: int
     behind_proxy: int
@@ -77,10 +81,19 @@ class Kafka:
         self._environ = broker._with_java(environ, folder)
         # It starts often and never runs for long: what the second compiler gains comes too late.
         self._environ["KAFKA_OPTS"] += " -XX:TieredStopAtLevel=1"
-        said = {"direct": ports.direct, "behind_proxy": ports.behind_proxy, "proxy": ports.proxy, "controller": ports.controller}
+        said = {
+            "direct": ports.direct,
+            "behind_proxy": ports.behind_proxy,
+            "proxy": ports.proxy,
+            "controller": ports.controller,
+        }
         cluster = uuid4().hex[:22]
-        common = broker._SERVER_PROPERTIES.format(port=ports.direct, controller_port=ports.controller, data=folder) + more
-        controller = self._formatted("controller", common + _CONTROLLER.format(data=folder / "controller-data", **said), cluster)
+        common = (
+            broker._SERVER_PROPERTIES.format(port=ports.direct, controller_port=ports.controller, data=folder) + more
+        )
+        controller = self._formatted(
+            "controller", common + _CONTROLLER.format(data=folder / "controller-data", **said), cluster
+        )
         self._command = self._formatted("server", common + _BROKER.format(data=folder / "kafka-data", **said), cluster)
         broker._started(controller, folder / "controller.log", self._environ, folder, self._controlling)
 
@@ -89,7 +102,14 @@ class Kafka:
         path = self._folder / f"{name}.properties"
         path.write_text(properties, encoding="utf-8")
         made = subprocess.run(
-            [*broker._tool(self._home, "kafka-storage.sh", "kafka.tools.StorageTool"), "format", "-t", cluster, "-c", str(path)],
+            [
+                *broker._tool(self._home, "kafka-storage.sh", "kafka.tools.StorageTool"),
+                "format",
+                "-t",
+                cluster,
+                "-c",
+                str(path),
+            ],
             env=self._environ,
             capture_output=True,
             text=True,
@@ -140,12 +160,16 @@ class Kafka:
         return broker._accepts(self._port) and self._leads()
 
     def _leads(self) -> bool:
-        """Whether it is the leader of every partition: after a start that comes a moment later than the first answer."""
+        """Whether it is the leader of every partition: after a start that comes a moment later than the first
+        answer.
+        """
         try:
             found = AdminClient({"bootstrap.servers": self.direct, "log_level": 0}).list_topics(timeout=2)
         except KafkaException:
             return False
-        return bool(found.brokers) and all(each.leader >= 0 for topic in found.topics.values() for each in topic.partitions.values())
+        return bool(found.brokers) and all(
+            each.leader >= 0 for topic in found.topics.values() for each in topic.partitions.values()
+        )
 
     def _end(self, number: signal.Signals) -> None:
         self._signal(number)

@@ -1,8 +1,9 @@
-"""A model by arithmetic on whole numbers: every memory and every list can be recomputed exactly, and tell whether an item is missing, was
-taken twice, or stands in the wrong place.
+"""A model by arithmetic on whole numbers: every memory and every list can be recomputed exactly, and tell whether an
+item is missing, was taken twice, or stands in the wrong place.
 
-Under the contract of `model.networks.serving`, as TorchScript, so that a worker runs it like any other; float32 counts exactly as far as the numbers
-go (below 2**24), so neither the size of a batch nor the order of additions matters. `tests.crash.arithmetic` says the same in plain Python.
+Under the contract of `model.networks.serving`, as TorchScript, so that a worker runs it like any other; float32 counts
+exactly as far as the numbers go (below 2**24), so neither the size of a batch nor the order of additions matters.
+`tests.crash.arithmetic` says the same in plain Python.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ FAILURE = "the ledger cannot fold its last item"
 
 
 class Ledger(nn.Module):
-    """Memory is (sum that depends on the order, another one of the first's values, items folded); a list is a shuffled catalogue.
+    """Memory is (sum that depends on the order, another one of the first's values, items folded); a list is a shuffled
+    catalogue.
 
     Args:
         n_items: at most PLACES - 1, so that no two items have the same score.
@@ -54,7 +56,9 @@ class Ledger(nn.Module):
     def initial_memory(self, batch: int) -> Tensor:
         return torch.zeros(batch, 3)
 
-    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def update(
+        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         if bool((items == self.poison).any()):
             raise RuntimeError("the ledger cannot fold its last item")
         first, second, folded = memory.long().unbind(1)
@@ -102,7 +106,12 @@ class Ledger(nn.Module):
         return index + 1, best
 
     def query(
-        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None, query_time: Tensor | None = None
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        times: Tensor | None = None,
+        query_time: Tensor | None = None,
     ) -> Tensor:
         return self.encode(memory, items, lengths)
 
@@ -120,7 +129,9 @@ class Ledger(nn.Module):
         return scores.gather(1, candidates.masked_fill(outside, 0)).masked_fill(outside, float("-inf"))
 
 
-def write(registry: Registry, item_ids: Sequence[int | str], segment_length: int, *, fails: bool = False) -> ModelVersion:
+def write(
+    registry: Registry, item_ids: Sequence[int | str], segment_length: int, *, fails: bool = False
+) -> ModelVersion:
     """A new version `ledger@N` of a registry."""
     network = Ledger(len(item_ids), segment_length, fails=fails)
     manifest = Manifest(

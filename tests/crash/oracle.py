@@ -1,7 +1,7 @@
 """The judge: everything that was published is recomputed from the input topic alone, and compared for equality.
 
-A thing is *lost* when it must be there and is not, *doubled* when it is there once too often, *differing* when it is there and is not what
-the input says. Things are interactions in a state, lists, withdrawn lists, and dead letters.
+A thing is *lost* when it must be there and is not, *doubled* when it is there once too often, *differing* when it is
+there and is not what the input says. Things are interactions in a state, lists, withdrawn lists, and dead letters.
 """
 
 from array import array
@@ -110,19 +110,24 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
 
 
 def _may_fail(replay: Replay, row: int, rules: Rules) -> bool:
-    """Whether the model can be what refused an interaction: it completes a segment, which has the item that the model fails at."""
+    """Whether the model can be what refused an interaction: it completes a segment, which has the item that the model
+    fails at.
+    """
     segment = (*replay.rows, row)
     return rules.fails and len(segment) == rules.segment_length and len(rules.catalogue.item_ids) in segment
 
 
-def _compare_states(rows: Iterable[Mapping[str, Any]], users: Mapping[tuple[int, str], Replay], rules: Rules, tally: _Tally) -> None:
+def _compare_states(
+    rows: Iterable[Mapping[str, Any]], users: Mapping[tuple[int, str], Replay], rules: Rules, tally: _Tally
+) -> None:
     seen: set[tuple[int, str]] = set()
     for row in rows:
         place = row["partition"], row["user_id"]
         replay = users.get(place)
         if place in seen or replay is None:
             tally.note(
-                "differing", f"state of user {place[1]} in partition {place[0]}, who was forgotten or never came: taken {row['taken']}"
+                "differing",
+                f"state of user {place[1]} in partition {place[0]}, who was forgotten or never came: taken {row['taken']}",
             )
             continue
         seen.add(place)
@@ -133,7 +138,11 @@ def _compare_states(rows: Iterable[Mapping[str, Any]], users: Mapping[tuple[int,
             behind = replay.taken - row["taken"]
             tally.note("lost" if behind > 0 else "doubled" if behind < 0 else "differing", told, abs(behind) or 1)
     for place in users.keys() - seen:
-        tally.note("lost", f"state of user {place[1]} in partition {place[0]}, {users[place].taken} interactions", users[place].taken)
+        tally.note(
+            "lost",
+            f"state of user {place[1]} in partition {place[0]}, {users[place].taken} interactions",
+            users[place].taken,
+        )
 
 
 class _DeadLetters:
@@ -165,11 +174,17 @@ class _DeadLetters:
         """There is one for an interaction that can be read."""
         self.expect(record)
         if not may_fail:
-            self._tally.note("lost", f"interaction {record.partition}/{record.offset}: in the dead letters without a reason")
+            self._tally.note(
+                "lost", f"interaction {record.partition}/{record.offset}: in the dead letters without a reason"
+            )
 
     def rest(self) -> None:
         for place, letters in self._found.items():
-            self._tally.note("differing", f"dead letter of {place[0]}/{place[1]}, which is no record that can be refused", len(letters))
+            self._tally.note(
+                "differing",
+                f"dead letter of {place[0]}/{place[1]}, which is no record that can be refused",
+                len(letters),
+            )
 
 
 class _Published:
@@ -208,13 +223,16 @@ class _Published:
 
     def rest(self, tally: _Tally) -> None:
         for (partition, offset), lists in self._lists.items():
-            tally.note("doubled", f"list of user {lists[0][0]} after {partition}/{offset}, after which none is due", len(lists))
+            tally.note(
+                "doubled", f"list of user {lists[0][0]} after {partition}/{offset}, after which none is due", len(lists)
+            )
         for user in self._expected.keys() | self._found.keys():
             _compare_order(user, self._expected.get(user, ()), self._found.get(user, ()), tally)
 
 
 def _compare_order(user: str, expected: Iterable[int], found: Iterable[int], tally: _Tally) -> None:
-    """A user's lists come in the order of their interactions; each null is followed by a withdrawal before the next list.
+    """A user's lists come in the order of their interactions; each null is followed by a withdrawal before the next
+    list.
 
     Two nulls in a row may be one withdrawal. Lists that are missing or doubled have been counted already.
     """
@@ -233,7 +251,9 @@ def _compare_order(user: str, expected: Iterable[int], found: Iterable[int], tal
 
 
 def _withdrawals(told: Iterable[int]) -> dict[int, int]:
-    """After each list, in their order, how many withdrawals came before the next; `_WITHDRAWN` stands for the time before the first."""
+    """After each list, in their order, how many withdrawals came before the next; `_WITHDRAWN` stands for the time
+    before the first.
+    """
     found = {_WITHDRAWN: 0}
     newest = _WITHDRAWN
     for each in told:

@@ -1,7 +1,7 @@
 """What shall happen to a worker at which named point: written by the driver, carried out inside the worker.
 
-In the worker's folder: `plan`, JSON, what is to come, removed when it is carried out; `events`, JSON lines, what was; `taking`, the process id
-of the process that takes records, touched while it does.
+In the worker's folder: `plan`, JSON, what is to come, removed when it is carried out; `events`, JSON lines, what was;
+`taking`, the process id of the process that takes records, touched while it does.
 """
 
 import json

@@ -4,8 +4,9 @@ import random
 import socket
 
 FIRST, LAST = 20_000, 29_999
-"""Below the range that Linux (32768 and up) and macOS (49152 and up) give to outgoing connections: a port from there may be taken by one
-while the broker is down, and a client that keeps trying to connect to it can even end up connected to itself."""
+"""Below the range that Linux (32768 and up) and macOS (49152 and up) give to outgoing connections: a port from there
+may be taken by one while the broker is down, and a client that keeps trying to connect to it can even end up connected
+to itself."""
 
 
 def free_ports(count: int, chosen: random.Random) -> list[int]:

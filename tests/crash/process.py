@@ -41,7 +41,9 @@ class Exit:
 
 
 class Worker:
-    """One slot: a folder with its log, plan and events, its own state folder, and the process that runs in it, if one does."""
+    """One slot: a folder with its log, plan and events, its own state folder, and the process that runs in it, if one
+    does.
+    """
 
     def __init__(
         self,
@@ -211,7 +213,9 @@ class Worker:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                raise TimeoutError(f"worker {self.slot} did not end within {timeout_s:.0f} s of {number.name}; log: {self.log}") from None
+                raise TimeoutError(
+                    f"worker {self.slot} did not end within {timeout_s:.0f} s of {number.name}; log: {self.log}"
+                ) from None
             self._note_end(asked=True)
             return code
 

@@ -45,7 +45,9 @@ class Progress:
         self._consumer.close()
 
     def recovered_at(self, began: float) -> float | None:
-        """When all partitions had been taken up to the first end that could be read AFTER_S after `began`; None: not yet."""
+        """When all partitions had been taken up to the first end that could be read AFTER_S after `began`; None: not
+        yet.
+        """
         target = next((each for each in list(self.ends) if each.time >= began + AFTER_S), None)
         if target is None:
             return None
@@ -55,7 +57,9 @@ class Progress:
         return None
 
     def longest_wait(self, began: float, ended: float) -> float:
-        """Seconds: how long a record that came between the two moments, which everybody has passed, waited until it was taken."""
+        """Seconds: how long a record that came between the two moments, which everybody has passed, waited until it was
+        taken.
+        """
         longest = 0.0
         taken = iter([each for each in list(self.committed) if each.time >= began])
         now = next(taken, None)
@@ -84,7 +88,8 @@ class Progress:
                 found = self._consumer.committed(self._places, timeout=_ANSWERS_WITHIN_S)
                 self.committed.append(Sample(time.time(), {place.partition: max(place.offset, 0) for place in found}))
             except (KafkaException, TimeoutError):
-                # The broker is away. After its restart an admin client that has seen it before asks for ends with the epoch of then, in vain.
+                # The broker is away. After its restart an admin client that has seen it before asks for ends with the
+                # epoch of then, in vain.
                 self._admin = AdminClient(self._options)
 
 

@@ -1,6 +1,7 @@
 """A TCP proxy that can be made a bad network: connections cut, reset, delayed, stalled.
 
-It runs on a thread of its own with an event loop; every method may be called from any other thread and has happened when it returns.
+It runs on a thread of its own with an event loop; every method may be called from any other thread and has happened
+when it returns.
 """
 
 import asyncio
@@ -38,7 +39,9 @@ class Proxy:
         self._do(self._listen())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._do(self._shut(rst=False))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_ANSWERS_WITHIN_S)
@@ -62,7 +65,9 @@ class Proxy:
         self._do(self._set(latency_s=seconds))
 
     def stall(self) -> None:
-        """Accept connections and swallow what comes, silently, until `heal`, which closes those that lack bytes then."""
+        """Accept connections and swallow what comes, silently, until `heal`, which closes those that lack bytes
+        then.
+        """
         self._do(self._set(stalled=True))
 
     def heal(self) -> None:
@@ -111,13 +116,17 @@ class Proxy:
             connection.close(rst=False)
             self._connections.discard(connection)
 
-    async def _serve(self, connection: "_Connection", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, connection: "_Connection", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         beyond, to_target = await asyncio.open_connection("127.0.0.1", self._target, limit=_CHUNK)
         if connection.closed:
             to_target.transport.abort()
             return
         connection.writers.append(to_target)
-        there, back = (asyncio.ensure_future(self._pump(connection, *ends)) for ends in ((reader, to_target), (beyond, writer)))
+        there, back = (
+            asyncio.ensure_future(self._pump(connection, *ends)) for ends in ((reader, to_target), (beyond, writer))
+        )
         try:
             await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -126,7 +135,9 @@ class Proxy:
                 with suppress(OSError, asyncio.CancelledError):
                     await pump
 
-    async def _pump(self, connection: "_Connection", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, connection: "_Connection", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         """Pass chunks on, each when it is due."""
         due: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         sending = asyncio.ensure_future(_send(due, writer, self._loop.time))
@@ -147,7 +158,9 @@ class Proxy:
                 await sending
 
 
-async def _send(due: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter, now: Callable[[], float]) -> None:
+async def _send(
+    due: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter, now: Callable[[], float]
+) -> None:
     while True:
         at, chunk = await due.get()
         if (early := at - now()) > 0:

@@ -1,4 +1,6 @@
-"""What is committed, read back from a broker: the oracle's evidence. Nothing of a worker is asked, and nothing of its local stores."""
+"""What is committed, read back from a broker: the oracle's evidence. Nothing of a worker is asked, and nothing of its
+local stores.
+"""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -91,10 +93,14 @@ def _partition(consumer: Consumer, number: int, *, headers: bool) -> Iterator[Ta
                 raise KafkaException(error)
 
 
-def ends(admin: AdminClient, places: Iterable[TopicPartition], *, committed: bool = False, timeout_s: float = 10.0) -> dict[int, int]:
+def ends(
+    admin: AdminClient, places: Iterable[TopicPartition], *, committed: bool = False, timeout_s: float = 10.0
+) -> dict[int, int]:
     """The end offset of each partition of one topic; with `committed`, the end of what a read_committed reader sees."""
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-    asked = admin.list_offsets({place: OffsetSpec.latest() for place in places}, isolation_level=level, request_timeout=timeout_s)
+    asked = admin.list_offsets(
+        {place: OffsetSpec.latest() for place in places}, isolation_level=level, request_timeout=timeout_s
+    )
     return {place.partition: future.result(timeout_s).offset for place, future in asked.items()}
 
 

@@ -12,8 +12,8 @@ from tests.crash.said import Said
 class Rules:
     """How the workers were set up, as far as the result depends on it.
 
-    `lists` is REC2PM_RECOMMEND: at each fold, or after every so many interactions. `fails` says that folding the catalogue's last item raises
-    (`tests.crash.ledger`).
+    `lists` is REC2PM_RECOMMEND: at each fold, or after every so many interactions. `fails` says that folding the
+    catalogue's last item raises (`tests.crash.ledger`).
     """
 
     catalogue: Catalogue

@@ -52,7 +52,9 @@ def _faults(injections: Sequence[Injection]) -> Iterator[str]:
     for name, all_of_it in sorted(kinds.items()):
         reached = [each for each in all_of_it if each.reached]
         seconds = [each.seconds for each in reached if each.seconds is not None]
-        missed = f" (and {len(all_of_it) - len(reached)} times not brought about)" if len(reached) < len(all_of_it) else ""
+        missed = (
+            f" (and {len(all_of_it) - len(reached)} times not brought about)" if len(reached) < len(all_of_it) else ""
+        )
         failed = f" (not recovered {len(reached) - len(seconds)} times)" if len(seconds) < len(reached) else ""
         median, worst = (f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}") if seconds else ("–", "–")
         waited = f"{max(each.waited_s for each in reached):.1f}" if seconds else "–"
@@ -60,14 +62,20 @@ def _faults(injections: Sequence[Injection]) -> Iterator[str]:
 
 
 def _usage(samples: Sequence[Used]) -> Iterator[str]:
-    """The longest-lived process of the bystander, by quarters of its life. Medians: while a broker is away there are connections for both."""
+    """The longest-lived process of the bystander, by quarters of its life. Medians: while a broker is away there are
+    connections for both.
+    """
     if not samples:
         return
     pid, _ = Counter(used.pid for used in samples).most_common(1)[0]
     mine = [used for used in samples if used.pid == pid]
     starts = [len(mine) * part // 4 for part in range(5)]
     quarters = [mine[start:end] for start, end in pairwise(starts) if end > start]
-    yield "| the bystander, median (most) of each quarter | " + " | ".join(str(number) for number, _ in enumerate(quarters, 1)) + " |"
+    yield (
+        "| the bystander, median (most) of each quarter | "
+        + " | ".join(str(number) for number, _ in enumerate(quarters, 1))
+        + " |"
+    )
     yield "|---|" + "---:|" * len(quarters)
     yield "| RSS, MB | " + " | ".join(_median_and_most([used.rss_mb for used in each]) for each in quarters) + " |"
     yield "| open files | " + " | ".join(_median_and_most([used.files for used in each]) for each in quarters) + " |"

@@ -9,7 +9,9 @@ _QUICK_S = 4.0
 
 
 def order(faults: Sequence[Fault], chosen: random.Random, once: Sequence[Fault] = ()) -> Iterator[Fault]:
-    """Rounds without an end, the first one ended by what comes once. In it quick faults come first: a short run sees many kinds."""
+    """Rounds without an end, the first one ended by what comes once. In it quick faults come first: a short run sees
+    many kinds.
+    """
     if not faults:
         yield from (each for _ in range(1000) for each in once)
         return

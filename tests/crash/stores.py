@@ -1,4 +1,6 @@
-"""The local stores, after the workers have ended: where one claims to be up to date, it is the changelog, byte for byte."""
+"""The local stores, after the workers have ended: where one claims to be up to date, it is the changelog, byte for
+byte.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,8 +31,8 @@ def differing(folders: Iterable[Path], changelog: Mapping[int, State], ends: Map
     Args:
         folders: of the slots, with a store for each partition that the slot ever had.
         changelog: partition → what is committed in it.
-        ends: partition → the end of the input, all of which is taken. A store that says it has taken as much must hold all of the changelog;
-            one of a partition that went elsewhere is behind, and says so.
+        ends: partition → the end of the input, all of which is taken. A store that says it has taken as much must hold
+            all of the changelog; one of a partition that went elsewhere is behind, and says so.
     """
     memory = StoreMemory(_MEMORY_BYTES)
     up_to_date: set[int] = set()
@@ -48,7 +50,10 @@ def differing(folders: Iterable[Path], changelog: Mapping[int, State], ends: Map
                 yield from (f"{path}: {line}" for line in _unequal(dict(store.records()), changelog[number]))
             finally:
                 store.close()
-    yield from (f"partition {number}: no store has all of it" for number in sorted({n for n, end in ends.items() if end} - up_to_date))
+    yield from (
+        f"partition {number}: no store has all of it"
+        for number in sorted({n for n, end in ends.items() if end} - up_to_date)
+    )
 
 
 def _unequal(found: State, expected: State) -> Iterator[str]:

@@ -37,7 +37,9 @@ FAULTS_S = 40.0
 
 
 @pytest.mark.isolation
-@pytest.mark.skipif(not os.environ.get("KAFKA_HOME"), reason="a broker to kill: set KAFKA_HOME to an unpacked Kafka 4 (needs Java 17)")
+@pytest.mark.skipif(
+    not os.environ.get("KAFKA_HOME"), reason="a broker to kill: set KAFKA_HOME to an unpacked Kafka 4 (needs Java 17)"
+)
 def test_nothing_is_lost_or_doubled_while_the_most_telling_faults_happen(tmp_path: Path) -> None:
     chosen = [fault for fault in FAULTS if fault.name in TELLING]
     assert len(chosen) == len(TELLING)
@@ -150,7 +152,9 @@ def test_damage_changes_one_file_of_every_store(kind: damage.Kind, tmp_path: Pat
         assert all(name.upper().startswith((kind.split(",")[0], "000009.SST")) for name in changed)
 
 
-@pytest.mark.skipif(not disk.possible(), reason="no mount namespace here: unshare --map-root-user --mount does not work")
+@pytest.mark.skipif(
+    not disk.possible(), reason="no mount namespace here: unshare --map-root-user --mount does not work"
+)
 def test_a_small_disk_can_be_filled_freed_and_made_read_only(tmp_path: Path) -> None:
     small = disk.SmallDisk(tmp_path / "disk", 2)
     try:
@@ -175,7 +179,9 @@ def test_what_is_fed_is_mostly_interactions_with_a_little_of_everything() -> Non
     log = source.log_of(None, seed=0)
     fed = source.records(log, random.Random(0))
     drawn = [next(fed) for _ in range(20_000)]
-    malformed = [value for key, value in drawn if user_of(key) is None or (value is not None and said(value, 0) is None)]
+    malformed = [
+        value for key, value in drawn if user_of(key) is None or (value is not None and said(value, 0) is None)
+    ]
     assert 5 < len(malformed) < 100
     assert 5 < sum(value is None for key, value in drawn if user_of(key)) < 100
     known = {str(item) for item in source.catalogue_of(log, seed=0)}
@@ -187,7 +193,9 @@ def test_the_longest_wait_is_that_of_the_record_that_was_taken_latest() -> None:
     progress = Progress.__new__(Progress)
     progress.ends = deque(Sample(float(at), {0: 10 * at, 1: 5}) for at in range(10))
     # Partition 0 keeps up until 3, stands until 7, and has caught up at 8.
-    progress.committed = deque(Sample(at + 0.5, {0: 10 * (at if at <= 3 else 3 if at < 7 else at), 1: 5}) for at in range(12))
+    progress.committed = deque(
+        Sample(at + 0.5, {0: 10 * (at if at <= 3 else 3 if at < 7 else at), 1: 5}) for at in range(12)
+    )
     assert progress.longest_wait(0.0, 2.0) == 0.5
     assert progress.longest_wait(2.0, 8.0) == 3.5
     assert progress.recovered_at(3.5) == 7.5

@@ -41,7 +41,9 @@ def folded(histories: list[list[list[int]]]) -> list[Memory]:
 
 @given(st.lists(st.tuples(users, segments), min_size=1, max_size=70))
 @settings(max_examples=30, deadline=None)
-def test_a_fold_is_the_arithmetic_in_batches_of_any_size(runtime: Runtime, asked: list[tuple[list[list[int]], list[int]]]) -> None:
+def test_a_fold_is_the_arithmetic_in_batches_of_any_size(
+    runtime: Runtime, asked: list[tuple[list[list[int]], list[int]]]
+) -> None:
     before = folded([history for history, _ in asked])
     made = runtime.fold(np.array(before, np.float32), np.array([segment for _, segment in asked]))
     expected = [fold(memory, segment) for memory, (_, segment) in zip(before, asked, strict=True)]
@@ -51,7 +53,9 @@ def test_a_fold_is_the_arithmetic_in_batches_of_any_size(runtime: Runtime, asked
 
 @given(
     st.lists(
-        st.tuples(users, st.lists(st.integers(1, UNKNOWN), max_size=LENGTH), st.lists(st.integers(1, UNKNOWN), max_size=40)),
+        st.tuples(
+            users, st.lists(st.integers(1, UNKNOWN), max_size=LENGTH), st.lists(st.integers(1, UNKNOWN), max_size=40)
+        ),
         min_size=1,
         max_size=40,
     ),
@@ -65,12 +69,16 @@ def test_a_list_is_the_arithmetic_whatever_is_excluded(
     memories = folded([history for history, _, _ in asked])
 
     def items(rows: list[int]) -> bytes:
-        keys = {row: key for key, row in zip(recommender._sorted.tolist(), (recommender._order + 1).tolist(), strict=True)}
+        keys = {
+            row: key for key, row in zip(recommender._sorted.tolist(), (recommender._order + 1).tolist(), strict=True)
+        }
         return packed(keys.get(row, 12345) for row in rows)
 
     queries = [
         Query(
-            Preference(runtime.memory_format, LENGTH, len(history), 0, np.array(memory, np.float32).tobytes()) if history else None,
+            Preference(runtime.memory_format, LENGTH, len(history), 0, np.array(memory, np.float32).tobytes())
+            if history
+            else None,
             items(working),
             items(exclude),
             None,
@@ -79,7 +87,9 @@ def test_a_list_is_the_arithmetic_whatever_is_excluded(
         )
         for memory, (history, working, exclude) in zip(memories, asked, strict=True)
     ]
-    for made, memory, (history, working, exclude) in zip(recommender.recommend(queries, k), memories, asked, strict=True):
+    for made, memory, (history, working, exclude) in zip(
+        recommender.recommend(queries, k), memories, asked, strict=True
+    ):
         # Without a memory and a known item nothing is known, not even what is unknown.
         known = working if history or any(row != UNKNOWN for row in working) else []
         assert (made.items, made.scores) == CATALOGUE.ranked(seed(memory, known), k, exclude)

@@ -1,6 +1,7 @@
 """The oracle says that a right worker is right, and notices each way of being wrong.
 
-The evidence is what the real step makes of random interactions (on a link in memory); each test tampers with a copy of it.
+The evidence is what the real step makes of random interactions (on a link in memory); each test tampers with a copy of
+it.
 """
 
 import random
@@ -60,7 +61,8 @@ def observed(records: list[FakeRecord], cuts: list[int], folder: Path, runtime: 
     link = FakeLink(records, cuts)
     run_to_end(worker_on(link, folder, runtime, lists=LISTS, keep_segments=KEEP, partitions=(0, 1)), link)  # type: ignore[arg-type]
     lists = [
-        Taken(0, at, user, None if made is None else recommendation_as_msgpack(made), 0) for at, (user, made) in enumerate(link.lists())
+        Taken(0, at, user, None if made is None else recommendation_as_msgpack(made), 0)
+        for at, (user, made) in enumerate(link.lists())
     ]
     dead = [each for outgoing in link.published for each in outgoing.dead]
     return Observed(
@@ -71,7 +73,11 @@ def observed(records: list[FakeRecord], cuts: list[int], folder: Path, runtime: 
             if record.partition() == partition
         ],
         lists,
-        [msgspec.structs.asdict(row) for partition in (0, 1) for row in rows(iter(sorted(link.state(partition).items())), partition)],
+        [
+            msgspec.structs.asdict(row)
+            for partition in (0, 1)
+            for row in rows(iter(sorted(link.state(partition).items())), partition)
+        ],
         [Taken(0, at, each.key, each.value, 0, tuple(each.headers)) for at, each in enumerate(dead)],
     )
 
@@ -84,7 +90,8 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
 @pytest.fixture(scope="module")
 def evidence(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Observed:
     chosen = random.Random(0)
-    # Polls of at most five: in longer ones `test_a_list_that_follows_two_nulls_in_a_poll_stays` finds what it expects to fail at.
+    # Polls of at most five: in longer ones `test_a_list_that_follows_two_nulls_in_a_poll_stays` finds what it expects
+    # to fail at.
     return observed(interactions(1000, chosen), list(range(0, 1000, 5)), tmp_path_factory.mktemp("state"), runtime)
 
 
@@ -132,7 +139,9 @@ def test_a_list_of_another_user_is_noticed(evidence: Observed) -> None:
 def test_lists_of_a_user_in_another_order_are_noticed(evidence: Observed) -> None:
     lists = list(evidence.recommendations)
     first = first_list(evidence)
-    second = next(at for at in range(first + 1, len(lists)) if lists[at].key == lists[first].key and lists[at].value is not None)
+    second = next(
+        at for at in range(first + 1, len(lists)) if lists[at].key == lists[first].key and lists[at].value is not None
+    )
     lists[first], lists[second] = lists[second], lists[first]
     assert wrong(evidence, recommendations=lists) == (0, 0, 1)
 
@@ -218,7 +227,13 @@ def test_an_interaction_refused_without_a_reason_is_noticed(evidence: Observed) 
 def test_an_interaction_that_the_model_fails_at_is_right_in_the_dead_letters_and_nowhere_else() -> None:
     rules = replace(RULES, fails=True, lists=100)
     *kept, poison = (Taken(0, at, b"user", said(ITEMS[-1], 5 + at), 0) for at in range(LENGTH))
-    row = {"user_id": "user", "taken": LENGTH - 1, "folds": 0, "working_items": [ITEMS[-1]] * (LENGTH - 1), "working_times": [5, 6, 7]}
+    row = {
+        "user_id": "user",
+        "taken": LENGTH - 1,
+        "folds": 0,
+        "working_items": [ITEMS[-1]] * (LENGTH - 1),
+        "working_times": [5, 6, 7],
+    }
     state = {**row, "memory": [], "memory_format": "", "as_of": 7, "partition": 0}
     found = Observed([*kept, poison], [], [state], [refused(poison)])
     assert judge(found, rules).holds
@@ -226,12 +241,16 @@ def test_an_interaction_that_the_model_fails_at_is_right_in_the_dead_letters_and
     assert not judge(replace(found, dead_letters=[]), rules).holds, "it is nowhere"
     folded = {**state, "taken": LENGTH, "folds": 1, "working_items": [], "working_times": []}
     assert not judge(replace(found, states=[folded]), rules).holds, "it is in both places"
-    early = [{**state, "taken": LENGTH - 2, "working_items": [ITEMS[-1]] * (LENGTH - 2), "working_times": [5, 6], "as_of": 6}]
+    early = [
+        {**state, "taken": LENGTH - 2, "working_items": [ITEMS[-1]] * (LENGTH - 2), "working_times": [5, 6], "as_of": 6}
+    ]
     assert not judge(Observed(kept, [], early, [refused(kept[-1])]), rules).holds, "one that only would be remembered"
 
 
 def test_a_list_that_follows_two_nulls_in_a_poll_stays(runtime: Runtime, tmp_path: Path) -> None:
     one = said(ITEMS[0], 5)
-    records = [FakeRecord(b"user", value, 0, at) for at, value in enumerate([one, one, one, None, one, None, one, one, one])]
+    records = [
+        FakeRecord(b"user", value, 0, at) for at, value in enumerate([one, one, one, None, one, None, one, one, one])
+    ]
     verdict = judge(observed(records, [], tmp_path, runtime), RULES)
     assert verdict.holds, verdict.examples

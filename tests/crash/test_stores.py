@@ -48,5 +48,8 @@ def test_one_that_is_behind_is_not_minded_where_another_has_all(tmp_path: Path) 
 
 
 def test_the_newest_of_each_key_counts() -> None:
-    records = [Taken(1, at, key, value, 0) for at, (key, value) in enumerate([(b"a", b"1"), (b"b", b"1"), (b"a", b"2"), (b"b", None)])]
+    records = [
+        Taken(1, at, key, value, 0)
+        for at, (key, value) in enumerate([(b"a", b"1"), (b"b", b"1"), (b"a", b"2"), (b"b", None)])
+    ]
     assert newest(records, 2) == [{}, {b"a": b"2"}]

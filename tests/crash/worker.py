@@ -1,4 +1,5 @@
-"""`rec2pm worker` with the injector at its named points: `python -m tests.crash.worker`, with CRASH_FOLDER for plan and events.
+"""`rec2pm worker` with the injector at its named points: `python -m tests.crash.worker`, with CRASH_FOLDER for plan and
+events.
 
 The command itself is the real one: its logging, its settings, its exit codes.
 """
@@ -12,8 +13,8 @@ from pathlib import Path
 
 
 def main() -> None:
-    # Where every thread is, into the log: for the driver, when it sees no progress. Before torch is imported, which takes seconds: until
-    # then the signal would end the process.
+    # Where every thread is, into the log: for the driver, when it sees no progress. Before torch is imported, which
+    # takes seconds: until then the signal would end the process.
     faulthandler.register(signal.SIGUSR1)
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
 

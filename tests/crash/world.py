@@ -83,7 +83,9 @@ class World:
         def taking() -> list[Worker]:
             return [worker for worker in allowed if worker.taking()]
 
-        wait_until(lambda: bool(taking()), TAKING_WITHIN_S, f"one of {[worker.slot for worker in allowed]} takes records")
+        wait_until(
+            lambda: bool(taking()), TAKING_WITHIN_S, f"one of {[worker.slot for worker in allowed]} takes records"
+        )
         return self.chosen.choice(taking())
 
     def at(self, worker: Worker, *orders: Order, provoke: Callable[[], object] = lambda: None) -> Event:

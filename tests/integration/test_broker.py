@@ -66,7 +66,14 @@ def test_a_produced_record_is_read_back_with_key_headers_and_timestamp(bootstrap
 
 def test_a_committed_transaction_carries_its_records_and_the_offsets_together(bootstrap: str, app: str) -> None:
     make_topic(bootstrap, app)
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": app, "isolation.level": "read_committed", "enable.auto.commit": False})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": app,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+        }
+    )
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": app})
     try:
         producer.init_transactions(30)
@@ -95,7 +102,9 @@ def test_an_aborted_record_is_hidden_from_a_read_committed_reader(bootstrap: str
     assert read_committed(bootstrap, app) == [b"kept"]
 
 
-def test_a_given_broker_that_does_not_answer_is_an_error_that_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_broker_that_does_not_answer_is_an_error_that_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("stream.commands.broker.GIVEN_ANSWERS_WITHIN_S", 0.5)
     with (
         pytest.raises(BrokerNotFound, match="REC2PM_TEST_BOOTSTRAP=127"),
@@ -113,7 +122,10 @@ def test_a_broker_starts_in_a_folder_that_is_named_relatively(tmp_path: Path, mo
 
 
 def test_a_kafka_home_that_is_not_there_is_an_error_and_not_a_reason_to_take_another_broker(tmp_path: Path) -> None:
-    with pytest.raises(BrokerNotFound, match=r"KAFKA_HOME=.*nowhere"), found_broker({"KAFKA_HOME": str(tmp_path / "nowhere")}, tmp_path):
+    with (
+        pytest.raises(BrokerNotFound, match=r"KAFKA_HOME=.*nowhere"),
+        found_broker({"KAFKA_HOME": str(tmp_path / "nowhere")}, tmp_path),
+    ):
         pass
 
 
@@ -121,7 +133,10 @@ def test_a_kafka_home_without_java_is_an_error_that_says_which_java(tmp_path: Pa
     script = tmp_path / "bin" / "kafka-run-class.sh"
     script.parent.mkdir()
     script.touch()
-    with pytest.raises(BrokerNotFound, match="install Java 17"), found_broker({"KAFKA_HOME": str(tmp_path), "PATH": ""}, tmp_path):
+    with (
+        pytest.raises(BrokerNotFound, match="install Java 17"),
+        found_broker({"KAFKA_HOME": str(tmp_path), "PATH": ""}, tmp_path),
+    ):
         pass
 
 
@@ -137,7 +152,9 @@ with found_broker({"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}, Path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_broker_outlives_the_process_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLDS_A_BROKER, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDS_A_BROKER, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline().startswith(b"127.0.0.1:")

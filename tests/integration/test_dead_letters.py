@@ -1,4 +1,6 @@
-"""Dead letters listed, shown and sent in again: once, with the original bytes, headers and time, whatever happens to the replay."""
+"""Dead letters listed, shown and sent in again: once, with the original bytes, headers and time, whatever happens to
+the replay.
+"""
 
 import base64
 import json
@@ -30,8 +32,14 @@ from tests.processes import ROOT, environ, read_committed, rec2pm, wait_until, w
 
 PARTITIONS = 2
 SENT_MS = time.time_ns() // 1_000_000 // 1_000 * 1_000 - 3_600_000
-"""When the records that were refused happened: an hour ago. Kafka deletes by timestamp, so records of long ago would go while they are looked at."""
-TRACED: tuple[Header, ...] = (("traceparent", b"00-ab"), ("trace", None), ("__streams.errors.topic", b"of somebody else"))
+"""When the records that were refused happened: an hour ago. Kafka deletes by timestamp, so records of long ago would go
+while they are looked at.
+"""
+TRACED: tuple[Header, ...] = (
+    ("traceparent", b"00-ab"),
+    ("trace", None),
+    ("__streams.errors.topic", b"of somebody else"),
+)
 
 
 @dataclass
@@ -82,7 +90,9 @@ class Shop:
         producer = replay_letters.begin(self.kafka, self.app)
         surveyed = replay_letters.survey(self.kafka, self.app, self.dead, 0, "read_committed")
         plan = replay_letters.choose(surveyed, wanted or Wanted())
-        return replay_letters.send(self.kafka, self.app, self.dead, producer, surveyed, plan, progress=lambda done, of: None, **differently)
+        return replay_letters.send(
+            self.kafka, self.app, self.dead, producer, surveyed, plan, progress=lambda done, of: None, **differently
+        )
 
 
 @pytest.fixture
@@ -115,10 +125,16 @@ def test_the_list_tells_the_newest_letters_and_counts_all_of_them_by_reason(shop
     assert [row.split()[0] for row in rows] == ["0:4", "1:0", "1:1"]
     assert f"{shop.input}[1]@1" in rows[-1]
     assert {row.index("value number") for row in rows} == {head.index("REASON")}, "the columns are aligned"
-    assert lines[4:] == ["", f"7 dead letters in {shop.dead}, 0 replayed; the newest 3 are shown:", "  7  value number N"]
+    assert lines[4:] == [
+        "",
+        f"7 dead letters in {shop.dead}, 0 replayed; the newest 3 are shown:",
+        "  7  value number N",
+    ]
     told = [json.loads(line) for line in shop.command("list", "--json").splitlines()]
     assert [each["place"] for each in told] == ["0:0", "0:1", "0:2", "0:3", "0:4", "1:0", "1:1"]
-    assert {name: told[-1][name] for name in ("topic", "partition", "offset", "timestamp", "attempts", "reason", "replayed")} == {
+    assert {
+        name: told[-1][name] for name in ("topic", "partition", "offset", "timestamp", "attempts", "reason", "replayed")
+    } == {
         "topic": shop.input,
         "partition": 1,
         "offset": 1,
@@ -219,7 +235,9 @@ def test_letters_are_replayed_by_place_or_by_reason_in_any_order(shop: Shop) -> 
 def test_again_sends_a_letter_that_was_replayed_once_more_and_needs_to_know_which(shop: Shop) -> None:
     shop.letters(2)
     assert shop.replay() == 2
-    assert "--again is for letters named by place or --reason" in shop.command("replay", "--again", "--execute", exit_code=2)
+    assert "--again is for letters named by place or --reason" in shop.command(
+        "replay", "--again", "--execute", exit_code=2
+    )
     assert shop.command("replay", "0:1", "--again", "--execute").startswith("sent 1 dead letter in again")
     assert shop.values() == [b"bad 0", b"bad 1", b"bad 1"]
 
@@ -303,8 +321,15 @@ def test_a_refused_record_comes_back_with_a_higher_count_until_the_cap(shop: Sho
     assert producer.flush(30) == 0
     with workers(1, settings, tmp_path):
         for attempts in (1, 2, 3):
-            wait_until(lambda count=attempts: len(read_committed(shop.bootstrap, shop.dead)) == count, 60, f"refused {attempts} times")  # type: ignore[misc]
-            newest = max((json.loads(line) for line in shop.command("list", "--json").splitlines()), key=lambda told: told["attempts"])
+            wait_until(
+                lambda count=attempts: len(read_committed(shop.bootstrap, shop.dead)) == count,
+                60,
+                f"refused {attempts} times",
+            )  # type: ignore[misc]
+            newest = max(
+                (json.loads(line) for line in shop.command("list", "--json").splitlines()),
+                key=lambda told: told["attempts"],
+            )
             assert (newest["attempts"], newest["timestamp"], newest["partition"]) == (attempts, SENT_MS, 1)
             said = shop.command("replay", "--execute")
             assert ("sent 1 dead letter in again" in said) == (attempts < 3)

@@ -1,4 +1,6 @@
-"""`rec2pm user forget`: a preview that sends nothing, a user of whom nothing is left, down to the bytes of Kafka's log files."""
+"""`rec2pm user forget`: a preview that sends nothing, a user of whom nothing is left, down to the bytes of Kafka's log
+files.
+"""
 
 import subprocess
 import threading
@@ -50,7 +52,10 @@ class Shop:
 
     def create(self, **settings: str) -> None:
         planned = topics.plan(self.app, self.input, f"{self.app}.out", PARTITIONS, 1)
-        planned = [replace(topic, settings=tuple(settings.items())) if topic.cleanup == "compact" else topic for topic in planned]
+        planned = [
+            replace(topic, settings=tuple(settings.items())) if topic.cleanup == "compact" else topic
+            for topic in planned
+        ]
         outcomes = topics.create(AdminClient({"bootstrap.servers": self.bootstrap}), planned)
         assert {outcome.result for outcome in outcomes} == {"created"}, outcomes
 
@@ -64,7 +69,9 @@ class Shop:
     def send(self, user: str, items: int, partition: int = -1) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap, "partitioner": "murmur2_random"})
         for item in range(items):
-            producer.produce(self.input, msgpack.packb({"item": item, "ts": 1_700_000_000_000 + item}), user.encode(), partition)
+            producer.produce(
+                self.input, msgpack.packb({"item": item, "ts": 1_700_000_000_000 + item}), user.encode(), partition
+            )
         assert producer.flush(30) == 0
 
     def nulls(self) -> list[Message]:
@@ -73,7 +80,9 @@ class Shop:
     def taken(self, user: str) -> int:
         """Interactions remembered, over all partitions."""
         said = rec2pm("user", "show", user, env=self.env, timeout=60)
-        return sum(int(line.split()[2].rstrip(",")) for line in said.stdout.splitlines() if "interactions remembered" in line)
+        return sum(
+            int(line.split()[2].rstrip(",")) for line in said.stdout.splitlines() if "interactions remembered" in line
+        )
 
     def remember_by_hand(self, user: str) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap})
@@ -143,7 +152,9 @@ def test_a_user_is_forgotten_wherever_they_are_and_others_are_not(shop: Shop) ->
         shop.send(GONE, 3 * SEGMENT + 1)
         shop.send(GONE, 2, partition=1 - home)
         shop.send(OTHERS[0], SEGMENT)
-        wait_until(lambda: shop.taken(GONE) == 3 * SEGMENT + 3 and shop.taken(OTHERS[0]) == SEGMENT, 60, "all is remembered")
+        wait_until(
+            lambda: shop.taken(GONE) == 3 * SEGMENT + 3 and shop.taken(OTHERS[0]) == SEGMENT, 60, "all is remembered"
+        )
         said = shop.forget(GONE, "--execute")
         assert said.returncode == 0, said.stderr
         assert f"{shop.app}.changelog[{home}]: 10 interactions remembered, 3 segments folded, 3 kept" in said.stdout
@@ -193,7 +204,9 @@ def test_records_that_a_worker_left_behind_are_not_called_forgotten(shop: Shop) 
 
     def commits() -> bool:
         try:
-            consumer.commit(offsets=[TopicPartition(shop.input, number, 1_000) for number in range(PARTITIONS)], asynchronous=False)
+            consumer.commit(
+                offsets=[TopicPartition(shop.input, number, 1_000) for number in range(PARTITIONS)], asynchronous=False
+            )
         except KafkaException:  # the group's coordinator is being made
             return False
         return True
@@ -234,7 +247,11 @@ def test_after_compaction_kafkas_log_files_have_not_one_byte_sequence_of_the_use
     with shop.worker():
         for user in [GONE, *OTHERS]:
             shop.send(user, 3 * SEGMENT + 1)
-        wait_until(lambda: all(holding(user) == set(made_of_it) for user in [GONE, *OTHERS]), 60, "everybody is in the log files")
+        wait_until(
+            lambda: all(holding(user) == set(made_of_it) for user in [GONE, *OTHERS]),
+            60,
+            "everybody is in the log files",
+        )
         said = shop.forget(GONE, "--execute")
         assert (said.returncode, said.stdout.splitlines()[-1]) == (0, "forgotten"), said.stderr
 

@@ -1,4 +1,6 @@
-"""`rec2pm worker` serves every kind of model: a log through a real worker, and everything recomputed from the log and the artifact alone."""
+"""`rec2pm worker` serves every kind of model: a log through a real worker, and everything recomputed from the log and
+the artifact alone.
+"""
 
 from pathlib import Path
 
@@ -32,12 +34,18 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "backbone"), [*((kind, "hstu" if kind.startswith("kv-mask") else "sasrec") for kind in KINDS), ("full", "pos_time")]
+    ("kind", "backbone"),
+    [*((kind, "hstu" if kind.startswith("kv-mask") else "sasrec") for kind in KINDS), ("full", "pos_time")],
 )
-def test_a_worker_serves_it_and_leaves_what_the_log_says(kind: str, backbone: str, log: Path, broker: Broker, tmp_path: Path) -> None:
+def test_a_worker_serves_it_and_leaves_what_the_log_says(
+    kind: str, backbone: str, log: Path, broker: Broker, tmp_path: Path
+) -> None:
     config = tiny.config(kind, backbone)
     version = tiny.add(tmp_path / "models", config=config)
     checks = verify.run(log, broker, tmp_path, models=tmp_path / "models", count=1, kills=0, seed=0, partitions=2)
     assert [str(check) for check in checks if not check.holds] == []
     state_bytes = 4 * Registry(tmp_path / "models").resolve(version.reference).manifest().state_floats
-    assert f"kind={kind} segment_length={config.segment_length} state_bytes={state_bytes}" in (tmp_path / "w0.log").read_text()
+    assert (
+        f"kind={kind} segment_length={config.segment_length} state_bytes={state_bytes}"
+        in (tmp_path / "w0.log").read_text()
+    )

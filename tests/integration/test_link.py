@@ -36,7 +36,9 @@ class Group:
             clock=time.monotonic,
         )
         self.link.start(
-            SimpleNamespace(assigned=self.owned.update, revoked=self.owned.difference_update, lost=self.owned.difference_update)
+            SimpleNamespace(
+                assigned=self.owned.update, revoked=self.owned.difference_update, lost=self.owned.difference_update
+            )
         )  # type: ignore[arg-type]
 
     def polled(self, until: Callable[[Sequence[Record]], bool]) -> list[Record]:
@@ -83,7 +85,9 @@ def test_nothing_comes_before_a_partition_is_begun_and_then_everything_from_ther
     assert offsets(group.polled(lambda found: len(found) == RECORDS), 1) == list(range(RECORDS))
 
 
-def test_a_partition_that_went_away_while_paused_comes_back_from_where_it_is_begun(group: Group, bootstrap: str, app: str) -> None:
+def test_a_partition_that_went_away_while_paused_comes_back_from_where_it_is_begun(
+    group: Group, bootstrap: str, app: str
+) -> None:
     """As after a step that was given up because the group went on without this worker. The client keeps the pause."""
     group.polled(lambda _: group.owned == {0, 1})
     for number in range(PARTITIONS):
@@ -92,7 +96,12 @@ def test_a_partition_that_went_away_while_paused_comes_back_from_where_it_is_beg
     for number in range(PARTITIONS):
         group.link.pause(number)
     other = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": app, "partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 6000}
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": app,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 6000,
+        }
     )
     other.subscribe([f"{app}.in"])
 
@@ -103,7 +112,9 @@ def test_a_partition_that_went_away_while_paused_comes_back_from_where_it_is_beg
     assert group.polled(one_is_away) == []
     (away,) = {0, 1} - group.owned
     other.close()
-    assert group.polled(lambda _: group.owned == {0, 1}) == [], "the one that stayed is paused, the one that came is not begun"
+    assert group.polled(lambda _: group.owned == {0, 1}) == [], (
+        "the one that stayed is paused, the one that came is not begun"
+    )
     group.begin(away, 495)
     assert offsets(group.polled(lambda found: len(found) == 5), away) == list(range(495, RECORDS))
     (stayed,) = {0, 1} - {away}
@@ -111,12 +122,19 @@ def test_a_partition_that_went_away_while_paused_comes_back_from_where_it_is_beg
     assert offsets(group.polled(lambda found: len(found) == 200), stayed) == list(range(300, RECORDS))
 
 
-def test_a_partition_that_stays_is_not_paused_while_another_goes_and_comes_back(group: Group, bootstrap: str, app: str) -> None:
+def test_a_partition_that_stays_is_not_paused_while_another_goes_and_comes_back(
+    group: Group, bootstrap: str, app: str
+) -> None:
     group.polled(lambda _: group.owned == {0, 1})
     for number in range(PARTITIONS):
         group.begin(number, RECORDS)
     other = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": app, "partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 6000}
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": app,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 6000,
+        }
     )
     other.subscribe([f"{app}.in"])
     producer = Producer({"bootstrap.servers": bootstrap})

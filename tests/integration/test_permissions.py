@@ -51,11 +51,15 @@ def application(bootstrap: str, tmp_path: Path) -> Iterator[Application]:
     made.close()
 
 
-def allowed(application: Application, kind: ResourceType, name: str, *operations: AclOperation, to: str = "ANONYMOUS") -> None:
+def allowed(
+    application: Application, kind: ResourceType, name: str, *operations: AclOperation, to: str = "ANONYMOUS"
+) -> None:
     """From now on nobody may do anything else with it; everybody here is ANONYMOUS."""
     admin = AdminClient({"bootstrap.servers": application.bootstrap})
     for operation in operations:
-        binding = AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{to}", "*", operation, AclPermissionType.ALLOW)
+        binding = AclBinding(
+            kind, name, ResourcePatternType.LITERAL, f"User:{to}", "*", operation, AclPermissionType.ALLOW
+        )
         for future in admin.create_acls([binding]).values():
             future.result(30)
     # It holds when the broker has heard of it from the controller.
@@ -65,7 +69,9 @@ def allowed(application: Application, kind: ResourceType, name: str, *operations
 def _any(name: str) -> object:
     from confluent_kafka.admin import AclBindingFilter  # type: ignore[attr-defined]
 
-    return AclBindingFilter(ResourceType.ANY, name, ResourcePatternType.LITERAL, None, None, AclOperation.ANY, AclPermissionType.ANY)
+    return AclBindingFilter(
+        ResourceType.ANY, name, ResourcePatternType.LITERAL, None, None, AclOperation.ANY, AclPermissionType.ANY
+    )
 
 
 def test_a_worker_that_may_not_write_state_says_so_and_takes_nothing(application: Application) -> None:

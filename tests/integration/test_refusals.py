@@ -1,4 +1,6 @@
-"""What a worker refuses to go on with: it ends with exit code 1 and one line that says what was found and what to do, and changes nothing."""
+"""What a worker refuses to go on with: it ends with exit code 1 and one line that says what was found and what to do,
+and changes nothing.
+"""
 
 import json
 import shutil
@@ -30,7 +32,11 @@ from tests.integration.test_worker import PARTITIONS, ROOT, Application, Running
 from tests.processes import wait_until
 
 ENDS_WITHIN_S = 60.0
-SEEN_S = {"KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS": 500, "KAFKA_TRANSACTION_TIMEOUT_MS": 3000, "KAFKA_SESSION_TIMEOUT_MS": 6000}
+SEEN_S = {
+    "KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS": 500,
+    "KAFKA_TRANSACTION_TIMEOUT_MS": 3000,
+    "KAFKA_SESSION_TIMEOUT_MS": 6000,
+}
 RECORDS = 300
 
 pytestmark = pytest.mark.isolation
@@ -91,15 +97,21 @@ def offsets_set_by_hand(application: Application, *, ends: bool = False) -> None
     if not ends:
         places = consumer.committed(places, timeout=30)
     if ends:
-        places = [TopicPartition(each.topic, each.partition, consumer.get_watermark_offsets(each, timeout=30)[1]) for each in places]
+        places = [
+            TopicPartition(each.topic, each.partition, consumer.get_watermark_offsets(each, timeout=30)[1])
+            for each in places
+        ]
     consumer.commit(
-        offsets=[TopicPartition(each.topic, each.partition, each.offset) for each in places if each.offset >= 0], asynchronous=False
+        offsets=[TopicPartition(each.topic, each.partition, each.offset) for each in places if each.offset >= 0],
+        asynchronous=False,
     )
     consumer.close()
 
 
 @pytest.mark.parametrize("disk", ["kept", "lost"])
-def test_a_changelog_that_was_made_anew_is_no_empty_beginning(application: Application, admin: AdminClient, disk: str) -> None:
+def test_a_changelog_that_was_made_anew_is_no_empty_beginning(
+    application: Application, admin: AdminClient, disk: str
+) -> None:
     application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
@@ -126,7 +138,9 @@ def test_a_changelog_that_was_made_anew_is_no_empty_beginning(application: Appli
 def test_a_changelog_that_is_made_anew_under_a_running_worker_stops_it(
     application: Application, admin: AdminClient, partitions: int
 ) -> None:
-    """With fewer partitions the client refuses the records of those that are gone, at once or, calling the transaction inconsistent, later."""
+    """With fewer partitions the client refuses the records of those that are gone, at once or, calling the transaction
+    inconsistent, later.
+    """
     worker = application.start_worker(**SEEN_S)
     for _ in range(5):
         application.produce(records())
@@ -134,10 +148,16 @@ def test_a_changelog_that_is_made_anew_under_a_running_worker_stops_it(
     made_anew(admin, f"{application.name}.changelog", "compact", partitions)
     application.produce(records())
     said = refusal(worker)
-    assert "made anew" in said or "is gone" in said or (partitions < PARTITIONS and "the topic has fewer partitions than it had" in said)
+    assert (
+        "made anew" in said
+        or "is gone" in said
+        or (partitions < PARTITIONS and "the topic has fewer partitions than it had" in said)
+    )
 
 
-def test_interactions_that_were_deleted_before_they_were_taken_are_counted(application: Application, admin: AdminClient) -> None:
+def test_interactions_that_were_deleted_before_they_were_taken_are_counted(
+    application: Application, admin: AdminClient
+) -> None:
     application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
@@ -154,7 +174,9 @@ def test_interactions_that_were_deleted_before_they_were_taken_are_counted(appli
     assert application.committed() == committed
 
 
-def test_a_topic_that_is_past_its_retention_is_begun_where_it_begins(application: Application, admin: AdminClient) -> None:
+def test_a_topic_that_is_past_its_retention_is_begun_where_it_begins(
+    application: Application, admin: AdminClient
+) -> None:
     """Several times: a fetch from an offset that is gone would be a race."""
     taken = 0
     for _ in range(4):
@@ -183,8 +205,12 @@ def test_a_committed_offset_beyond_the_end_of_the_input_is_no_beginning_either(a
 
 
 @pytest.mark.parametrize("anew", [0, 2 * RECORDS], ids=["empty", "longer"])
-def test_an_input_that_was_made_anew_is_not_taken_for_the_old_one(application: Application, admin: AdminClient, anew: int) -> None:
-    """Its offsets begin anew, whether it reaches up to where the state stands or not; Kafka has forgotten what was committed with the topic."""
+def test_an_input_that_was_made_anew_is_not_taken_for_the_old_one(
+    application: Application, admin: AdminClient, anew: int
+) -> None:
+    """Its offsets begin anew, whether it reaches up to where the state stands or not; Kafka has forgotten what was
+    committed with the topic.
+    """
     application.produce(records())
     worker = application.start_worker()
     has_taken(application, worker)
@@ -196,7 +222,10 @@ def test_an_input_that_was_made_anew_is_not_taken_for_the_old_one(application: A
     assert "kafka-consumer-groups.sh --reset-offsets" in said
 
     consumer = Consumer({"bootstrap.servers": application.bootstrap, "group.id": application.name})
-    consumer.commit(offsets=[TopicPartition(application.interactions, number, 0) for number in range(PARTITIONS)], asynchronous=False)
+    consumer.commit(
+        offsets=[TopicPartition(application.interactions, number, 0) for number in range(PARTITIONS)],
+        asynchronous=False,
+    )
     consumer.close()
     application.sent = anew
     for _ in range(2):  # it is the known one from then on
@@ -222,7 +251,11 @@ def test_offsets_that_kafka_forgot_are_known_by_the_state(application: Applicati
         client.delete_consumer_groups([application.name])[application.name].result(30)
     else:
         told = consumer.committed(places, timeout=30)
-        stale = [TopicPartition(each.topic, each.partition, each.offset // 2, metadata=each.metadata) for each in told if each.offset > 0]
+        stale = [
+            TopicPartition(each.topic, each.partition, each.offset // 2, metadata=each.metadata)
+            for each in told
+            if each.offset > 0
+        ]
         consumer.commit(offsets=stale, asynchronous=False)
     consumer.close()
     application.produce(records())
@@ -232,7 +265,9 @@ def test_offsets_that_kafka_forgot_are_known_by_the_state(application: Applicati
     assert "its state has taken up to" in worker.log.read_text()
     assert application.export()["taken"].sum() == 3 * RECORDS
     answered = [message for message in application.read(application.recommendations) if message.value()]
-    assert len({(told["partition"], told["offset"]) for told in map(decoded, answered)}) == len(answered), "no list twice"
+    assert len({(told["partition"], told["offset"]) for told in map(decoded, answered)}) == len(answered), (
+        "no list twice"
+    )
 
 
 def test_an_input_that_is_deleted_under_a_running_worker_stops_it(application: Application, admin: AdminClient) -> None:
@@ -243,7 +278,9 @@ def test_an_input_that_is_deleted_under_a_running_worker_stops_it(application: A
     assert "rec2pm topics create" in refusal(worker)
 
 
-def test_an_output_that_is_deleted_under_a_running_worker_stops_it(application: Application, admin: AdminClient) -> None:
+def test_an_output_that_is_deleted_under_a_running_worker_stops_it(
+    application: Application, admin: AdminClient
+) -> None:
     application.produce(records())
     worker = application.start_worker(**SEEN_S)
     has_taken(application, worker)
@@ -264,10 +301,14 @@ def test_partitions_that_are_added_to_the_input_stop_the_workers(application: Ap
     assert f"has {PARTITIONS + 2} partitions and had {PARTITIONS}" in said
 
 
-def test_a_list_that_the_topic_does_not_take_ends_the_worker_and_is_not_passed_over(application: Application, admin: AdminClient) -> None:
+def test_a_list_that_the_topic_does_not_take_ends_the_worker_and_is_not_passed_over(
+    application: Application, admin: AdminClient
+) -> None:
     topic = application.recommendations
     entry = ConfigEntry("max.message.bytes", "100", incremental_operation=AlterConfigOpType.SET)
-    for future in admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]).values():
+    for future in admin.incremental_alter_configs(
+        [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]
+    ).values():
         future.result(30)
     application.produce(records())
     said = refusal(application.start_worker(RECOMMEND="fold"))
@@ -275,7 +316,9 @@ def test_a_list_that_the_topic_does_not_take_ends_the_worker_and_is_not_passed_o
     assert application.committed() == 0
 
 
-def test_a_list_that_the_producer_does_not_take_ends_the_worker_and_is_not_passed_over(application: Application) -> None:
+def test_a_list_that_the_producer_does_not_take_ends_the_worker_and_is_not_passed_over(
+    application: Application,
+) -> None:
     """Passed over, the transaction would commit without it."""
     application.produce(records())
     said = refusal(application.start_worker(RECOMMEND="fold", TOP_K=500, KAFKA_MESSAGE_MAX_BYTES=1000))
@@ -284,20 +327,26 @@ def test_a_list_that_the_producer_does_not_take_ends_the_worker_and_is_not_passe
     assert application.committed() == 0
 
 
-def test_an_error_within_a_rebalance_ends_the_process_before_a_record_is_taken_without_restore(application: Application) -> None:
+def test_an_error_within_a_rebalance_ends_the_process_before_a_record_is_taken_without_restore(
+    application: Application,
+) -> None:
     """The client goes on as if nothing had been: the partitions are assigned, and their records would come."""
     application.produce(records())
     orders.write(application.folder, [Order(Point.ASSIGNED, "raise", 1)])
     env = {**application.environ({"METRICS_LISTEN": ""}), "CRASH_FOLDER": str(application.folder)}
     command = [sys.executable, "-m", "tests.crash.worker"]
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as worker:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as worker:
         assert worker.wait(ENDS_WITHIN_S) == 1
         assert worker.stdout is not None
         assert b"Injected: at assigned" in worker.stdout.read()
     assert application.committed() == 0
 
 
-def test_a_named_worker_that_restarts_keeps_its_partitions_and_the_others_notice_nothing(application: Application) -> None:
+def test_a_named_worker_that_restarts_keeps_its_partitions_and_the_others_notice_nothing(
+    application: Application,
+) -> None:
     def assignments(worker: Running) -> int:
         return worker.log.read_text().count("partitions assigned=")
 
@@ -315,7 +364,9 @@ def test_a_named_worker_that_restarts_keeps_its_partitions_and_the_others_notice
     has_taken(application, again)
     assert assignments(one) == before
     assert _owned(again) == owned
-    assert all("records=0" in line for line in again.log.read_text().splitlines() if " restored partition=" in line), "its stores were kept"
+    assert all("records=0" in line for line in again.log.read_text().splitlines() if " restored partition=" in line), (
+        "its stores were kept"
+    )
     for worker in (one, again):
         assert worker.stop()[0] == 0
 
@@ -327,10 +378,14 @@ def _owned(worker: Running) -> str:
 def _settled(worker: Running) -> bool:
     """It has some of the partitions, and their stores are whole."""
     owned: list[int] = json.loads(_owned(worker))
-    return 0 < len(owned) < PARTITIONS and all(f" restored partition={number} " in worker.log.read_text() for number in owned)
+    return 0 < len(owned) < PARTITIONS and all(
+        f" restored partition={number} " in worker.log.read_text() for number in owned
+    )
 
 
-def test_a_second_process_under_the_same_name_on_another_machine_puts_the_first_one_out(application: Application, tmp_path: Path) -> None:
+def test_a_second_process_under_the_same_name_on_another_machine_puts_the_first_one_out(
+    application: Application, tmp_path: Path
+) -> None:
     first = application.start_worker(WORKER="one", METRICS_LISTEN="")
     application.produce(records())
     has_taken(application, first)

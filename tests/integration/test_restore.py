@@ -1,5 +1,5 @@
-"""A changelog whose first records are gone is read from where it begins, also where that moved after it was asked for. One that cannot be read to
-its end holds up its own partition alone."""
+"""A changelog whose first records are gone is read from where it begins, also where that moved after it was asked for.
+One that cannot be read to its end holds up its own partition alone."""
 
 import time
 import uuid
@@ -51,7 +51,9 @@ def partition(tmp_path: Path) -> Iterator[Partition]:
 
 
 @pytest.mark.parametrize("told_low", [DELETED, 0], ids=["where it begins", "where it began"])
-def test_what_is_left_of_a_changelog_is_restored(broker: Broker, topic: str, partition: Partition, told_low: int) -> None:
+def test_what_is_left_of_a_changelog_is_restored(
+    broker: Broker, topic: str, partition: Partition, told_low: int
+) -> None:
     partition.restore = restore = ChangelogRestore(
         topic=topic,
         partition=partition,
@@ -66,7 +68,9 @@ def test_what_is_left_of_a_changelog_is_restored(broker: Broker, topic: str, par
     deadline = time.monotonic() + 30
     while not restore.advance():
         assert time.monotonic() < deadline
-    assert partition.store.taken([b"user-%d" % number for number in range(RECORDS)]) == [0] * DELETED + [1] * (RECORDS - DELETED)
+    assert partition.store.taken([b"user-%d" % number for number in range(RECORDS)]) == [0] * DELETED + [1] * (
+        RECORDS - DELETED
+    )
     assert partition.store.changelog_offset() == RECORDS
 
 

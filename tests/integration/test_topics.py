@@ -6,7 +6,16 @@ import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from stream.commands.broker import Broker
-from stream.kafka.topics import Problem, TopicSpec, changelog_topic, check, create, dead_letter_topic, models_topic, plan
+from stream.kafka.topics import (
+    Problem,
+    TopicSpec,
+    changelog_topic,
+    check,
+    create,
+    dead_letter_topic,
+    models_topic,
+    plan,
+)
 from tests.integration.test_broker import until
 
 DAY_MS = 86_400_000
@@ -36,7 +45,9 @@ def test_the_plan_gives_the_changelog_the_width_of_the_input_and_the_models_one_
     assert widths == {"in": 7, "out": 7, f"{app}.changelog": 7, f"{app}.dead-letter": 7, f"{app}.models": 1}
 
 
-def test_topics_are_created_once_and_left_alone_the_second_time(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
+def test_topics_are_created_once_and_left_alone_the_second_time(
+    admin: AdminClient, app: str, planned: list[TopicSpec]
+) -> None:
     assert [outcome.result for outcome in create(admin, planned)] == ["created"] * 5
     assert checked(admin, app) == []
     assert [outcome.result for outcome in create(admin, planned)] == ["exists"] * 5
@@ -44,24 +55,36 @@ def test_topics_are_created_once_and_left_alone_the_second_time(admin: AdminClie
 
 def test_create_makes_only_what_is_missing(admin: AdminClient, planned: list[TopicSpec]) -> None:
     create(admin, planned[:2])
-    assert [outcome.result for outcome in create(admin, planned)] == ["exists", "exists", "created", "created", "created"]
+    assert [outcome.result for outcome in create(admin, planned)] == [
+        "exists",
+        "exists",
+        "created",
+        "created",
+        "created",
+    ]
 
 
-def test_every_missing_topic_is_an_error_that_says_how_to_make_it(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
+def test_every_missing_topic_is_an_error_that_says_how_to_make_it(
+    admin: AdminClient, app: str, planned: list[TopicSpec]
+) -> None:
     problems = checked(admin, app)
     assert [problem.topic for problem in problems] == [topic.name for topic in planned]
     assert all(problem.severity == "error" and "rec2pm topics create" in problem.line for problem in problems)
     assert len(checked(admin, app)) == 5, "asking made no topic"
 
 
-def test_a_changelog_of_another_width_than_the_input_is_an_error(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
+def test_a_changelog_of_another_width_than_the_input_is_an_error(
+    admin: AdminClient, app: str, planned: list[TopicSpec]
+) -> None:
     create(admin, changed(planned, changelog_topic(app), partitions=2))
     (problem,) = checked(admin, app)
     assert problem.severity == "error"
     assert f"{app}.changelog has 2 partitions, expected 3 as {app}-interactions has" in problem.line
 
 
-@pytest.mark.parametrize(("suffix", "severity"), [(".changelog", "error"), ("-recommendations", "warning"), (".models", "error")])
+@pytest.mark.parametrize(
+    ("suffix", "severity"), [(".changelog", "error"), ("-recommendations", "warning"), (".models", "error")]
+)
 def test_a_topic_that_forgets_with_age_is_an_error_where_what_is_forgotten_is_not_made_again(
     admin: AdminClient, app: str, planned: list[TopicSpec], suffix: str, severity: str
 ) -> None:
@@ -103,13 +126,17 @@ def test_a_topic_that_may_keep_what_was_forgotten_for_ever_is_a_warning(
     assert f"--add-config max.compaction.lag.ms={DAY_MS}" in problem.line
 
 
-def test_a_topic_that_is_compacted_within_a_week_is_none(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
+def test_a_topic_that_is_compacted_within_a_week_is_none(
+    admin: AdminClient, app: str, planned: list[TopicSpec]
+) -> None:
     create(admin, changed(planned, changelog_topic(app), settings=(("max.compaction.lag.ms", str(7 * DAY_MS)),)))
     assert checked(admin, app) == []
 
 
 def test_only_what_is_kept_of_users_by_key_is_to_be_compacted_daily(app: str) -> None:
-    daily = {topic.name for topic in plan(app, "in", "out", 1, 1) if topic.config.get("max.compaction.lag.ms") == str(DAY_MS)}
+    daily = {
+        topic.name for topic in plan(app, "in", "out", 1, 1) if topic.config.get("max.compaction.lag.ms") == str(DAY_MS)
+    }
     assert daily == {changelog_topic(app), "out"}
 
 

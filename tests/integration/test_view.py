@@ -96,12 +96,16 @@ def environment(bootstrap: str, app: str, folder: Path) -> dict[str, str]:
     }
 
 
-def launched(running: ExitStack, environ: dict[str, str], name: str, log: Path, program: str = RUNS_THE_VIEW) -> Running:
+def launched(
+    running: ExitStack, environ: dict[str, str], name: str, log: Path, program: str = RUNS_THE_VIEW
+) -> Running:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with log.open("ab") as output:
-        process = subprocess.Popen([sys.executable, "-c", program, f"127.0.0.1:{port}", name], env=environ, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, f"127.0.0.1:{port}", name], env=environ, stdout=output, stderr=output
+        )
     running.callback(process.wait)
     running.callback(process.kill)
     return Running(process, port, log)
@@ -111,9 +115,14 @@ class Worker:
     """Writes lists as a worker does: in transactions, which end with markers that are no records."""
 
     def __init__(self, bootstrap: str, app: str) -> None:
-        create(AdminClient({"bootstrap.servers": bootstrap}), plan(app, f"{app}-interactions", f"{app}-recommendations", 3, 1))
+        create(
+            AdminClient({"bootstrap.servers": bootstrap}),
+            plan(app, f"{app}-interactions", f"{app}-recommendations", 3, 1),
+        )
         self.topic = f"{app}-recommendations"
-        self.producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": app, "partitioner": "murmur2_random"})
+        self.producer = Producer(
+            {"bootstrap.servers": bootstrap, "transactional.id": app, "partitioner": "murmur2_random"}
+        )
         self.producer.init_transactions(30)
 
     def recommends(self, *lists: tuple[str, bytes | None], commit: bool = True) -> None:
@@ -132,7 +141,15 @@ def worker(bootstrap: str, app: str) -> Worker:
 def a_list(*items: int | str) -> Recommendation:
     scores = [1 / (rank + 1) for rank in range(len(items))]
     return Recommendation(
-        list(items), scores, as_of=1_700_000_000_000, partition=1, offset=7, taken=3, folds=0, model="m@1", source="working"
+        list(items),
+        scores,
+        as_of=1_700_000_000_000,
+        partition=1,
+        offset=7,
+        taken=3,
+        folds=0,
+        model="m@1",
+        source="working",
     )
 
 
@@ -149,7 +166,10 @@ def test_the_newest_list_of_every_user_is_served_from_messagepack_and_json(worke
     assert view.items("a%2Fb%20%C3%BC") == ["x"]
     assert [view.items(f"v{n}") for n in range(20)] == [[n] for n in range(20)]
     for nobody in ("gone", "stranger"):
-        assert view.get(f"/recommendations/{nobody}") == (404, {"error": "no recommendations for this user", "user": nobody})
+        assert view.get(f"/recommendations/{nobody}") == (
+            404,
+            {"error": "no recommendations for this user", "user": nobody},
+        )
     status, page = view.get("/")
     assert status == 200
     assert "<form>" in page
@@ -232,7 +252,9 @@ def test_two_views_of_other_names_both_know_every_user(worker: Worker, start: St
         (f"import sys; sys.modules['faust'] = None\n{RUNS_THE_VIEW}", "view-1", "pip install 'rec2pm[view]'"),
     ],
 )
-def test_a_view_that_cannot_run_says_what_to_do(bootstrap: str, app: str, tmp_path: Path, program: str, name: str, said: str) -> None:
+def test_a_view_that_cannot_run_says_what_to_do(
+    bootstrap: str, app: str, tmp_path: Path, program: str, name: str, said: str
+) -> None:
     with ExitStack() as running:
         view = launched(running, environment(bootstrap, app, tmp_path), name, tmp_path / "view.log", program)
         with suppress(subprocess.TimeoutExpired):

@@ -71,7 +71,9 @@ class Application:
     name: str = field(default_factory=lambda: f"test-{uuid4().hex[:12]}")
     started: list[Running] = field(default_factory=list)
     sent: int = 0
-    """Records produced. Not asked of the broker: the embedded one's end of a partition ignores what its last batch holds."""
+    """Records produced. Not asked of the broker: the embedded one's end of a partition ignores what its last batch
+    holds.
+    """
     asking: Consumer | None = None
 
     @property
@@ -106,13 +108,19 @@ class Application:
     def rec2pm(self, *arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "stream", *map(str, arguments)]
         environ = self.environ(settings)
-        return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+        return subprocess.run(
+            command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=COMMAND_S, check=False
+        )
 
     def start_worker(self, **settings: object) -> Running:
         log = self.folder / f"worker-{len(self.started)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "stream", "worker"], cwd=ROOT, env=self.environ(settings), stdout=output, stderr=output
+                [sys.executable, "-m", "stream", "worker"],
+                cwd=ROOT,
+                env=self.environ(settings),
+                stdout=output,
+                stderr=output,
             )
         self.started.append(Running(process, log))
         return self.started[-1]
@@ -124,12 +132,18 @@ class Application:
             running.process.kill()
             running.process.wait()
 
-    def produce(self, records: Sequence[tuple[bytes | None, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> None:
+    def produce(
+        self, records: Sequence[tuple[bytes | None, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap, "partitioner": "murmur2_random", "linger.ms": 5})
         failed: list[KafkaError] = []
         for key, value in records:
             producer.produce(
-                self.interactions, value, key, headers=list(headers), on_delivery=lambda error, _: failed.append(error) if error else None
+                self.interactions,
+                value,
+                key,
+                headers=list(headers),
+                on_delivery=lambda error, _: failed.append(error) if error else None,
             )
         assert producer.flush(30) == 0
         assert not failed
@@ -296,7 +310,11 @@ def first(applications: Callable[[], Application]) -> Part:
     assert created.returncode == 0, created.stderr
     worker = application.start_worker(RECOMMEND=1)
 
-    lines = [(user, item, 1_700_000_000 + 10 * at) for number, user in enumerate(USERS) for at, item in enumerate(items_of(number, 0, 30))]
+    lines = [
+        (user, item, 1_700_000_000 + 10 * at)
+        for number, user in enumerate(USERS)
+        for at, item in enumerate(items_of(number, 0, 30))
+    ]
     log = application.folder / "log.csv"
     pl.DataFrame(lines, schema=["user_id", "item_id", "timestamp"], orient="row").sort("timestamp").write_csv(log)
     produced = application.rec2pm("produce", log)
@@ -307,7 +325,12 @@ def first(applications: Callable[[], Application]) -> Part:
     application.produce([(GONE.encode(), None)])
     application.produce(
         [
-            (JSON_USER.encode(), json.dumps({"item": item, "type": "view", **({"ts": 1_700_000_000_000 + at} if at % 2 else {})}).encode())
+            (
+                JSON_USER.encode(),
+                json.dumps(
+                    {"item": item, "type": "view", **({"ts": 1_700_000_000_000 + at} if at % 2 else {})}
+                ).encode(),
+            )
             for at, item in enumerate(items_of(7, 0, 14))
         ]
     )
@@ -353,7 +376,9 @@ def third(second: Part) -> Part:
     """The state folder is deleted; the next worker has the changelog alone to go by."""
     application = second.application
     shutil.rmtree(application.state)
-    application.produce([(b"user-1", msgpack.packb({"item": item, "ts": 2_000_000_000_000})) for item in items_of(1, 50, 11)])
+    application.produce(
+        [(b"user-1", msgpack.packb({"item": item, "ts": 2_000_000_000_000})) for item in items_of(1, 50, 11)]
+    )
     return resumed(application)
 
 
@@ -369,7 +394,9 @@ def members(application: Application) -> int | None:
     """Members of the consumer group; None where the broker does not tell."""
     admin = AdminClient({"bootstrap.servers": application.bootstrap})
     try:
-        return len(admin.describe_consumer_groups([application.name], request_timeout=10)[application.name].result(10).members)
+        return len(
+            admin.describe_consumer_groups([application.name], request_timeout=10)[application.name].result(10).members
+        )
     except (KafkaException, TimeoutError):
         return None
 
@@ -403,7 +430,10 @@ def list_after(runtime: Runtime, items: Sequence[str], k: int = 10) -> list[str]
 
 def test_every_interaction_is_answered_once_with_the_fields_of_the_contract(first: Part) -> None:
     lists = {
-        (told["partition"], told["offset"]): (message, told) for message in first.lists if message.value() for told in [decoded(message)]
+        (told["partition"], told["offset"]): (message, told)
+        for message in first.lists
+        if message.value()
+        for told in [decoded(message)]
     }
     assert len(lists) == sum(message.value() is not None for message in first.lists), "no interaction twice"
     totals = Counter[str]()
@@ -421,7 +451,9 @@ def test_every_interaction_is_answered_once_with_the_fields_of_the_contract(firs
         assert each.item not in told["items"]
         expected = "memory" if told["folds"] else "popular" if each.user == STRANGER else "working"
         assert told["source"] == expected
-    assert {message.key() for message, _ in lists.values()} == {GONE.encode()}, "what came before a null was answered too"
+    assert {message.key() for message, _ in lists.values()} == {GONE.encode()}, (
+        "what came before a null was answered too"
+    )
     assert len(lists) == 13
 
 
@@ -463,7 +495,9 @@ def test_a_null_value_forgets_the_user_and_withdraws_the_list(first: Part) -> No
 
 
 @pytest.mark.parametrize("part", ["first", "second", "third"])
-def test_the_export_is_what_the_log_and_the_artifact_say(request: pytest.FixtureRequest, runtime: Runtime, part: str) -> None:
+def test_the_export_is_what_the_log_and_the_artifact_say(
+    request: pytest.FixtureRequest, runtime: Runtime, part: str
+) -> None:
     left: Part = request.getfixturevalue(part)
     assert dict(left.export.schema) == dict(SCHEMA)
     assert left.export["user_id"].to_list() == sorted({each.user for each in left.log})
@@ -508,7 +542,12 @@ def test_a_stopped_worker_has_left_the_group(first: Part) -> None:
 
 
 def test_the_next_worker_goes_on_from_exactly_there(first: Part, second: Part) -> None:
-    answered = Counter((told["partition"], told["offset"]) for message in second.lists if message.value() for told in [decoded(message)])
+    answered = Counter(
+        (told["partition"], told["offset"])
+        for message in second.lists
+        if message.value()
+        for told in [decoded(message)]
+    )
     gone = {
         (told["partition"], told["offset"])
         for message in first.lists
@@ -572,15 +611,20 @@ SEGMENT = 10
 
 
 @pytest.mark.isolation
-def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(applications: Callable[[], Application], broker: Broker) -> None:
+def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(
+    applications: Callable[[], Application], broker: Broker
+) -> None:
     application, rng = applications(), random.Random(20260)
     create_topics(application)
     null_model.write(Registry(application.models), segment_length=SEGMENT)
     users = [f"u{number}".encode() for number in range(300)]
     taken = rng.choices(users, weights=[1 / (1 + rank) for rank in range(300)], k=LOG)
-    application.produce([(user, msgpack.packb({"item": rng.randrange(1_200), "ts": at})) for at, user in enumerate(taken)])
+    application.produce(
+        [(user, msgpack.packb({"item": rng.randrange(1_200), "ts": at})) for at, user in enumerate(taken)]
+    )
 
-    # Below Kafka's own lower limit for a session, which the test's broker lowers: a dead worker's partitions are free sooner.
+    # Below Kafka's own lower limit for a session, which the test's broker lowers: a dead worker's partitions are free
+    # sooner.
     session_ms = 6_000 if broker.kind == "given" else 1_500
     settings = {"RECOMMEND": "fold", "STEP_RECORDS": 100, "KAFKA_SESSION_TIMEOUT_MS": session_ms}
     killed_at = []
@@ -607,7 +651,9 @@ def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(applications
         if totals[each.user] % SEGMENT == 0:
             due.append((each.partition, each.offset))
     answered = Counter(
-        (told["partition"], told["offset"]) for message in application.read(application.recommendations) for told in [decoded(message)]
+        (told["partition"], told["offset"])
+        for message in application.read(application.recommendations)
+        for told in [decoded(message)]
     )
     assert {place: times for place, times in answered.items() if times > 1} == {}
     assert set(answered) == set(due)

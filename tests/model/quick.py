@@ -17,11 +17,18 @@ SMALL = ("segment_length=10", "segments=3", "d=16", "layers=1", "heads=2", "slot
 
 
 def recipe(**changed: object) -> Recipe:
-    return recipes.changed(recipes.load(recipes.DEFAULT), [*SMALL, *(f"{key}={value}" for key, value in changed.items())])
+    return recipes.changed(
+        recipes.load(recipes.DEFAULT), [*SMALL, *(f"{key}={value}" for key, value in changed.items())]
+    )
 
 
 def run(
-    root: Path, log: pl.DataFrame = LOG, *, clock_step: float = 0.001, how: dict[str, Any] | None = None, **changed: object
+    root: Path,
+    log: pl.DataFrame = LOG,
+    *,
+    clock_step: float = 0.001,
+    how: dict[str, Any] | None = None,
+    **changed: object,
 ) -> ModelVersion:
     """Train with fields of the recipe `changed`, and arguments of `train` in `how`."""
     ticks = itertools.count()

@@ -1,4 +1,6 @@
-"""Attributes of items, from the log to the artifact: they are learned from, survive interruptions and travel to the next version."""
+"""Attributes of items, from the log to the artifact: they are learned from, survive interruptions and travel to the
+next version.
+"""
 
 import time
 from collections.abc import Callable
@@ -52,23 +54,34 @@ def finished(monkeypatch: pytest.MonkeyPatch) -> list[Checkpoint]:
 
 
 def _told(attribute: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> pl.DataFrame:
-    """Users who meet a signal and then something of the signal's group, again and again. There are as many signals as fit, each of them seldom:
-    what group a signal is of is hard to learn from the signal, and easy from its attribute if that tells."""
+    """Users who meet a signal and then something of the signal's group, again and again. There are as many signals as
+    fit, each of them seldom: what group a signal is of is hard to learn from the signal, and easy from its attribute if
+    that tells."""
     rng = np.random.default_rng(0)
     users, turns, groups, size, signals = 120, 12, 10, 12, 800
     signal = np.concatenate([rng.permutation(signals)[:turns] for _ in range(users)])
     # Of a group a user never meets the same again, and first its first.
     user = np.repeat(np.arange(users), turns)
-    nth = pl.DataFrame({"user": user, "group": signal % groups}).select(pl.int_range(pl.len()).over("user", "group"))["literal"].to_numpy()
+    nth = (
+        pl.DataFrame({"user": user, "group": signal % groups})
+        .select(pl.int_range(pl.len()).over("user", "group"))["literal"]
+        .to_numpy()
+    )
     pairs = np.stack([signal, signals + signal % groups * size + nth], axis=1).reshape(-1)
     value = attribute(np.repeat(signal % groups, 2)).astype(np.int64)
     times = np.tile(np.arange(2 * turns), users)
     log = pl.DataFrame({"user_id": np.repeat(user, 2), "item_id": pairs, "timestamp": times, "attribute": value})
-    return log.with_columns(pl.when(pl.col("item_id") < signals).then("attribute")).sort("timestamp", maintain_order=True)
+    return log.with_columns(pl.when(pl.col("item_id") < signals).then("attribute")).sort(
+        "timestamp", maintain_order=True
+    )
 
 
-def test_an_attribute_that_tells_what_comes_next_makes_predictions_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Items begin nearly alike: a value bound to a vector can be read only by who knows something of the vector. Measured: 2.5 times."""
+def test_an_attribute_that_tells_what_comes_next_makes_predictions_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items begin nearly alike: a value bound to a vector can be read only by who knows something of the vector.
+    Measured: 2.5 times.
+    """
     initialise = kinds.initialise
 
     def alike(network: HoloMamba, generator: torch.Generator) -> None:
@@ -80,7 +93,11 @@ def test_an_attribute_that_tells_what_comes_next_makes_predictions_better(tmp_pa
     found = []
     for name, attribute in (("telling", lambda group: group), ("silent", np.zeros_like)):
         options = {"kind": "holomambarec", "max_epochs": 4, "batch": 8, "lr": 3e-3, "min_item_count": 1, "dropout": 0.0}
-        metrics = run(tmp_path / name, _told(attribute), how=WITH, segment_length=8, warm_up_steps=0, **options).manifest().metrics
+        metrics = (
+            run(tmp_path / name, _told(attribute), how=WITH, segment_length=8, warm_up_steps=0, **options)
+            .manifest()
+            .metrics
+        )
         assert metrics is not None
         found.append(metrics.ndcg_at_10)
     telling, silent = found
@@ -97,11 +114,15 @@ def test_the_artifact_has_items_bound_to_their_attributes(whole: ModelVersion) -
     loaded = artifact.load_weights(whole.program)
     assert loaded.attributes is not None
     value_of = dict(LOG.drop_nulls().select("item_id", "attribute").rows())
-    assert loaded.attributes.by_item(loaded.item_ids) == {item: value_of[item] for item in loaded.item_ids if item in value_of}
+    assert loaded.attributes.by_item(loaded.item_ids) == {
+        item: value_of[item] for item in loaded.item_ids if item in value_of
+    }
     assert 0 < loaded.attributes.of.count(0) < len(loaded.item_ids)
     config = NetworkConfig(**whole.manifest().config["network"])
     network, bare = kinds.build(config, loaded.attributes), kinds.build(config)
-    weights = {name.removeprefix("network."): value for name, value in loaded.weights.items() if name.startswith("network.")}
+    weights = {
+        name.removeprefix("network."): value for name, value in loaded.weights.items() if name.startswith("network.")
+    }
     for each in (network, bare):
         assert isinstance(each, HoloMamba)
         each.load_state_dict(weights)
@@ -163,12 +184,16 @@ def _genres(version: ModelVersion) -> dict[str, torch.Tensor]:
     return {str(value): table[row] for row, value in enumerate(loaded.attributes.values, start=1)}
 
 
-def test_values_that_a_version_knows_keep_their_vectors_and_new_ones_are_added(tmp_path: Path, whole: ModelVersion) -> None:
+def test_values_that_a_version_knows_keep_their_vectors_and_new_ones_are_added(
+    tmp_path: Path, whole: ModelVersion
+) -> None:
     first, second, *_ = sorted(LOG["attribute"].drop_nulls().unique())
     gone, renamed = pl.col("attribute") == first, pl.col("attribute") == second
     log = LOG.with_columns(
         pl.when(gone).then(None).when(renamed).then(pl.lit("aaa new")).otherwise("attribute").alias("attribute")
-    ).with_columns(item_id=pl.when(pl.int_range(pl.len()) % 7 == 0).then("new-" + pl.col("item_id")).otherwise("item_id"))
+    ).with_columns(
+        item_id=pl.when(pl.int_range(pl.len()) % 7 == 0).then("new-" + pl.col("item_id")).otherwise("item_id")
+    )
     # A learning rate that moves nothing shows what training starts from.
     version = run(tmp_path, log, how=WITH | {"start_from": whole}, kind="holomambarec", lr=1e-30, max_epochs=1)
     before, after = _genres(whole), _genres(version)
@@ -191,7 +216,8 @@ def test_a_version_with_attributes_is_no_start_without_them_but_one_without_is_a
     tmp_path: Path, whole: ModelVersion
 ) -> None:
     with pytest.raises(
-        TrainingImpossible, match=r"small@1 cannot be started from without attributes: .* column 'genre'.*--attribute-column"
+        TrainingImpossible,
+        match=r"small@1 cannot be started from without attributes: .* column 'genre'.*--attribute-column",
     ):
         run(tmp_path, LOG.drop("attribute"), how={"start_from": whole}, **FAST)
     bare = run(tmp_path / "bare", LOG.drop("attribute"), **FAST)
@@ -201,11 +227,15 @@ def test_a_version_with_attributes_is_no_start_without_them_but_one_without_is_a
     before, after = (artifact.load_weights(each.program) for each in (bare, version))
     row_of = {item: row for row, item in enumerate(after.item_ids, start=1)}
     for row, item in enumerate(before.item_ids, start=1):
-        torch.testing.assert_close(after.weights["network.item.weight"][row_of[item]], before.weights["network.item.weight"][row])
+        torch.testing.assert_close(
+            after.weights["network.item.weight"][row_of[item]], before.weights["network.item.weight"][row]
+        )
 
 
 def test_kinds_that_read_no_attributes_and_columns_without_values_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeInvalid, match="attribute column 'genre': rec2pm-o reads no attributes; holomambarec does"):
+    with pytest.raises(
+        RecipeInvalid, match="attribute column 'genre': rec2pm-o reads no attributes; holomambarec does"
+    ):
         run(tmp_path, LOG, how=WITH)
     with pytest.raises(TrainingImpossible, match="column 'genre' has no value for any item"):
         run(tmp_path, LOG.with_columns(attribute=pl.lit(None, pl.String)), how=WITH, **FAST)

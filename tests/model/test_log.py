@@ -57,7 +57,10 @@ def test_an_attribute_is_read_if_asked_for_and_may_be_missing(tmp_path: Path, va
 
 @pytest.mark.parametrize(
     ("column", "message"),
-    [("kind", "no column 'kind'; the log has .*--attribute-column"), ("share", "column 'share' holds Float64; attributes are strings")],
+    [
+        ("kind", "no column 'kind'; the log has .*--attribute-column"),
+        ("share", "column 'share' holds Float64; attributes are strings"),
+    ],
 )
 def test_an_attribute_that_cannot_be_is_said(tmp_path: Path, column: str, message: str) -> None:
     FRAME.with_columns(share=0.5).write_parquet(tmp_path / "log.parquet")
@@ -118,7 +121,9 @@ def test_time_order_keeps_the_order_of_the_file_within_a_millisecond() -> None:
 
 
 def _changed(**columns: list[Any]) -> Callable[[Path], None]:
-    return lambda folder: FRAME.with_columns(**{k: pl.Series(v) for k, v in columns.items()}).write_parquet(folder / "log.parquet")
+    return lambda folder: FRAME.with_columns(**{k: pl.Series(v) for k, v in columns.items()}).write_parquet(
+        folder / "log.parquet"
+    )
 
 
 def _text(name: str, content: str) -> Callable[[Path], None]:

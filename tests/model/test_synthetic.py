@@ -45,15 +45,28 @@ def test_a_user_does_not_take_an_item_twice_before_they_know_the_genre() -> None
 
 
 def test_favourites_last_and_moods_pass() -> None:
-    """Within a burst the genre sticks; over the whole log, a user's three most frequent genres are far above their share."""
+    """Within a burst the genre sticks; over the whole log, a user's three most frequent genres are far above their
+    share.
+    """
     made = generate(SyntheticLog())
-    genres = made.interactions.join(made.items, on="item_id", how="left", maintain_order="left").sort("user_id", maintain_order=True)
+    genres = made.interactions.join(made.items, on="item_id", how="left", maintain_order="left").sort(
+        "user_id", maintain_order=True
+    )
     same = (genres["genre"][1:] == genres["genre"][:-1]) & (genres["user_id"][1:] == genres["user_id"][:-1])
     assert 0.25 < same.mean() < 0.6  # type: ignore[operator]
     late = genres.filter(pl.int_range(pl.len()).over("user_id") >= pl.len().over("user_id") // 2)
     early = genres.filter(pl.int_range(pl.len()).over("user_id") < pl.len().over("user_id") // 2)
-    top = early.group_by("user_id", "genre").len().sort("len", descending=True).group_by("user_id").head(3).select("user_id", "genre")
-    again = late.join(top.with_columns(favourite=True), on=["user_id", "genre"], how="left")["favourite"].fill_null(value=False)
+    top = (
+        early.group_by("user_id", "genre")
+        .len()
+        .sort("len", descending=True)
+        .group_by("user_id")
+        .head(3)
+        .select("user_id", "genre")
+    )
+    again = late.join(top.with_columns(favourite=True), on=["user_id", "genre"], how="left")["favourite"].fill_null(
+        value=False
+    )
     assert again.mean() > 0.3  # type: ignore[operator]
 
 

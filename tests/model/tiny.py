@@ -1,4 +1,6 @@
-"""Small networks with weights large enough for every mask to matter, and their artifacts as the worker would load them."""
+"""Small networks with weights large enough for every mask to matter, and their artifacts as the worker would load
+them.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +28,9 @@ CASES = [
     ("holomambarec", "none"),
     *((kind, bias) for kind in ("full", "trunc") for bias in ("pos", "pos_time")),
 ]
-"""Every kind, on the backbones that it is compared on, and with what changes a fold; `pos` and `pos_time` are HSTU with a relative bias."""
+"""Every kind, on the backbones that it is compared on, and with what changes a fold; `pos` and `pos_time` are HSTU with
+a relative bias.
+"""
 
 OVERLAPPING = replace(CONFIG, overlap=5)
 
@@ -44,7 +48,9 @@ def config(kind: str, backbone: str) -> NetworkConfig:
 
 
 def network(seed: int = 0, config: NetworkConfig = CONFIG) -> Network:
-    attributes = Attributes(tuple(range(config.attributes)), tuple(row % (config.attributes + 1) for row in range(1, config.n_items + 1)))
+    attributes = Attributes(
+        tuple(range(config.attributes)), tuple(row % (config.attributes + 1) for row in range(1, config.n_items + 1))
+    )
     made = kinds.build(config, attributes)
     generator = torch.Generator().manual_seed(seed)
     initialise(made, generator)
@@ -97,7 +103,9 @@ def rows(users: int, n: int, seed: int = 0) -> torch.Tensor:
 
 
 def times_of(rows: torch.Tensor) -> torch.Tensor:
-    """A time for each item row, epoch ms, the same wherever the row stands; a minute to seven weeks apart, in no order."""
+    """A time for each item row, epoch ms, the same wherever the row stands; a minute to seven weeks apart, in no
+    order.
+    """
     return 1_700_000_000_123 + (rows * 7_919 % 61) * 70_000_001
 
 

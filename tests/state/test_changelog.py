@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state.changelog import Change, take
-from state.codec import FOLDED, WORKING, folded_key, preference_key, read_folded, read_user, read_working, taken_of, user_of, working_key
+from state.codec import (
+    FOLDED,
+    WORKING,
+    folded_key,
+    preference_key,
+    read_folded,
+    read_user,
+    read_working,
+    taken_of,
+    user_of,
+    working_key,
+)
 from state.user import NEW_USER, Preference, Segment, User, packed, remember, unpacked
 
 SEGMENT = 4
@@ -31,7 +42,9 @@ def folded(before: Preference | None, segments: Iterable[Segment]) -> Preference
 def step(user: User, items: Sequence[int], times: Sequence[int], keep: int = 5) -> tuple[User, list[Change]]:
     remembered = remember(user, packed(items), packed(times), SEGMENT)
     changes: list[Change] = []
-    return take(changes, USER, user, items, times, remembered, folded(user.preference, remembered.segments), keep), changes
+    return take(
+        changes, USER, user, items, times, remembered, folded(user.preference, remembered.segments), keep
+    ), changes
 
 
 def applied(stored: dict[bytes, bytes], changes: Iterable[Change]) -> None:
@@ -53,7 +66,9 @@ def kept(stored: dict[bytes, bytes]) -> dict[int, list[int]]:
 
 
 @given(steps, st.integers(0, 4))
-def test_reading_what_was_written_gives_the_user_that_the_step_returned(steps: list[list[tuple[int, int]]], keep: int) -> None:
+def test_reading_what_was_written_gives_the_user_that_the_step_returned(
+    steps: list[list[tuple[int, int]]], keep: int
+) -> None:
     user, stored = NEW_USER, dict[bytes, bytes]()
     for new in steps:
         user, changes = step(user, [item for item, _ in new], [time for _, time in new], keep)
@@ -72,15 +87,23 @@ def test_what_is_stored_is_the_history_and_nothing_else(steps: list[list[tuple[i
     assert user.folds == folds
     assert unpacked(user.items).tolist() == items[folds * SEGMENT :]
     assert unpacked(user.times).tolist() == times[folds * SEGMENT :]
-    assert kept(stored) == {number: items[number * SEGMENT :][:SEGMENT] for number in range(max(0, folds - keep), folds)}
+    assert kept(stored) == {
+        number: items[number * SEGMENT :][:SEGMENT] for number in range(max(0, folds - keep), folds)
+    }
     assert (user.preference and user.preference.as_of) == (times[folds * SEGMENT - 1] if folds else None)
     working = sorted((key, value) for key, value in stored.items() if user_of(key)[1][:1] == WORKING)
-    assert sum(len(read_working(value)[0]) for _, value in working) == len(items) % SEGMENT, "nothing stale stays behind"
-    assert [taken_of(user_of(key)[1]) for key, _ in working][:1] == [len(items)][: len(stored)], "the first one says how far the user is"
+    assert sum(len(read_working(value)[0]) for _, value in working) == len(items) % SEGMENT, (
+        "nothing stale stays behind"
+    )
+    assert [taken_of(user_of(key)[1]) for key, _ in working][:1] == [len(items)][: len(stored)], (
+        "the first one says how far the user is"
+    )
 
 
 @given(histories, st.lists(st.integers(1, 40)), st.integers(0, 3))
-def test_state_does_not_depend_on_how_the_history_was_cut_into_steps(history: list[tuple[int, int]], cuts: list[int], keep: int) -> None:
+def test_state_does_not_depend_on_how_the_history_was_cut_into_steps(
+    history: list[tuple[int, int]], cuts: list[int], keep: int
+) -> None:
     ends = []
     for edges in (sorted({*cuts, len(history)}), range(1, len(history) + 1)):
         user, stored, start = NEW_USER, dict[bytes, bytes](), 0
@@ -95,15 +118,25 @@ def test_state_does_not_depend_on_how_the_history_was_cut_into_steps(history: li
 
 
 @settings(max_examples=50)
-@given(st.lists(interactions, min_size=2 * SEGMENT, max_size=3 * SEGMENT - 1), st.lists(interactions, min_size=1, max_size=SEGMENT))
-def test_stale_working_records_that_were_never_deleted_change_nothing(first: list[tuple[int, int]], then: list[tuple[int, int]]) -> None:
+@given(
+    st.lists(interactions, min_size=2 * SEGMENT, max_size=3 * SEGMENT - 1),
+    st.lists(interactions, min_size=1, max_size=SEGMENT),
+)
+def test_stale_working_records_that_were_never_deleted_change_nothing(
+    first: list[tuple[int, int]], then: list[tuple[int, int]]
+) -> None:
     """The preference record alone makes them stale: whoever reads between it and the deletions reads the same user."""
     user, stored = NEW_USER, dict[bytes, bytes]()
     for item, time in first:
         user, changes = step(user, [item], [time])
         applied(stored, [change for change in changes if change[1] is not None])
     again = reread(stored)
-    assert (again.taken, again.items, again.times, again.preference) == (user.taken, user.items, user.times, user.preference)
+    assert (again.taken, again.items, again.times, again.preference) == (
+        user.taken,
+        user.items,
+        user.times,
+        user.preference,
+    )
     # A step on from what was read deletes what is stale at the next fold.
     for item, time in then * SEGMENT:
         again, changes = step(again, [item], [time])
@@ -132,7 +165,11 @@ def test_a_fold_deletes_the_working_records_and_writes_the_preference_memory_and
     told = dict(changes)
     assert len(changes) == len(told) == 6
     assert {key for key, value in changes if value is None} == {working_key(USER, end) for end in (1, 2, 3)}
-    assert {key for key, value in changes if value is not None} == {preference_key(USER), folded_key(USER, 0), working_key(USER, 4)}
+    assert {key for key, value in changes if value is not None} == {
+        preference_key(USER),
+        folded_key(USER, 0),
+        working_key(USER, 4),
+    }
 
 
 @pytest.mark.parametrize("rest", [[], [5], [5, 6]])
@@ -181,7 +218,9 @@ def test_an_interaction_costs_less_than_40_bytes() -> None:
     assert len(key) + len(value or b"") < 40
 
 
-@pytest.mark.parametrize("preference", [None, Preference("fake/1", SEGMENT, 2, 0, b""), Preference("fake/1", SEGMENT, 0, 0, b"")])
+@pytest.mark.parametrize(
+    "preference", [None, Preference("fake/1", SEGMENT, 2, 0, b""), Preference("fake/1", SEGMENT, 0, 0, b"")]
+)
 def test_a_preference_memory_that_does_not_hold_the_segments_is_refused(preference: Preference | None) -> None:
     items = range(SEGMENT)
     remembered = remember(NEW_USER, packed(items), packed(items), SEGMENT)

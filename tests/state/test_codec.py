@@ -1,4 +1,6 @@
-"""The bytes of state: what was written is read back, what cannot be read is named, and every format ever written stays readable."""
+"""The bytes of state: what was written is read back, what cannot be read is named, and every format ever written stays
+readable.
+"""
 
 import json
 from collections.abc import Callable
@@ -56,7 +58,10 @@ preferences = st.builds(
 )
 
 READERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
-    "preference": (read_preference, preference_value(Preference("rec2pm-o/1", 50, 3, 978_300_760_000, b"\x00\x01\x02\x03"))),
+    "preference": (
+        read_preference,
+        preference_value(Preference("rec2pm-o/1", 50, 3, 978_300_760_000, b"\x00\x01\x02\x03")),
+    ),
     "working": (read_working, working_value([1193, 2**62 + 5], [978_300_760_000, 978_300_761_000])),
     "folded": (read_folded, folded_value([1193, 661, 2**62 + 5])),
     "name": (read_name, name_value("song-é")),
@@ -97,7 +102,9 @@ def test_no_users_keys_are_a_prefix_of_anothers(one: bytes, other: bytes) -> Non
 
 
 @given(user_ids, st.lists(st.integers(0, MAX_TAKEN), min_size=2, max_size=9))
-def test_a_users_keys_sort_working_from_the_newest_on_then_preference_then_folded(user: bytes, counts: list[int]) -> None:
+def test_a_users_keys_sort_working_from_the_newest_on_then_preference_then_folded(
+    user: bytes, counts: list[int]
+) -> None:
     working = [working_key(user, count) for count in sorted(counts, reverse=True)]
     keys = [user_prefix(user), *working, preference_key(user), folded_key(user, 0), folded_key(user, 256)]
     assert sorted(keys) == keys
@@ -143,7 +150,8 @@ def test_noise_is_read_or_refused_and_never_anything_else(kind: str, noise: byte
 
 
 @pytest.mark.parametrize(
-    ("read", "value"), [(read_name, b"\x01\xa2\xff\xfe"), (read_preference, b"\x01\x95\xa2\xff\xfe\x01\x01\x01\xc4\x00")]
+    ("read", "value"),
+    [(read_name, b"\x01\xa2\xff\xfe"), (read_preference, b"\x01\x95\xa2\xff\xfe\x01\x01\x01\xc4\x00")],
 )
 def test_text_that_is_not_utf8_is_corruption(read: Callable[[bytes], Any], value: bytes) -> None:
     with pytest.raises(StateCorrupted):
@@ -179,7 +187,12 @@ def test_nothing_stored_is_a_new_user() -> None:
 
 def test_working_records_of_what_is_folded_are_passed_over() -> None:
     user = read_user(iter([working(11, 6), working(10, 9, 8), working(7, 7, 7, 7), working(1, 5), FOLDED_TWICE]))
-    assert (user.taken, user.folds, unpacked(user.items).tolist(), unpacked(user.times).tolist()) == (11, 2, [9, 8, 6], [90, 80, 60])
+    assert (user.taken, user.folds, unpacked(user.items).tolist(), unpacked(user.times).tolist()) == (
+        11,
+        2,
+        [9, 8, 6],
+        [90, 80, 60],
+    )
     assert user.ends == (11, 10, 7, 1), "stale ones too, so that the next fold deletes them"
     assert user.preference == TWO_FOLDS
 
@@ -265,7 +278,9 @@ def golden_reading(kind: str, key: bytes, value: bytes) -> dict[str, Any]:
 
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(GOLDEN.glob("format-*.json"))}
 RECORDS = [
-    pytest.param(record["kind"], bytes.fromhex(record["key"]), bytes.fromhex(record["value"]), record["says"], id=f"{name}-{at}")
+    pytest.param(
+        record["kind"], bytes.fromhex(record["key"]), bytes.fromhex(record["value"]), record["says"], id=f"{name}-{at}"
+    )
     for name, records in FILES.items()
     for at, record in enumerate(records)
 ]
@@ -274,7 +289,14 @@ RECORDS = [
 def test_every_format_has_a_golden_file_with_every_kind_of_record() -> None:
     assert set(FILES) == {f"format-{number}" for number in range(1, FORMAT + 1)}
     for name, records in FILES.items():
-        assert {record["kind"] for record in records} == {"preference", "working", "folded", "name", "offset", "segment length"}, name
+        assert {record["kind"] for record in records} == {
+            "preference",
+            "working",
+            "folded",
+            "name",
+            "offset",
+            "segment length",
+        }, name
 
 
 @pytest.mark.parametrize(("kind", "key", "value", "says"), RECORDS)
@@ -282,6 +304,10 @@ def test_golden_bytes_still_say_the_same(kind: str, key: bytes, value: bytes, sa
     assert golden_reading(kind, key, value) == says
 
 
-@pytest.mark.parametrize(("kind", "key", "value", "says"), [record for record in RECORDS if record.values[2][0] == FORMAT])
-def test_this_build_writes_the_golden_bytes_of_its_format(kind: str, key: bytes, value: bytes, says: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "key", "value", "says"), [record for record in RECORDS if record.values[2][0] == FORMAT]
+)
+def test_this_build_writes_the_golden_bytes_of_its_format(
+    kind: str, key: bytes, value: bytes, says: dict[str, Any]
+) -> None:
     assert golden_record(kind, says) == (key, value)

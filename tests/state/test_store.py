@@ -1,4 +1,6 @@
-"""One partition's store: what is written is read, alone and after reopening; and what cannot be opened or read says which it is."""
+"""One partition's store: what is written is read, alone and after reopening; and what cannot be opened or read says
+which it is.
+"""
 
 import os
 import subprocess
@@ -201,7 +203,9 @@ def test_a_second_owner_in_this_process_is_told_that_the_folder_is_locked(store:
 
 def test_another_process_is_told_that_the_folder_is_locked(store: Store, folder: Path) -> None:
     opens = "import sys, pathlib; from state.store import Store, StoreMemory; Store(pathlib.Path(sys.argv[1]), StoreMemory(8 << 20))"
-    said = subprocess.run([sys.executable, "-c", opens, str(folder)], check=False, timeout=60, capture_output=True, text=True)
+    said = subprocess.run(
+        [sys.executable, "-c", opens, str(folder)], check=False, timeout=60, capture_output=True, text=True
+    )
     assert f"StoreLocked: {folder} is locked: another process has it open" in said.stderr
 
 
@@ -230,7 +234,9 @@ def newest(folder: Path, pattern: str) -> Path:
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(lambda folder: (folder / "CURRENT").write_bytes(b"MANIFEST-nothing\n"), id="CURRENT names nothing"),
+        pytest.param(
+            lambda folder: (folder / "CURRENT").write_bytes(b"MANIFEST-nothing\n"), id="CURRENT names nothing"
+        ),
         pytest.param(lambda folder: (folder / "CURRENT").write_bytes(b""), id="CURRENT empty"),
         pytest.param(lambda folder: overwritten(newest(folder, "MANIFEST-*"), 0, 1 << 20), id="MANIFEST overwritten"),
         pytest.param(lambda folder: newest(folder, "MANIFEST-*").unlink(), id="MANIFEST missing"),
@@ -257,7 +263,9 @@ def test_a_store_whose_files_cannot_be_read_is_corrupted(folder: Path, damage: C
         pytest.param(lambda store: store.kept([(user, 0) for user in USERS]), id="kept"),
     ],
 )
-def test_a_block_that_fails_its_checksum_is_corruption_and_never_a_new_user(folder: Path, reads: Callable[[Store], object]) -> None:
+def test_a_block_that_fails_its_checksum_is_corruption_and_never_a_new_user(
+    folder: Path, reads: Callable[[Store], object]
+) -> None:
     filled(folder)
     overwritten(newest(folder, "*.sst"), 0, 20_000)
     store = Store(folder, MEMORY)
@@ -301,7 +309,9 @@ except StoreUnwritable as error:
 
 
 def test_a_full_disk_is_named_as_such(folder: Path) -> None:
-    said = subprocess.run([sys.executable, "-c", FILLS_ITS_DISK, str(folder)], check=False, timeout=60, capture_output=True, text=True)
+    said = subprocess.run(
+        [sys.executable, "-c", FILLS_ITS_DISK, str(folder)], check=False, timeout=60, capture_output=True, text=True
+    )
     assert said.stderr.startswith(f"refused: {folder}: IO error"), said.stderr
 
 
@@ -350,7 +360,11 @@ print("opened again")
 
 def test_a_store_that_a_full_disk_keeps_from_closing_well_lets_go_of_its_folder_all_the_same(folder: Path) -> None:
     said = subprocess.run(
-        [sys.executable, "-c", LETS_GO_OF_A_FULL_DISK, str(folder)], check=False, timeout=60, capture_output=True, text=True
+        [sys.executable, "-c", LETS_GO_OF_A_FULL_DISK, str(folder)],
+        check=False,
+        timeout=60,
+        capture_output=True,
+        text=True,
     )
     assert said.stdout.splitlines() == ["refused", "opened again"], said.stderr
 

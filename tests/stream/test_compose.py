@@ -8,7 +8,9 @@ import pytest
 from stream.compose import _keep_memory_together
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory that it must be told to give back")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory that it must be told to give back"
+)
 def test_memory_that_is_free_is_given_back_to_the_system() -> None:
     def resident_mb() -> float:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20

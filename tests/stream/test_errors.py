@@ -60,7 +60,9 @@ def test_the_errors_that_do_not_stop_the_worker_are_these() -> None:
     }
 
 
-@pytest.mark.parametrize("error", [*all_errors(), StreamError, StateError, ModelError], ids=lambda error: error.__name__)
+@pytest.mark.parametrize(
+    "error", [*all_errors(), StreamError, StateError, ModelError], ids=lambda error: error.__name__
+)
 def test_every_error_says_what_happened(error: type[Exception]) -> None:
     """By its own docstring, or, for the model's, in the table of its module."""
     assert error.__doc__ or error.__name__ in (inspect.getdoc(inspect.getmodule(error)) or "")

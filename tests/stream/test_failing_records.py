@@ -75,7 +75,9 @@ def test_a_record_that_the_model_fails_on_is_dead_lettered_and_the_others_are_as
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(USERS[:2]), st.sampled_from([0, 1, 1, 2, POISON, None]), st.just(0)), max_size=40),
+    st.lists(
+        st.tuples(st.sampled_from(USERS[:2]), st.sampled_from([0, 1, 1, 2, POISON, None]), st.just(0)), max_size=40
+    ),
     st.lists(st.integers(1, 39)),
     st.sampled_from(["fold", 1, 3, "interaction"]),
 )
@@ -140,8 +142,14 @@ def test_records_that_the_model_fails_on_cost_the_others_no_transaction(tmp_path
     assert [letter.key for letter in link.published[0].dead] == sorted(bad, key=users.index)
 
 
-def test_a_store_found_damaged_in_a_step_that_the_model_fails_on_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = [FakeRecord(b"ann", said(1, 1), 0, 0), FakeRecord(b"ann", said(POISON, 2), 0, 1), FakeRecord(b"ann", said(3, 3), 0, 2)]
+def test_a_store_found_damaged_in_a_step_that_the_model_fails_on_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [
+        FakeRecord(b"ann", said(1, 1), 0, 0),
+        FakeRecord(b"ann", said(POISON, 2), 0, 1),
+        FakeRecord(b"ann", said(3, 3), 0, 2),
+    ]
     link = FakeLink(records, [])
     worker = worker_on(link, tmp_path, Choking(SEGMENT), lists=1)
     store = worker.partitions[0].store

@@ -1,4 +1,6 @@
-"""A forgotten user leaves nothing in the changelog, whatever came before, however polls were cut, and whatever happened to the step."""
+"""A forgotten user leaves nothing in the changelog, whatever came before, however polls were cut, and whatever happened
+to the step.
+"""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +12,11 @@ from state.codec import user_prefix
 from tests.fakes import FakeLink, FakeModel, run_to_end, worker_on
 from tests.stream.test_step import SEGMENT, USERS, as_records
 
-bursts = st.lists(st.tuples(st.sampled_from(USERS), st.integers(0, 1), st.integers(0, 3 * SEGMENT), st.booleans()), min_size=1, max_size=8)
+bursts = st.lists(
+    st.tuples(st.sampled_from(USERS), st.integers(0, 1), st.integers(0, 3 * SEGMENT), st.booleans()),
+    min_size=1,
+    max_size=8,
+)
 """User, partition, so many items, and whether the user is forgotten after them."""
 
 
@@ -42,7 +48,9 @@ def test_no_record_of_a_forgotten_user_is_left_and_no_list(
 ) -> None:
     """Working memory, preference memory and kept segments all have keys that begin with the user's."""
     happened = happenings(before)
-    records = as_records([*happened, *((user, None, partition) for user in sorted(forgotten) for partition in (0, 1))], 2)
+    records = as_records(
+        [*happened, *((user, None, partition) for user in sorted(forgotten) for partition in (0, 1))], 2
+    )
     with TemporaryDirectory() as folder:
         link = FakeLink(records, cuts, refusals=refusals)
         options = {"lists": lists, "keep_segments": keep_segments, "cache_users": cache_users}
@@ -51,6 +59,10 @@ def test_no_record_of_a_forgotten_user_is_left_and_no_list(
     for user in forgotten:
         assert not [key for number in (0, 1) for key in link.state(number) if key.startswith(user_prefix(user))]
         assert newest[user] is None, "their list is withdrawn, and nothing follows"
-    others = {user for user, item, _ in happened if item is not None} - forgotten - {user for user, item, _ in happened if item is None}
+    others = (
+        {user for user, item, _ in happened if item is not None}
+        - forgotten
+        - {user for user, item, _ in happened if item is None}
+    )
     for user in others:
         assert [key for number in (0, 1) for key in link.state(number) if key.startswith(user_prefix(user))]

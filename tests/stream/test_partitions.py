@@ -136,7 +136,9 @@ def test_a_partition_that_is_not_owned_is_not_to_be_had(owner: Owner) -> None:
         _ = owner.partitions[0]
 
 
-def test_a_store_that_another_process_has_open_ends_the_worker_with_the_folders_name(owner: Owner, tmp_path: Path) -> None:
+def test_a_store_that_another_process_has_open_ends_the_worker_with_the_folders_name(
+    owner: Owner, tmp_path: Path
+) -> None:
     another = Store(tmp_path / "0", MEMORY)
     try:
         owner.partitions.assigned([0])
@@ -231,7 +233,9 @@ def test_partitions_that_wait_for_kafka_keep_none_from_being_restored(tmp_path: 
 
     owner = Owner(tmp_path)
     begin = owner.partitions._begin_restore
-    owner.partitions._begin_restore = lambda partition, memory: Waits(1) if partition.number < 9 else begin(partition, memory)
+    owner.partitions._begin_restore = lambda partition, memory: (
+        Waits(1) if partition.number < 9 else begin(partition, memory)
+    )
     owner.partitions.assigned(range(10))
     owner.partitions.restore()
     assert owner.partitions.running() == [9]
@@ -392,8 +396,14 @@ def test_users_untouched_for_longest_make_room_and_the_newest_state_counts(owner
     for user in users:
         partition.remember({user: 1}, {user: User(1)})
         partition.remember({users[0]: 2}, {users[0]: User(2)})  # touched all the time
-    assert partition.taken([users[0], users[1], users[-1]]) == [2, 0, 1], "the one that made room is read from the store"
-    assert partition.users({users[0]: 2, users[1]: 1, users[-1]: 1}) == {users[0]: User(2), users[1]: NEW_USER, users[-1]: User(1)}
+    assert partition.taken([users[0], users[1], users[-1]]) == [2, 0, 1], (
+        "the one that made room is read from the store"
+    )
+    assert partition.users({users[0]: 2, users[1]: 1, users[-1]: 1}) == {
+        users[0]: User(2),
+        users[1]: NEW_USER,
+        users[-1]: User(1),
+    }
 
 
 def test_a_state_in_memory_that_the_user_has_gone_on_from_is_read_again(owner: Owner) -> None:

@@ -10,7 +10,9 @@ every = st.one_of(st.sampled_from(["interaction", "fold"]), st.integers(1, 30))
 
 
 @given(every, st.integers(0, 50), st.data(), lengths, st.integers(0, 40))
-def test_a_list_is_due_exactly_where_its_definition_says(lists: Lists, folds: int, data: st.DataObject, length: int, new: int) -> None:
+def test_a_list_is_due_exactly_where_its_definition_says(
+    lists: Lists, folds: int, data: st.DataObject, length: int, new: int
+) -> None:
     working = data.draw(st.integers(0, length - 1))
     expected = []
     for at in range(new):
@@ -39,7 +41,9 @@ def after(size: StepSize, backlog: int, per_record: float, fixed: float = 0.0) -
 
 
 @given(budgets, st.integers(1, 10_000), st.lists(st.tuples(st.integers(1, 20_000), costs), max_size=30))
-def test_the_limit_stays_between_one_and_the_largest(budget: float, largest: int, steps: list[tuple[int, float]]) -> None:
+def test_the_limit_stays_between_one_and_the_largest(
+    budget: float, largest: int, steps: list[tuple[int, float]]
+) -> None:
     size = StepSize(budget_s=budget, largest=largest)
     for backlog, per_record in steps:
         assert 1 <= size.limit <= largest

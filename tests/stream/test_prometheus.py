@@ -69,7 +69,10 @@ def test_a_port_that_is_taken_is_an_error_only_where_it_was_asked_for(tmp_path: 
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         with served(worker, listen, lambda: 0.0, by_default=True) as port:
             assert port is None
-        with pytest.raises(SettingsInvalid, match="REC2PM_METRICS_LISTEN"), served(worker, listen, lambda: 0.0, by_default=False):
+        with (
+            pytest.raises(SettingsInvalid, match="REC2PM_METRICS_LISTEN"),
+            served(worker, listen, lambda: 0.0, by_default=False),
+        ):
             pass
     worker.partitions.close()
 

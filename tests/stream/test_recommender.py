@@ -38,7 +38,10 @@ def memory_of(recommender: Recommender, *segments: Sequence[int]) -> Preference:
 
 
 def query(
-    preference: Preference | None = None, items: Sequence[int] = (), exclude: Sequence[int] = (), hidden: Sequence[float] | None = None
+    preference: Preference | None = None,
+    items: Sequence[int] = (),
+    exclude: Sequence[int] = (),
+    hidden: Sequence[float] | None = None,
 ) -> Query:
     after = None if hidden is None else np.array(hidden, dtype=np.float32)
     return Query(preference, packed(items), packed(exclude), after, packed([70] * len(items)), 70)
@@ -99,11 +102,21 @@ def test_who_has_had_the_whole_catalogue_gets_it_again(recommender: Recommender,
     assert usual == one(recommender, something), "others in the batch are as they would be alone"
 
 
-@given(st.lists(st.tuples(st.lists(st.integers(0, ITEMS + 5), max_size=6), st.lists(st.integers(0, ITEMS + 5)), st.booleans()), min_size=1))
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, ITEMS + 5), max_size=6), st.lists(st.integers(0, ITEMS + 5)), st.booleans()),
+        min_size=1,
+    )
+)
 def test_a_list_is_never_empty_and_does_not_depend_on_its_batch(asked: list[tuple[list[int], list[int], bool]]) -> None:
     recommender = Recommender(FakeModel(SEGMENT, ITEMS))
     queries = [
-        query(memory_of(recommender, [1, 2, 3, 4]) if folded else None, items, exclude, [1.0, 2.0, 3.0] if folded and not items else None)
+        query(
+            memory_of(recommender, [1, 2, 3, 4]) if folded else None,
+            items,
+            exclude,
+            [1.0, 2.0, 3.0] if folded and not items else None,
+        )
         for items, exclude, folded in asked
     ]
     together = recommender.recommend(queries, 5)
@@ -123,7 +136,12 @@ def test_the_source_says_what_a_list_went_by(recommender: Recommender) -> None:
     preference = memory_of(recommender, [1, 2, 3, 4])
     forgotten = Preference(preference.memory_format, SEGMENT, 3, 0, bytes(4 * recommender.model.state_floats))
     asked = {
-        "memory": [query(preference), query(preference, [3]), query(preference, [ITEMS + 1]), query(None, [], hidden=[1, 2, 3])],
+        "memory": [
+            query(preference),
+            query(preference, [3]),
+            query(preference, [ITEMS + 1]),
+            query(None, [], hidden=[1, 2, 3]),
+        ],
         "working": [query(None, [3]), query(None, [ITEMS + 1, 3]), query(forgotten, [3])],
         "popular": [query(None), query(None, [ITEMS + 1]), query(forgotten), query(forgotten, [ITEMS + 1])],
     }
@@ -132,7 +150,9 @@ def test_the_source_says_what_a_list_went_by(recommender: Recommender) -> None:
 
 
 def test_without_a_memory_and_a_known_item_everybody_gets_the_same_list(recommender: Recommender) -> None:
-    lists = recommender.recommend([query(None), query(None, [ITEMS + 1]), query(None, [ITEMS + 2, ITEMS + 3, ITEMS + 4])], 5)
+    lists = recommender.recommend(
+        [query(None), query(None, [ITEMS + 1]), query(None, [ITEMS + 2, ITEMS + 3, ITEMS + 4])], 5
+    )
     assert lists[0] == lists[1] == lists[2]
 
 

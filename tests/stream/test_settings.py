@@ -51,12 +51,28 @@ def test_every_field_is_a_variable_and_what_is_given_is_read() -> None:
     )
     assert told.bootstrap_servers == "kafka-1:9092,kafka-2:9092"
     assert (told.app, told.interactions_topic, told.recommendations_topic) == ("shop-eu.2", "clicks", "lists")
-    assert (told.state_dir, told.worker, told.models, told.model) == (Path("/data/state"), "worker-0", Path("/data/models"), "rec2pm@7")
-    assert (told.recommend, told.top_k, told.exclude, told.keep_segments, told.output_format) == ("fold", 20, "working", 0, "json")
+    assert (told.state_dir, told.worker, told.models, told.model) == (
+        Path("/data/state"),
+        "worker-0",
+        Path("/data/models"),
+        "rec2pm@7",
+    )
+    assert (told.recommend, told.top_k, told.exclude, told.keep_segments, told.output_format) == (
+        "fold",
+        20,
+        "working",
+        0,
+        "json",
+    )
 
 
 def test_other_variables_and_empty_ones_count_as_not_set() -> None:
-    assert Settings.from_environ({"PATH": "/bin", "REC2PMX": "1", "rec2pm_app": "x", "REC2PM_APP": "", "REC2PM_NOTHING": ""}) == settings()
+    assert (
+        Settings.from_environ(
+            {"PATH": "/bin", "REC2PMX": "1", "rec2pm_app": "x", "REC2PM_APP": "", "REC2PM_NOTHING": ""}
+        )
+        == settings()
+    )
 
 
 def test_the_variable_of_the_test_broker_is_not_a_mistake() -> None:
@@ -70,7 +86,9 @@ def test_recommend_is_a_word_or_a_number(given: str, meant: int | str) -> None:
 
 @pytest.mark.parametrize("given", ["x", "0", "-1", "1.5", "Fold", "7 ", "every"])
 def test_anything_else_for_recommend_is_said_with_what_is_expected(given: str) -> None:
-    assert complaints(RECOMMEND=given) == [f"REC2PM_RECOMMEND={given}: expected `interaction`, `fold`, or a whole number from 1"]
+    assert complaints(RECOMMEND=given) == [
+        f"REC2PM_RECOMMEND={given}: expected `interaction`, `fold`, or a whole number from 1"
+    ]
 
 
 def test_every_mistake_is_reported_at_once() -> None:
@@ -101,7 +119,13 @@ def test_every_mistake_is_reported_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("STATEDIR", "STATE_DIR"), ("BOOTSTRAP_SERVER", "BOOTSTRAP_SERVERS"), ("TOPK", "TOP_K"), ("RECOMEND", "RECOMMEND"), ("APPS", "APP")],
+    [
+        ("STATEDIR", "STATE_DIR"),
+        ("BOOTSTRAP_SERVER", "BOOTSTRAP_SERVERS"),
+        ("TOPK", "TOP_K"),
+        ("RECOMEND", "RECOMMEND"),
+        ("APPS", "APP"),
+    ],
 )
 def test_a_misspelt_name_is_answered_with_the_nearest(wrong: str, right: str) -> None:
     assert complaints(**{wrong: "1"}) == [f"REC2PM_{wrong} is not a setting (did you mean REC2PM_{right}?)"]
@@ -122,7 +146,9 @@ def test_options_that_the_guarantee_rests_on_are_refused(option: str) -> None:
     assert complaints(**{variable: "x"}) == [f"REC2PM_{variable}: {option} is set by rec2pm and cannot be changed"]
 
 
-@pytest.mark.parametrize("option", ["group.id", "transactional.id", "isolation.level", "enable.auto.commit", "bootstrap.servers"])
+@pytest.mark.parametrize(
+    "option", ["group.id", "transactional.id", "isolation.level", "enable.auto.commit", "bootstrap.servers"]
+)
 def test_these_are_among_them(option: str) -> None:
     assert option in RESERVED
 

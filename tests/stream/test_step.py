@@ -1,4 +1,6 @@
-"""The step, without a broker: what it computes does not depend on how polls are cut, on partitions, on the cache or on aborts."""
+"""The step, without a broker: what it computes does not depend on how polls are cut, on partitions, on the cache or on
+aborts.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +25,9 @@ SEGMENT = 4
 USERS = [b"ann", b"bob", b"eve-1", b"\xc3\xa9"]
 
 items = st.one_of(st.integers(0, 60), st.sampled_from(["song-a", "song-b", "7"]))
-happenings = st.lists(st.tuples(st.sampled_from(USERS), st.one_of(items, items, items, items, st.none()), st.integers(0, 1)), max_size=60)
+happenings = st.lists(
+    st.tuples(st.sampled_from(USERS), st.one_of(items, items, items, items, st.none()), st.integers(0, 1)), max_size=60
+)
 """User, item (None: forget this user) and partition."""
 
 
@@ -68,7 +72,9 @@ def outcome(
 ) -> Outcome:
     with TemporaryDirectory() as folder:
         link = FakeLink(records, list(cuts), refusals=refusals)
-        worker = worker_on(link, Path(folder), model(SEGMENT), lists=lists, partitions=range(partitions), cache_users=cache_users)
+        worker = worker_on(
+            link, Path(folder), model(SEGMENT), lists=lists, partitions=range(partitions), cache_users=cache_users
+        )
         run_to_end(worker, link)
         return Outcome(link, partitions)
 
@@ -91,7 +97,9 @@ def test_state_and_lists_do_not_depend_on_how_polls_are_cut_nor_on_the_cache(
     model: type[FakeModel],
 ) -> None:
     records = as_records(happened, partitions)
-    one_by_one = outcome(records, range(len(records) + 1), lists=lists, partitions=partitions, cache_users=10, model=model)
+    one_by_one = outcome(
+        records, range(len(records) + 1), lists=lists, partitions=partitions, cache_users=10, model=model
+    )
     cut = outcome(records, cuts, lists=lists, partitions=partitions, cache_users=cache_users, model=model)
     assert cut.rows == one_by_one.rows
     assert cut.kept == one_by_one.kept
@@ -158,7 +166,11 @@ def test_a_user_who_fills_several_segments_within_one_poll_gets_each_fold_and_ea
     link = FakeLink(records, [])
     worker = worker_on(link, tmp_path, FakeModel(SEGMENT), lists="fold")
     run_to_end(worker, link)
-    assert [(made.offset, made.folds, made.taken) for _, made in link.lists() if made] == [(3, 1, 4), (7, 2, 8), (11, 3, 12)]
+    assert [(made.offset, made.folds, made.taken) for _, made in link.lists() if made] == [
+        (3, 1, 4),
+        (7, 2, 8),
+        (11, 3, 12),
+    ]
     assert worker.counts.folds == 3
 
 
@@ -168,7 +180,10 @@ def test_state_says_up_to_where_it_has_taken_whatever_the_step_held(
     happened: list[tuple[bytes, int | str | None, int]], cuts: list[int], partitions: int
 ) -> None:
     """Interactions, nulls or refused records alone: it moves with what is committed."""
-    records = [replace(record, _value=b"broken") if record.offset() % 5 == 0 else record for record in as_records(happened, partitions)]
+    records = [
+        replace(record, _value=b"broken") if record.offset() % 5 == 0 else record
+        for record in as_records(happened, partitions)
+    ]
     with TemporaryDirectory() as folder:
         link = FakeLink(records, list(cuts))
         worker = worker_on(link, Path(folder), FakeModel(SEGMENT), lists="fold", partitions=range(partitions))
@@ -216,7 +231,8 @@ def test_a_model_that_goes_by_time_is_told_when_every_item_happened(tmp_path: Pa
     link, model = FakeLink(records, cuts), Listening(SEGMENT)
     run_to_end(worker_on(link, tmp_path, model, lists=1), link)
     assert model.folded == [
-        (list(segment), [1_000 + 10 * item for item in segment]) for segment in (range(SEGMENT), range(SEGMENT, 2 * SEGMENT))
+        (list(segment), [1_000 + 10 * item for item in segment])
+        for segment in (range(SEGMENT), range(SEGMENT, 2 * SEGMENT))
     ]
     expected = []
     for newest in range(2 * SEGMENT + 3):
@@ -336,7 +352,9 @@ def test_state_of_another_segment_length_stops_the_worker_before_anything_is_pub
         worker.partitions.close()
 
 
-def test_a_write_that_fails_after_the_transaction_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_after_the_transaction_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Going on would publish the other partitions' users from before the step."""
     link = FakeLink([FakeRecord(b"ann", said(1, 1), 0, 0), FakeRecord(b"bob", said(2, 2), 1, 0)], [])
     worker = worker_on(link, tmp_path, FakeModel(4), partitions=(0, 1))
@@ -368,7 +386,9 @@ def test_damage_found_after_the_transaction_is_healed_and_the_other_partitions_h
     worker.turn()
     assert worker.partitions.running() == [0, 1]
     assert len(link.published) == 1, "what is published is not taken again"
-    assert worker.partitions[0].taken([b"ann"]) == [0], "what is in memory went with the store; here nothing restores it"
+    assert worker.partitions[0].taken([b"ann"]) == [0], (
+        "what is in memory went with the store; here nothing restores it"
+    )
     worker.partitions.close()
 
 
@@ -377,7 +397,8 @@ def test_when_more_than_a_share_is_refused_the_worker_stops_before_it_publishes(
     link = FakeLink(records, [])
     worker = worker_on(link, tmp_path, FakeModel(SEGMENT), max_refused=0.4)
     with pytest.raises(
-        TooManyRefused, match=r"100 of the newest 200 records of interactions .* REC2PM_MAX_REFUSED=0.4 .*: value starts with"
+        TooManyRefused,
+        match=r"100 of the newest 200 records of interactions .* REC2PM_MAX_REFUSED=0.4 .*: value starts with",
     ):
         worker.turn()
     assert link.published == []
@@ -386,7 +407,9 @@ def test_when_more_than_a_share_is_refused_the_worker_stops_before_it_publishes(
     assert sum(len(outgoing.dead) for outgoing in link.published) == 100
 
 
-def test_damage_found_before_the_transaction_is_healed_from_the_changelog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_found_before_the_transaction_is_healed_from_the_changelog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     link = FakeLink([FakeRecord(b"ann", said(1, 1), 0, 0)], [])
     worker = worker_on(link, tmp_path, FakeModel(4))
 
@@ -463,7 +486,9 @@ def test_a_record_that_comes_twice_within_a_poll_gives_the_step_up(tmp_path: Pat
 def test_stores_are_flushed_and_memory_given_back_now_and_then(tmp_path: Path) -> None:
     now = 0.0
     told: list[float] = []
-    worker = worker_on(FakeLink([], []), tmp_path, FakeModel(SEGMENT), clock=lambda: now, give_back=lambda: told.append(now))
+    worker = worker_on(
+        FakeLink([], []), tmp_path, FakeModel(SEGMENT), clock=lambda: now, give_back=lambda: told.append(now)
+    )
     for seconds in (1.0, FLUSH_EVERY_S - 1, FLUSH_EVERY_S, FLUSH_EVERY_S + 1, 2 * FLUSH_EVERY_S):
         now = seconds
         worker.turn()

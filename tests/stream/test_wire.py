@@ -77,9 +77,19 @@ def attempts(*headers: Header) -> tuple[list[Header], bytes | None]:
 
 @pytest.mark.parametrize(
     ("before", "now"),
-    [((), b"1"), ((b"1",), b"2"), ((b"9",), b"10"), ((b"1", b"4"), b"5"), ((b"x",), b"1"), ((None,), b"1"), ((b"-3",), b"1")],
+    [
+        ((), b"1"),
+        ((b"1",), b"2"),
+        ((b"9",), b"10"),
+        ((b"1", b"4"), b"5"),
+        ((b"x",), b"1"),
+        ((None,), b"1"),
+        ((b"-3",), b"1"),
+    ],
 )
-def test_attempts_are_counted_up_from_the_last_counter_that_can_be_read(before: tuple[bytes | None, ...], now: bytes) -> None:
+def test_attempts_are_counted_up_from_the_last_counter_that_can_be_read(
+    before: tuple[bytes | None, ...], now: bytes
+) -> None:
     assert attempts(*((ATTEMPTS_HEADER, each) for each in before))[1] == now
 
 
@@ -96,7 +106,9 @@ def test_original_headers_come_first_and_a_record_that_comes_back_keeps_its_firs
 
 
 NAMES = ["trace", ATTEMPTS_HEADER, TIMESTAMP_HEADER, "__streams.errors.offset", "__streams.errors.message"]
-header_lists = st.lists(st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), st.just(b"7"), st.binary(max_size=9))), max_size=9)
+header_lists = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), st.just(b"7"), st.binary(max_size=9))), max_size=9
+)
 
 
 @example([], 0, 2**63 - 1, 0, "")
@@ -110,7 +122,9 @@ def test_a_dead_letter_tells_its_reason_and_gives_the_original_headers_back(
     assert told is not None
     assert (told.exception, told.message, told.topic) == ("MalformedInteraction", reason, "interactions")
     assert (told.partition, told.offset, told.timestamp) == (partition, offset, timestamp)
-    assert told.headers == [(name, value) for name, value in headers if name != ATTEMPTS_HEADER], "also those that are named like ours"
+    assert told.headers == [(name, value) for name, value in headers if name != ATTEMPTS_HEADER], (
+        "also those that are named like ours"
+    )
 
 
 def test_a_dead_letter_that_is_sent_in_and_refused_again_counts_on_and_keeps_the_original_headers() -> None:
@@ -140,6 +154,8 @@ def test_a_record_without_a_timestamp_is_a_letter_without_one() -> None:
     assert told.timestamp is None
 
 
-@pytest.mark.parametrize("headers", [[], [("trace", b"t")], [(ATTEMPTS_HEADER, b"1")], [(TIMESTAMP_HEADER, b"1"), (ATTEMPTS_HEADER, b"1")]])
+@pytest.mark.parametrize(
+    "headers", [[], [("trace", b"t")], [(ATTEMPTS_HEADER, b"1")], [(TIMESTAMP_HEADER, b"1"), (ATTEMPTS_HEADER, b"1")]]
+)
 def test_headers_of_somebody_else_are_not_taken_for_a_dead_letters(headers: list[Header]) -> None:
     assert refusal(headers) is None

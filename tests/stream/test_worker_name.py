@@ -65,7 +65,9 @@ def test_two_live_processes_get_two_slots(tmp_path: Path, holding: Callable[...,
     third.release()
 
 
-def test_the_slot_of_a_killed_process_is_taken_over(tmp_path: Path, holding: Callable[..., tuple[Process, str]]) -> None:
+def test_the_slot_of_a_killed_process_is_taken_over(
+    tmp_path: Path, holding: Callable[..., tuple[Process, str]]
+) -> None:
     (dead, name), (_, living) = holding(tmp_path), holding(tmp_path)
     dead.kill()
     dead.wait(30)
@@ -75,11 +77,14 @@ def test_the_slot_of_a_killed_process_is_taken_over(tmp_path: Path, holding: Cal
     slot.release()
 
 
-def test_a_named_slot_that_is_held_is_refused_with_the_holders_pid(tmp_path: Path, holding: Callable[..., tuple[Process, str]]) -> None:
+def test_a_named_slot_that_is_held_is_refused_with_the_holders_pid(
+    tmp_path: Path, holding: Callable[..., tuple[Process, str]]
+) -> None:
     process, name = holding(tmp_path, "worker-0")
     assert name == "worker-0"
     with pytest.raises(
-        SettingsInvalid, match=rf"REC2PM_WORKER=worker-0: a live worker holds this slot in {tmp_path} \(pid {process.pid}\)"
+        SettingsInvalid,
+        match=rf"REC2PM_WORKER=worker-0: a live worker holds this slot in {tmp_path} \(pid {process.pid}\)",
     ):
         hold(tmp_path, "worker-0")
     process.kill()
@@ -111,7 +116,9 @@ def test_a_slot_is_not_inherited_by_the_processes_a_worker_starts(tmp_path: Path
     """Or a forgotten child would keep the slot of a worker that is long dead."""
     slot = hold(tmp_path, "mine")
     says_hello = "import sys; print(flush=True); sys.stdin.read()"
-    child = subprocess.Popen([sys.executable, "-c", says_hello], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
+    child = subprocess.Popen(
+        [sys.executable, "-c", says_hello], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False
+    )
     try:
         assert child.stdout is not None
         child.stdout.readline()  # it runs: what is closed at its start is closed

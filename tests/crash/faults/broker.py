@@ -19,9 +19,10 @@ def terminated(world: World) -> float:
 def _away(end: Callable[[World], None], down_s: tuple[float, float]) -> Inject:
     """The broker is ended, and started again.
 
-    The workers are cut off from right before until every partition has its leader again. The coordinator of a Kafka 4.3.1 leaves out the
-    markers of a transaction for partitions that have no leader and calls it complete all the same: with one copy of each partition, a broker
-    that ends in the middle of a commit leaves a transaction that is committed in part, or open for ever. Nothing a client does helps.
+    The workers are cut off from right before until every partition has its leader again. The coordinator of a Kafka
+    4.3.1 leaves out the markers of a transaction for partitions that have no leader and calls it complete all the same:
+    with one copy of each partition, a broker that ends in the middle of a commit leaves a transaction that is committed
+    in part, or open for ever. Nothing a client does helps.
     """
 
     def inject(world: World) -> float:

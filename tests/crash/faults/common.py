@@ -9,7 +9,9 @@ from tests.crash.process import Worker
 from tests.crash.world import Broken, World
 
 Inject: TypeAlias = Callable[[World], float]
-"""Brings a fault about, waits for its end, undoes it; returns the wall-clock time of its beginning. Raises NotReached or Broken."""
+"""Brings a fault about, waits for its end, undoes it; returns the wall-clock time of its beginning. Raises NotReached
+or Broken.
+"""
 
 
 @dataclass(frozen=True, slots=True)

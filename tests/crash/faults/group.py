@@ -39,7 +39,9 @@ def same_slot_twice(world: World) -> float:
     second = world.extra(worker.slot, state=worker.state)
     code = second.ended(TAKING_WITHIN_S)
     if code != EXIT_USAGE:
-        raise Broken(f"a second worker in slot {worker.slot} ended with {code}, expected {EXIT_USAGE}; log: {second.log}")
+        raise Broken(
+            f"a second worker in slot {worker.slot} ended with {code}, expected {EXIT_USAGE}; log: {second.log}"
+        )
     return began
 
 
@@ -48,7 +50,11 @@ def same_folder_twice(world: World) -> float:
     worker = world.victim(lambda each: each is not world.on_disk)
     began = time.time()
     second = world.extra(f"beside-{world.extras}", state=worker.state, named=world.extras % 2 == 0)
-    wait_until(second.taking, TAKING_WITHIN_S, f"a second worker in the state folder of {worker.slot} takes records; log: {second.log}")
+    wait_until(
+        second.taking,
+        TAKING_WITHIN_S,
+        f"a second worker in the state folder of {worker.slot} takes records; log: {second.log}",
+    )
     world.pause_between(0.5, 2)
     ends_well(second)
     return began
@@ -58,7 +64,12 @@ def foreign_transaction(world: World) -> float:
     """Somebody's transaction is open in the changelog, and a worker has to restore behind it."""
     worker = world.victim()  # before it is open: who restores now, after another's fault, waits for its end as well
     producer = Producer(
-        {"bootstrap.servers": world.kafka.direct, "transactional.id": "foreign", "transaction.timeout.ms": 60_000, "log_level": 2}
+        {
+            "bootstrap.servers": world.kafka.direct,
+            "transactional.id": "foreign",
+            "transaction.timeout.ms": 60_000,
+            "log_level": 2,
+        }
     )
     producer.init_transactions(30)
     producer.begin_transaction()

@@ -15,7 +15,9 @@ from model.evaluation.holdout import Holdout, cut
 def holdout(request: pytest.FixtureRequest) -> Holdout:
     rng = np.random.default_rng(3)
     n = 900
-    log = pl.DataFrame({"user_id": rng.integers(0, 60, n), "item_id": rng.zipf(1.4, n) % 40, "timestamp": rng.integers(0, 500, n)})
+    log = pl.DataFrame(
+        {"user_id": rng.integers(0, 60, n), "item_id": rng.zipf(1.4, n) % 40, "timestamp": rng.integers(0, 500, n)}
+    )
     return cut(log.lazy(), request.param, 0.8)
 
 
@@ -23,7 +25,9 @@ def _by_hand(holdout: Holdout, last: bool, user: int) -> list[int]:
     histories = [holdout.history(u).tolist() for u in range(len(holdout.start))]
     popular = Counter(item for history in histories for item in history)
     mine = histories[user]
-    follows = Counter(b for history in histories for a, b in itertools.pairwise(history) if last and mine and a == mine[-1])
+    follows = Counter(
+        b for history in histories for a, b in itertools.pairwise(history) if last and mine and a == mine[-1]
+    )
     by_id = {item: holdout.item_ids[item] for item in popular}
     return sorted((i for i in popular if i not in mine), key=lambda i: (-follows[i], -popular[i], by_id[i]))
 

@@ -18,7 +18,9 @@ L, V = tiny.CONFIG.segment_length, tiny.CONFIG.n_items
 
 
 def _log() -> pl.DataFrame:
-    """Users with up to 400 interactions, more than README-mode sees; some items no model has; the last user has one interaction."""
+    """Users with up to 400 interactions, more than README-mode sees; some items no model has; the last user has one
+    interaction.
+    """
     rng = np.random.default_rng(6)
     lengths = [*rng.integers(2, 90, 30), 400, 260, L + 1, 1]
     user = np.repeat(np.arange(len(lengths)), lengths)
@@ -58,13 +60,21 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> list[ModelVersion]:
     root = tmp_path_factory.mktemp("registry")
     return [
         _add(root, "first", tiny.IDS, _training(5_000_000, "by time: the first half"), 0),
-        _add(root, "second", [f"item-{i}" for i in range(V + 3, 3, -1)], _training(9_999_000, "last out: of the first 100% of the log"), 1),
+        _add(
+            root,
+            "second",
+            [f"item-{i}" for i in range(V + 3, 3, -1)],
+            _training(9_999_000, "last out: of the first 100% of the log"),
+            1,
+        ),
         _add(root, "silent", tiny.IDS, None, 2),
     ]
 
 
 def _evaluate(versions: list[ModelVersion], **options: object) -> Evaluation:
-    return evaluate(LOG.lazy(), versions, EvaluationOptions(**options), log_name="logs/log.parquet", progress=lambda *_: None)  # type: ignore[arg-type]
+    return evaluate(
+        LOG.lazy(), versions, EvaluationOptions(**options), log_name="logs/log.parquet", progress=lambda *_: None
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +86,12 @@ def found(versions: list[ModelVersion]) -> Evaluation:
 
 
 @pytest.mark.parametrize(("at", "window"), [(0, None), (1, 200)])
-def test_ranks_are_those_of_asking_one_user_at_a_time(found: Evaluation, versions: list[ModelVersion], at: int, window: int | None) -> None:
-    """Every hit of the models, recomputed from the log: fold the window from its first item, leave out what is in it, find the target."""
+def test_ranks_are_those_of_asking_one_user_at_a_time(
+    found: Evaluation, versions: list[ModelVersion], at: int, window: int | None
+) -> None:
+    """Every hit of the models, recomputed from the log: fold the window from its first item, leave out what is in it,
+    find the target.
+    """
     assert found.modes[at].window == window
     rows_of = LOG.with_row_index().sort("timestamp", "index")
     for version, ranking in zip(versions, found.modes[at].rankings, strict=False):
@@ -108,9 +122,12 @@ def test_a_model_that_goes_by_time_is_told_when_the_target_happens_in_readme_mod
     plain = tiny.add(tmp_path, "plain", config=tiny.config("full", "pos"))
     last = pl.col("timestamp") == pl.col("timestamp").max().over("user_id")
     log = LOG.with_columns(timestamp=pl.int_range(pl.len()) * 60_000)
-    delayed = log.with_columns(timestamp=pl.when(last).then(pl.col("timestamp") + 31_536_000_000).otherwise("timestamp"))
+    delayed = log.with_columns(
+        timestamp=pl.when(last).then(pl.col("timestamp") + 31_536_000_000).otherwise("timestamp")
+    )
     soon, late = (
-        evaluate(each.lazy(), [version, plain], EvaluationOptions(), log_name="x", progress=lambda *_: None) for each in (log, delayed)
+        evaluate(each.lazy(), [version, plain], EvaluationOptions(), log_name="x", progress=lambda *_: None)
+        for each in (log, delayed)
     )
     (stream, readme), (stream_late, readme_late) = (
         [[ranking.mrr.value for ranking in mode.rankings[:2]] for mode in each.modes] for each in (soon, late)
@@ -126,7 +143,9 @@ def test_readme_mode_ranks_what_is_older_than_its_window(versions: list[ModelVer
     """The target is an item of long ago: stream-mode leaves it out, README-mode can hit it."""
     items = ["item-7", *(f"item-{10 + i % 40}" for i in range(300)), "item-7"]
     other = [f"item-{1 + i % 50}" for i in range(30)]
-    log = pl.DataFrame({"user_id": [1] * 302 + [2] * 30, "item_id": items + other, "timestamp": [*range(302), *range(30)]})
+    log = pl.DataFrame(
+        {"user_id": [1] * 302 + [2] * 30, "item_id": items + other, "timestamp": [*range(302), *range(30)]}
+    )
     found = evaluate(log.lazy(), versions[:1], EvaluationOptions(), log_name="x", progress=lambda *_: None)
     assert found.asked.repeated == 1
     stream, readme = (mode.rankings[0].by_history for mode in found.modes)
@@ -139,7 +158,13 @@ def test_readme_mode_ranks_what_is_older_than_its_window(versions: list[ModelVer
 def test_all_are_asked_about_the_same_targets(found: Evaluation) -> None:
     rankings = [ranking for mode in found.modes for ranking in mode.rankings]
     assert {ranking.targets for ranking in rankings} == {found.asked.targets} == {34}
-    assert [ranking.name for ranking in found.modes[0].rankings] == ["first@1", "second@1", "silent@1", "popularity", "last item"]
+    assert [ranking.name for ranking in found.modes[0].rankings] == [
+        "first@1",
+        "second@1",
+        "silent@1",
+        "popularity",
+        "last item",
+    ]
     assert found.asked.sha256 == cut(LOG.lazy(), "last-out").target_sha256()
     assert found.asked.without_history == 1
     for ranking in rankings:
@@ -158,7 +183,9 @@ def test_targets_outside_a_catalogue_are_counted_and_missed(found: Evaluation, v
 
 
 def test_a_model_trained_on_the_targets_is_found_out(found: Evaluation, versions: list[ModelVersion]) -> None:
-    """Trained by time until 5,000 s: what is no later. Trained on all but everybody's last: nothing of these. No training: not known."""
+    """Trained by time until 5,000 s: what is no later. Trained on all but everybody's last: nothing of these. No
+    training: not known.
+    """
     last_ms = LOG.group_by("user_id").agg(pl.col("timestamp").max())["timestamp"]
     assert [subject.saw for subject in found.subjects] == [int((last_ms <= 5_000_000).sum()), 0, None]
     assert found.subjects[0].saw
@@ -175,7 +202,9 @@ def test_models_are_compared_with_the_first_and_corrected_for_how_many_there_are
         for ranking, pair in zip(mode.rankings[1:], pairs[1:], strict=True):
             assert pair is not None
             assert pair.ndcg_at_10.value == pytest.approx(ranking.ndcg[10].value - mode.rankings[0].ndcg[10].value)
-            assert pair.only_second - pair.only_first == round(34 * (ranking.hr[10].value - mode.rankings[0].hr[10].value))
+            assert pair.only_second - pair.only_first == round(
+                34 * (ranking.hr[10].value - mode.rankings[0].hr[10].value)
+            )
             assert pair.ndcg_p <= pair.ndcg_p_holm <= 1
         least = min((pair for pair in pairs if pair is not None), key=lambda pair: pair.ndcg_p)
         assert least.ndcg_p_holm == pytest.approx(min(1.0, 4 * least.ndcg_p))
@@ -197,7 +226,9 @@ def test_groups_follow_each_models_grid_within_the_window(found: Evaluation) -> 
 
 def test_progress_ends_where_it_said(versions: list[ModelVersion]) -> None:
     told: list[tuple[int, int]] = []
-    evaluate(LOG.lazy(), versions[:2], EvaluationOptions(), log_name="x", progress=lambda done, of: told.append((done, of)))
+    evaluate(
+        LOG.lazy(), versions[:2], EvaluationOptions(), log_name="x", progress=lambda done, of: told.append((done, of))
+    )
     assert told[-1][0] == told[-1][1]
     assert all(a[0] <= b[0] for a, b in itertools.pairwise(told))
 

@@ -51,7 +51,9 @@ def test_items_are_numbered_by_how_often_they_are_in_histories() -> None:
 
 
 def test_what_comes_after_a_history_is_not_counted() -> None:
-    """In the time split, b's second item x and d's are after the point; y would win if they were left out of account wrongly."""
+    """In the time split, b's second item x and d's are after the point; y would win if they were left out of account
+    wrongly.
+    """
     log = pl.DataFrame({"user_id": [1, 2, 1, 1, 1], "item_id": [7, 7, 8, 8, 8], "timestamp": [1, 2, 3, 4, 5]}).lazy()
     assert cut(log, "time", 0.4).item_ids == (7, 8)
 
@@ -70,7 +72,9 @@ def test_the_hash_is_over_the_targets_and_nothing_else() -> None:
 
 
 def test_users_are_drawn_by_the_seed() -> None:
-    log = pl.DataFrame({"user_id": np.repeat(np.arange(100), 2), "item_id": np.arange(200) % 7, "timestamp": np.arange(200)}).lazy()
+    log = pl.DataFrame(
+        {"user_id": np.repeat(np.arange(100), 2), "item_id": np.arange(200) % 7, "timestamp": np.arange(200)}
+    ).lazy()
     holdout = cut(log, "last-out")
     drawn = holdout.drawn(10, 1)
     assert len(drawn.asked) == 10

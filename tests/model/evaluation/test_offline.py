@@ -17,9 +17,13 @@ L, V = tiny.CONFIG.segment_length, tiny.CONFIG.n_items
 
 @pytest.fixture(scope="module")
 def histories() -> list[np.ndarray]:
-    """Every length up to three segments and beyond, the row for unknown items among them; and one of unknown items only."""
+    """Every length up to three segments and beyond, the row for unknown items among them; and one of unknown items
+    only.
+    """
     rng = np.random.default_rng(5)
-    made = [np.where(rng.random(n) < 0.1, V + 1, rng.permutation(2 * V)[:n] % V + 1) for n in [*range(3 * L + 2), 5 * L]]
+    made = [
+        np.where(rng.random(n) < 0.1, V + 1, rng.permutation(2 * V)[:n] % V + 1) for n in [*range(3 * L + 2), 5 * L]
+    ]
     return [*made, np.full(L - 1, V + 1)]
 
 
@@ -37,7 +41,14 @@ def _asked_as_the_worker(runtime: Runtime, histories: list[np.ndarray], times: l
             preference, hidden = made.preference, made.hidden
         rest = slice(len(history) // L * L, None)
         newest = int(ms[-1]) if len(ms) else 0
-        query = Query(preference, keys[rest].tobytes(), keys.tobytes(), None if len(keys[rest]) else hidden, ms[rest].tobytes(), newest)
+        query = Query(
+            preference,
+            keys[rest].tobytes(),
+            keys.tobytes(),
+            None if len(keys[rest]) else hidden,
+            ms[rest].tobytes(),
+            newest,
+        )
         (want,) = recommender.recommend([query], 10)
         kept = np.isfinite(ranked.scores[b])
         assert [runtime.item_ids[row - 1] for row in ranked.rows[b][kept]] == want.items, len(history)
@@ -58,27 +69,37 @@ def _days_apart(histories: list[np.ndarray]) -> list[np.ndarray]:
     return [1_700_000_000_000 + 86_400_000 * np.arange(len(history)) ** 2 for history in histories]
 
 
-def test_lists_are_those_of_the_worker_where_the_model_goes_by_time(timed: Runtime, histories: list[np.ndarray]) -> None:
+def test_lists_are_those_of_the_worker_where_the_model_goes_by_time(
+    timed: Runtime, histories: list[np.ndarray]
+) -> None:
     _asked_as_the_worker(timed, histories, _days_apart(histories))
 
 
-def test_without_a_query_time_the_newest_item_s_stands_in_and_with_one_lists_go_by_it(timed: Runtime, histories: list[np.ndarray]) -> None:
+def test_without_a_query_time_the_newest_item_s_stands_in_and_with_one_lists_go_by_it(
+    timed: Runtime, histories: list[np.ndarray]
+) -> None:
     """Also of users whose working memory is empty: their fold knew nothing of the query."""
     known = [history for history in histories if (history <= V).any()]
     times = _days_apart(known)
     standing = offline.fold(timed, known, times)
     newest = np.array([each[-1] for each in times])
-    unknowing, told, later = (offline.rank(timed, standing, known, 10, times, at) for at in (None, newest, newest + 10**11))
+    unknowing, told, later = (
+        offline.rank(timed, standing, known, 10, times, at) for at in (None, newest, newest + 10**11)
+    )
     np.testing.assert_allclose(unknowing.scores, told.scores, atol=5e-6)
     for b, history in enumerate(known):
         assert np.abs(later.scores[b] - told.scores[b]).max() > 1e-3, len(history)
     np.testing.assert_allclose(offline.at_one_time(timed, known, times).hidden, standing.hidden, atol=5e-6)
 
 
-def test_a_list_of_the_whole_catalogue_has_every_item_that_the_user_did_not_have(runtime: Runtime, histories: list[np.ndarray]) -> None:
+def test_a_list_of_the_whole_catalogue_has_every_item_that_the_user_did_not_have(
+    runtime: Runtime, histories: list[np.ndarray]
+) -> None:
     ranked = offline.rank(runtime, offline.fold(runtime, histories), histories, V)
     for b, history in enumerate(histories):
-        assert set(ranked.rows[b][np.isfinite(ranked.scores[b])].tolist()) == set(range(1, V + 1)) - set(history.tolist())
+        assert set(ranked.rows[b][np.isfinite(ranked.scores[b])].tolist()) == set(range(1, V + 1)) - set(
+            history.tolist()
+        )
 
 
 def test_one_call_takes_all_full_segments_of_each_user(runtime: Runtime, histories: list[np.ndarray]) -> None:
@@ -96,7 +117,9 @@ def test_one_call_takes_all_full_segments_of_each_user(runtime: Runtime, histori
 
 
 def test_places_count_from_one_and_leave_out_what_was_excluded() -> None:
-    ranked = offline.Ranked(np.array([[3, 1, 2], [3, 1, 2], [3, 1, 2], [3, 1, 2]]), np.array([[0.5, 0.1, -np.inf]] * 4, np.float32))
+    ranked = offline.Ranked(
+        np.array([[3, 1, 2], [3, 1, 2], [3, 1, 2], [3, 1, 2]]), np.array([[0.5, 0.1, -np.inf]] * 4, np.float32)
+    )
     assert offline.places(ranked, np.array([3, 1, 2, 4])).tolist() == [1, 2, np.inf, np.inf]
 
 

@@ -1,4 +1,6 @@
-"""Probes find what was built in: memories that matter, memories that are not read, and memories that are all the same."""
+"""Probes find what was built in: memories that matter, memories that are not read, and memories that are all the
+same.
+"""
 
 from pathlib import Path
 
@@ -23,7 +25,9 @@ USERS = 60
 class OneSegment(MemoryServing):
     """Takes no more than a segment in a call."""
 
-    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def update(
+        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         if items.size(1) > self.segment_length:
             raise RuntimeError(f"{items.size(1)} items: a segment has {self.segment_length}")
         read = self.network.item(items).mean(1)  # (B, d)
@@ -43,7 +47,11 @@ def _histories() -> list[np.ndarray]:
 def _probed(runtime: Runtime) -> tuple[Probes, int]:
     """Probed with targets that are the best items by the users' own memories."""
     histories = _histories()
-    times = [1_700_000_000_000 + 86_400_000 * np.arange(len(each)) ** 2 for each in histories] if runtime.uses_time else None
+    times = (
+        [1_700_000_000_000 + 86_400_000 * np.arange(len(each)) ** 2 for each in histories]
+        if runtime.uses_time
+        else None
+    )
     targets = offline.rank(runtime, offline.fold(runtime, histories, times), histories, 1, times).rows[:, 0]
     done: list[int] = []
     found = probes.probe(runtime, histories, targets, 0, done.append, times)
@@ -92,7 +100,9 @@ def test_a_memory_that_is_the_same_for_everybody_is_found_to_have_collapsed(tmp_
     assert [verdict.passed for verdict in probes.verdicts(found)] == [False, False]
 
 
-def test_one_call_over_all_segments_differs_from_folding_them_and_the_more_the_more_folds(probed: tuple[Probes, int]) -> None:
+def test_one_call_over_all_segments_differs_from_folding_them_and_the_more_the_more_folds(
+    probed: tuple[Probes, int],
+) -> None:
     found = probed[0]
     assert found.one_time is not None
     assert found.one_time.users == sum(len(history) >= 2 * L for history in _histories())

@@ -21,13 +21,21 @@ def test_a_users_metrics_are_those_of_torchmetrics(rank: int) -> None:
     ranks = np.array([float(rank)])
     for k in ranking_metrics.CUTS:
         assert ranking_metrics.hits(ranks, k)[0] == retrieval_hit_rate(scores, relevant, top_k=k).item()
-        assert ranking_metrics.gains(ranks, k)[0] == pytest.approx(retrieval_normalized_dcg(scores, relevant, top_k=k).item(), abs=1e-5)
-    assert ranking_metrics.reciprocals(ranks)[0] == pytest.approx(retrieval_reciprocal_rank(scores, relevant).item(), abs=1e-6)
+        assert ranking_metrics.gains(ranks, k)[0] == pytest.approx(
+            retrieval_normalized_dcg(scores, relevant, top_k=k).item(), abs=1e-5
+        )
+    assert ranking_metrics.reciprocals(ranks)[0] == pytest.approx(
+        retrieval_reciprocal_rank(scores, relevant).item(), abs=1e-6
+    )
 
 
 def test_a_target_that_is_in_no_list_counts_as_nothing() -> None:
     missed = np.array([np.inf, 1.0])
-    for values in (ranking_metrics.hits(missed, 200), ranking_metrics.gains(missed, 200), ranking_metrics.reciprocals(missed)):
+    for values in (
+        ranking_metrics.hits(missed, 200),
+        ranking_metrics.gains(missed, 200),
+        ranking_metrics.reciprocals(missed),
+    ):
         assert values.tolist() == [0.0, 1.0]
 
 

@@ -24,7 +24,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     rng = np.random.default_rng(7)
     n = 6_000
     log = pl.DataFrame(
-        {"user_id": rng.integers(0, 120, n), "item_id": [f"item-{i}" for i in rng.integers(1, 63, n)], "timestamp": np.arange(n)}
+        {
+            "user_id": rng.integers(0, 120, n),
+            "item_id": [f"item-{i}" for i in rng.integers(1, 63, n)],
+            "timestamp": np.arange(n),
+        }
     )
     return evaluate(log.lazy(), versions, EvaluationOptions(), log_name="clicks.csv", progress=lambda *_: None)
 
@@ -56,7 +60,10 @@ def _numbers(found: Any) -> list[float]:
 def test_every_number_of_the_tables_is_in_the_json(folder: Path) -> None:
     """All with four decimals, as they are printed; a difference of rounding apart."""
     told = {f"{abs(number):.4f}" for number in _numbers(msgspec.json.decode((folder / "metrics.json").read_bytes()))}
-    printed = re.findall(r"\d\.\d{4}", "\n".join(line for line in (folder / "report.md").read_text().splitlines() if line.startswith("|")))
+    printed = re.findall(
+        r"\d\.\d{4}",
+        "\n".join(line for line in (folder / "report.md").read_text().splitlines() if line.startswith("|")),
+    )
     assert len(printed) > 200
     assert set(printed) - told == set()
 
@@ -67,7 +74,9 @@ def test_the_json_says_what_it_is_of(folder: Path, found: Evaluation) -> None:
     assert told["asked"]["sha256"] == found.asked.sha256
     assert [mode["name"] for mode in told["modes"]] == ["stream", "readme"]
     assert told["modes"][0]["rankings"][0]["hr"]["10"]["value"] == found.modes[0].rankings[0].hr[10].value
-    assert [verdict["passed"] for verdict in told["verdicts"]["first@1"]] == [v.passed for v in probes.verdicts(found.subjects[0].probes)]
+    assert [verdict["passed"] for verdict in told["verdicts"]["first@1"]] == [
+        v.passed for v in probes.verdicts(found.subjects[0].probes)
+    ]
     assert told["warnings"] == report.warnings(found)
     assert found.asked.sha256 in (folder / "report.md").read_text()
 
@@ -77,7 +86,9 @@ def test_what_is_in_a_column_is_what_its_head_says(folder: Path, found: Evaluati
     shuffled, pair = found.subjects[0].probes.shuffled, found.modes[0].rankings[1].against_first
     assert shuffled is not None
     assert pair is not None
-    own = [f"{each.value:.4f} [" for each in (shuffled.hr_own, shuffled.hr_others, shuffled.ndcg_own, shuffled.ndcg_others)]
+    own = [
+        f"{each.value:.4f} [" for each in (shuffled.hr_own, shuffled.hr_others, shuffled.ndcg_own, shuffled.ndcg_others)
+    ]
     assert re.search(rf"\| first@1 \| {shuffled.users} \| " + r"[^|]+\| ".join(map(re.escape, own)), text)
     assert f"| {pair.only_second} | {pair.only_first} |" in next(
         line for line in text.splitlines() if line.startswith(("| second@1 | +", "| second@1 | -"))
@@ -126,7 +137,11 @@ def test_the_table_fits_a_terminal_and_has_a_row_for_everybody(found: Evaluation
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(report.table(found))
     lines = console.export_text().splitlines()
-    rows = [line.split() for line in lines if line.split() and line.split()[0] in ("first@1", "second@1", "popularity", "last")]
+    rows = [
+        line.split()
+        for line in lines
+        if line.split() and line.split()[0] in ("first@1", "second@1", "popularity", "last")
+    ]
     assert [row[0] for row in rows] == ["first@1", "second@1", "popularity", "last"]
     stream = found.modes[0].rankings[1]
     assert rows[1][1:3] == [f"{stream.hr[10].value:.4f}", f"{stream.ndcg[10].value:.4f}"]

@@ -65,4 +65,6 @@ def test_a_permutation_test_finds_what_is_there_and_is_fair_to_what_is_not() -> 
     assert significance.worse_by_chance(np.array([0.0, 0.7, 0.0]), 0) == 0.5
     # All 2⁵ signs are tried when there are so few: only one of them is as high.
     assert significance.worse_by_chance(np.array([0.0, 1, 2, 3, 4, 5]), 0) == pytest.approx(1 / 32)
-    assert np.mean([significance.worse_by_chance(rng.normal(size=8), 0) < 0.2 for _ in range(200)]) == pytest.approx(0.2, abs=0.1)
+    assert np.mean([significance.worse_by_chance(rng.normal(size=8), 0) < 0.2 for _ in range(200)]) == pytest.approx(
+        0.2, abs=0.1
+    )

@@ -35,7 +35,14 @@ class Timed:
         return self._program.update(memory, items, lengths, tiny.times_of(items))
 
     def recommend(
-        self, memory: Tensor, items: Tensor, lengths: Tensor, k: int, times: None = None, at: None = None, exclude: Tensor | None = None
+        self,
+        memory: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        k: int,
+        times: None = None,
+        at: None = None,
+        exclude: Tensor | None = None,
     ) -> Any:
         return self._program.recommend(memory, items, lengths, k, tiny.times_of(items), None, exclude)
 
@@ -69,9 +76,18 @@ def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkCon
     assert (spec["n_items"], spec["segment_length"], spec["needs_fold"]) == (V, L, 1)
     assert spec["uses_time"] == (config.rel_bias == "pos_time")
     window, slots, d = 4 * L, 3 * 16, 16
-    expected = {"full": window, "trunc": L, "rec2pm-o": slots, "rec2pm-a": 3 * slots, "tok-serial-o": slots, "tok-serial-a": 3 * slots}
+    expected = {
+        "full": window,
+        "trunc": L,
+        "rec2pm-o": slots,
+        "rec2pm-a": 3 * slots,
+        "tok-serial-o": slots,
+        "tok-serial-a": 3 * slots,
+    }
     expected |= {"kv-mask-o": 6 * slots, "kv-mask-a": 18 * slots, "holomambarec": 3 * (2 * d * (16 + 3)) + d}
-    assert spec["state_floats"] == (expected[config.kind] + (d if config.overlap else 0)) * (3 if spec["uses_time"] else 1)
+    assert spec["state_floats"] == (expected[config.kind] + (d if config.overlap else 0)) * (
+        3 if spec["uses_time"] else 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +101,9 @@ def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkCon
 )
 def test_a_state_has_the_published_size(kind: str, backbone: str, layers: int, segments: int, state_bytes: int) -> None:
     """MODEL.md §6, d=64, C=4; read off the network and not off a table."""
-    config = NetworkConfig(n_items=9, segment_length=200, kind=kind, backbone=backbone, layers=layers, segments=segments)
+    config = NetworkConfig(
+        n_items=9, segment_length=200, kind=kind, backbone=backbone, layers=layers, segments=segments
+    )
     assert 4 * kinds.serving(kinds.build(config), torch.ones(10)).spec()["state_floats"] == state_bytes
 
 
@@ -118,7 +136,9 @@ def test_scores_descend_and_rows_are_of_the_catalogue(program: Program, memory: 
 def test_excluded_items_are_left_out_before_the_best_are_taken(program: Program, memory: Tensor) -> None:
     items = tiny.rows(6, L)
     everything, scores = program.recommend(memory, items, LENGTHS, V)
-    exclude = torch.cat([everything[:, :4], everything[:, 6:7], torch.zeros(6, 1, dtype=torch.int64), torch.full((6, 1), V + 1)], dim=1)
+    exclude = torch.cat(
+        [everything[:, :4], everything[:, 6:7], torch.zeros(6, 1, dtype=torch.int64), torch.full((6, 1), V + 1)], dim=1
+    )
     rows, found = program.recommend(memory, items, LENGTHS, 5, None, None, exclude)
     assert torch.equal(rows, everything[:, [4, 5, 7, 8, 9]])
     assert torch.equal(found, scores[:, [4, 5, 7, 8, 9]])
@@ -140,7 +160,9 @@ def test_a_list_is_never_longer_than_the_catalogue(program: Program, memory: Ten
 
 def test_equal_scores_come_in_the_order_of_their_rows(program: Program) -> None:
     """Popularity is equal for two rows at a time, and row 1 for itself; k cuts a pair in two."""
-    rows, scores = program.recommend(program.initial_memory(2), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), 6)
+    rows, scores = program.recommend(
+        program.initial_memory(2), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), 6
+    )
     assert torch.equal(rows, torch.arange(1, 7).expand(2, -1))
     assert scores[0, 1] == scores[0, 2] > scores[0, 3]
 
@@ -178,15 +200,26 @@ def test_a_user_nothing_is_known_about_gets_the_popular_items_less_the_excluded(
     nothing = torch.zeros(1, dtype=torch.int64)
     for n in (0, 4):
         rows, scores = program.recommend(
-            program.initial_memory(1), torch.zeros(1, n, dtype=torch.int64), nothing, 4, None, None, torch.tensor([[2, 0]])
+            program.initial_memory(1),
+            torch.zeros(1, n, dtype=torch.int64),
+            nothing,
+            4,
+            None,
+            None,
+            torch.tensor([[2, 0]]),
         )
         assert rows.tolist() == [[1, 3, 4, 5]]
         torch.testing.assert_close(scores[0], tiny.popularity()[rows[0]])
 
 
-def test_memory_without_items_gives_a_list_of_its_own_where_the_model_has_a_row_for_it(program: Program, memory: Tensor) -> None:
+def test_memory_without_items_gives_a_list_of_its_own_where_the_model_has_a_row_for_it(
+    program: Program, memory: Tensor
+) -> None:
     known = memory[1::2]
-    lists = [program.recommend(known, torch.zeros(3, n, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), 10) for n in (0, 5)]
+    lists = [
+        program.recommend(known, torch.zeros(3, n, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), 10)
+        for n in (0, 5)
+    ]
     assert torch.equal(lists[0][0], lists[1][0])
     assert torch.isfinite(lists[0][1]).all()
     if program.spec()["min_recent"]:
@@ -196,7 +229,9 @@ def test_memory_without_items_gives_a_list_of_its_own_where_the_model_has_a_row_
         assert lists[0][0][0].tolist() != list(range(1, 11))
 
 
-def test_ranking_from_the_hidden_state_of_a_fold_equals_recommending_from_the_segment(program: Program, memory: Tensor) -> None:
+def test_ranking_from_the_hidden_state_of_a_fold_equals_recommending_from_the_segment(
+    program: Program, memory: Tensor
+) -> None:
     items, lengths = tiny.rows(6, L), torch.full((6,), L)
     _, hidden = program.update(memory, items, lengths)
     rows, scores = program.rank(hidden, 10, items)
@@ -220,7 +255,9 @@ def test_unknown_items_are_read_and_never_recommended(program: Program, memory: 
     rows, scores = program.recommend(memory, unknown, lengths, V)
     assert rows.max() == V
     assert torch.isfinite(scores).all()
-    assert not torch.allclose(program.query(memory, unknown, lengths), program.query(memory, torch.ones_like(unknown), lengths))
+    assert not torch.allclose(
+        program.query(memory, unknown, lengths), program.query(memory, torch.ones_like(unknown), lengths)
+    )
 
 
 def test_no_call_changes_the_program_or_its_arguments(program: Program, memory: Tensor, config: NetworkConfig) -> None:
@@ -231,7 +268,10 @@ def test_no_call_changes_the_program_or_its_arguments(program: Program, memory: 
     sha256 = artifact.weights_sha256(thawed)
     for called in (program, thawed):
         first, again = (
-            (*called.update(memory, items, LENGTHS.clamp(min=1)), *called.recommend(memory, items, LENGTHS, 7, None, None, items))
+            (
+                *called.update(memory, items, LENGTHS.clamp(min=1)),
+                *called.recommend(memory, items, LENGTHS, 7, None, None, items),
+            )
             for _ in range(2)
         )
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -250,9 +290,13 @@ def test_right_padding_and_what_stands_in_it_change_nothing(program: Program, me
             exact, short, other = torch.full((3,), n), items[:, :n], items.clone()
             other[:, n:] = 0
             for padded in (items, other):
-                for got, want in zip(program.update(before, padded, exact), program.update(before, short, exact), strict=True):
+                for got, want in zip(
+                    program.update(before, padded, exact), program.update(before, short, exact), strict=True
+                ):
                     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
-                torch.testing.assert_close(program.query(before, padded, exact), program.query(before, short, exact), atol=1e-5, rtol=0)
+                torch.testing.assert_close(
+                    program.query(before, padded, exact), program.query(before, short, exact), atol=1e-5, rtol=0
+                )
 
 
 def test_the_number_of_threads_does_not_matter(program: Program, memory: Tensor) -> None:
@@ -269,12 +313,20 @@ def test_the_number_of_threads_does_not_matter(program: Program, memory: Tensor)
 
 
 def test_a_memory_matters_and_so_does_the_order_of_its_segments(program: Program, config: NetworkConfig) -> None:
-    """Trunc's and the O kinds' memories are those of the newest segment: what came before it is read through it, or not at all."""
-    first, second, items, lengths = tiny.rows(3, L, seed=5), tiny.rows(3, L, seed=6), tiny.rows(3, 4, seed=7), torch.full((3,), L)
+    """Trunc's and the O kinds' memories are those of the newest segment: what came before it is read through it, or not
+    at all.
+    """
+    first, second, items, lengths = (
+        tiny.rows(3, L, seed=5),
+        tiny.rows(3, L, seed=6),
+        tiny.rows(3, 4, seed=7),
+        torch.full((3,), L),
+    )
     with torch.inference_mode():
         unknown = program.initial_memory(3)
         memories = [
-            program.update(program.update(unknown, one, lengths)[0], other, lengths)[0] for one, other in ((first, second), (second, first))
+            program.update(program.update(unknown, one, lengths)[0], other, lengths)[0]
+            for one, other in ((first, second), (second, first))
         ]
         queries = [program.query(each, items, torch.full((3,), 4)) for each in (unknown, *memories)]
     for one in range(3):

@@ -13,7 +13,8 @@ L = tiny.CONFIG.segment_length
 
 
 @pytest.mark.parametrize(
-    ("kind", "backbone"), [("full", "sasrec"), ("full", "meta"), ("full", "hstu"), ("trunc", "sasrec"), ("trunc", "hstu")]
+    ("kind", "backbone"),
+    [("full", "sasrec"), ("full", "meta"), ("full", "hstu"), ("trunc", "sasrec"), ("trunc", "hstu")],
 )
 def test_folding_then_recommending_equals_one_pass_over_the_newest_items(kind: str, backbone: str) -> None:
     config = tiny.config(kind, backbone)

@@ -23,15 +23,26 @@ class Forgetful:
         self.spec, self.initial_memory = remembering.spec, remembering.initial_memory
         self.rank, self.recommend = remembering.rank, remembering.recommend
 
-    def update(self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def update(
+        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         written, hidden = self._remembering.update(memory, items, lengths, times)
         return torch.zeros_like(written), hidden
 
 
 def test_just_after_a_fold_a_memory_beats_none(tmp_path: Path) -> None:
-    """Users have one favourite genre for 7 interactions of 10; the others are anything. Measured over five seeds: 1.20 to 1.55 times."""
+    """Users have one favourite genre for 7 interactions of 10; the others are anything. Measured over five seeds: 1.20
+    to 1.55 times.
+    """
     parameters = SyntheticLog(
-        users=300, items=300, genres=10, favourites=1, favourite_share=0.7, stickiness=0.0, interactions_median=35, interactions_spread=0.2
+        users=300,
+        items=300,
+        genres=10,
+        favourites=1,
+        favourite_share=0.7,
+        stickiness=0.0,
+        interactions_median=35,
+        interactions_spread=0.2,
     )
     log = generate(parameters).interactions
     shape = {"segment_length": L, "segments": 4, "d": 32, "slots": 4, "negatives": 64}

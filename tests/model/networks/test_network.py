@@ -16,7 +16,12 @@ def test_a_negative_that_is_the_target_is_left_out() -> None:
 
 
 def test_negatives_of_each_position_that_are_all_the_same_are_shared_ones() -> None:
-    network, hidden, targets, negatives = tiny.network(), torch.randn(2, 3, 16), torch.tensor([[7, 0, 2], [1, 3, 0]]), torch.tensor([3, 9])
+    network, hidden, targets, negatives = (
+        tiny.network(),
+        torch.randn(2, 3, 16),
+        torch.tensor([[7, 0, 2], [1, 3, 0]]),
+        torch.tensor([3, 9]),
+    )
     shared = network.next_item_loss(hidden, targets, negatives)
     torch.testing.assert_close(network.next_item_loss(hidden, targets, negatives.expand(2, 3, 2)), shared)
 

@@ -1,4 +1,6 @@
-"""What has to hold between training and serving of Rec2PM (MODEL.md §4.2), on the scripted network reloaded from disk."""
+"""What has to hold between training and serving of Rec2PM (MODEL.md §4.2), on the scripted network reloaded from
+disk.
+"""
 
 from dataclasses import replace
 
@@ -54,7 +56,9 @@ def _lengths(items: Tensor) -> Tensor:
     return torch.full((len(items),), items.size(1))
 
 
-def test_reference_memories_equal_compressing_the_whole_history_at_once(program: Program, config: NetworkConfig) -> None:
+def test_reference_memories_equal_compressing_the_whole_history_at_once(
+    program: Program, config: NetworkConfig
+) -> None:
     items = tiny.rows(4, 3 * L)
     with torch.inference_mode():
         _, references = rec2pm(config).references(items)
@@ -73,13 +77,17 @@ def test_the_first_fold_gives_the_reference_memory_and_hidden_state(program: Pro
     torch.testing.assert_close(last, hidden[:, L - 1], atol=2e-6, rtol=0)
 
 
-def test_folding_in_parallel_equals_folding_one_after_another_from_the_references(program: Program, config: NetworkConfig) -> None:
+def test_folding_in_parallel_equals_folding_one_after_another_from_the_references(
+    program: Program, config: NetworkConfig
+) -> None:
     items = tiny.rows(2, 4 * L)
     network = rec2pm(config)
     with torch.inference_mode():
         _, references = network.references(items)
         segments = items.view(2, 4, L)
-        hidden, written = network.fold(references[:, :-1].flatten(0, 1), tails(config, segments), segments[:, 1:].flatten(0, 1))
+        hidden, written = network.fold(
+            references[:, :-1].flatten(0, 1), tails(config, segments), segments[:, 1:].flatten(0, 1)
+        )
         for h in range(1, 4):
             state = state_of(config, references[:, h - 1], segments[:, h - 1])
             memory, last = program.update(state, segments[:, h], torch.full((2,), L))
@@ -88,7 +96,10 @@ def test_folding_in_parallel_equals_folding_one_after_another_from_the_reference
             empty = torch.zeros(2, dtype=torch.int64)
             alone = program.query(state, segments[:, h], empty)
             torch.testing.assert_close(
-                torch.nn.functional.normalize(hidden.view(2, 3, 1 + L, -1)[:, h - 1, 0], dim=1), alone, atol=5e-6, rtol=0
+                torch.nn.functional.normalize(hidden.view(2, 3, 1 + L, -1)[:, h - 1, 0], dim=1),
+                alone,
+                atol=5e-6,
+                rtol=0,
             )
 
 
@@ -159,7 +170,9 @@ def test_a_history_of_one_segment_has_no_consistency_loss(config: NetworkConfig)
     assert rec2pm(config).losses(items, items.roll(-1, dims=1), torch.arange(1, 5)).consistency == 0
 
 
-def test_stage_1_learns_to_predict_what_stage_2_predicts_of_later_segments(config: NetworkConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage_1_learns_to_predict_what_stage_2_predicts_of_later_segments(
+    config: NetworkConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     items = tiny.rows(2, 2 * L).clamp(max=V)
     targets, negatives = items.roll(-1, dims=1), torch.arange(1, 5)
     network = rec2pm(replace(config, stage1_weight=0.5))
@@ -184,7 +197,9 @@ def test_rolled_out_memories_are_those_of_folding_one_after_another(program: Pro
         state = program.initial_memory(3)
         for h in range(3):
             folds = torch.tensor([0, 2] if h == 2 else [0, 1, 2])
-            state[folds], _ = program.update(state[folds], items[folds, h * L : (h + 1) * L], torch.full((len(folds),), L))
+            state[folds], _ = program.update(
+                state[folds], items[folds, h * L : (h + 1) * L], torch.full((len(folds),), L)
+            )
             torch.testing.assert_close(own[folds, h], state[folds, :3], atol=2e-5, rtol=0)
     assert (own[:, 1] - references[:, 1]).abs().max() > 1e-3
 
@@ -203,7 +218,10 @@ def test_with_rollout_segments_are_folded_and_predicted_from_memories_that_folds
         for rollout, memory in ((0.0, references[:, 1]), (1.0, second)):
             hidden, third = network.fold(memory, segments[:, 1, L - config.overlap :], segments[:, 2])
             next_item = network.next_item_loss(hidden[:, 1:].flatten(0, 1), targets[:, 2 * L :].flatten(), negatives)
-            expected[rollout] = next_item, network.consistency_loss(references[:, 1:], torch.stack([second, third], dim=1))
+            expected[rollout] = (
+                next_item,
+                network.consistency_loss(references[:, 1:], torch.stack([second, third], dim=1)),
+            )
         assert all(abs(a - b) > 1e-4 for a, b in zip(expected[0.0], expected[1.0], strict=True))
         for rollout, (next_item, consistency) in expected.items():
             found = rec2pm(replace(config, rollout=rollout)).losses(items, targets, negatives)
@@ -213,7 +231,9 @@ def test_with_rollout_segments_are_folded_and_predicted_from_memories_that_folds
 
 @pytest.mark.parametrize("backbone", ["sasrec", "hstu"])
 @pytest.mark.parametrize("kind", ["rec2pm-a", "tok-serial-a"])
-def test_with_accumulation_a_fold_reads_the_memories_before_it_and_the_oldest_makes_room(kind: str, backbone: str) -> None:
+def test_with_accumulation_a_fold_reads_the_memories_before_it_and_the_oldest_makes_room(
+    kind: str, backbone: str
+) -> None:
     config = tiny.config(kind, backbone)
     network, program = rec2pm(config), artifact.script(tiny.serving(config=config))
     items, lengths = tiny.rows(2, 6 * L).view(2, 6, L), torch.full((2,), L)

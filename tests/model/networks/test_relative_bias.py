@@ -38,9 +38,14 @@ def test_the_bias_of_three_items_by_hand() -> None:
     times = torch.tensor([[NOW, NOW + S, NOW + 3 * S, NOW + 3 * DAY]])
     found = relative(5, timed=True)(torch.arange(3)[None], 3, times)
     assert found.shape == (1, 1, 3, 3)
-    # ln 1 = 0 → 0; ln 3 / 0.301 = 3.65 → 3; ln 2 / 0.301 = 2.30 → 2; ln of 259,200, 259,199 and 259,197 / 0.301 = 41.41 → 41
+    # ln 1 = 0 → 0; ln 3 / 0.301 = 3.65 → 3; ln 2 / 0.301 = 2.30 → 2; ln of 259,200, 259,199 and 259,197 / 0.301 = 41.41
+    # → 41
     assert found[0, 0].tril().tolist() == [[1 + 0, 0, 0], [2 + 300, 1 + 200, 0], [3 + 4_100, 2 + 4_100, 1 + 4_100]]
-    assert relative(5, timed=False)(torch.arange(3)[None], 3, None)[0, 0].tril().tolist() == [[1, 0, 0], [2, 1, 0], [3, 2, 1]]
+    assert relative(5, timed=False)(torch.arange(3)[None], 3, None)[0, 0].tril().tolist() == [
+        [1, 0, 0],
+        [2, 1, 0],
+        [3, 2, 1],
+    ]
 
 
 def test_buckets_are_of_seconds_whichever_came_first() -> None:
@@ -67,7 +72,9 @@ def test_a_block_adds_the_bias_to_the_scores_before_silu_for_all_heads_alike(bia
     """The whole of MODEL.md §1.1 and §1.2 written out, entry by entry."""
     made, x, n = block(bias), seeded(1, 5, 16), 5
     times = NOW + torch.tensor([[0, 5, 5, 700, 90_000, 95_000]]) * S
-    u, q, k, v = torch.nn.functional.silu(torch.nn.functional.layer_norm(x, [16], eps=1e-6) @ made.uqkv.weight.t())[0].chunk(4, dim=1)
+    u, q, k, v = torch.nn.functional.silu(torch.nn.functional.layer_norm(x, [16], eps=1e-6) @ made.uqkv.weight.t())[
+        0
+    ].chunk(4, dim=1)
     attended = torch.zeros(n, 16)
     for i in range(n):
         for j in range(i + 1):
@@ -126,10 +133,16 @@ def test_a_row_knows_when_its_target_happens_and_nothing_later() -> None:
 
 
 def test_the_bias_is_small_at_first_and_every_layers_own() -> None:
-    config = NetworkConfig(n_items=9, segment_length=50, kind="full", backbone="hstu", d=16, heads=1, layers=2, rel_bias="pos_time")
+    config = NetworkConfig(
+        n_items=9, segment_length=50, kind="full", backbone="hstu", d=16, heads=1, layers=2, rel_bias="pos_time"
+    )
     network = History(config)
     initialise(network, torch.Generator().manual_seed(0))
-    biases = [(made.relative.position, made.relative.time) for made in network.stack() if isinstance(made, HSTUBlock) and made.relative]
+    biases = [
+        (made.relative.position, made.relative.time)
+        for made in network.stack()
+        if isinstance(made, HSTUBlock) and made.relative
+    ]
     assert [tuple(each.shape) for pair in biases for each in pair if each is not None] == [(200,), (129,)] * 2
     for each in (part for pair in biases for part in pair if part is not None):
         assert 0.017 < float(each.detach().std()) < 0.023
@@ -146,7 +159,9 @@ def test_the_loss_goes_by_the_times_of_each_window(kind: str) -> None:
     """Trunc's windows of one segment are cut with their times, and with that of the item after them."""
     network = tiny.network(config=tiny.config(kind, "pos_time"))
     items = tiny.rows(2, 4 * L).clamp(max=V)
-    times = NOW + torch.randint(0, 90 * DAY, (2, 4 * L + 1), generator=torch.Generator().manual_seed(3)).sort(dim=1).values
+    times = (
+        NOW + torch.randint(0, 90 * DAY, (2, 4 * L + 1), generator=torch.Generator().manual_seed(3)).sort(dim=1).values
+    )
     targets, negatives = items.roll(-1, 1), torch.arange(1, 9)
     whole = network.losses(items, targets, negatives, times).total
     if kind == "trunc":
@@ -213,7 +228,9 @@ def test_without_times_items_are_as_old_as_the_newest_that_is_held_or_as_the_que
     program = artifact.script(tiny.serving(config=tiny.config("full", "pos_time")))
     items, lengths = tiny.rows(2, L), torch.full((2,), L)
     old = torch.full((2, L), NOW)
-    known, _ = program.update(program.initial_memory(2), tiny.rows(2, L, seed=1), lengths, old - DAY * torch.arange(L).flip(0))
+    known, _ = program.update(
+        program.initial_memory(2), tiny.rows(2, L, seed=1), lengths, old - DAY * torch.arange(L).flip(0)
+    )
     for memory, then in ((known, old), (program.initial_memory(2), old + DAY)):
         for query_time in (None, torch.full((2,), NOW + DAY)):
             if query_time is None and memory is not known:
@@ -221,15 +238,22 @@ def test_without_times_items_are_as_old_as_the_newest_that_is_held_or_as_the_que
             want = program.query(memory, items, lengths, then, query_time)
             torch.testing.assert_close(program.query(memory, items, lengths, None, query_time), want, atol=1e-6, rtol=0)
     at_once = program.query(program.initial_memory(2), items, lengths)
-    torch.testing.assert_close(at_once, program.query(program.initial_memory(2), items, lengths, old), atol=1e-6, rtol=0)
-    assert (at_once - program.query(program.initial_memory(2), items, lengths, old + DAY * torch.arange(L))).abs().max() > 1e-3
+    torch.testing.assert_close(
+        at_once, program.query(program.initial_memory(2), items, lengths, old), atol=1e-6, rtol=0
+    )
+    assert (
+        at_once - program.query(program.initial_memory(2), items, lengths, old + DAY * torch.arange(L))
+    ).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"rel_bias": "time"}, "rel_bias is 'time', must be one of none, pos, pos_time"),
-        ({"rel_bias": "pos", "backbone": "sasrec"}, "rel_bias is 'pos', which only full and trunc on hstu have, not full on sasrec"),
+        (
+            {"rel_bias": "pos", "backbone": "sasrec"},
+            "rel_bias is 'pos', which only full and trunc on hstu have, not full on sasrec",
+        ),
         ({"rel_bias": "pos_time", "backbone": "meta"}, "not full on meta"),
         ({"rel_bias": "pos_time", "kind": "rec2pm-o"}, "not rec2pm-o on hstu"),
         ({"rel_bias": "pos", "kind": "kv-mask-a"}, "not kv-mask-a on hstu"),

@@ -19,7 +19,9 @@ L = 5
 def random_log(lengths: list[int], seed: int = 0) -> pl.LazyFrame:
     rng = np.random.default_rng(seed)
     user = rng.permutation(np.repeat(np.arange(len(lengths)), lengths))
-    return pl.LazyFrame({"user_id": user, "item_id": rng.integers(0, 30, len(user)), "timestamp": np.arange(len(user)) // 3 * 1000})
+    return pl.LazyFrame(
+        {"user_id": user, "item_id": rng.integers(0, 30, len(user)), "timestamp": np.arange(len(user)) // 3 * 1000}
+    )
 
 
 def loaded(log: pl.LazyFrame, **changed: Any) -> dataset.Dataset:
@@ -32,7 +34,9 @@ def test_the_latest_interactions_are_held_out_and_teach_nothing() -> None:
     held_out = round(len(log) * 0.2)
     assert data.trained.sum() == len(log) - held_out
     # Whatever happens in the held-out part, what is learned from stays the same.
-    other = log.with_columns(item_id=pl.when(pl.int_range(pl.len()) < len(log) - held_out).then("item_id").otherwise(pl.lit(999)))
+    other = log.with_columns(
+        item_id=pl.when(pl.int_range(pl.len()) < len(log) - held_out).then("item_id").otherwise(pl.lit(999))
+    )
     changed = loaded(other.lazy())
     assert changed.item_ids == data.item_ids
     assert (changed.popularity == data.popularity).all()
@@ -64,12 +68,16 @@ def test_rows_are_in_the_order_of_popularity_and_rare_items_are_unknown() -> Non
     [
         (
             pl.LazyFrame(
-                {"user_id": [], "item_id": [], "timestamp": []}, schema={"user_id": pl.Int64, "item_id": pl.Int64, "timestamp": pl.Int64}
+                {"user_id": [], "item_id": [], "timestamp": []},
+                schema={"user_id": pl.Int64, "item_id": pl.Int64, "timestamp": pl.Int64},
             ),
             "0 int",
         ),
         (random_log([40]), "one user"),
-        (pl.LazyFrame({"user_id": [1, 2] * 10, "item_id": range(20), "timestamp": range(20)}), "0 items were seen 2 times"),
+        (
+            pl.LazyFrame({"user_id": [1, 2] * 10, "item_id": range(20), "timestamp": range(20)}),
+            "0 items were seen 2 times",
+        ),
     ],
 )
 def test_a_log_nothing_can_be_learned_from_is_refused(log: pl.LazyFrame, message: str) -> None:
@@ -87,7 +95,9 @@ def test_validation_targets_are_held_out_have_a_history_and_spread_over_users() 
     assert len(set(few.user.tolist())) == 3
 
 
-def _expected(log: pl.DataFrame, until_share: float, validation_share: float, split: str) -> tuple[list[list[int]], list[int]]:
+def _expected(
+    log: pl.DataFrame, until_share: float, validation_share: float, split: str
+) -> tuple[list[list[int]], list[int]]:
     """Histories and lengths of training parts, the plain way."""
     log = log.sort("timestamp", maintain_order=True).head(round(len(log) * until_share))
     n_trained = len(log) - round(len(log) * validation_share)
@@ -97,7 +107,9 @@ def _expected(log: pl.DataFrame, until_share: float, validation_share: float, sp
         histories.setdefault(user, []).append(item)
         trained[user] = trained.get(user, 0) + (at < n_trained)
     if split == "last-out":
-        return [histories[u][:-1] for u in sorted(histories)], [max(0, len(histories[u]) - 2) for u in sorted(histories)]
+        return [histories[u][:-1] for u in sorted(histories)], [
+            max(0, len(histories[u]) - 2) for u in sorted(histories)
+        ]
     return [histories[u] for u in sorted(histories)], [trained[u] for u in sorted(histories)]
 
 
@@ -112,7 +124,9 @@ def _expected(log: pl.DataFrame, until_share: float, validation_share: float, sp
 def test_histories_are_those_of_the_sorted_log_however_it_is_cut_into_pieces(
     rows: list[tuple[int, int, int]], scale: int, shares: tuple[float, float], split: str, piece: int
 ) -> None:
-    log = pl.DataFrame([(u, i, t * scale) for u, i, t in rows], schema=["user_id", "item_id", "timestamp"], orient="row")
+    log = pl.DataFrame(
+        [(u, i, t * scale) for u, i, t in rows], schema=["user_id", "item_id", "timestamp"], orient="row"
+    )
     histories, trained = _expected(log, *shares, split)
     assume(sum(n > 0 for n in trained) >= 2)
     assume(len({item for history, n in zip(histories, trained, strict=True) for item in history[:n]}) >= 2)
@@ -130,16 +144,20 @@ def test_histories_are_those_of_the_sorted_log_however_it_is_cut_into_pieces(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from([None, "a", "b", "c"])), min_size=12, max_size=50),
+    rows=st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from([None, "a", "b", "c"])),
+        min_size=12,
+        max_size=50,
+    ),
     split=st.sampled_from(["time", "last-out"]),
     piece=st.sampled_from([1, 3, 1000]),
 )
 def test_an_items_attribute_is_its_most_frequent_value_in_the_training_part(
     rows: list[tuple[int, int, str | None]], split: str, piece: int
 ) -> None:
-    log = pl.DataFrame(rows, schema={"user_id": pl.Int64, "item_id": pl.Int64, "attribute": pl.String}, orient="row").with_row_index(
-        "timestamp"
-    )
+    log = pl.DataFrame(
+        rows, schema={"user_id": pl.Int64, "item_id": pl.Int64, "attribute": pl.String}, orient="row"
+    ).with_row_index("timestamp")
     plain = log.drop("attribute")
     histories, trained = _expected(plain.select("user_id", "item_id", "timestamp"), 1.0, 0.3, split)
     assume(sum(n > 0 for n in trained) >= 2)
@@ -168,7 +186,11 @@ def test_attributes_are_part_of_what_training_depends_on_and_stay_in_the_folder(
     log = random_log([30, 12, 40, 3])
     odd = log.with_columns(attribute=pl.col("item_id") % 2)
     data = loaded(odd, folder=tmp_path)
-    assert dataset.opened(tmp_path).attributes == data.attributes == Attributes((0, 1), tuple(1 + int(item) % 2 for item in data.item_ids))
+    assert (
+        dataset.opened(tmp_path).attributes
+        == data.attributes
+        == Attributes((0, 1), tuple(1 + int(item) % 2 for item in data.item_ids))
+    )
     digests = {each.digest() for each in (data, loaded(log), loaded(log.with_columns(attribute=pl.col("item_id") % 3)))}
     assert len(digests) == 3
 
@@ -177,7 +199,9 @@ def test_known_items_keep_their_attribute_where_the_log_has_none_for_them() -> N
     log = pl.LazyFrame({"user_id": [1, 2] * 6, "item_id": list("aaabbbccccdd"), "timestamp": range(12)})
     log = log.with_columns(attribute=pl.col("item_id").replace_strict({"a": 30, "b": None, "c": 20, "d": 10}))
     known = Attributes(("7", "20", "8"), (1, 2, 3, 3))
-    data = dataset.load(log, validation_share=0.01, min_item_count=3, known=["a", "b", "x", "y"], known_attributes=known)
+    data = dataset.load(
+        log, validation_share=0.01, min_item_count=3, known=["a", "b", "x", "y"], known_attributes=known
+    )
     assert data.item_ids == ("c", "a", "b", "x", "y")
     assert data.attributes is not None
     # Of this log, and then those that only the earlier version knows; d has no row, so its 10 is nobody's.
@@ -205,7 +229,13 @@ def test_a_folder_keeps_the_same_dataset(tmp_path: Path) -> None:
         for name in ("rows", "start", "trained", "popularity"):
             np.testing.assert_array_equal(getattr(data, name), getattr(in_memory, name))
         assert data.digest() == in_memory.digest()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["dataset.json", "popularity.npy", "rows.npy", "start.npy", "trained.npy"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "dataset.json",
+        "popularity.npy",
+        "rows.npy",
+        "start.npy",
+        "trained.npy",
+    ]
     assert loaded(random_log([30, 12, 40, 3], seed=1)).digest() != in_memory.digest()
 
 
@@ -232,7 +262,11 @@ def test_the_log_is_never_in_memory_whole(tmp_path: Path, monkeypatch: pytest.Mo
     rng = np.random.default_rng(0)
     n = 5_000
     pl.DataFrame(
-        {"user_id": rng.integers(0, 50, n), "item_id": rng.integers(0, 40, n), "timestamp": 1_700_000_000 + np.arange(n)}
+        {
+            "user_id": rng.integers(0, 50, n),
+            "item_id": rng.integers(0, 40, n),
+            "timestamp": 1_700_000_000 + np.arange(n),
+        }
     ).write_csv(path)
     heights: list[int] = []
     collect = pl.LazyFrame.collect
@@ -255,5 +289,7 @@ def test_known_items_keep_a_row_though_the_log_has_them_seldom_or_not() -> None:
     data = dataset.load(log, validation_share=0.01, min_item_count=3, known=["x", "c", "a"])
     assert data.item_ids == ("d", "a", "c", "x")
     np.testing.assert_allclose(data.popularity, np.array([0, 4, 3, 1, 0]) / 12)
-    numbers = dataset.load(log.with_columns(item_id=pl.Series([1, 1, 1, 2, 2, 3, 4, 4, 4, 4, 5, 5])), min_item_count=3, known=["3", "77"])
+    numbers = dataset.load(
+        log.with_columns(item_id=pl.Series([1, 1, 1, 2, 2, 3, 4, 4, 4, 4, 5, 5])), min_item_count=3, known=["3", "77"]
+    )
     assert numbers.item_ids == (4, 1, 3, "77")

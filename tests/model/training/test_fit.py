@@ -155,7 +155,9 @@ def test_a_signal_ends_training_after_the_step(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Rec2PM, "losses", interrupted)
-        with pytest.raises(TrainingInterrupted, match="SIGINT in epoch 1, step 1; the same command with --resume") as caught:
+        with pytest.raises(
+            TrainingInterrupted, match="SIGINT in epoch 1, step 1; the same command with --resume"
+        ) as caught:
             run(tmp_path)
         LOG.write_parquet(tmp_path / "log.parquet")
         with pytest.raises(SystemExit) as ended:
@@ -171,12 +173,17 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint_to_go_on_from(t
 
     def spoilt(self: Rec2PM, *batch: torch.Tensor) -> Losses:
         found = losses(self, *batch)
-        return found if next(counted, None) is not None else Losses(found.total * float("inf"), found.next_item, found.consistency)
+        return (
+            found
+            if next(counted, None) is not None
+            else Losses(found.total * float("inf"), found.next_item, found.consistency)
+        )
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Rec2PM, "losses", spoilt)
         with pytest.raises(
-            TrainingDiverged, match=r"epoch 2, step \d+: the loss is no number: .* at the end of epoch 1, stays in .*--resume"
+            TrainingDiverged,
+            match=r"epoch 2, step \d+: the loss is no number: .* at the end of epoch 1, stays in .*--resume",
         ):
             run(tmp_path, **FAST)
     kept = checkpoint.read(_unfinished(tmp_path))
@@ -187,7 +194,9 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint_to_go_on_from(t
     assert training.epochs == 4
 
 
-def test_the_best_epoch_is_kept_not_the_last(tmp_path: Path, finished: list[Checkpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_epoch_is_kept_not_the_last(
+    tmp_path: Path, finished: list[Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
     metrics = fit._Fit._metrics
     order = iter([0.1, 0.2, 0.5, 0.3, 0.4])
     seen: list[float] = []
@@ -208,7 +217,10 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path: Path, finished: list[Chec
 
 
 def test_only_one_process_trains_a_name(tmp_path: Path) -> None:
-    with checkpoint.held(tmp_path, "small"), pytest.raises(TrainingUnfinished, match="another process is training 'small'"):
+    with (
+        checkpoint.held(tmp_path, "small"),
+        pytest.raises(TrainingUnfinished, match="another process is training 'small'"),
+    ):
         run(tmp_path)
     run(tmp_path, max_epochs=1)
 
@@ -218,9 +230,14 @@ def test_an_unfinished_training_is_neither_overwritten_nor_continued_as_another(
         patched.setattr(Rec2PM, "losses", _killed_at(13))
         with pytest.raises(Killed):
             run(tmp_path, **FAST)
-    with pytest.raises(TrainingUnfinished, match="an earlier training of 'small' stopped at the end of epoch 1: --resume"):
+    with pytest.raises(
+        TrainingUnfinished, match="an earlier training of 'small' stopped at the end of epoch 1: --resume"
+    ):
         run(tmp_path, **FAST)
-    with pytest.raises(TrainingUnfinished, match=r"training\.oov_share was 0.01 and is 0.1; training\.seed was 0 and is 1\. The same log"):
+    with pytest.raises(
+        TrainingUnfinished,
+        match=r"training\.oov_share was 0.01 and is 0.1; training\.seed was 0 and is 1\. The same log",
+    ):
         run(tmp_path, how={"unfinished": "resume"}, **(FAST | {"seed": 1, "oov_share": 0.1}))
     with pytest.raises(TrainingUnfinished, match="log_sha256 was"):
         run(tmp_path, LOG.head(3000), how={"unfinished": "resume"}, **FAST)
@@ -250,14 +267,17 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, finished: list[Checkp
     assert one.curve[-1].metrics.ndcg_at_10 == pytest.approx(two.curve[-1].metrics.ndcg_at_10, abs=0.01)
 
 
-def test_a_process_that_is_gone_is_said_and_training_goes_on_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_gone_is_said_and_training_goes_on_from_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def gone(self: Any, *_: Any) -> Any:
         raise ProcessExitedException("process 1 terminated with signal SIGKILL", 1, 4711, -9)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(fit.Fabric, "launch", gone)
         with pytest.raises(
-            TrainingProcessLost, match=r"one of 2 .* gone: process 1 terminated with signal SIGKILL; --resume goes on at the end of"
+            TrainingProcessLost,
+            match=r"one of 2 .* gone: process 1 terminated with signal SIGKILL; --resume goes on at the end of",
         ):
             run(tmp_path, how={"devices": 2})
     assert run(tmp_path, how={"unfinished": "resume"}, max_epochs=1).version == 1
@@ -301,14 +321,23 @@ def test_every_kind_is_trained_and_served(tmp_path: Path, kind: str) -> None:
     manifest = version.manifest()
     runtime = Runtime.load(version.folder)
     assert manifest.kind == kind
-    folded = runtime.fold(np.zeros((1, runtime.state_floats), np.float32), np.arange(1, runtime.segment_length + 1)[None])
+    folded = runtime.fold(
+        np.zeros((1, runtime.state_floats), np.float32), np.arange(1, runtime.segment_length + 1)[None]
+    )
     assert np.isfinite(runtime.rank(folded.hidden, 5, np.zeros((1, 0), np.int64)).scores).all()
 
 
-def test_a_network_that_goes_by_time_learns_from_the_times_of_its_log(tmp_path: Path, finished: list[Checkpoint]) -> None:
+def test_a_network_that_goes_by_time_learns_from_the_times_of_its_log(
+    tmp_path: Path, finished: list[Checkpoint]
+) -> None:
     later = LOG.with_columns(timestamp=pl.col("timestamp") * 50)
     how = {"kind": "full", "backbone": "hstu", "max_epochs": 2}
-    for name, log, bias in (("plain", LOG, "pos_time"), ("later", later, "pos_time"), ("pos", LOG, "pos"), ("pos-later", later, "pos")):
+    for name, log, bias in (
+        ("plain", LOG, "pos_time"),
+        ("later", later, "pos_time"),
+        ("pos", LOG, "pos"),
+        ("pos-later", later, "pos"),
+    ):
         version = run(tmp_path / name, log, rel_bias=bias, **how)
         assert Runtime.load(version.folder).uses_time == (bias == "pos_time")
     plain, apart, pos, pos_apart = (last.curve[-1].next_item for last in finished)

@@ -39,14 +39,26 @@ def test_the_papers_recipes_carry_its_numbers() -> None:
 
 
 def test_models_that_are_compared_train_alike() -> None:
-    assert {recipes.load(name).training for name in (*PAPER, "holomambarec")} == {recipes.load("rec2pm-o-sasrec").training}
+    assert {recipes.load(name).training for name in (*PAPER, "holomambarec")} == {
+        recipes.load("rec2pm-o-sasrec").training
+    }
 
 
 def test_the_parity_recipes_follow_the_published_protocol() -> None:
     for name in ("full-meta-ml1m", "full-hstu-ml1m", "full-hstu-large-ml1m"):
         training, config = recipes.load(name).training, recipes.load(name).config(1_000)
-        assert (training.split, training.windows, training.negatives, training.negative_mode) == ("last-out", "newest", 128, "position")
-        assert (training.batch, training.weight_decay, training.warm_up_steps, training.clip) == (128, 0.0, 0, float("inf"))
+        assert (training.split, training.windows, training.negatives, training.negative_mode) == (
+            "last-out",
+            "newest",
+            128,
+            "position",
+        )
+        assert (training.batch, training.weight_decay, training.warm_up_steps, training.clip) == (
+            128,
+            0.0,
+            0,
+            float("inf"),
+        )
         assert (config.d, config.window, config.dropout) == (50, 200, 0.2)
         assert config.rel_bias == ("pos_time" if "hstu" in name else "none")
 
@@ -95,10 +107,20 @@ def test_what_is_wrong_with_a_recipe_is_said(text: str, message: str) -> None:
 def test_fields_are_set_by_name_or_by_table_and_name() -> None:
     recipe = recipes.parse(MINIMAL, "mine", "mine.toml")
     changed = recipes.changed(
-        recipe, ["lr=3e-4", "network.d = 32", "training.split=last-out", "betas=[0.8, 0.9]", 'negative_mode="position"', "max_seconds=60"]
+        recipe,
+        [
+            "lr=3e-4",
+            "network.d = 32",
+            "training.split=last-out",
+            "betas=[0.8, 0.9]",
+            'negative_mode="position"',
+            "max_seconds=60",
+        ],
     )
     assert (changed.config(5).d, changed.config(5).segment_length) == (32, 10)
-    assert changed.training == TrainingOptions(lr=3e-4, split="last-out", betas=(0.8, 0.9), negative_mode="position", max_seconds=60.0)
+    assert changed.training == TrainingOptions(
+        lr=3e-4, split="last-out", betas=(0.8, 0.9), negative_mode="position", max_seconds=60.0
+    )
     assert recipe.training == TrainingOptions(lr=0.01)
 
 

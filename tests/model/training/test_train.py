@@ -41,7 +41,10 @@ def test_the_manifest_says_what_was_trained_on_and_how_well_it_did(trained: Mode
     assert manifest.metrics is not None
     held_out = LOG.head(len(LOG) - round(len(LOG) * 0.1))
     assert (manifest.training.log, manifest.training.rows, manifest.training.epochs) == ("small.csv", len(held_out), 2)
-    assert (manifest.training.from_ms, manifest.training.until_ms) == (held_out["timestamp"][0], held_out["timestamp"][-1])
+    assert (manifest.training.from_ms, manifest.training.until_ms) == (
+        held_out["timestamp"][0],
+        held_out["timestamp"][-1],
+    )
     assert manifest.metrics.targets > 50
     assert manifest.memory_format == f"rec2pm-o/2x16/{manifest.weights_sha256[:12]}"
     assert manifest.config["training"]["lr"] == recipe().training.lr
@@ -84,7 +87,9 @@ def test_training_stops_when_the_time_is_up_and_keeps_the_best(tmp_path: Path) -
 
 
 def test_training_stops_when_it_brings_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "evaluate", lambda *_: Metrics(targets=9, hr_at_10=0.1, ndcg_at_10=0.1, popularity_hr_at_10=0.1))
+    monkeypatch.setattr(
+        validation, "evaluate", lambda *_: Metrics(targets=9, hr_at_10=0.1, ndcg_at_10=0.1, popularity_hr_at_10=0.1)
+    )
     training = run(tmp_path, patience=3, max_epochs=50).manifest().training
     assert training is not None
     assert (training.epochs, training.best_epoch) == (3, 0)
@@ -111,7 +116,9 @@ def test_segments_nobody_fills_are_refused_with_a_length_that_works(tmp_path: Pa
 
 @pytest.mark.parametrize(("kind", "backbone"), [("rec2pm-o", "sasrec"), ("full", "pos_time")])
 def test_validation_ranks_as_the_worker_would(tmp_path: Path, kind: str, backbone: str) -> None:
-    """Every target's rank against folding and recommending through the runtime, one user at a time, told no query time."""
+    """Every target's rank against folding and recommending through the runtime, one user at a time, told no query
+    time.
+    """
     config = tiny.config(kind, backbone)
     runtime = Runtime.load(tiny.add(tmp_path, config=config).folder)
     L, V = runtime.segment_length, runtime.manifest.n_items

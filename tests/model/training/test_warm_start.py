@@ -27,7 +27,10 @@ def _renamed(log: pl.DataFrame) -> pl.DataFrame:
 def _vectors(version: ModelVersion) -> dict[str, torch.Tensor]:
     found = artifact.load_weights(version.program)
     table = found.weights["network.item.weight"]
-    return {str(item): table[row] for row, item in enumerate(found.item_ids, start=1)} | {"OOV": table[-1], "": table[0]}
+    return {str(item): table[row] for row, item in enumerate(found.item_ids, start=1)} | {
+        "OOV": table[-1],
+        "": table[0],
+    }
 
 
 def test_known_items_keep_their_vectors_and_new_ones_are_added(tmp_path: Path, earlier: ModelVersion) -> None:
@@ -36,10 +39,16 @@ def test_known_items_keep_their_vectors_and_new_ones_are_added(tmp_path: Path, e
     version = run(tmp_path, log, how={"start_from": earlier}, lr=1e-30, max_epochs=1)
     before, after = _vectors(earlier), _vectors(version)
     assert before.keys() < after.keys()
-    assert {item for item in after if item not in before} == {item for item in set(log["item_id"]) if item.startswith("new-")}
+    assert {item for item in after if item not in before} == {
+        item for item in set(log["item_id"]) if item.startswith("new-")
+    }
     for item, vector in before.items():
         torch.testing.assert_close(after[item], vector)
-    others = [name for name in artifact.load_weights(earlier.program).weights if name.startswith("network.") and "item.weight" not in name]
+    others = [
+        name
+        for name in artifact.load_weights(earlier.program).weights
+        if name.startswith("network.") and "item.weight" not in name
+    ]
     for name in others:
         torch.testing.assert_close(
             artifact.load_weights(version.program).weights[name], artifact.load_weights(earlier.program).weights[name]
@@ -61,7 +70,9 @@ def test_items_are_known_whatever_type_their_ids_have(tmp_path: Path) -> None:
     numbers = {item: number for number, item in enumerate(sorted(set(LOG["item_id"])), start=100)}
     log = LOG.with_columns(item_id=pl.col("item_id").replace_strict(numbers, return_dtype=pl.Int64))
     first = run(tmp_path, log, max_epochs=1)
-    second = run(tmp_path, log.with_columns(pl.col("item_id").cast(pl.String)), how={"start_from": first}, lr=1e-30, max_epochs=1)
+    second = run(
+        tmp_path, log.with_columns(pl.col("item_id").cast(pl.String)), how={"start_from": first}, lr=1e-30, max_epochs=1
+    )
     before, after = _vectors(first), _vectors(second)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[item], after[item]) for item in before)
@@ -69,7 +80,8 @@ def test_items_are_known_whatever_type_their_ids_have(tmp_path: Path) -> None:
 
 def test_a_network_of_another_shape_is_no_start(tmp_path: Path, earlier: ModelVersion) -> None:
     with pytest.raises(
-        TrainingImpossible, match=r"small@1 cannot be started from: its blocks\.0\..* has shape \[.*16.*\], this recipe's has"
+        TrainingImpossible,
+        match=r"small@1 cannot be started from: its blocks\.0\..* has shape \[.*16.*\], this recipe's has",
     ):
         run(tmp_path, how={"start_from": earlier}, d=32)
     with pytest.raises(TrainingImpossible, match=r"it has no blocks\.1\."):

@@ -36,7 +36,9 @@ def test_windows_are_pieces_of_training_histories(lengths: list[int], seed: int)
     lengths[1] += 5
     data = loaded(random_log(lengths, seed), min_item_count=1)
     histories = [data.history(u)[: data.trained[u]] for u in range(len(data.trained))]
-    pieces = {tuple(h[i : i + n].tolist()) for h in histories for n in range(1, K * L + 2) for i in range(len(h) - n + 1)}
+    pieces = {
+        tuple(h[i : i + n].tolist()) for h in histories for n in range(1, K * L + 2) for i in range(len(h) - n + 1)
+    }
     for batch in _epoch(_windows(data, seed=seed)):
         assert batch.items.shape == batch.targets.shape
         assert batch.items.shape[1] % L == 0
@@ -86,7 +88,9 @@ def test_windows_without_a_target_are_left_out() -> None:
 @pytest.mark.parametrize("placed", ["anywhere", "newest"])
 def test_windows_carry_the_time_of_every_item_and_of_the_last_target(placed: str) -> None:
     lengths = [60, 2, 7, 40]
-    log = random_log(lengths).with_columns(timestamp=pl.int_range(pl.len()) * 1_000)  # no two at once: a time says which interaction it is
+    log = random_log(lengths).with_columns(
+        timestamp=pl.int_range(pl.len()) * 1_000
+    )  # no two at once: a time says which interaction it is
     data = loaded(log, min_item_count=1, with_times=True)
     ids = {row.timestamp: row.item_id for row in map(_Interaction._make, log.collect().rows())}
     for batch in _epoch(_windows(data, placed=placed)):
@@ -94,7 +98,9 @@ def test_windows_carry_the_time_of_every_item_and_of_the_last_target(placed: str
         assert batch.times.shape == (len(batch), batch.items.shape[1] + 1)
         for items, targets, times in zip(batch.items, batch.targets, batch.times, strict=True):
             n = int((items != 0).sum())
-            assert [data.item_ids[row - 1] for row in (*items[:n], targets[n - 1])] == [ids[int(ms)] for ms in times[: n + 1]]
+            assert [data.item_ids[row - 1] for row in (*items[:n], targets[n - 1])] == [
+                ids[int(ms)] for ms in times[: n + 1]
+            ]
             assert (np.diff(times[: n + 1]) > 0).all()
     assert all(batch.times is None for batch in _epoch(_windows(loaded(log, min_item_count=1))))
 

@@ -53,11 +53,15 @@ def test_an_empty_registry_says_so(tmp_path: Path) -> None:
 
 
 def test_a_version_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the moment the program has been written and the manifest has not, no reader sees either; nor after a failure."""
+    """At the moment the program has been written and the manifest has not, no reader sees either; nor after a
+    failure.
+    """
     registry = Registry(tmp_path)
     save = artifact.save
 
-    def fail_after_save(network: torch.nn.Module, manifest: Manifest, item_ids: list[ItemId], path: Path, *more: Any) -> None:
+    def fail_after_save(
+        network: torch.nn.Module, manifest: Manifest, item_ids: list[ItemId], path: Path, *more: Any
+    ) -> None:
         save(network, manifest, item_ids, path, *more)
         assert path.is_file()
         assert registry.names() == []
@@ -74,7 +78,9 @@ def test_two_trainers_at_once_get_a_version_each(tmp_path: Path, monkeypatch: py
     """Both choose number 1, since neither has renamed when the other looks; the later one moves on to 2."""
     save, together = artifact.save, threading.Barrier(2)
 
-    def save_together(network: torch.nn.Module, manifest: Manifest, item_ids: list[ItemId], path: Path, *more: Any) -> None:
+    def save_together(
+        network: torch.nn.Module, manifest: Manifest, item_ids: list[ItemId], path: Path, *more: Any
+    ) -> None:
         save(network, manifest, item_ids, path, *more)
         if manifest.version == "1":
             together.wait(timeout=60)
@@ -84,7 +90,8 @@ def test_two_trainers_at_once_get_a_version_each(tmp_path: Path, monkeypatch: py
     manifest = tiny.manifest(serving)
     found: list[str] = []
     threads = [
-        threading.Thread(target=lambda: found.append(Registry(tmp_path).add(serving, manifest, tiny.IDS).reference)) for _ in range(2)
+        threading.Thread(target=lambda: found.append(Registry(tmp_path).add(serving, manifest, tiny.IDS).reference))
+        for _ in range(2)
     ]
     for thread in threads:
         thread.start()

@@ -65,7 +65,10 @@ def test_every_list_is_full_distinct_descending_and_free_of_excluded_items(
     rng = np.random.default_rng(1)
     memory = np.zeros((users, runtime.state_floats), np.float32)
     if users:
-        memory = runtime.fold(memory, rng.integers(1, V + 2, (users, L))).memory * np.array(known[:users], np.float32)[:, None]
+        memory = (
+            runtime.fold(memory, rng.integers(1, V + 2, (users, L))).memory
+            * np.array(known[:users], np.float32)[:, None]
+        )
     exclude = rng.integers(0, V + 2, (users, excluded))
     ranked = runtime.recommend(memory, rng.integers(1, V + 2, (users, L)), np.array(lengths, np.int64), k, exclude)
     assert ranked.rows.shape == ranked.scores.shape == (users, min(k, V))
@@ -81,7 +84,10 @@ def test_every_list_is_full_distinct_descending_and_free_of_excluded_items(
 def test_no_users_are_no_work(runtime: Runtime) -> None:
     memory = np.zeros((0, runtime.state_floats), np.float32)
     assert runtime.fold(memory, np.zeros((0, L), np.int64)).memory.shape == (0, runtime.state_floats)
-    assert runtime.recommend(memory, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 4, _none(0)).rows.shape == (0, 4)
+    assert runtime.recommend(memory, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 4, _none(0)).rows.shape == (
+        0,
+        4,
+    )
 
 
 @pytest.mark.parametrize("writable", [True, False])
@@ -97,7 +103,9 @@ def test_arguments_are_left_as_they_were(runtime: Runtime, writable: bool) -> No
 class Program:
     """A program that goes wrong in the way it is told to, over one that does not."""
 
-    def __init__(self, sound: torch.jit.ScriptModule, *, memory: float = 0.0, hidden: float = 0.0, score: float = 0.0) -> None:
+    def __init__(
+        self, sound: torch.jit.ScriptModule, *, memory: float = 0.0, hidden: float = 0.0, score: float = 0.0
+    ) -> None:
         self._sound = sound
         self._memory, self._hidden, self._score = memory, hidden, score
 
@@ -139,9 +147,13 @@ def test_scores_that_are_no_numbers_are_a_failure_of_the_model(version: ModelVer
         runtime.rank(np.zeros((1, tiny.CONFIG.d), np.float32), 4, _none(1))
 
 
-def test_what_a_program_raises_is_a_failure_of_the_model_by_its_last_line(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_program_raises_is_a_failure_of_the_model_by_its_last_line(
+    version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object) -> None:
-        raise RuntimeError("The following operation failed in the TorchScript interpreter.\nthe whole program\nRuntimeError: sizes differ")
+        raise RuntimeError(
+            "The following operation failed in the TorchScript interpreter.\nthe whole program\nRuntimeError: sizes differ"
+        )
 
     monkeypatch.setattr(Program, "update", fails)
     runtime = _wrong(version)

@@ -35,10 +35,22 @@ def _run(*arguments: object, **environment: str) -> Result:
 
 def test_it_writes_a_report_and_prints_a_table(log: Path, registry: Path, tmp_path: Path) -> None:
     done = _run(
-        log, "--user-column", "who", "--model", "tiny@2", "--model", "tiny@1", "--out", tmp_path / "out", REC2PM_MODELS=str(registry)
+        log,
+        "--user-column",
+        "who",
+        "--model",
+        "tiny@2",
+        "--model",
+        "tiny@1",
+        "--out",
+        tmp_path / "out",
+        REC2PM_MODELS=str(registry),
     )
     assert done.exit_code == 0, done.output
-    assert [line.split()[0] for line in done.stdout.splitlines() if line.strip().startswith("tiny@")] == ["tiny@2", "tiny@1"]
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.strip().startswith("tiny@")] == [
+        "tiny@2",
+        "tiny@1",
+    ]
     assert f"the report is {tmp_path / 'out' / 'report.md'}" in done.stdout
     assert "mind: tiny@2: its manifest does not say what it was trained on" in done.stderr
     written = {path.name for path in (tmp_path / "out").iterdir()}
@@ -53,8 +65,22 @@ def test_a_model_that_is_not_there_is_one_clear_line(log: Path, registry: Path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_point_in_time_is_not_ignored_where_targets_are_the_last_interactions(log: Path, registry: Path, tmp_path: Path) -> None:
-    usual = (log, "--user-column", "who", "--model", "tiny", "--registry", registry, "--out", tmp_path / "out", "--at", "0.9")
+def test_a_point_in_time_is_not_ignored_where_targets_are_the_last_interactions(
+    log: Path, registry: Path, tmp_path: Path
+) -> None:
+    usual = (
+        log,
+        "--user-column",
+        "who",
+        "--model",
+        "tiny",
+        "--registry",
+        registry,
+        "--out",
+        tmp_path / "out",
+        "--at",
+        "0.9",
+    )
     for split in ((), ("--split", "last-out")):
         refused = _run(*usual, *split)
         assert refused.exit_code == 2
@@ -64,15 +90,21 @@ def test_a_point_in_time_is_not_ignored_where_targets_are_the_last_interactions(
 
 
 @pytest.mark.parametrize("reference", ["tiny/2", "tiny:2", "", "@2"])
-def test_what_is_no_name_is_answered_with_what_one_looks_like(log: Path, registry: Path, tmp_path: Path, reference: str) -> None:
+def test_what_is_no_name_is_answered_with_what_one_looks_like(
+    log: Path, registry: Path, tmp_path: Path, reference: str
+) -> None:
     done = _run(log, "--user-column", "who", "--model", reference, "--registry", registry, "--out", tmp_path / "out")
     assert done.exit_code == 1
-    assert done.stderr.splitlines() == [f"rec2pm: {registry}: {reference!r} names no model: expected NAME or NAME@VERSION; there is tiny"]
+    assert done.stderr.splitlines() == [
+        f"rec2pm: {registry}: {reference!r} names no model: expected NAME or NAME@VERSION; there is tiny"
+    ]
 
 
 def test_without_the_extra_it_says_what_to_install(log: Path, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
-    monkeypatch.setattr("stream.commands.evaluate.find_spec", lambda name: None if name == "matplotlib" else there(name))
+    monkeypatch.setattr(
+        "stream.commands.evaluate.find_spec", lambda name: None if name == "matplotlib" else there(name)
+    )
     done = _run(log, "--model", "tiny", "--registry", registry)
     assert done.exit_code == 1
     assert "evaluating needs matplotlib: pip install 'rec2pm[evaluate]'" in done.stderr

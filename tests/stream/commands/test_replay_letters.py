@@ -9,10 +9,17 @@ from stream.wire import Refusal
 
 
 def letter(offset: int, *, partition: int = 0, time_ms: int = 5_000, attempts: int = 1, message: str = "no") -> Letter:
-    return Letter(partition, offset, time_ms, Refusal("MalformedInteraction", message, "in", 0, offset, attempts, None, []))
+    return Letter(
+        partition, offset, time_ms, Refusal("MalformedInteraction", message, "in", 0, offset, attempts, None, [])
+    )
 
 
-def chosen(letters: list[Letter], wanted: Wanted = Wanted(), *, known: Mapping[int, Replayed | None] | None = None) -> Plan:  # noqa: B008
+def chosen(
+    letters: list[Letter],
+    wanted: Wanted = Wanted(),  # noqa: B008
+    *,
+    known: Mapping[int, Replayed | None] | None = None,
+) -> Plan:
     return choose(Survey(letters, known or {0: Replayed(), 1: Replayed()}, 1_000), wanted)
 
 
@@ -65,4 +72,7 @@ def test_where_kafka_has_dropped_its_note_letters_that_may_have_been_replayed_ar
 
 
 def test_again_sends_what_was_replayed() -> None:
-    assert offsets(chosen([letter(0), letter(1)], Wanted(reason="no", again=True), known={0: Replayed(((0, 2),))})) == [0, 1]
+    assert offsets(chosen([letter(0), letter(1)], Wanted(reason="no", again=True), known={0: Replayed(((0, 2),))})) == [
+        0,
+        1,
+    ]

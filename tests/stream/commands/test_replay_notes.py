@@ -1,4 +1,6 @@
-"""Which letters were sent in again survives being kept as an offset with metadata; too long, it forgets no letter that was sent."""
+"""Which letters were sent in again survives being kept as an offset with metadata; too long, it forgets no letter that
+was sent.
+"""
 
 import pytest
 from hypothesis import given

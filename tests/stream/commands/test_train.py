@@ -43,7 +43,9 @@ def test_a_version_is_trained_retrained_and_named(tmp_path: Path, log: str, caps
     assert found.out == "shop@2\n"
     assert "HR@10" in found.err
     assert re.search(
-        r"^[1-9]\d* windows in \d+ s, [1-9]\d*/s with validation; the best of \d+ epochs was number \d+$", found.err, re.MULTILINE
+        r"^[1-9]\d* windows in \d+ s, [1-9]\d*/s with validation; the best of \d+ epochs was number \d+$",
+        found.err,
+        re.MULTILINE,
     )
 
 

@@ -54,5 +54,7 @@ def test_nothing_of_a_call_is_kept_when_it_is_done() -> None:
 
 
 def test_a_call_that_never_returns_keeps_no_process_from_ending() -> None:
-    program = "import threading\nfrom stream.kafka.call_thread import Beside\nBeside('x').submit(threading.Event().wait)"
+    program = (
+        "import threading\nfrom stream.kafka.call_thread import Beside\nBeside('x').submit(threading.Event().wait)"
+    )
     assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0

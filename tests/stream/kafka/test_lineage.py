@@ -18,7 +18,9 @@ def test_what_is_said_is_read_back(changelog: str, partitions: int, reached: int
     assert lineage.read(said.text()) == said
 
 
-@pytest.mark.parametrize("text", [None, "", "committed by hand", "rec2pm/1", "rec2pm/1 four 9 x", "rec2pm/2 4 9 x", "rec2pm/1 4 9"])
+@pytest.mark.parametrize(
+    "text", [None, "", "committed by hand", "rec2pm/1", "rec2pm/1 four 9 x", "rec2pm/2 4 9 x", "rec2pm/1 4 9"]
+)
 def test_what_another_program_says_there_is_nothing_to_us(text: str | None) -> None:
     assert lineage.read(text) is None
 
@@ -40,8 +42,14 @@ def test_a_broker_that_knows_no_ids_is_believed() -> None:
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (Changelog("other", 4, 0, 1_000), "app.changelog[3] is another topic (id other) than the one that holds the state"),
-        (Changelog(FITS.id, 8, 0, 1_000), "the input has 8 partitions and had 4 when the state in app.changelog[3] was made"),
+        (
+            Changelog("other", 4, 0, 1_000),
+            "app.changelog[3] is another topic (id other) than the one that holds the state",
+        ),
+        (
+            Changelog(FITS.id, 8, 0, 1_000),
+            "the input has 8 partitions and had 4 when the state in app.changelog[3] was made",
+        ),
         (Changelog(FITS.id, 4, 0, 999), "app.changelog[3] ends at 999, but 1000 was reached"),
     ],
 )

@@ -1,4 +1,6 @@
-"""What becomes of a transaction that goes wrong, and of a question that Kafka does not answer. No broker answers at this address."""
+"""What becomes of a transaction that goes wrong, and of a question that Kafka does not answer. No broker answers at
+this address.
+"""
 
 import gc
 import threading
@@ -65,10 +67,15 @@ def no_cycle_collector() -> Iterator[None]:
 @pytest.mark.usefixtures("no_cycle_collector")
 @pytest.mark.parametrize(
     "error",
-    [KafkaError(KafkaError.ILLEGAL_GENERATION, "not yours", txn_requires_abort=True), KafkaError(KafkaError._FATAL, "out", fatal=True)],
+    [
+        KafkaError(KafkaError.ILLEGAL_GENERATION, "not yours", txn_requires_abort=True),
+        KafkaError(KafkaError._FATAL, "out", fatal=True),
+    ],
     ids=["aborted", "replaced"],
 )
-def test_a_step_that_was_given_up_and_its_producer_are_gone(link: KafkaLink, monkeypatch: pytest.MonkeyPatch, error: KafkaError) -> None:
+def test_a_step_that_was_given_up_and_its_producer_are_gone(
+    link: KafkaLink, monkeypatch: pytest.MonkeyPatch, error: KafkaError
+) -> None:
     monkeypatch.setattr(logger, "disabled", True)  # pytest keeps log records, and they what they tell of
     link._transaction_s = 0.0 if error.fatal() else 15.0  # type: ignore[misc]  # 0: too old for Kafka, not another process
     first, outgoing = Producer(error), Outgoing()
@@ -113,7 +120,11 @@ def test_a_transaction_that_lacks_a_record_is_undone_and_not_committed_without_i
 @pytest.mark.parametrize(
     ("error", "becomes", "told"),
     [
-        (KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "too large", txn_requires_abort=True), OutputTooLarge, r"max\.message\.bytes"),
+        (
+            KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "too large", txn_requires_abort=True),
+            OutputTooLarge,
+            r"max\.message\.bytes",
+        ),
         (KafkaError(KafkaError._UNKNOWN_PARTITION, "unknown"), KafkaUnusable, "fewer partitions than it had"),
     ],
     ids=["too large", "no such partition"],
@@ -132,7 +143,9 @@ def test_a_record_that_ends_the_process_leaves_no_transaction_open(
 def test_the_clock_tells_another_process_from_a_time_out(
     link: KafkaLink, monkeypatch: pytest.MonkeyPatch, code: int, lasted_s: float, becomes: type[Exception]
 ) -> None:
-    """Kafka's answer is the same: to a transaction past its time-out (15 s), and to one whose name another process has taken."""
+    """Kafka's answer is the same: to a transaction past its time-out (15 s), and to one whose name another process has
+    taken.
+    """
     now = 0.0
 
     class Slow(Producer):
@@ -163,7 +176,9 @@ def test_a_call_that_does_not_return_is_not_waited_for_when_the_process_is_to_st
     held.set()
 
 
-def test_the_loop_does_not_wait_for_an_answer_about_the_changelog(link: KafkaLink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_does_not_wait_for_an_answer_about_the_changelog(
+    link: KafkaLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers = threading.Event()
     told = Changelog("an-id", 1, 0, 7)
 
@@ -182,7 +197,9 @@ def test_the_loop_does_not_wait_for_an_answer_about_the_changelog(link: KafkaLin
     assert found == told
 
 
-def test_an_end_that_was_asked_for_before_a_restore_began_is_no_answer_to_it(link: KafkaLink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_was_asked_for_before_a_restore_began_is_no_answer_to_it(
+    link: KafkaLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(link, "_changelog", lambda *_: Changelog("an-id", 1, 0, 7))
     monkeypatch.setattr(link, "_committed", lambda *_: None)
     link.changelog(0)
@@ -217,7 +234,9 @@ class Publishing:
         self._offsets, self._commits = offsets, commits
         self.calls: list[str] = []
 
-    def produce(self, topic: str, value: bytes, key: bytes, partition: int = 0, delivered: Callable[..., None] | None = None) -> None:
+    def produce(
+        self, topic: str, value: bytes, key: bytes, partition: int = 0, delivered: Callable[..., None] | None = None
+    ) -> None:
         if delivered is not None:
             offset = self._offsets.pop(0)
             delivered(None, SimpleNamespace(partition=lambda: partition, offset=lambda: offset))
@@ -292,7 +311,11 @@ def test_the_client_is_given_a_partition_with_the_place_to_begin_at_and_never_lo
     monkeypatch.setattr(link, "_id_of", lambda *_: "an-id")
     monkeypatch.setattr(link, "_committed", lambda *_: Committed(40, Lineage("an-id", 6, 0)))
     happened: list[tuple[str, list[int]]] = []
-    link.start(SimpleNamespace(**{how: lambda given, how=how: happened.append((how, given)) for how in ("assigned", "revoked", "lost")}))  # type: ignore[arg-type]
+    link.start(
+        SimpleNamespace(
+            **{how: lambda given, how=how: happened.append((how, given)) for how in ("assigned", "revoked", "lost")}
+        )
+    )  # type: ignore[arg-type]
 
     def places(*numbers: int) -> list[TopicPartition]:
         return [TopicPartition("app.in", number) for number in numbers]
@@ -308,8 +331,14 @@ def test_the_client_is_given_a_partition_with_the_place_to_begin_at_and_never_lo
     assert [(name, [number for number, _ in of]) for name, of in consumer.calls[7:]] == [("unassign", [4])]
     consumer.callbacks["on_assign"](consumer, places(4))
     assert link.resume(4, 9, None) == 9
-    assert consumer.calls[-2:] == [("resume", [(4, 9)]), ("assign", [(4, 9)])], "it may have been paused when it was let go of"
-    assert happened == [("assigned", [3, 4, 5]), ({"on_revoke": "revoked", "on_lost": "lost"}[ends], [4, 5]), ("assigned", [4])]
+    assert consumer.calls[-2:] == [("resume", [(4, 9)]), ("assign", [(4, 9)])], (
+        "it may have been paused when it was let go of"
+    )
+    assert happened == [
+        ("assigned", [3, 4, 5]),
+        ({"on_revoke": "revoked", "on_lost": "lost"}[ends], [4, 5]),
+        ("assigned", [4]),
+    ]
 
 
 def test_a_step_is_sent_with_the_generation_of_the_poll_that_gave_it_its_records(link: KafkaLink) -> None:

@@ -35,7 +35,12 @@ def test_a_consumer_takes_the_largest_message_there_may_be(largest: str) -> None
     budget = MemoryBudget(64 << 20)
     for options in ({**CONSUMER, **budget.consumer()}, {**CHANGELOG_READER, **budget.changelog_reader()}):
         Consumer(
-            {**fitting({**options, "message.max.bytes": largest}), "bootstrap.servers": "127.0.0.1:1", "group.id": "x", "log_level": 0}
+            {
+                **fitting({**options, "message.max.bytes": largest}),
+                "bootstrap.servers": "127.0.0.1:1",
+                "group.id": "x",
+                "log_level": 0,
+            }
         )
 
 

@@ -1,4 +1,6 @@
-"""Which stores a restore goes on with, and which it does not trust. Nothing is read here: no broker answers at this address."""
+"""Which stores a restore goes on with, and which it does not trust. Nothing is read here: no broker answers at this
+address.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -103,7 +105,9 @@ def test_the_end_is_asked_for_only_after_kafka_has_said_what_is_committed(partit
     assert kafka.asked[2:] == ["committed", "changelog"]
 
 
-def test_waiting_for_kafkas_word_is_said_now_and_then(partition: Partition, kafka: Kafka, caplog: pytest.LogCaptureFixture) -> None:
+def test_waiting_for_kafkas_word_is_said_now_and_then(
+    partition: Partition, kafka: Kafka, caplog: pytest.LogCaptureFixture
+) -> None:
     kafka.committed = None
     times = iter((0.0, 1.0, 4.9, 6.0, 7.0, 11.5))
     restore = restore_of(partition, kafka, partial(next, times))
@@ -134,7 +138,14 @@ def test_the_end_is_asked_for_until_kafka_tells_it(partition: Partition, kafka: 
         {"offset": 60, "complete_ms": NOW_MS - 22 * HOUR_MS},
         {"offset": 100, "complete_ms": NOW_MS - DAY_MS},
     ],
-    ids=["beyond the end", "before the beginning", "of another topic", "older than deletions", "nearly so", "older though at the end"],
+    ids=[
+        "beyond the end",
+        "before the beginning",
+        "of another topic",
+        "older than deletions",
+        "nearly so",
+        "older though at the end",
+    ],
 )
 def test_a_store_that_is_not_to_be_trusted_is_wiped_and_read_from_the_beginning(
     partition: Partition, kafka: Kafka, store: dict[str, int | str]
@@ -166,7 +177,9 @@ def test_nothing_at_all_is_a_first_start(partition: Partition, kafka: Kafka) -> 
     assert restore_of(partition, kafka).advance()
 
 
-def test_a_changelog_without_the_state_of_the_committed_offset_is_refused_and_the_store_left(partition: Partition, kafka: Kafka) -> None:
+def test_a_changelog_without_the_state_of_the_committed_offset_is_refused_and_the_store_left(
+    partition: Partition, kafka: Kafka
+) -> None:
     written(partition, offset=60)
     kafka.changelog = Changelog("made-anew", 4, 0, 100)
     with pytest.raises(ChangelogUnfit, match=r"app\.changelog\[3\] is another topic"):
