@@ -1,18 +1,4 @@
-"""What can go wrong with a model, a registry or an event log, named for what happened.
-
-LogUnreadable         the event log is missing, empty or not what its columns promise; the message says which and how to
-help it TrainingImpossible    the log is readable, but nothing useful can be learned from it under these options
-RecipeInvalid         a recipe is not there, not readable, or has fields that are unknown or cannot be TrainingDiverged
-the loss or its gradient stopped being a number; the last good checkpoint stays TrainingInterrupted   a signal stopped
-training; its checkpoint stays TrainingProcessLost   one of several training processes ended by itself, killed for its
-memory perhaps; the checkpoint stays TrainingUnfinished    an earlier training of the same name is there and was neither
-to be resumed nor to be discarded, or does not fit TrainerMissing        the packages that only training needs are not
-installed EvaluationImpossible  the log has nothing to ask about ArtifactUnreadable    the file is no TorchScript
-artifact of this program, or lacks a part of the contract ManifestUnknown       the manifest is missing, malformed or of
-a schema this build does not know ManifestMismatch      the artifact, its manifest and its weights do not belong
-together ModelFailed           the program raised, or answered with what is not a number ModelNotFound         the
-registry has no such name or version, or a name has to be given because there are several
-"""
+"""What can go wrong with a model, a registry or an event log, named for what happened."""
 
 
 class ModelError(Exception):
@@ -20,23 +6,23 @@ class ModelError(Exception):
 
 
 class LogUnreadable(ModelError):
-    pass
+    """The event log is missing, empty or not what its columns promise; the message says which and how to help it."""
 
 
 class TrainingImpossible(ModelError):
-    pass
+    """The log is readable, but nothing useful can be learned from it under these options."""
 
 
 class RecipeInvalid(ModelError):
-    pass
+    """A recipe is not there, not readable, or has fields that are unknown or cannot be."""
 
 
 class TrainingDiverged(ModelError):
-    pass
+    """The loss or its gradient stopped being a number; the last good checkpoint stays."""
 
 
 class EvaluationImpossible(ModelError):
-    pass
+    """The log has nothing to ask about."""
 
 
 class TrainingInterrupted(ModelError):
@@ -48,32 +34,34 @@ class TrainingInterrupted(ModelError):
 
 
 class TrainingProcessLost(ModelError):
-    pass
+    """One of several training processes ended by itself, killed for its memory perhaps; the checkpoint stays."""
 
 
 class TrainingUnfinished(ModelError):
-    pass
+    """An earlier training of the same name is there and was neither to be resumed nor to be discarded, or does not
+    fit.
+    """
 
 
 class TrainerMissing(ModelError):
-    pass
+    """The packages that only training needs are not installed."""
 
 
 class ArtifactUnreadable(ModelError):
-    pass
+    """The file is no TorchScript artifact of this program, or lacks a part of the contract."""
 
 
 class ManifestUnknown(ModelError):
-    pass
+    """The manifest is missing, malformed or of a schema this build does not know."""
 
 
 class ManifestMismatch(ModelError):
-    pass
+    """The artifact, its manifest and its weights do not belong together."""
 
 
 class ModelFailed(ModelError):
-    pass
+    """The program raised, or answered with what is not a number."""
 
 
 class ModelNotFound(ModelError):
-    pass
+    """The registry has no such name or version, or a name has to be given because there are several."""

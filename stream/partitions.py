@@ -1,9 +1,9 @@
 """The partitions that this worker owns, and the life of each.
 
-    assigned ──▶ ASSIGNED ──▶ RESTORING ──▶ RUNNING
-                    ▲          │   ▲           │ │          │   └── (1) ────┤        (1) a step was given up: read on in
-                    the changelog, go on from where it stands └── (2) ───┴───────────────┘        (2) the store is
-                    damaged: wiped, begun again
+    assigned ──▶ ASSIGNED ──▶ RESTORING ──▶ RUNNING     (1) a step was aborted: read on in the changelog,
+                    ▲          │   ▲           │            then resume from the position stored there
+                    │          │   └── (1) ────┤        (2) the store is damaged: wiped, begun again
+                    └── (2) ───┴───────────────┘
 
     from each of the three   ──▶ REVOKED    Kafka asks for it back: ours until we let go, so our store lacks nothing
                              ──▶ LOST       the group went on without us: another owner may have published since
