@@ -26,7 +26,7 @@ class EvaluationImpossible(ModelError):
 
 
 class TrainingInterrupted(ModelError):
-    """`signal` is the number of the signal."""
+    """A signal stopped training; its checkpoint stays. `signal` is its number."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
