@@ -125,7 +125,7 @@ def demo(log: str | None, folder: Path) -> None:
 
     Uses the Kafka of REC2PM_BOOTSTRAP_SERVERS or KAFKA_HOME when one is set, else an embedded broker.
     """
-    from stream.commands.broker import BrokerNotFound
+    from stream.commands.broker_process import BrokerNotFound
     from stream.commands.demo import run_demo
     from stream.compose import one_thread
 
