@@ -126,7 +126,7 @@ def demo(log: str | None, folder: Path) -> None:
     Uses the Kafka of REC2PM_BOOTSTRAP_SERVERS or KAFKA_HOME when one is set, else an embedded broker.
     """
     from stream.commands.broker_process import BrokerNotFound
-    from stream.commands.demo import run_demo
+    from stream.commands.demo.run import run_demo
     from stream.compose import one_thread
 
     logging.getLogger().setLevel(logging.WARNING)
@@ -144,7 +144,7 @@ def demo(log: str | None, folder: Path) -> None:
 )
 def view(listen: str, name: str) -> None:
     """Serve each user's latest list over HTTP, and a page that shows one as it changes."""
-    from stream.commands.view import run_view
+    from stream.commands.view.serve import run_view
 
     run_view(current_settings(), listen=listen, name=name)
 
@@ -165,11 +165,11 @@ def produce(
     LOG is Parquet, CSV or JSON lines: a file, a folder or a glob.
     """
     from model.log import read_log
-    from stream.commands import produce as producing
+    from stream.commands import send_log
 
     chosen = current_settings()
     with progress_bar("produce") as progress:
-        sent = producing.produce(
+        sent = send_log.send(
             read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
             kafka=kafka_options(chosen),
             topic=chosen.interactions_topic,

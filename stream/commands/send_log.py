@@ -22,7 +22,7 @@ PRODUCER: Final[Mapping[str, Any]] = {
 }
 
 
-def produce(
+def send(
     log: pl.LazyFrame,
     *,
     kafka: Mapping[str, Any],
