@@ -17,8 +17,8 @@ from rich.console import Console
 
 from model.errors import ModelError, RecipeInvalid, TrainerMissing, TrainingInterrupted, TrainingUnfinished
 from state.errors import StateError
+from stream.commands.dead_letters.command import dead_letters
 from stream.commands.evaluate import evaluate
-from stream.commands.letters import dead_letters
 from stream.commands.output import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,

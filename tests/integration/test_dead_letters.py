@@ -21,9 +21,10 @@ from confluent_kafka.admin import AdminClient
 
 from bench import null_model
 from model.version.registry import Registry
-from stream.commands import replay_letters
-from stream.commands.read_letters import moment
-from stream.commands.replay_letters import Wanted
+from stream.commands.dead_letters import send
+from stream.commands.dead_letters.choose import Wanted, choose
+from stream.commands.dead_letters.display import moment
+from stream.commands.dead_letters.survey import survey
 from stream.errors import Fenced, MalformedInteraction
 from stream.kafka import topics
 from stream.wire import Header, dead_letter
@@ -87,10 +88,10 @@ class Shop:
         return said.stdout or said.stderr
 
     def replay(self, wanted: Wanted | None = None, **differently: Any) -> int:
-        producer = replay_letters.begin(self.kafka, self.app)
-        surveyed = replay_letters.survey(self.kafka, self.app, self.dead, 0, "read_committed")
-        plan = replay_letters.choose(surveyed, wanted or Wanted())
-        return replay_letters.send(
+        producer = send.begin(self.kafka, self.app)
+        surveyed = survey(self.kafka, self.app, self.dead, 0, "read_committed")
+        plan = choose(surveyed, wanted or Wanted())
+        return send.send(
             self.kafka, self.app, self.dead, producer, surveyed, plan, progress=lambda done, of: None, **differently
         )
 
@@ -272,7 +273,9 @@ def test_a_record_that_is_no_dead_letter_is_told_and_never_sent(shop: Shop) -> N
 
 KILLED = """
 import os, signal, sys
-from stream import redrive
+from stream.commands.dead_letters import send
+from stream.commands.dead_letters.choose import Wanted, choose
+from stream.commands.dead_letters.survey import survey
 
 kafka, app, dead = {{"bootstrap.servers": sys.argv[1]}}, sys.argv[2], sys.argv[3]
 batches = iter(range(100))
@@ -280,9 +283,9 @@ def die():
     if next(batches) == {batch}:
         os.kill(os.getpid(), signal.SIGKILL)
 
-producer = replay_letters.begin(kafka, app)
-surveyed = replay_letters.survey(kafka, app, dead, 0, "read_committed")
-replay_letters.send(kafka, app, dead, producer, surveyed, replay_letters.choose(surveyed, replay_letters.Wanted()),
+producer = send.begin(kafka, app)
+surveyed = survey(kafka, app, dead, 0, "read_committed")
+send.send(kafka, app, dead, producer, surveyed, choose(surveyed, Wanted()),
     progress=lambda done, of: None, batch_letters=2, before_commit=die)
 """
 

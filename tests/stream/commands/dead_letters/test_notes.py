@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.commands.replay_notes import Replayed, decoded, encoded, noted
+from stream.commands.dead_letters.notes import Replayed, decoded, encoded, noted
 from stream.errors import KafkaUnusable
 
 happened = st.dictionaries(st.integers(0, 2_000), st.booleans(), max_size=120)

@@ -24,15 +24,14 @@ def dead_letters_list(limit: int, as_json: bool) -> None:
 
     LETTER is a letter's place, by which `show` and `replay` know it.
     """
-    from stream.commands import read_letters as letters
-    from stream.commands import replay_letters
+    from stream.commands.dead_letters import display, letters, read_notes
     from stream.kafka.read_topic import partitions
     from stream.kafka.topics import dead_letter_topic
 
     chosen = current_settings()
     kafka, topic = kafka_options(chosen), dead_letter_topic(chosen.app)
     numbers = partitions(kafka, topic)
-    known = replay_letters.remembered(kafka, chosen.app, topic, numbers, "read_uncommitted")
+    known = read_notes.remembered(kafka, chosen.app, topic, numbers, "read_uncommitted")
     reasons = Counter[str]()
     replayed = 0
     newest: list[tuple[int, letters.Place, letters.Letter]] = []
@@ -43,18 +42,18 @@ def dead_letters_list(limit: int, as_json: bool) -> None:
     shown = [each for _, _, each in sorted(newest, key=lambda entry: entry[:2])]
     if as_json:
         for each in shown:
-            click.echo(msgspec.json.encode(letters.as_json(each, known)))
+            click.echo(msgspec.json.encode(display.as_json(each, known)))
         return
     if not reasons:
         click.echo(f"no dead letters in {topic}")
         return
-    for line in letters.table(shown, known):
+    for line in display.table(shown, known):
         click.echo(line)
     count = reasons.total()
     click.echo(
         f"\n{counted(count, 'dead letter')} in {topic}, {replayed} replayed{f'; the newest {limit} are shown' if count > limit else ''}:"
     )
-    for line in letters.histogram(reasons):
+    for line in display.histogram(reasons):
         click.echo(line)
 
 
@@ -71,8 +70,7 @@ def _place(text: str) -> tuple[int, int]:
 @click.option("--raw", "form", flag_value="raw", help="The value's bytes and nothing else.")
 def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | None) -> None:
     """Show one dead letter: why it was refused, its headers, key and value."""
-    from stream.commands import read_letters as letters
-    from stream.commands import replay_letters
+    from stream.commands.dead_letters import display, letters, read_notes
     from stream.kafka.topics import dead_letter_topic
 
     chosen = current_settings()
@@ -85,11 +83,11 @@ def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | No
     if form == "raw":
         click.echo(message.value() or b"", nl=False)
         return
-    known = replay_letters.remembered(kafka, chosen.app, topic, [letter[0]], "read_uncommitted")
+    known = read_notes.remembered(kafka, chosen.app, topic, [letter[0]], "read_uncommitted")
     if form == "json":
-        click.echo(msgspec.json.encode(letters.details_as_json(message, known)))
+        click.echo(msgspec.json.encode(display.details_as_json(message, known)))
         return
-    for line in letters.details(message, known):
+    for line in display.details(message, known):
         click.echo(line)
 
 
@@ -123,8 +121,9 @@ def dead_letters_replay(
     refused again is another dead letter, with one attempt more. Have a worker running: where the topic's retention is
     shorter than a letter's age, the record soon goes again.
     """
-    from stream.commands import replay_letters
-    from stream.commands.read_letters import histogram, written
+    from stream.commands.dead_letters import choose, send, survey
+    from stream.commands.dead_letters.display import histogram
+    from stream.commands.dead_letters.letters import written
     from stream.kafka.topics import dead_letter_topic
 
     if again and not places and reason is None:
@@ -133,17 +132,17 @@ def dead_letters_replay(
         )
     chosen = current_settings()
     kafka, topic = kafka_options(chosen), dead_letter_topic(chosen.app)
-    wanted = replay_letters.Wanted(frozenset(places) or None, reason, max_attempts, limit, again)
-    producer = replay_letters.begin(kafka, chosen.app) if execute else None
+    wanted = choose.Wanted(frozenset(places) or None, reason, max_attempts, limit, again)
+    producer = send.begin(kafka, chosen.app) if execute else None
     now_ms = time.time_ns() // 1_000_000
-    surveyed = replay_letters.survey(
+    surveyed = survey.survey(
         kafka, chosen.app, topic, now_ms, "read_uncommitted" if producer is None else "read_committed"
     )
     if missing := sorted(set(places) - {each.place for each in surveyed.letters}):
         raise click.ClickException(
             f"there is no dead letter {', '.join(map(written, missing))} in {topic}, or not any more; nothing was sent"
         )
-    plan = replay_letters.choose(surveyed, wanted)
+    plan = choose.choose(surveyed, wanted)
     count = len(plan.send)
     if not surveyed.letters:
         click.echo(f"no dead letters in {topic}")
@@ -156,7 +155,7 @@ def dead_letters_replay(
         click.echo(f"would send {counted(count, 'dead letter')} in again{whither}")
     else:
         with progress_bar("replay") as progress:
-            done = replay_letters.send(kafka, chosen.app, topic, producer, surveyed, plan, progress=progress)
+            done = send.send(kafka, chosen.app, topic, producer, surveyed, plan, progress=progress)
         click.echo(f"sent {counted(done, 'dead letter')} in again{whither}")
     for line in histogram(plan.reasons()):
         click.echo(line)

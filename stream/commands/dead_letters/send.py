@@ -15,18 +15,16 @@ the partition it was in, or by key where the topic has fewer by now.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from stream.commands.read_letters import Letter, Place, headers_of, kind, letters
-from stream.commands.replay_notes import Replayed, decoded, encoded, noted
+from stream.commands.dead_letters.choose import Plan, Survey
+from stream.commands.dead_letters.letters import Letter, headers_of
+from stream.commands.dead_letters.notes import Replayed, encoded, noted
+from stream.commands.dead_letters.read_notes import group
 from stream.errors import Fenced, KafkaUnusable
 from stream.kafka.read_topic import committed_records, partitions
 from stream.wire import ATTEMPTS_HEADER, Refusal, refusal
@@ -36,11 +34,8 @@ _BATCH_BYTES: Final = 16 << 20
 _CALL_S: Final = 30.0
 _PATIENCE_S: Final = 60.0
 _AGAIN_AFTER_S: Final = 0.1
-_HOUR_MS: Final = 3_600_000
 _BY_KEY: Final = -1
 """As a partition: the partitioner chooses."""
-_SHORTEST_MEMORY_MS: Final = 24 * _HOUR_MS
-"""Assumed where a broker does not tell how long it keeps offsets: the default before Kafka 2.0."""
 
 PRODUCER: Final[Mapping[str, Any]] = {
     "partitioner": "murmur2_random",
@@ -49,160 +44,6 @@ PRODUCER: Final[Mapping[str, Any]] = {
     "transaction.timeout.ms": 60_000,
     "log_level": 3,  # that a coordinator is still loading is no news
 }
-
-Known: TypeAlias = Mapping[int, Replayed | None]
-"""Partition → what was sent in again; None where Kafka has no note of it."""
-
-
-class PassedOver(StrEnum):
-    """Why a letter is not sent."""
-
-    REPLAYED = "replayed already (--again to insist)"
-    REFUSED_OFTEN = "refused too often (--max-attempts)"
-    UNKNOWN = "so old that Kafka no longer knows whether they were replayed (--again to insist)"
-    NOT_OURS = "without the headers that say where they came from"
-    LATER = "beyond --limit"
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which letters a replay is for."""
-
-    places: frozenset[Place] | None = None
-    """None: all."""
-    reason: str | None = None
-    """Only those whose reason has this in it."""
-    max_attempts: int = 3
-    limit: int | None = None
-    """The oldest so many."""
-    again: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """All letters, and what is known of earlier replays."""
-
-    letters: Sequence[Letter]
-    known: Known
-    known_since_ms: int
-    """Where nothing is noted, letters that are newer than this were not sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a replay sends, in order, and how many of the wanted letters it does not."""
-
-    send: Sequence[Letter]
-    passed_over: Counter[PassedOver]
-
-    def reasons(self) -> Counter[str]:
-        return Counter(kind(each.refusal) for each in self.send)
-
-    def topics(self) -> Counter[str]:
-        return Counter(each.refusal.topic for each in self.send if each.refusal)
-
-
-def group(app: str) -> str:
-    """The consumer group whose offsets say which letters were replayed."""
-    return f"{app}.dead-letters"
-
-
-def survey(
-    kafka: Mapping[str, Any],
-    app: str,
-    topic: str,
-    now_ms: int,
-    isolation: Literal["read_committed", "read_uncommitted"],
-) -> Survey:
-    """Read all letters up to the present end.
-
-    Args:
-        isolation: of the notes; read_committed waits for the end of a replay that is under way, read_uncommitted tells
-            what was before it.
-    """
-    numbers = partitions(kafka, topic)
-    known = remembered(kafka, app, topic, numbers, isolation)
-    since = 0 if None not in known.values() else now_ms - _memory_ms(kafka) + _HOUR_MS
-    return Survey(list(letters(kafka, topic, numbers)), known, since)
-
-
-def choose(surveyed: Survey, wanted: Wanted) -> Plan:
-    """Which of the letters are sent, and why the others are not; letters that nobody asked for are not counted."""
-    send: list[Letter] = []
-    passed_over = Counter[PassedOver]()
-    for each in surveyed.letters:
-        if wanted.places is not None and each.place not in wanted.places:
-            continue
-        if wanted.reason is not None and (each.refusal is None or wanted.reason not in each.refusal.message):
-            continue
-        why = _not_sent(each, surveyed, wanted)
-        if why is None:
-            send.append(each)
-        else:
-            passed_over[why] += 1
-    send.sort(key=lambda each: (each.time_ms, each.place))
-    if wanted.limit is not None and len(send) > wanted.limit:
-        passed_over[PassedOver.LATER] = len(send) - wanted.limit
-        del send[wanted.limit :]
-    return Plan(sorted(send, key=lambda each: each.place), passed_over)
-
-
-def _not_sent(each: Letter, surveyed: Survey, wanted: Wanted) -> PassedOver | None:
-    known = surveyed.known.get(each.partition)
-    if each.refusal is None:
-        return PassedOver.NOT_OURS
-    if not wanted.again and known is not None and each.offset in known:
-        return PassedOver.REPLAYED
-    if not wanted.again and known is None and each.time_ms < surveyed.known_since_ms:
-        return PassedOver.UNKNOWN
-    if each.refusal.attempts >= wanted.max_attempts:
-        return PassedOver.REFUSED_OFTEN
-    return None
-
-
-def remembered(
-    kafka: Mapping[str, Any],
-    app: str,
-    topic: str,
-    numbers: Sequence[int],
-    isolation: Literal["read_committed", "read_uncommitted"],
-) -> dict[int, Replayed | None]:
-    """What earlier replays noted, by partition."""
-    # A consumer that never joins. AdminClient.list_consumer_group_offsets ends the process with a segmentation fault
-    # (librdkafka 2.16.0) when the group's coordinator is not there yet.
-    consumer = Consumer({**kafka, "group.id": group(app), "isolation.level": isolation, "log_level": 3})
-    places = [TopicPartition(topic, number) for number in numbers]
-    try:
-        committed = _until_answered(lambda: consumer.committed(places, timeout=5.0))
-    finally:
-        consumer.close()
-    return {each.partition: None if each.offset < 0 else decoded(each.offset, each.metadata) for each in committed}
-
-
-def _until_answered(ask: Callable[[], list[TopicPartition]]) -> list[TopicPartition]:
-    """Ask again while Kafka makes the group's coordinator, or waits for the end of a transaction."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            return ask()
-        except KafkaException as error:
-            if time.monotonic() > deadline or error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-                raise
-            time.sleep(_AGAIN_AFTER_S)
-
-
-def _memory_ms(kafka: Mapping[str, Any]) -> int:
-    """How long a broker keeps offsets that nobody renews."""
-    admin = AdminClient({**kafka, "log_level": 3})
-    with suppress(KafkaException, TimeoutError):
-        number = next(iter(admin.list_topics(timeout=_CALL_S).brokers))
-        (told,) = admin.describe_configs(
-            [ConfigResource(ResourceType.BROKER, str(number))], request_timeout=_CALL_S
-        ).values()
-        entry = told.result(_CALL_S).get("offsets.retention.minutes")
-        if entry is not None and entry.value is not None:
-            return int(entry.value) * 60_000
-    return _SHORTEST_MEMORY_MS
 
 
 def begin(kafka: Mapping[str, Any], app: str) -> Producer:

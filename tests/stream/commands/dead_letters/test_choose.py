@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from stream.commands.read_letters import Letter
-from stream.commands.replay_letters import PassedOver, Plan, Survey, Wanted, choose
-from stream.commands.replay_notes import Replayed
+from stream.commands.dead_letters.choose import PassedOver, Plan, Survey, Wanted, choose
+from stream.commands.dead_letters.letters import Letter
+from stream.commands.dead_letters.notes import Replayed
 from stream.wire import Refusal
 
 
