@@ -13,23 +13,22 @@ from functools import partial
 from types import FrameType
 from typing import Final
 
-import torch
-from confluent_kafka.admin import AdminClient
-
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from state.store import StoreMemory
 from stream.errors import StopAsked, TopicsUnusable
 from stream.fault_points import At, passing
 from stream.kafka import topics
+from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
-from stream.kafka.options import MemoryBudget, logger_of
+from stream.kafka.options import MemoryBudget
 from stream.kafka.restore import ChangelogRestore
 from stream.partitions import Partition, Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.prometheus import served
 from stream.recommender import Recommender
 from stream.settings import Settings
+from stream.torch_threads import one_thread
 from stream.worker import Worker
 from stream.worker_name import hold
 
@@ -37,18 +36,6 @@ logger = logging.getLogger(__name__)
 
 _M_ARENA_MAX: Final = -8  # malloc.h
 _ARENAS: Final = 2
-
-
-def admin_client(settings: Settings) -> AdminClient:
-    """Keep a reference to it until its futures are done: a temporary one ends them."""
-    return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logger_of("admin"))
-
-
-def one_thread() -> None:
-    """One thread for torch: workers scale by processes, and a small network's training slows manifold when another
-    process has the core.
-    """
-    torch.set_num_threads(1)
 
 
 def run_worker(settings: Settings, at: At = passing) -> Worker:

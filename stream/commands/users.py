@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 import click
-import msgspec
 
 from state.interaction import MAX_ID_BYTES
-from stream.commands.output import EXIT_ERROR, counted, current_settings, kafka_options, moment, progress_bar
+from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
+from stream.commands.output import EXIT_ERROR, counted, moment, progress_bar
 
 
 @click.group()
@@ -20,6 +20,7 @@ def state() -> None:
 @click.option(
     "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The Parquet file to write."
 )
+@reports_kafka_errors
 def state_export(out: Path) -> None:
     """Write every user's state to a Parquet file, read from the changelog: no worker needs to stop."""
     from stream.commands.export_state import export
@@ -44,8 +45,11 @@ def _known_length(_: click.Context, __: click.Parameter, user_id: str) -> str:
 @user.command("show")
 @click.argument("user_id", callback=_known_length)
 @click.option("--json", "as_json", is_flag=True, help="For a program.")
+@reports_kafka_errors
 def user_show(user_id: str, as_json: bool) -> None:
     """Show what is remembered about one user, read from the changelog."""
+    import msgspec
+
     from stream.commands.export_state import show
 
     chosen = current_settings()
@@ -79,6 +83,7 @@ def user_show(user_id: str, as_json: bool) -> None:
 @click.option(
     "--wait", default=60.0, show_default=True, type=click.FloatRange(min=0), help="Seconds for a worker to do it."
 )
+@reports_kafka_errors
 def user_forget(user_id: str, execute: bool, wait: float) -> None:
     """Forget one user: their memories and their list.
 

@@ -1,9 +1,12 @@
 """What librdkafka's errors mean: which pass by themselves, and what to do about those that do not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
+
+from stream.errors import KafkaUnusable, SettingsInvalid
 
 _AWAY: Final = frozenset(
     {
@@ -72,3 +75,24 @@ def is_fatal(error: KafkaError) -> bool:
     False.
     """
     return error.fatal() or error.code() in (KafkaError._FATAL, KafkaError._FENCED)
+
+
+@contextmanager
+def client_errors_explained() -> Iterator[None]:
+    """Turn what a Kafka client raises in the block into an error that says what to do. For commands.
+
+    Raises:
+        SettingsInvalid: librdkafka does not accept an option.
+        KafkaUnusable: Kafka refused a request, or did not answer.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        reason: KafkaError = error.args[0]
+        if reason.code() == KafkaError._INVALID_ARG:
+            raise SettingsInvalid(f"REC2PM_KAFKA_*: {reason.str()}") from error
+        if comes_back(reason):
+            raise KafkaUnusable(
+                f"Kafka did not answer: {told(reason)}. REC2PM_BOOTSTRAP_SERVERS says where Kafka is"
+            ) from error
+        raise KafkaUnusable(f"Kafka refused the request: {told(reason)}") from error

@@ -6,9 +6,9 @@ from collections import Counter
 from typing import Literal
 
 import click
-import msgspec
 
-from stream.commands.output import counted, current_settings, kafka_options, progress_bar
+from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
+from stream.commands.output import counted, progress_bar
 
 
 @click.group("dead-letters")
@@ -19,11 +19,14 @@ def dead_letters() -> None:
 @dead_letters.command("list")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="Only the newest so many.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each, for a program.")
+@reports_kafka_errors
 def dead_letters_list(limit: int, as_json: bool) -> None:
     """List dead letters, the newest last, and how many there are of each reason.
 
     LETTER is a letter's place, by which `show` and `replay` know it.
     """
+    import msgspec
+
     from stream.commands.dead_letters import display, letters, read_notes
     from stream.kafka.read_topic import partitions
     from stream.kafka.topics import dead_letter_topic
@@ -68,8 +71,11 @@ def _place(text: str) -> tuple[int, int]:
 @click.argument("letter", metavar="PARTITION:OFFSET", callback=lambda _, __, text: _place(text))
 @click.option("--json", "form", flag_value="json", help="For a program; bytes are base64.")
 @click.option("--raw", "form", flag_value="raw", help="The value's bytes and nothing else.")
+@reports_kafka_errors
 def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | None) -> None:
     """Show one dead letter: why it was refused, its headers, key and value."""
+    import msgspec
+
     from stream.commands.dead_letters import display, letters, read_notes
     from stream.kafka.topics import dead_letter_topic
 
@@ -106,6 +112,7 @@ def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | No
 @click.option("--limit", type=click.IntRange(min=1), help="Only the oldest so many.")
 @click.option("--again", is_flag=True, help="Also what was replayed already; with places or --reason.")
 @click.option("--execute/--dry-run", default=False, help="Send them, or say what would be sent.  [default: --dry-run]")
+@reports_kafka_errors
 def dead_letters_replay(
     places: tuple[tuple[int, int], ...],
     reason: str | None,

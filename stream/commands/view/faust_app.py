@@ -18,10 +18,11 @@ from typing import Any, Final
 
 import faust
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, TopicDescription
+from confluent_kafka.admin import TopicDescription
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 
 from stream.errors import SettingsInvalid, TopicsUnusable
+from stream.kafka.admin import admin_client
 from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -195,9 +196,7 @@ def _held(folder: Path, name: str) -> int:
 
 def _described(settings: Settings) -> TopicDescription:
     topic = settings.recommendations_topic
-    admin = AdminClient(
-        {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logging.getLogger("rdkafka.admin")
-    )
+    admin = admin_client(settings)
     try:
         described: TopicDescription = admin.describe_topics(
             TopicCollection([topic]), request_timeout=_ANSWERS_WITHIN_S

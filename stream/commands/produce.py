@@ -1,0 +1,43 @@
+"""`rec2pm produce`."""
+
+import time
+
+import click
+
+from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
+from stream.commands.log_options import log_options
+from stream.commands.output import progress_bar
+
+
+@click.command(short_help="Send an event log into the interactions topic.")
+@log_options
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Interactions per second. [default: as fast as Kafka accepts them]",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Send only the first N interactions.")
+@reports_kafka_errors
+def produce(
+    log: str, user_column: str, item_column: str, timestamp_column: str, rate: float | None, limit: int | None
+) -> None:
+    """Send an event log into the interactions topic, in time order.
+
+    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob.
+    """
+    from model.log import read_log
+    from stream.commands import send_log
+
+    settings = current_settings()
+    with progress_bar("produce") as progress:
+        sent = send_log.send(
+            read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
+            kafka=kafka_options(settings),
+            topic=settings.interactions_topic,
+            limit=limit,
+            rate=rate,
+            clock=time.monotonic,
+            sleep=time.sleep,
+            progress=progress,
+        )
+    click.echo(f"produced {sent} interactions to {settings.interactions_topic}", err=True)
