@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from typing import Any
 import msgpack
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-REC2PM = (sys.executable, "-m", "stream")
+from stream.commands.command_line import REC2PM
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -7,7 +7,6 @@ published while the traffic ran.
 
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from model.training.progress import progress_bar
 from model.training.train import train
 from model.version.registry import ModelVersion, Registry
 from stream.commands.broker import Broker, found_broker
+from stream.commands.command_line import REC2PM
 from stream.commands.demo.comparison import compare
 from stream.commands.demo.log import Log, sampled, shown_users, synthetic
 from stream.commands.demo.screen import Screen
@@ -74,7 +74,7 @@ def run_demo(log: str | None, folder: Path, environ: Mapping[str, str], console:
             f"[bold]3. The model[/]  Rec2PM, trained for about a minute on the first {TRAINED_SHARE:.0%} of the log, by time:"
         )
         version = _train(frame.head(cut), folder)
-        with _workers(env, folder) as workers:
+        with started_workers(env, folder) as workers:
             console.print(
                 f"[bold]4. The workers[/]  {WORKERS} processes share {PARTITIONS} partitions; their logs are in {folder}.\n"
                 f"   First they take the {cut:,} interactions of the past, then {len(frame) - cut:,} new ones come in {TRAFFIC_S:.0f} seconds:"
@@ -120,14 +120,12 @@ def _train(history: pl.DataFrame, folder: Path) -> ModelVersion:
 
 
 @contextmanager
-def _workers(env: Mapping[str, str], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+def started_workers(env: Mapping[str, str], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     started = []
     try:
         for number in range(WORKERS):
             with (folder / f"worker-{number}.log").open("wb") as out:
-                started.append(
-                    subprocess.Popen([sys.executable, "-m", "stream", "worker"], env=dict(env), stdout=out, stderr=out)
-                )
+                started.append(subprocess.Popen([*REC2PM, "worker"], env=dict(env), stdout=out, stderr=out))
         yield started
     finally:
         for worker in started:
