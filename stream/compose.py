@@ -30,7 +30,7 @@ from stream.recommender import Recommender
 from stream.settings import Settings
 from stream.torch_threads import one_thread
 from stream.worker import Worker
-from stream.worker_name import hold
+from stream.worker_name import claim
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,11 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     )
     deletions_kept_ms = _check_topics(settings)
     folder = settings.state_dir / settings.app
-    slot = hold(folder / "slots", settings.worker)
+    worker_name = claim(folder / "slots", settings.worker)
     link = KafkaLink(
         bootstrap=settings.bootstrap_servers,
         app=settings.app,
-        slot=slot.name,
+        slot=worker_name.name,
         named=settings.worker is not None,
         interactions_topic=settings.interactions_topic,
         recommendations_topic=settings.recommendations_topic,
@@ -87,7 +87,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         )
 
     partitions = Partitions(
-        folder=folder / slot.name,
+        folder=folder / worker_name.name,
         memory=StoreMemory(budget.stores),
         cache_users=settings.cache_users,
         begin_restore=begin_restore,
@@ -113,7 +113,9 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         at=at,
     )
     _spare_the_cycle_collector()
-    logger.info("worker starts app=%s slot=%s bootstrap=%s", settings.app, slot.name, settings.bootstrap_servers)
+    logger.info(
+        "worker starts app=%s worker=%s bootstrap=%s", settings.app, worker_name.name, settings.bootstrap_servers
+    )
     with _stopped_by_signals(worker), _metrics(worker, settings):
         link.stopping = lambda: worker.stopping
         try:
@@ -126,7 +128,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             # after it.
             link.close()
             partitions.close()
-            slot.release()
+            worker_name.release()
     logger.info("worker stopped counts=%s", worker.counts)
     return worker
 

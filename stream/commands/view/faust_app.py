@@ -5,9 +5,7 @@ its own, so that neither its start nor its death moves anything elsewhere. Only 
 """
 
 import asyncio
-import fcntl
 import logging
-import os
 import ssl
 import time
 from collections import defaultdict
@@ -21,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import TopicDescription
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 
+from model.version.file_lock import lock
 from stream.errors import SettingsInvalid, TopicsUnusable
 from stream.kafka.admin import admin_client
 from stream.settings import Settings
@@ -43,7 +42,7 @@ class LatestLists:
         partitions = len(described.partitions)
         group = f"{settings.app}.view-{name}"
         folder = settings.state_dir.absolute() / group
-        self._lock: Final = _held(folder, name)
+        self._lock: Final = _locked(folder, name)
         self.ready: Final = asyncio.Event()
         self._watchers: Final[defaultdict[bytes, set[asyncio.Queue[bytes | None]]]] = defaultdict(set)
         self.app: Final = faust.App(
@@ -181,17 +180,15 @@ class _CommittedConsumer(Consumer):  # type: ignore[misc]
         return bool(recovery.active_highwaters)
 
 
-def _held(folder: Path, name: str) -> int:
+def _locked(folder: Path, name: str) -> int:
     """A lock on the folder, until the process ends."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SettingsInvalid(f"--name={name}: a live view has this name and holds {folder}") from None
+        descriptor = lock(folder / "lock")
     except OSError as error:
         raise SettingsInvalid(f"REC2PM_STATE_DIR: {folder} cannot be used: {error}") from error
-    return lock
+    if descriptor is None:
+        raise SettingsInvalid(f"--name={name}: a live view has this name and uses {folder}; each view needs its own")
+    return descriptor
 
 
 def _described(settings: Settings) -> TopicDescription:
