@@ -42,4 +42,8 @@ def counted(count: int, what: str) -> str:
 
 
 def moment(epoch_ms: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(epoch_ms / 1000))
+    """A time in UTC, to the second."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(epoch_ms / 1000))
+    except (OverflowError, ValueError, OSError):  # a producer may write any 64-bit number
+        return f"{epoch_ms} ms"

@@ -67,7 +67,7 @@ def user_show(user_id: str, as_json: bool) -> None:
             continue
         row = shown.state
         click.echo(f"user {row.user_id} (partition {row.partition})")
-        click.echo(f"  interactions remembered  {row.taken}, the newest at {moment(row.as_of)}")
+        click.echo(f"  interactions remembered  {row.taken}, the newest at {moment(row.as_of)} UTC")
         memory = f"{len(row.memory)} floats of {row.memory_format}" if row.folds else "none yet"
         click.echo(f"  preference memory        {row.folds} segments folded, {memory}")
         click.echo(f"  working memory           {len(row.working_items)} items: {' '.join(row.working_items)}")

@@ -9,50 +9,50 @@ from typing import TypeAlias
 from stream.commands.dead_letters.letters import Letter, Place, kind
 from stream.commands.dead_letters.notes import Replayed
 
-Known: TypeAlias = Mapping[int, Replayed | None]
-"""Partition → what was sent in again; None where Kafka has no note of it."""
+Notes: TypeAlias = Mapping[int, Replayed | None]
+"""Partition → the letters that were replayed; None where Kafka has no note of it."""
 
 
-class PassedOver(StrEnum):
-    """Why a letter is not sent."""
+class NotSent(StrEnum):
+    """Why a letter that was selected is not sent."""
 
-    REPLAYED = "replayed already (--again to insist)"
+    REPLAYED = "already replayed (--again sends them once more)"
     REFUSED_OFTEN = "refused too often (--max-attempts)"
-    UNKNOWN = "so old that Kafka no longer knows whether they were replayed (--again to insist)"
+    UNKNOWN = "so old that Kafka no longer knows whether they were replayed (--again sends them)"
     NOT_OURS = "without the headers that say where they came from"
-    LATER = "beyond --limit"
+    BEYOND_LIMIT = "beyond --limit"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which letters a replay is for."""
+class Selection:
+    """Which letters an operator wants to replay."""
 
     places: frozenset[Place] | None = None
     """None: all."""
     reason: str | None = None
-    """Only those whose reason has this in it."""
+    """Only those whose reason contains this text."""
     max_attempts: int = 3
     limit: int | None = None
-    """The oldest so many."""
+    """At most so many, the oldest."""
     again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All letters, and what is known of earlier replays."""
+    """All letters, and what earlier replays noted."""
 
     letters: Sequence[Letter]
-    known: Known
-    known_since_ms: int
-    """Where nothing is noted, letters that are newer than this were not sent."""
+    notes: Notes
+    noted_since_ms: int
+    """Where there is no note, letters that are newer than this were not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a replay sends, in order, and how many of the wanted letters it does not."""
+    """The letters that a replay sends, in order, and how many of the selected ones it does not send."""
 
     send: Sequence[Letter]
-    passed_over: Counter[PassedOver]
+    not_sent: Counter[NotSent]
 
     def reasons(self) -> Counter[str]:
         return Counter(kind(each.refusal) for each in self.send)
@@ -61,35 +61,37 @@ class Plan:
         return Counter(each.refusal.topic for each in self.send if each.refusal)
 
 
-def choose(surveyed: Survey, wanted: Wanted) -> Plan:
-    """Which of the letters are sent, and why the others are not; letters that nobody asked for are not counted."""
+def choose(survey: Survey, selection: Selection) -> Plan:
+    """Which of the selected letters are sent, and why the others are not; letters outside the selection do not
+    count.
+    """
     send: list[Letter] = []
-    passed_over = Counter[PassedOver]()
-    for each in surveyed.letters:
-        if wanted.places is not None and each.place not in wanted.places:
+    not_sent = Counter[NotSent]()
+    for each in survey.letters:
+        if selection.places is not None and each.place not in selection.places:
             continue
-        if wanted.reason is not None and (each.refusal is None or wanted.reason not in each.refusal.message):
+        if selection.reason is not None and (each.refusal is None or selection.reason not in each.refusal.message):
             continue
-        why = _not_sent(each, surveyed, wanted)
-        if why is None:
+        obstacle = _obstacle(each, survey, selection)
+        if obstacle is None:
             send.append(each)
         else:
-            passed_over[why] += 1
+            not_sent[obstacle] += 1
     send.sort(key=lambda each: (each.time_ms, each.place))
-    if wanted.limit is not None and len(send) > wanted.limit:
-        passed_over[PassedOver.LATER] = len(send) - wanted.limit
-        del send[wanted.limit :]
-    return Plan(sorted(send, key=lambda each: each.place), passed_over)
+    if selection.limit is not None and len(send) > selection.limit:
+        not_sent[NotSent.BEYOND_LIMIT] = len(send) - selection.limit
+        del send[selection.limit :]
+    return Plan(sorted(send, key=lambda each: each.place), not_sent)
 
 
-def _not_sent(each: Letter, surveyed: Survey, wanted: Wanted) -> PassedOver | None:
-    known = surveyed.known.get(each.partition)
+def _obstacle(each: Letter, survey: Survey, selection: Selection) -> NotSent | None:
+    replayed = survey.notes.get(each.partition)
     if each.refusal is None:
-        return PassedOver.NOT_OURS
-    if not wanted.again and known is not None and each.offset in known:
-        return PassedOver.REPLAYED
-    if not wanted.again and known is None and each.time_ms < surveyed.known_since_ms:
-        return PassedOver.UNKNOWN
-    if each.refusal.attempts >= wanted.max_attempts:
-        return PassedOver.REFUSED_OFTEN
+        return NotSent.NOT_OURS
+    if not selection.again and replayed is not None and each.offset in replayed:
+        return NotSent.REPLAYED
+    if not selection.again and replayed is None and each.time_ms < survey.noted_since_ms:
+        return NotSent.UNKNOWN
+    if each.refusal.attempts >= selection.max_attempts:
+        return NotSent.REFUSED_OFTEN
     return None

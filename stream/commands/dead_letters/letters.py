@@ -14,8 +14,16 @@ from stream.wire import Header, Refusal, refusal
 Place: TypeAlias = tuple[int, int]
 """Partition and offset of a letter in the dead-letter topic."""
 
-_NUMBERS: Final = re.compile(r"0x[0-9a-f]+|\d+")
 NOT_OURS: Final = "not a dead letter of rec2pm: its headers are missing"
+_NUMBERS: Final = re.compile(r"0x[0-9a-f]+|\d+")
+
+
+class LetterNotFound(Exception):
+    """The dead-letter topic has no record at a place."""
+
+    def __init__(self, topic: str, places: Sequence[Place]) -> None:
+        named = ", ".join(map(written, places))
+        super().__init__(f"{topic} has no dead letter {named} (any more): `rec2pm dead-letters list` shows them")
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -33,46 +41,51 @@ class Letter(msgspec.Struct, frozen=True):
         return self.partition, self.offset
 
 
-def letters(kafka: Mapping[str, Any], topic: str, numbers: Sequence[int]) -> Iterator[Letter]:
+def read_letters(kafka: Mapping[str, Any], topic: str, numbers: Sequence[int]) -> Iterator[Letter]:
     """Every letter up to the topic's present end, partition by partition."""
     for number in numbers:
         for message in committed_records(kafka, topic, number):
-            yield letter(message)
+            yield letter_of(message)
 
 
-def letter(message: Message) -> Letter:
-    said = refusal(headers_of(message))
-    if said is not None:
-        said = msgspec.structs.replace(said, headers=[])
-    return Letter(message.partition() or 0, message.offset() or 0, message.timestamp()[1], said)
+def letter_of(message: Message) -> Letter:
+    refused = refusal(headers_of(message))
+    if refused is not None:
+        refused = msgspec.structs.replace(refused, headers=[])
+    return Letter(message.partition() or 0, message.offset() or 0, message.timestamp()[1], refused)
 
 
 def headers_of(message: Message) -> list[Header]:
-    return cast(
-        "list[Header]", message.headers() or []
-    )  # the client gives what it was given: a list of (name, bytes or None)
+    # The client returns what it was given: a list of (name, bytes or None).
+    return cast("list[Header]", message.headers() or [])
 
 
-def found(kafka: Mapping[str, Any], topic: str, place: Place) -> Message | None:
-    """The letter at a place; None when there is none, or not any more."""
+def read_letter(kafka: Mapping[str, Any], topic: str, place: Place) -> Message:
+    """The record of the letter at a place.
+
+    Raises:
+        LetterNotFound: there is none.
+    """
     number, offset = place
     if number in partitions(kafka, topic):
         for message in committed_records(kafka, topic, number, offset):
-            return message if message.offset() == offset else None
-    return None
-
-
-def kind(said: Refusal | None) -> str:
-    """A letter's reason with its numbers taken out, so that equal ones can be counted."""
-    if said is None:
-        return NOT_OURS
-    return _NUMBERS.sub("N", said.message) or said.exception
+            if message.offset() == offset:
+                return message
+            break
+    raise LetterNotFound(topic, [place])
 
 
 def written(place: Place) -> str:
     return f"{place[0]}:{place[1]}"
 
 
-def is_replayed(each: Letter, replayed: Mapping[int, Replayed | None]) -> bool:
-    known = replayed.get(each.partition)
-    return known is not None and each.offset in known
+def kind(refused: Refusal | None) -> str:
+    """A letter's reason with its numbers removed, so that equal reasons can be counted."""
+    if refused is None:
+        return NOT_OURS
+    return _NUMBERS.sub("N", refused.message) or refused.exception
+
+
+def is_replayed(each: Letter, notes: Mapping[int, Replayed | None]) -> bool:
+    replayed = notes.get(each.partition)
+    return replayed is not None and each.offset in replayed

@@ -13,8 +13,8 @@ from stream.commands.dead_letters.notes import Replayed, decoded
 _CALL_S: Final = 30.0
 _PATIENCE_S: Final = 60.0
 _AGAIN_AFTER_S: Final = 0.1
-_SHORTEST_MEMORY_MS: Final = 24 * 3_600_000
-"""Assumed where a broker does not tell how long it keeps offsets: the default before Kafka 2.0."""
+_SHORTEST_KEPT_MS: Final = 24 * 3_600_000
+"""Assumed where a broker does not say how long it keeps offsets: the default before Kafka 2.0."""
 
 
 def group(app: str) -> str:
@@ -22,20 +22,20 @@ def group(app: str) -> str:
     return f"{app}.dead-letters"
 
 
-def remembered(
+def read_notes(
     kafka: Mapping[str, Any],
     app: str,
     topic: str,
     numbers: Sequence[int],
     isolation: Literal["read_committed", "read_uncommitted"],
 ) -> dict[int, Replayed | None]:
-    """What earlier replays noted, by partition."""
+    """Partition → the letters that were replayed; None where Kafka has no note of it."""
     # A consumer that never joins. AdminClient.list_consumer_group_offsets ends the process with a segmentation fault
     # (librdkafka 2.16.0) when the group's coordinator is not there yet.
     consumer = Consumer({**kafka, "group.id": group(app), "isolation.level": isolation, "log_level": 3})
-    places = [TopicPartition(topic, number) for number in numbers]
+    partitions = [TopicPartition(topic, number) for number in numbers]
     try:
-        committed = _until_answered(lambda: consumer.committed(places, timeout=5.0))
+        committed = _until_answered(lambda: consumer.committed(partitions, timeout=5.0))
     finally:
         consumer.close()
     return {each.partition: None if each.offset < 0 else decoded(each.offset, each.metadata) for each in committed}
@@ -58,10 +58,10 @@ def offsets_kept_ms(kafka: Mapping[str, Any]) -> int:
     admin = AdminClient({**kafka, "log_level": 3})
     with suppress(KafkaException, TimeoutError):
         number = next(iter(admin.list_topics(timeout=_CALL_S).brokers))
-        (told,) = admin.describe_configs(
+        (described,) = admin.describe_configs(
             [ConfigResource(ResourceType.BROKER, str(number))], request_timeout=_CALL_S
         ).values()
-        entry = told.result(_CALL_S).get("offsets.retention.minutes")
+        entry = described.result(_CALL_S).get("offsets.retention.minutes")
         if entry is not None and entry.value is not None:
             return int(entry.value) * 60_000
-    return _SHORTEST_MEMORY_MS
+    return _SHORTEST_KEPT_MS
