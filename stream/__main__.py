@@ -3,4 +3,4 @@
 from stream.commands.main import main
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="rec2pm")

@@ -1,9 +1,8 @@
-"""A Kafka for the demo, the tests and the benchmarks: the one that is given, or one that is started here and stopped
-again.
+"""A Kafka for the demo, the tests and the benchmarks: a given one, or one that is started here and stopped again.
 
-In this order: an address in the environment, a Kafka download (KAFKA_HOME), Docker, and tansu, a Kafka-compatible
-program that comes in a wheel. What is named in the environment and does not work is an error, never a reason to take
-the next one. The worker never imports this file.
+The places to look, in this order: an address in the environment, a Kafka download (KAFKA_HOME), Docker, and tansu, a
+Kafka-compatible program that comes in a wheel. If a broker is named in the environment and does not work, that is an
+error, never a reason to look further. The worker never imports this file.
 
 A broker lives as long as the `with` block, or as long as this process, if that ends first
 (`stream.commands.broker_process`).
@@ -42,8 +41,8 @@ class Broker:
         bootstrap: host:port, for `bootstrap.servers`.
         kind: where it comes from.
         description: one line for people.
-        hides_aborted: whether read_committed readers are spared the records of aborted transactions; tansu shows them.
-        folder: where its log files are, TOPIC-PARTITION/*.log; None where that is not known.
+        hides_aborted: whether read_committed readers do not see the records of aborted transactions; tansu shows them.
+        folder: the folder of its log files, TOPIC-PARTITION/*.log; None where it is unknown.
     """
 
     bootstrap: str
@@ -63,10 +62,10 @@ def found_broker(
     """Find or start a broker; stop it at the end of the block when it was started here.
 
     Args:
-        environ: the environment; `given`, KAFKA_HOME, JAVA_HOME and PATH are looked at, and the broker inherits it.
+        environ: the environment. `given`, KAFKA_HOME, JAVA_HOME and PATH decide, and the broker inherits it.
         folder: for data and logs of a broker that is started here; made if needed, never deleted.
-        given: the name of the variable with the address of a broker that runs already.
-        docker: whether Docker is asked (its first start downloads an image of about 1 GB).
+        given: the name of the variable with the address of a running broker.
+        docker: whether to try Docker (its first start downloads an image of about 1 GB).
 
     Raises:
         BrokerNotFound: what is named in the environment does not work, or there is nothing to start.

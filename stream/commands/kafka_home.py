@@ -15,7 +15,7 @@ OLDEST_JAVA: Final = 17  # Kafka 4 brokers do not start on an older one
 
 
 def java_environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The environment for Kafka's scripts: a Java that is new enough first in PATH, a small heap, log files in our
+    """The environment for Kafka's scripts: a Java that is new enough first in PATH, a small heap, and log files in our
     folder.
     """
     path = environ.get("PATH", "")
@@ -26,11 +26,11 @@ def java_environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]
         raise BrokerNotFound(
             f"KAFKA_HOME is set, but there is no java in JAVA_HOME or PATH: install Java {OLDEST_JAVA} or unset KAFKA_HOME"
         )
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    version = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
-    if said.returncode or version is None:
+    ended = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    version = re.search(r'version "(?:1\.)?(\d+)', ended.stderr + ended.stdout)
+    if ended.returncode or version is None:
         raise BrokerNotFound(
-            f"KAFKA_HOME is set, but `{java} -version` failed: {(said.stderr + said.stdout).strip()[:200]}"
+            f"KAFKA_HOME is set, but `{java} -version` failed: {(ended.stderr + ended.stdout).strip()[:200]}"
         )
     if int(version[1]) < OLDEST_JAVA:
         raise BrokerNotFound(
@@ -40,7 +40,9 @@ def java_environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]
     return {
         **environ,
         "PATH": path,
-        "LOG_DIR": str(folder / "kafka-logs"),  # without it the scripts write into KAFKA_HOME, which may not be ours
+        "LOG_DIR": str(
+            folder / "kafka-logs"
+        ),  # without it the scripts write into KAFKA_HOME, where we may not be allowed to write
         "KAFKA_HEAP_OPTS": "-Xmx512m",
         "KAFKA_JVM_PERFORMANCE_OPTS": heap,
         "KAFKA_OPTS": f"{environ.get('KAFKA_OPTS', '')} {heap}".strip(),
@@ -63,7 +65,7 @@ def format_storage(home: Path, environ: Mapping[str, str], folder: Path, port: i
     cluster = (
         base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=").replace("-", "_")
     )  # a leading "-" would be read as an option
-    said = subprocess.run(
+    ended = subprocess.run(
         [
             *tool(home, "kafka-storage.sh", "kafka.tools.StorageTool"),
             "format",
@@ -79,9 +81,9 @@ def format_storage(home: Path, environ: Mapping[str, str], folder: Path, port: i
         check=False,
         stdin=subprocess.DEVNULL,
     )
-    if said.returncode:
+    if ended.returncode:
         raise BrokerNotFound(
-            f"KAFKA_HOME={home}: formatting {data} failed: {(said.stderr + said.stdout).strip()[-500:]}"
+            f"KAFKA_HOME={home}: formatting {data} failed: {(ended.stderr + ended.stdout).strip()[-500:]}"
         )
     return properties
 

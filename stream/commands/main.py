@@ -57,6 +57,10 @@ class ReportsErrors(click.Group):
             sys.exit(0)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def list_commands(self, _: click.Context) -> list[str]:
+        """In the order in which they are added: what one does first comes first."""
+        return list(self.commands)
+
 
 @click.group(cls=ReportsErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rec2pm")
@@ -75,5 +79,5 @@ def main(verbose: bool) -> None:
         logging.getLogger("rdkafka").setLevel(logging.WARNING)
 
 
-for command in (demo, topics, worker, produce, view, train, evaluate, user, state, dead_letters):
+for command in (demo, topics, train, evaluate, worker, produce, view, user, state, dead_letters):
     main.add_command(command)

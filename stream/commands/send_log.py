@@ -37,8 +37,8 @@ def send(
 
     Args:
         log: columns user_id, item_id, timestamp (epoch ms).
-        limit: only the first so many; None for all.
-        rate: interactions per second; None for as fast as Kafka takes them.
+        limit: send only the first so many; None for all.
+        rate: interactions per second; None for as fast as Kafka accepts them.
         progress: called with (sent, all).
     """
     frame = in_time_order(log).select("user_id", "item_id", "timestamp")
@@ -49,8 +49,8 @@ def send(
         if error is not None:
             failed.append(str(error))
 
-    # The records' own timestamps stay the present: with a log's, a topic's retention would delete old interactions at
-    # once.
+    # The records' own timestamps are the present. With the log's, the topic's retention would delete old interactions
+    # at once.
     producer = Producer({**PRODUCER, **kafka})
     began = clock()
     for start in range(0, len(rows), chunk := _CHUNK if rate is None else max(1, int(rate / 100))):
@@ -70,6 +70,6 @@ def send(
     left = producer.flush(60)
     if failed or left:
         raise KafkaUnusable(
-            f"{len(failed) + left} of {len(rows)} interactions were not taken by {topic}: {(failed or ['no answer in 60 s'])[0]}"
+            f"{topic} did not accept {len(failed) + left} of {len(rows)} interactions: {(failed or ['no answer within 60 s'])[0]}"
         )
     return len(rows)

@@ -10,9 +10,9 @@ from stream.commands.kafka_connection import current_settings, kafka_options, re
 from stream.commands.output import EXIT_ERROR, progress_bar
 
 
-@click.group(short_help="What is remembered about all users.")
+@click.group(short_help="Export what is remembered about all users.")
 def state() -> None:
-    """What is remembered about all users."""
+    """Export what is remembered about all users."""
 
 
 @state.command("export", short_help="Write every user's state to a Parquet file.")
@@ -36,7 +36,7 @@ def state_export(out: Path) -> None:
 
 @click.group(short_help="Show or forget one user.")
 def user() -> None:
-    """Show what is remembered about one user, or forget it."""
+    """Show what is remembered about one user, or forget the user."""
 
 
 def _user_id(_: click.Context, __: click.Parameter, user_id: str) -> str:

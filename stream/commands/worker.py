@@ -11,14 +11,12 @@ from stream.commands.kafka_connection import current_settings, reports_kafka_err
 class _ListsSettings(click.Command):
     """Its help ends with every setting; they are read only when the help is asked for."""
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         from stream.settings import described
 
-        lines = ["\b", "Settings (environment):"]
-        for name, default, meaning in described():
-            lines += [f"  {name}{f' [{default}]' if default else ''}", f"      {meaning}"]
-        self.epilog = "\n".join(lines)
-        super().format_epilog(ctx, formatter)
+        settings = [(f"{name} [{default}]" if default else name, meaning) for name, default, meaning in described()]
+        with formatter.section("Settings (environment variables)"):
+            formatter.write_dl(settings)
 
 
 @click.command(cls=_ListsSettings, short_help="Run one worker process.")

@@ -131,10 +131,11 @@ def test_the_list_tells_the_newest_letters_and_counts_all_of_them_by_reason(shop
         f"7 dead letters in {shop.dead}, 0 replayed; the newest 3 are shown:",
         "  7  value number N",
     ]
-    told = [json.loads(line) for line in shop.command("list", "--json").splitlines()]
-    assert [each["place"] for each in told] == ["0:0", "0:1", "0:2", "0:3", "0:4", "1:0", "1:1"]
+    parsed = [json.loads(line) for line in shop.command("list", "--json").splitlines()]
+    assert [each["place"] for each in parsed] == ["0:0", "0:1", "0:2", "0:3", "0:4", "1:0", "1:1"]
     assert {
-        name: told[-1][name] for name in ("topic", "partition", "offset", "timestamp", "attempts", "reason", "replayed")
+        name: parsed[-1][name]
+        for name in ("topic", "partition", "offset", "timestamp", "attempts", "reason", "replayed")
     } == {
         "topic": shop.input,
         "partition": 1,
@@ -152,9 +153,9 @@ def test_a_letter_is_shown_for_people_for_programs_and_as_the_bytes_it_is(shop: 
     assert "value number 1" in shown
     assert "text (5 bytes): bad 1" in shown
     assert f"sent {moment(SENT_MS)} UTC" in shown
-    told = json.loads(shop.command("show", "0:1", "--json"))
-    assert base64.b64decode(told["value"]) == b"bad 1"
-    assert told["headers"] == [[name, value and base64.b64encode(value).decode()] for name, value in TRACED]
+    parsed = json.loads(shop.command("show", "0:1", "--json"))
+    assert base64.b64decode(parsed["value"]) == b"bad 1"
+    assert parsed["headers"] == [[name, value and base64.b64encode(value).decode()] for name, value in TRACED]
     assert shop.command("show", "0:1", "--raw") == "bad 1"
     assert "has no dead letter 0:2" in shop.command("show", "0:2", exit_code=1)
     assert "has no dead letter 9:0" in shop.command("show", "9:0", exit_code=1)
@@ -329,7 +330,7 @@ def test_a_refused_record_comes_back_with_a_higher_count_until_the_cap(shop: Sho
             )  # type: ignore[misc]
             newest = max(
                 (json.loads(line) for line in shop.command("list", "--json").splitlines()),
-                key=lambda told: told["attempts"],
+                key=lambda parsed: parsed["attempts"],
             )
             assert (newest["attempts"], newest["timestamp"], newest["partition"]) == (attempts, SENT_MS, 1)
             said = shop.command("replay", "--execute")
@@ -347,5 +348,5 @@ def test_a_refused_record_comes_back_with_a_higher_count_until_the_cap(shop: Sho
 
 def shown_user(env: Mapping[str, str]) -> dict[str, Any]:
     said = rec2pm("user", "show", "ann", "--json", env=env, timeout=60)
-    told: dict[str, Any] = json.loads(said.stdout or "{}")
-    return told
+    parsed: dict[str, Any] = json.loads(said.stdout or "{}")
+    return parsed

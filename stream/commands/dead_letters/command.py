@@ -101,7 +101,8 @@ def dead_letters_replay(
     this command or interrupt it; only --again sends a letter once more. Key, value, headers and timestamp are the
     original ones. A record that is refused again becomes another dead letter, with one attempt more.
 
-    Have a worker running: where a letter is older than its topic's retention, Kafka soon deletes the record again.
+    Run this while a worker runs: where a letter is older than its topic's retention, Kafka soon deletes the record
+    again.
     """
     from stream.commands.dead_letters.choose import Selection
     from stream.commands.dead_letters.letters import LetterNotFound

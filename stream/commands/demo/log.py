@@ -17,7 +17,7 @@ SHOWN_USERS: Final = 3
 
 @dataclass(slots=True)
 class Log:
-    """What the demo plays: interactions in time order, and what is known of the items."""
+    """What the demo plays: interactions in time order, with titles and genres of the items, where the log has them."""
 
     name: str
     interactions: pl.DataFrame
@@ -33,7 +33,7 @@ def synthetic() -> Log:
 
 
 def sampled(path: str) -> Log:
-    """A log, or so many of its users that the demo stays short."""
+    """A log, or a sample of its users if it is so long that the demo would take long."""
     frame = in_time_order(read_log(path)).collect()
     name = Path(path).name
     if len(frame) > MOST_INTERACTIONS:

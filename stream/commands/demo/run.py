@@ -1,8 +1,8 @@
-"""`rec2pm demo`: broker, topics, model, traffic, two workers, and what came out: the whole loop in one terminal.
+"""The steps of `rec2pm demo`: broker, topics, model, workers, traffic, comparison.
 
-Everything is the real thing, only small: the workers are separate processes, the broker is an embedded one unless a
-Kafka is found, and the lists that are compared with the popularity list at the end are the ones that the workers
-published while the traffic ran.
+Everything is real, only small. The workers are separate processes. The broker is an embedded one unless a Kafka is
+found. The lists that are compared with the popularity list at the end are those that the workers published while the
+traffic ran.
 """
 
 import shutil
@@ -45,11 +45,11 @@ _JOIN_S: Final = 90.0
 
 
 def run_demo(log: str | None, folder: Path, environ: Mapping[str, str], console: Console) -> None:
-    """Run the demo; everything it leaves is below `folder`.
+    """Run the demo; all its files are below `folder`.
 
     Args:
         log: an event log, or None for the synthetic one.
-        environ: `REC2PM_BOOTSTRAP_SERVERS` or `KAFKA_HOME` in it choose the broker.
+        environ: the environment; `REC2PM_BOOTSTRAP_SERVERS` or `KAFKA_HOME` choose the broker.
     """
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def run_demo(log: str | None, folder: Path, environ: Mapping[str, str], console:
     )
     if log is None:
         console.print(
-            "   Each user keeps coming back to 3 favourite genres and drifts through others; `model/synthetic.py` says how."
+            "   Each user returns to 3 favourite genres and drifts through others; `model/synthetic.py` says how."
         )
     if (leftover := folder / "broker").exists():
         shutil.rmtree(leftover)  # an earlier demo's topics
@@ -77,17 +77,17 @@ def run_demo(log: str | None, folder: Path, environ: Mapping[str, str], console:
         with started_workers(env, folder) as workers:
             console.print(
                 f"[bold]4. The workers[/]  {WORKERS} processes share {PARTITIONS} partitions; their logs are in {folder}.\n"
-                f"   First they take the {cut:,} interactions of the past, then {len(frame) - cut:,} new ones come in {TRAFFIC_S:.0f} seconds:"
+                f"   First they process the {cut:,} interactions of the past. Then {len(frame) - cut:,} new ones arrive in {TRAFFIC_S:.0f} seconds:"
             )
             served = _serve(broker, played, cut, workers, console)
         compare(played, served, cut, console)
     console.print(
         f"\nDone in {time.monotonic() - began:.0f} s. The model is {version.folder}; its manifest.json says what it was trained on.\n"
         "[bold]Where to look next[/]\n"
-        "  make demo LOG=path.parquet   the same with your interactions (columns user_id, item_id, timestamp)\n"
-        "  make verify                  every user's state and every list, recomputed from the log and compared\n"
-        "  make bench                   interactions per second, latency, and what a fold costs\n"
-        "  rec2pm worker --help         every setting;   README.md: beside your own Kafka;   ARCHITECTURE.md: how it works"
+        "  make demo LOG=path.parquet   the same with your own log (columns user_id, item_id, timestamp)\n"
+        "  make verify                  recompute every user's state and every list from the log, and compare\n"
+        "  make bench                   measure interactions per second, latency, and the cost of a fold\n"
+        "  rec2pm worker --help         every setting\n  README.md                    rec2pm beside your own Kafka\n  ARCHITECTURE.md              how it works"
     )
 
 
@@ -95,12 +95,12 @@ def _make_topics(broker: Broker) -> None:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     outcomes = topics.create(admin, topics.plan(APP, f"{APP}.interactions", f"{APP}.recommendations", PARTITIONS, 1))
     refused = [f"{outcome.topic.name}: {outcome.reason}" for outcome in outcomes if outcome.result == "refused"]
-    there = [outcome.topic.name for outcome in outcomes if outcome.result == "exists"]
+    existing = [outcome.topic.name for outcome in outcomes if outcome.result == "exists"]
     if refused:
-        raise KafkaUnusable("the broker refused " + "; ".join(refused))
-    if there:
+        raise KafkaUnusable("the broker refused to create topics: " + "; ".join(refused))
+    if existing:
         raise KafkaUnusable(
-            f"the broker has {', '.join(there)} already, from an earlier demo: delete them, or let the demo start its own broker"
+            f"the broker already has {', '.join(existing)}, from an earlier demo: delete them, or let the demo start its own broker"
         )
 
 
@@ -151,18 +151,20 @@ def _serve(broker: Broker, log: Log, cut: int, workers: Sequence[subprocess.Pope
             _until(cut, traffic, workers, screen, _JOIN_S)
             sent, began = cut, time.monotonic()
             while sent < len(rows):
-                due = min(len(rows), cut + int((time.monotonic() - began) / TRAFFIC_S * (len(rows) - cut)) + 1)
-                for user, item, when in rows[sent:due]:
+                end = min(len(rows), cut + int((time.monotonic() - began) / TRAFFIC_S * (len(rows) - cut)) + 1)
+                for user, item, when in rows[sent:end]:
                     traffic.send(user, item, when)
-                sent = due
+                sent = end
                 traffic.read(0.05)
-                screen.update(traffic.taken, workers)
+                if screen.is_due():
+                    _check(workers)
+                    screen.draw(traffic.committed())
             traffic.flush()
             _until(len(rows), traffic, workers, screen, _JOIN_S)
             settled = time.monotonic() + 1.0
             while time.monotonic() < settled:
                 traffic.read(0.1)
-            screen.update(traffic.taken, workers, force=True)
+            screen.draw(traffic.committed())
     finally:
         traffic.close()
     return served
@@ -171,14 +173,27 @@ def _serve(broker: Broker, log: Log, cut: int, workers: Sequence[subprocess.Pope
 def _until(
     target: int, traffic: Traffic, workers: Sequence[subprocess.Popen[bytes]], screen: Screen, patience_s: float
 ) -> None:
-    """Read lists until the workers have taken so many interactions; patience is with standing still."""
+    """Read lists until the workers have committed so many interactions.
+
+    Raises:
+        KafkaUnusable: they committed none for `patience_s`.
+    """
     best, moved = -1, time.monotonic()
-    while (taken := traffic.taken()) < target:
-        if taken > best:
-            best, moved = taken, time.monotonic()
+    while (committed := traffic.committed()) < target:
+        if committed > best:
+            best, moved = committed, time.monotonic()
         if time.monotonic() - moved > patience_s:
             raise KafkaUnusable(
-                f"the workers took {taken} of {target} interactions and then none for {patience_s:.0f} s; see their logs"
+                f"the workers processed {committed} of {target} interactions, and then none for {patience_s:.0f} s; see their logs"
             )
         traffic.read(0.1)
-        screen.update(lambda taken=taken: taken, workers)
+        if screen.is_due():
+            _check(workers)
+            screen.draw(committed)
+
+
+def _check(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Raise KafkaUnusable if a worker has ended."""
+    for worker in workers:
+        if worker.poll() is not None:
+            raise KafkaUnusable(f"a worker ended with exit code {worker.returncode}; see its log")

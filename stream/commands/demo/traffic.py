@@ -16,15 +16,15 @@ from stream.wire import Recommendation
 
 @dataclass(slots=True)
 class Served:
-    """What went in and what came out, by user."""
+    """By user, the interactions that were sent and the lists that came back."""
 
     items: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     """Items sent so far, in order."""
     offsets: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Where each of them is in the interactions topic."""
     lists: dict[str, list[Recommendation]] = field(default_factory=lambda: defaultdict(list))
-    newest: int = 0
-    """Lists received."""
+    received: int = 0
+    """Lists, of all users."""
     folds: dict[str, int] = field(default_factory=dict)
 
 
@@ -54,7 +54,7 @@ class Traffic:
                 "log_level": 3,
             }
         )
-        self._places = [TopicPartition(f"{APP}.interactions", number) for number in range(PARTITIONS)]
+        self._partitions = [TopicPartition(f"{APP}.interactions", number) for number in range(PARTITIONS)]
         self._failed: list[str] = []
 
     def send(self, user: str, item: Any, time_ms: int) -> None:
@@ -82,7 +82,7 @@ class Traffic:
     def flush(self) -> None:
         self._producer.flush(30)
         if self._failed:
-            raise KafkaUnusable(f"the broker did not take {len(self._failed)} interactions: {self._failed[0]}")
+            raise KafkaUnusable(f"the broker did not accept {len(self._failed)} interactions: {self._failed[0]}")
 
     def read(self, wait_s: float) -> None:
         self._producer.poll(0)
@@ -93,12 +93,12 @@ class Traffic:
                 user = (message.key() or b"").decode()
                 self._served.lists[user].append(made)
                 self._served.folds[user] = made.folds
-                self._served.newest += 1
+                self._served.received += 1
 
-    def taken(self) -> int:
-        """Interactions that the workers have committed."""
+    def committed(self) -> int:
+        """How many interactions the workers have committed."""
         try:
-            return sum(max(place.offset, 0) for place in self._group.committed(self._places, timeout=5))
+            return sum(max(each.offset, 0) for each in self._group.committed(self._partitions, timeout=5))
         except KafkaException:
             return 0
 

@@ -49,12 +49,12 @@ class LatestLists:
             group,
             broker="kafka://" + settings.bootstrap_servers.replace(",", ";"),
             broker_credentials=_credentials(settings.kafka),
-            # A killed predecessor stays in the group for so long, and the join waits for it.
+            # A killed predecessor stays in the group this long, and joining waits for it.
             broker_session_timeout=6.0,
             broker_heartbeat_interval=1.0,
             consumer_auto_offset_reset="earliest",
             store="rocksdb://",
-            # The id: what is stored of a topic must never be taken for a copy of another one of the same name.
+            # With the topic's id: the store of one topic must never be used for another topic of the same name.
             datadir=folder / f"{str(described.topic_id).replace('/', '_')}-{partitions}",  # it is base64
             topic_allow_declare=False,
             topic_disable_leader=True,
@@ -82,15 +82,14 @@ class LatestLists:
             on_changelog_event=self._on_change,
             options=dict(_ROCKSDB),
         )
-        # Faust's own queue is cleared at the end of a recovery, and with it what arrived since: lists that would be
-        # missing for ever.
+        # Faust clears its own queue at the end of a recovery, and so loses the lists that arrived since.
         self.app.tables._changelog_queue = self.app.FlowControlQueue(maxsize=self.app.conf.stream_buffer_maxsize)  # noqa: SLF001
         # Faust 0.15.3 assigns a global table's partitions by this name, which ignores `changelog_topic`: a KeyError
         # that it swallows, and a join that hangs without a message.
         self._table._changelog_topic_name = topic.get_topic_name  # noqa: SLF001
 
     async def follow(self) -> None:
-        """Read the topic until Faust stops or crashes; `ready` is set when what was there at the start has been
+        """Read the topic until Faust stops or crashes. `ready` is set once everything that was there at the start is
         read.
         """
         await self.app.start()
@@ -219,7 +218,7 @@ def _credentials(kafka: Mapping[str, str]) -> Any:
         mechanism = kafka.get("sasl.mechanism") or kafka.get("sasl.mechanisms", "GSSAPI")
         if mechanism not in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
             raise SettingsInvalid(
-                f"the view knows no sasl.mechanism={mechanism}: expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+                f"the view does not support sasl.mechanism={mechanism}: expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
             )
         return faust.SASLCredentials(
             username=kafka.get("sasl.username"),

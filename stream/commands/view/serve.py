@@ -26,7 +26,7 @@ except ImportError as missing:
 logger = logging.getLogger(__name__)
 
 STOPS_WITHIN_S: Final = 4.0
-"""After a signal or a crash, whatever Faust and its threads still wait for: the process exits."""
+"""After a signal or a crash the process exits, even if Faust and its threads still wait for something."""
 _STREAMS_END_WITHIN_S: Final = 0.2
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -42,7 +42,7 @@ def run_view(settings: Settings, *, listen: str, name: str) -> None:
     Raises:
         SettingsInvalid: `listen`, `name` or a Kafka option cannot be used.
         TopicsUnusable: there is no recommendations topic.
-        KafkaUnusable: reading it ended in a way that no waiting mends.
+        KafkaUnusable: reading the topic failed, and waiting would not help.
     """
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
@@ -73,8 +73,7 @@ async def _serve(settings: Settings, host: str, port: int, name: str) -> None:
         logger.info("view ready seconds=%.1f", time.monotonic() - began)
         await asyncio.wait({follow, stop}, return_when=asyncio.FIRST_COMPLETED)
     crashed = not stop.done()
-    # There is nothing to lose: offsets are not committed, and the store is a copy of the topic that RocksDB's log
-    # protects.
+    # Nothing can be lost: offsets are not committed, and the store is a copy of the topic that RocksDB's log protects.
     limit = threading.Timer(STOPS_WITHIN_S, os._exit, (int(crashed),))
     limit.daemon = True
     limit.start()
@@ -83,7 +82,7 @@ async def _serve(settings: Settings, host: str, port: int, name: str) -> None:
     await http.cleanup()
     await lists.app.stop()
     if crashed:
-        raise KafkaUnusable(f"reading {settings.recommendations_topic} ended, see the log above; start the view again")
+        raise KafkaUnusable(f"reading {settings.recommendations_topic} failed, see the log above; start the view again")
     logger.info("view stopped")
 
 

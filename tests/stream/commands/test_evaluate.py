@@ -51,8 +51,8 @@ def test_it_writes_a_report_and_prints_a_table(log: Path, registry: Path, tmp_pa
         "tiny@2",
         "tiny@1",
     ]
-    assert f"the report is {tmp_path / 'out' / 'report.md'}" in done.stdout
-    assert "mind: tiny@2: its manifest does not say what it was trained on" in done.stderr
+    assert f"report: {tmp_path / 'out' / 'report.md'}" in done.stdout
+    assert "warning: tiny@2: its manifest does not say what it was trained on" in done.stderr
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"report.md", "metrics.json", "accuracy.png"} <= written
     assert "position.png" not in written, "fewer than 30 users a group: not for a picture"
@@ -84,7 +84,7 @@ def test_a_point_in_time_is_not_ignored_where_targets_are_the_last_interactions(
     for split in ((), ("--split", "last-out")):
         refused = _run(*usual, *split)
         assert refused.exit_code == 2
-        assert "--at is for --split time" in refused.stderr
+        assert "--at needs --split time" in refused.stderr
     assert not (tmp_path / "out").exists()
     assert _run(*usual, "--split", "time").exit_code == 0
 
