@@ -1,5 +1,5 @@
-"""Dead letters listed, shown and sent in again: once, with the original bytes, headers and time, whatever happens to
-the replay.
+"""Dead letters are listed, shown and replayed: each once, with its original bytes, headers and time, whatever happens
+to the replay.
 """
 
 import base64
