@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from state.store import StoreMemory
-from stream.errors import StopAsked, TopicsUnusable
+from stream.errors import Action, StreamError, TopicsUnusable, action_on
 from stream.fault_points import At, passing
 from stream.kafka import topics
 from stream.kafka.link import KafkaLink
@@ -30,6 +30,7 @@ from stream.policy import RefusedShare, StepSize
 from stream.prometheus import served
 from stream.recommender import Recommender
 from stream.settings import Settings
+from stream.step import Rules, Step
 from stream.worker import Worker
 from stream.worker_name import hold
 
@@ -111,12 +112,12 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     worker = Worker(
         link=link,
         partitions=partitions,
-        recommender=recommender,
+        step=Step(
+            partitions,
+            recommender,
+            Rules(settings.recommend, settings.top_k, settings.exclude, settings.keep_segments),
+        ),
         topic=settings.interactions_topic,
-        lists=settings.recommend,
-        top_k=settings.top_k,
-        exclude=settings.exclude,
-        keep_segments=settings.keep_segments,
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),
         wait_s=settings.wait_ms / 1000,
@@ -132,8 +133,10 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         try:
             link.start(partitions)
             worker.run()
-        except StopAsked as asked:
-            logger.info("%s", asked)
+        except StreamError as error:
+            if action_on(error) is not Action.LEAVE:
+                raise
+            logger.info("%s", error)
         finally:
             # Leaving the group revokes the partitions, which closes their stores; what an error left open is closed
             # after it.

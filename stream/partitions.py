@@ -1,17 +1,19 @@
 """The partitions that this worker owns, and the life of each.
 
-    assigned ──▶ ASSIGNED ──▶ RESTORING ──▶ RUNNING     (1) a step was aborted: read on in the changelog,
-                    ▲          │   ▲           │            then resume from the position stored there
-                    │          │   └── (1) ────┤        (2) the store is damaged: wiped, begun again
-                    └── (2) ───┴───────────────┘
+    assigned ──▶ ASSIGNED ──▶ RESTORING ──▶ RESUMING ──▶ RUNNING
+                    ▲           │   ▲          │            │
+                    │           │   └─────(1)──┼────────────┤    (1) a step was aborted: read on in the changelog
+                    └────(2)────┴──────────────┴────────────┘    (2) the store is damaged: wiped, begun again
 
-    from each of the three   ──▶ REVOKED    Kafka asks for it back: ours until we let go, so our store lacks nothing
+    from each of the four    ──▶ REVOKED    Kafka asks for it back: it is ours until we let go, so the store is complete
                              ──▶ LOST       the group went on without us: another owner may have published since
 
-Records are consumed in RUNNING alone: the store then holds everything that the changelog does. Nothing slow happens
-inside a rebalance: stores open and are restored between steps. No step is under way there either, so neither end has
-anything to finish: a revoked store is closed with a note of when it lacked nothing, a lost one without. `MOVES` is this
-drawing, and `Partition.become` refuses every other way.
+A RESTORING partition reads the changelog. A RESUMING one has read it, and waits for Kafka to say where to go on.
+
+Only RUNNING partitions take records: their stores hold everything that the changelog does. Nothing slow happens inside
+a rebalance: stores are opened and restored between steps. No step is under way there either, so neither end has
+anything to finish: a revoked store is closed with a note of when it was complete, a lost one without. `MOVES` is this
+drawing, and `Partition.become` refuses every other move.
 """
 
 import logging
@@ -25,6 +27,7 @@ from state.errors import StateCorrupted, StateError
 from state.store import Store, StoreMemory, wipe
 from state.user import User
 from stream.fault_points import At, Point, passing
+from stream.ports import Learned
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ _AT_ONCE: Final = 4
 class Phase(Enum):
     ASSIGNED = auto()
     RESTORING = auto()
+    RESUMING = auto()
     RUNNING = auto()
     REVOKED = auto()
     LOST = auto()
@@ -43,12 +47,13 @@ class Phase(Enum):
 
 MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {
     Phase.ASSIGNED: frozenset({Phase.RESTORING, Phase.REVOKED, Phase.LOST}),
-    Phase.RESTORING: frozenset({Phase.RUNNING, Phase.ASSIGNED, Phase.REVOKED, Phase.LOST}),
+    Phase.RESTORING: frozenset({Phase.RESUMING, Phase.ASSIGNED, Phase.REVOKED, Phase.LOST}),
+    Phase.RESUMING: frozenset({Phase.RUNNING, Phase.ASSIGNED, Phase.REVOKED, Phase.LOST}),
     Phase.RUNNING: frozenset({Phase.ASSIGNED, Phase.RESTORING, Phase.REVOKED, Phase.LOST}),
     Phase.REVOKED: frozenset(),
     Phase.LOST: frozenset(),
 }
-OWNED: Final = (Phase.ASSIGNED, Phase.RESTORING, Phase.RUNNING)
+OWNED: Final = (Phase.ASSIGNED, Phase.RESTORING, Phase.RESUMING, Phase.RUNNING)
 
 
 class Progress(NamedTuple):
@@ -114,17 +119,13 @@ class Partition:
         self.phase = Phase.ASSIGNED
         self.restore: Restore | None = None
         self.rebuilt = False
-        self.due = 0
-        """The offset that its next record has at least."""
+        self.next_offset = 0
+        """The lowest offset that its next record can have."""
         self._store: Store | None = None
         self._taken = Recent[int](cache_users)
         self._users = Recent[User](cache_users)
         self._segment_length: int | None = None
         self._named: set[int] = set()
-
-    def restores(self) -> bool:
-        """Whether its store lacks something."""
-        return self.phase is Phase.ASSIGNED or self.restore is not None
 
     def reads(self) -> bool:
         """Whether its changelog is being read."""
@@ -183,12 +184,12 @@ class Partition:
         found.update(zip(missing, self.store.read(missing), strict=True))
         return found
 
-    def remember(self, taken: Mapping[bytes, int], users: Mapping[bytes, User]) -> None:
-        """Keep in memory what was written: how far users are, and the whole states that may be asked for again before
-        others are.
-        """
-        self._taken.note(taken)
-        self._users.note(users)
+    def learn(self, learned: Learned) -> None:
+        """Keep in memory what a published step wrote."""
+        self._taken.note(learned.taken)
+        self._users.note(learned.users)
+        if learned.names:
+            self._name(learned.names)
 
     def forget(self) -> None:
         """Keep nothing in memory."""
@@ -202,8 +203,7 @@ class Partition:
         asked = [item for item in items if item not in self._named]
         return self.store.unnamed(asked)
 
-    def named(self, items: Iterable[int]) -> None:
-        """The text of these is in the store now."""
+    def _name(self, items: Iterable[int]) -> None:
         if len(self._named) > _KNOWN_NAMES:
             self._named.clear()
         self._named.update(items)
@@ -249,7 +249,6 @@ class Partitions:
         self._resume = resume
         self._pause = pause
         self._at = at
-        self._asked_in_vain = False
         self._owned: dict[int, Partition] = {}
         self.known_ms: int | None = None
         """A time at which every running partition was ours for certain, epoch ms: Kafka took a transaction of this
@@ -264,9 +263,15 @@ class Partitions:
     def all(self) -> list[Partition]:
         return list(self._owned.values())
 
-    def due(self) -> dict[int, int]:
-        """Of each partition, the offset that its next record has at least."""
-        return {number: partition.due for number, partition in self._owned.items()}
+    def next_offsets(self) -> dict[int, int]:
+        """Partition → the lowest offset that its next record can have."""
+        return {number: partition.next_offset for number, partition in self._owned.items()}
+
+    def published(self, next_offsets: Mapping[int, int], known_ms: int) -> None:
+        """Kafka took a transaction of this worker, which was sent at a time, epoch ms."""
+        self.known_ms = known_ms
+        for number, next_offset in next_offsets.items():
+            self._owned[number].next_offset = next_offset
 
     def running(self) -> list[int]:
         return [number for number, partition in self._owned.items() if partition.phase is Phase.RUNNING]
@@ -300,24 +305,30 @@ class Partitions:
 
     def restore(self) -> bool:
         """Bring partitions that were assigned a little closer to running; True while some are not there yet."""
-        self._asked_in_vain = False
         waiting = [partition for partition in self._owned.values() if partition.phase is not Phase.RUNNING]
-        places = _AT_ONCE - sum(partition.reads() for partition in waiting)
-        for partition in waiting:
-            read = partition.reads()
-            # One that waits for Kafka's word takes no place from those that could be read.
-            if places <= 0 and not read and partition.restores():
-                continue
-            try:
+        reading = [partition for partition in waiting if partition.reads()]
+        # A restore that waits for Kafka's answer takes no turn from those that could read.
+        others = [
+            partition for partition in waiting if partition not in reading and partition.phase is not Phase.RESUMING
+        ]
+        for partition in reading:
+            self._advance(partition)
+        for partition in others:
+            if self._reading() < _AT_ONCE:
                 self._advance(partition)
-            except StateCorrupted as error:
-                self.rebuild(error)
-            places += read - partition.reads()
+        for partition in waiting:
+            # Each question may take a while: after one without an answer, the others ask in the next turn.
+            if partition.phase is Phase.RESUMING and not self._begin(partition):
+                break
         return any(partition.phase is not Phase.RUNNING for partition in waiting)
+
+    def _reading(self) -> int:
+        """How many changelogs are being read."""
+        return sum(partition.reads() for partition in self._owned.values())
 
     def reads(self) -> bool:
         """Whether a changelog is being read: the next turn should come soon."""
-        return any(partition.reads() for partition in self._owned.values())
+        return self._reading() > 0
 
     def catch_up(self) -> None:
         """After a step that was given up: stores read on in the changelog before partitions run again.
@@ -333,22 +344,33 @@ class Partitions:
             partition.restore = self._begin_restore(partition, self._memory)
 
     def _advance(self, partition: Partition) -> None:
-        if partition.phase is Phase.ASSIGNED:
-            partition.open(self._folder_of(partition), self._memory)
-            partition.become(Phase.RESTORING)
-            self._at(Point.OPENED)
-            partition.restore = self._begin_restore(partition, self._memory)
-        if partition.restore is not None and partition.restore.advance():
-            partition.restore.close()
-            partition.restore = None
-            self._at(Point.RESTORED)
-        if partition.restore is None and not self._asked_in_vain:
-            due = self._resume(partition.number, partition.store.position(), partition.store.input_id())
-            if due is None:
-                self._asked_in_vain = True  # each question may take a while; the others ask in the next turn
-                return
-            partition.due = due
-            partition.become(Phase.RUNNING)
+        """Open the store, or read another slice of the changelog into it."""
+        try:
+            if partition.phase is Phase.ASSIGNED:
+                partition.open(self._folder_of(partition), self._memory)
+                partition.become(Phase.RESTORING)
+                self._at(Point.OPENED)
+                partition.restore = self._begin_restore(partition, self._memory)
+            if partition.restore is not None and partition.restore.advance():
+                partition.restore.close()
+                partition.restore = None
+                partition.become(Phase.RESUMING)
+                self._at(Point.RESTORED)
+        except StateCorrupted as error:
+            self.rebuild(error)
+
+    def _begin(self, partition: Partition) -> bool:
+        """Begin to take a partition's records; False while Kafka does not say where."""
+        try:
+            next_offset = self._resume(partition.number, partition.store.position(), partition.store.input_id())
+        except StateCorrupted as error:
+            self.rebuild(error)
+            return True
+        if next_offset is None:
+            return False
+        partition.next_offset = next_offset
+        partition.become(Phase.RUNNING)
+        return True
 
     def rebuild(self, error: StateCorrupted) -> None:
         """Wipe the store that cannot be read and begin its partition's life again: the changelog has everything.

@@ -66,7 +66,7 @@ class WorkerMetrics(Collector):
             "rec2pm_step_records_limit", "Most records that the next step may take.", value=worker.step_size.limit
         )
         yield InfoMetricFamily(
-            "rec2pm_model", "The model version that serves.", value={"model": worker.recommender.model.reference}
+            "rec2pm_model", "The model version that serves.", value={"model": worker.step.recommender.model.reference}
         )
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from stream.errors import SettingsInvalid
 from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
-from stream.policy import Lists
+from stream.policy import Cadence
 
 PREFIX: Final = "REC2PM_"
 _KAFKA: Final = "REC2PM_KAFKA_"
@@ -20,7 +20,7 @@ _MAY_BE_EMPTY: Final = frozenset({"REC2PM_METRICS_LISTEN"})
 _TOPIC: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$"
 
 
-def _lists(value: object) -> object:
+def _cadence(value: object) -> object:
     if isinstance(value, str) and value not in ("interaction", "fold"):
         if not value.isdigit() or int(value) < 1:
             raise ValueError("expected `interaction`, `fold`, or a whole number from 1")
@@ -56,7 +56,7 @@ class Settings(BaseModel):
     model: str | None = Field(
         None, min_length=1, description="NAME (its newest version) or NAME@VERSION (default: the registry's only model)"
     )
-    recommend: Annotated[Lists, BeforeValidator(_lists)] = Field(
+    recommend: Annotated[Cadence, BeforeValidator(_cadence)] = Field(
         "interaction",
         description="interaction: a list per user and step that touched them; fold: at each fold; N: at every N-th interaction",
     )

@@ -43,8 +43,8 @@ from stream.kafka.options import (
     logger_of,
 )
 from stream.partitions import Partitions
+from stream.ports import Outgoing
 from stream.wire import MODEL_HEADER, Record, recommendation_as_json, recommendation_as_msgpack
-from stream.worker import Outgoing
 
 logger = logging.getLogger(__name__)
 

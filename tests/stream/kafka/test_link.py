@@ -18,7 +18,7 @@ from stream.errors import Fenced, KafkaUnusable, OutputTooLarge, StepAborted, St
 from stream.kafka.lineage import Changelog, Committed, Lineage
 from stream.kafka.link import KafkaLink, logger
 from stream.kafka.options import MemoryBudget
-from stream.worker import Outgoing
+from stream.ports import Outgoing
 
 
 class Producer:
