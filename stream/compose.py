@@ -75,7 +75,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     link = KafkaLink(
         bootstrap=settings.bootstrap_servers,
         app=settings.app,
-        slot=slot.name,
+        worker_name=slot.name,
         named=settings.worker is not None,
         interactions_topic=settings.interactions_topic,
         recommendations_topic=settings.recommendations_topic,
@@ -129,7 +129,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     _spare_the_cycle_collector()
     logger.info("worker starts app=%s slot=%s bootstrap=%s", settings.app, slot.name, settings.bootstrap_servers)
     with _stopped_by_signals(worker), _metrics(worker, settings):
-        link.stopping = lambda: worker.stopping
+        link.stop_waiting_if(lambda: worker.stopping)
         try:
             link.start(partitions)
             worker.run()

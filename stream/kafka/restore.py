@@ -21,7 +21,7 @@ from state.store import StoreMemory
 from stream.errors import RestoreBroken
 from stream.fault_points import At, Point, passing
 from stream.kafka import lineage
-from stream.kafka.errors import comes_back, told
+from stream.kafka.errors import comes_back, explained
 from stream.kafka.lineage import Changelog, Committed
 from stream.kafka.options import logger_of
 from stream.partitions import Partition, Progress
@@ -175,7 +175,7 @@ class ChangelogRestore:
                 self._assign(consumer)
                 return False
             elif not comes_back(error):
-                raise RestoreBroken(f"{self._topic}[{self._partition.number}] cannot be read: {told(error)}")
+                raise RestoreBroken(f"{self._topic}[{self._partition.number}] cannot be read: {explained(error)}")
         self._records += len(changes)
         if reached is not None:
             self._partition.store.write(changes, reached)
