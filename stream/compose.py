@@ -25,7 +25,8 @@ from stream.kafka import topics
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget, logger_of
 from stream.kafka.restore import ChangelogRestore
-from stream.partitions import Partition, Partitions
+from stream.partition import Partition
+from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.prometheus import served
 from stream.recommender import Recommender

@@ -17,7 +17,7 @@ from prometheus_client.exposition import make_wsgi_app
 from prometheus_client.registry import Collector
 
 from stream.errors import SettingsInvalid
-from stream.partitions import OWNED, Phase
+from stream.partition import OWNED, Phase
 from stream.worker import Worker
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from state.codec import (
 from state.errors import SegmentLengthChanged
 from state.user import NEW_USER, Preference, Remembered, User, packed, remember
 from stream.decode import Polled, Run, columns
-from stream.partitions import Partition
+from stream.partition import Partition
 from stream.policy import Cadence, list_after, stride
 from stream.ports import Counts, Learned, Outgoing
 from stream.recommender import Floats, Fold, Query, RankedList, Recommender

@@ -12,7 +12,8 @@ import numpy as np
 
 from state.store import StoreMemory
 from stream.errors import StepAborted
-from stream.partitions import Partition, Partitions, Phase
+from stream.partition import Partition, Phase
+from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
 from stream.ports import Outgoing
 from stream.recommender import Floats, Ints, Recommender

@@ -24,7 +24,7 @@ from stream.kafka import lineage
 from stream.kafka.errors import comes_back, explained
 from stream.kafka.lineage import Changelog, Committed
 from stream.kafka.options import logger_of
-from stream.partitions import Partition, Progress
+from stream.partition import Partition, Progress
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from state.codec import OFFSET, SEGMENT_LENGTH, number_value, working_key, worki
 from state.errors import StateCorrupted, StoreLocked
 from state.store import Store, StoreMemory
 from state.user import NEW_USER, User
-from stream.partitions import MOVES, OWNED, Partition, Partitions, Phase, Progress
+from stream.partition import MOVES, OWNED, Partition, Phase, Progress
+from stream.partitions import Partitions
 from stream.ports import Learned
 
 MEMORY = StoreMemory(8 << 20)
