@@ -153,7 +153,7 @@ def _wall_ms() -> int:
 
 
 def _check_topics(settings: Settings) -> int:
-    """Refuse topics that do not fit; how long the changelog keeps deletions, ms."""
+    """Refuse topics that do not fit. Returns how long the changelog keeps deletions, ms."""
     admin = admin_client(settings)
     problems = topics.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
@@ -172,20 +172,18 @@ def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int |
 
 
 def _spare_the_cycle_collector() -> None:
-    """A step makes tens of thousands of lists that reference counting frees; searching them for cycles is wasted
-    work.
-    """
+    """Reference counting frees the tens of thousands of lists of a step: looking for cycles in them is wasted work."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(500_000, 50, 100)
 
 
 def _keep_memory_together() -> Callable[[], object]:
-    """Have the allocator keep few arenas; returns what gives back the memory that it keeps.
+    """Have the allocator keep few arenas. The function returned gives free memory back to the system.
 
-    The threads of clients come and go, and glibc would give each of the first eight a core an arena of its own, in
-    which they leave pieces. What is free it only gives back when it is told to: milliseconds, and a tenth of a second
-    for a large heap in pieces. Other allocators have no such calls.
+    The threads of clients come and go. glibc would give each of the first eight per core an arena of its own, and they
+    leave pieces in it. It gives free memory back only on request, which takes milliseconds, or a tenth of a second for
+    a large fragmented heap. Other allocators have no such calls.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):

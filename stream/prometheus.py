@@ -116,7 +116,7 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
             # A worker that waits for Kafka is alive: starting it again would not bring Kafka back.
             silent = clock() - max(worker.turned_at, worker.link.waited_at)
             return _plain(
-                start, silent < ALIVE_WITHIN_S, f"the loop turned, or was told that Kafka is away, {silent:.1f} s ago"
+                start, silent < ALIVE_WITHIN_S, f"the loop turned, or noticed that Kafka is away, {silent:.1f} s ago"
             )
         if path == "/readyz":
             phases = [partition.phase for partition in worker.partitions.all()]

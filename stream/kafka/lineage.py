@@ -44,6 +44,11 @@ class Committed:
     offset: int | None
     lineage: Lineage | None
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether an operator set the offset: workers always commit a lineage with it."""
+        return self.offset is not None and self.lineage is None
+
 
 @dataclass(frozen=True, slots=True)
 class Changelog:
@@ -60,8 +65,9 @@ class Changelog:
 
 
 _WAY_OUT: Final = (
-    "nothing is changed here. To go on without the state of before, stop the workers and commit the group's offsets anew with "
-    "kafka-consumer-groups.sh --reset-offsets --to-current --execute (--to-earliest remembers again what the input still holds)"
+    "nothing is changed here. To go on without the former state, stop the workers and commit the group's offsets again "
+    "with kafka-consumer-groups.sh --reset-offsets --to-current --execute (with --to-earliest the workers read again "
+    "everything that the input still holds)"
 )
 
 
@@ -76,13 +82,13 @@ def check(place: str, lineage: Lineage | None, changelog: Changelog) -> None:
         )
     if lineage.partitions != changelog.partitions:
         raise ChangelogUnfit(
-            f"the input has {changelog.partitions} partitions and had {lineage.partitions} when the state in {place} was made: users are "
-            f"in other partitions now, away from their state; {_WAY_OUT}"
+            f"the input has {changelog.partitions} partitions and had {lineage.partitions} when the state in {place} "
+            f"was made: users are in other partitions now, away from their state; {_WAY_OUT}"
         )
     if lineage.reached > changelog.high:
         raise ChangelogUnfit(
-            f"{place} ends at {changelog.high}, but {lineage.reached} was reached when the offset was committed: the end of it is lost; "
-            f"{_WAY_OUT}"
+            f"{place} ends at {changelog.high}, but it reached {lineage.reached} when the offset was committed: its end "
+            f"is lost; {_WAY_OUT}"
         )
 
 

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 _ASK_S: Final = 1.0
 """How long a question may hold up the loop; it is asked again in the next turn."""
 _SAY_WHERE: Final = (
-    "say where to go on with kafka-consumer-groups.sh --reset-offsets (--to-earliest takes all that is left)"
+    "say where to go on with kafka-consumer-groups.sh --reset-offsets (--to-earliest reads everything that is left)"
 )
 
 
@@ -129,9 +129,9 @@ class KafkaLink:
             raise KafkaUnusable(f"id of {self._input}: {error}") from error
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
-            # The assignment is taken, and nothing fetched: `resume` gives the client each partition with the place to
-            # begin at. Told to find a place by itself, it may go back there half a second after it was led elsewhere
-            # (decision 16).
+            # This acknowledges the assignment, and nothing is fetched yet: `resume` gives the client each partition with
+            # the offset to begin at. A client that looks for an offset by itself may return to it half a second after a
+            # seek (decision 16).
             consumer.incremental_assign([])
             # Partitions that are added to a topic bring a rebalance with them.
             self._may_have_grown = True
@@ -152,7 +152,7 @@ class KafkaLink:
                 let_go(consumer, gone)
 
         def let_go(consumer: Consumer, gone: Sequence[TopicPartition]) -> None:
-            # Not those that it was never given, which it would refuse.
+            # The client refuses to unassign a partition that it was never given.
             consumer.incremental_unassign([each for each in gone if each.partition in self._fetching])
             self._fetching.difference_update(each.partition for each in gone)
 
@@ -176,9 +176,7 @@ class KafkaLink:
         return cast("list[Record]", records)  # only a message with an error lacks partition and offset
 
     def _refuse_growth(self) -> None:
-        """A user's partition follows from how many there are: with another number users would be cut off from their
-        state.
-        """
+        """The number of partitions decides in which one a user is. With another number users lose their state."""
         try:
             now = self.questions.partitions_of(self._input)
         except KafkaUnusable:
@@ -186,24 +184,26 @@ class KafkaLink:
         self._may_have_grown = False
         if now != self._known.partitions:
             raise ChangelogUnfit(
-                f"{self._input} has {now} partitions and had {self._known.partitions} when this worker started: users are in other "
-                "partitions now, away from their state; a topic's partitions cannot be taken away again, so send interactions to a new topic "
-                "with a new REC2PM_APP, or to one with the former number"
+                f"{self._input} has {now} partitions and had {self._known.partitions} when this worker started: users "
+                "are in other partitions now, away from their state. Kafka cannot remove partitions from a topic, so "
+                "send interactions to a new topic with a new REC2PM_APP, or to one with the former number of partitions"
             )
 
     def _check(self, partition: int | None, error: KafkaError | None) -> None:
-        """A message that carries no record."""
+        """Raise what a message without a record means, if it ends the process."""
         if error is None:
             return
         code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET:
             raise InputGap(
-                f"{self._input}[{partition}] does not have the offset to go on from: its records were deleted before they were taken, or the "
-                f"topic was made anew. Nothing is changed here; {_SAY_WHERE} ({error})"
+                f"{self._input}[{partition}] does not have the offset to go on from: its records were deleted before a "
+                f"worker read them, or the topic was deleted and made anew. Nothing is changed here; {_SAY_WHERE} "
+                f"({error})"
             )
         if is_fatal(error):
             raise Fenced(
-                f"another process has joined the group under this worker's name (REC2PM_WORKER), or Kafka put it out: {error.str()}"
+                "another process has joined the group under this worker's name (REC2PM_WORKER), or Kafka removed this "
+                f"worker from it: {error.str()}"
             )
         if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
             raise KafkaUnusable(
@@ -237,60 +237,71 @@ class KafkaLink:
         return self.questions.changelog(partition)
 
     def resume(self, partition: int, position: int | None, input_id: str | None) -> int | None:
-        """Begin to take a partition's records. The offset that the first one has at least; None: not yet.
-
-        Begun is where the state stands, `position`, which is in the changelog with it. It is what is committed too, as
-        long as Kafka remembers that; an offset that somebody set by hand, which has no lineage, is what they want.
-        Where there is neither state nor offset, at the very first record.
+        """Begin to fetch a partition's records, or move to another offset and lift a pause.
 
         Args:
-            input_id: of the topic that the state was made from; None where that was never said.
+            position: the offset stored with the state; None where there is no state.
+            input_id: of the topic that the state was made from; None where no worker has stored it.
+
+        Returns:
+            The lowest offset that the first record can have. None: Kafka does not say yet; call again.
 
         Raises:
             InputGap: the topic does not hold what follows.
         """
-        place = TopicPartition(self._input, partition)
         committed = self.questions.committed_within(partition, _ASK_S)
         if committed is None:
             return None
-        by_hand = committed.offset is not None and committed.lineage is None
-        if input_id and self.input_id and input_id != self.input_id and not by_hand:
+        if input_id and self.input_id and input_id != self.input_id and not committed.by_hand:
             raise InputGap(
-                f"{self._input} is another topic (id {self.input_id}) than the one whose records the state has taken up to offset {position} of "
-                f"partition {partition} (id {input_id}): it was deleted and made anew, and offsets of before mean nothing in it. Nothing is "
-                f"changed here; {_SAY_WHERE}"
+                f"{self._input} is another topic (id {self.input_id}) than the one from which the state of partition "
+                f"{partition} was made up to offset {position} (id {input_id}): the topic was deleted and made anew, "
+                f"and offsets of the former one mean nothing in it. Nothing is changed here; {_SAY_WHERE}"
             )
         try:
-            low, _ = self._consumer.get_watermark_offsets(place, timeout=_ASK_S)
-            if position is not None and not by_hand:
-                start = position
-                if committed.offset != position:
-                    logger.warning(
-                        "partition=%d: the group has committed %s, its state has taken up to %d and goes on from there",
-                        partition,
-                        committed.offset,
-                        position,
-                    )
-            else:
-                start = low if committed.offset is None else committed.offset
-            if start < low:
-                raise InputGap(
-                    f"{self._input}[{partition}]: the {low - start} records from offset {start}, where the state stands, to {low}, the first that is kept, were "
-                    f"deleted before they were taken (retention). Nothing is changed here; {_SAY_WHERE}"
-                )
-            place.offset = start
-            if partition in self._fetching:
-                self._consumer.seek(place)
-            # The client keeps a pause beyond the assignment that it was made in.
-            self._consumer.resume([place])
-            if partition not in self._fetching:
-                self._consumer.incremental_assign([place])
-                self._fetching.add(partition)
+            low, _ = self._consumer.get_watermark_offsets(TopicPartition(self._input, partition), timeout=_ASK_S)
+            start = self._first_offset(partition, position, committed, low)
+            self._fetch_from(TopicPartition(self._input, partition, start))
         except KafkaException as error:
             if error.args[0].code() == KafkaError._STATE or comes_back(error.args[0]):
-                return None  # the client is still taking in the assignment, or Kafka is away
+                return None  # the client has not processed the assignment yet, or Kafka is away
             stop(error, f"begin {self._input}[{partition}]")
         return start
+
+    def _first_offset(self, partition: int, position: int | None, committed: Committed, low: int) -> int:
+        """Where a partition's records begin.
+
+        That is the position stored with the state. The group has committed the same offset, as long as Kafka remembers
+        it. An offset that an operator set by hand has no lineage, and wins. Without state and without an offset it is
+        the first record that the topic holds, `low`.
+        """
+        if position is not None and not committed.by_hand:
+            start = position
+            if committed.offset != position:
+                logger.warning(
+                    "partition=%d: the group has committed offset %s, but the state reaches %d: resuming from there",
+                    partition,
+                    committed.offset,
+                    position,
+                )
+        else:
+            start = low if committed.offset is None else committed.offset
+        if start < low:
+            raise InputGap(
+                f"{self._input}[{partition}]: the {low - start} records from offset {start}, which the state reaches, "
+                f"to {low}, the first offset that the topic still holds, were deleted before a worker read them "
+                f"(retention). Nothing is changed here; {_SAY_WHERE}"
+            )
+        return start
+
+    def _fetch_from(self, place: TopicPartition) -> None:
+        if place.partition in self._fetching:
+            self._consumer.seek(place)
+        # The client keeps a pause beyond the assignment that it was made in.
+        self._consumer.resume([place])
+        if place.partition not in self._fetching:
+            self._consumer.incremental_assign([place])
+            self._fetching.add(place.partition)
 
     def pause(self, partition: int) -> None:
         self._consumer.pause([TopicPartition(self._input, partition)])
