@@ -113,7 +113,7 @@ _ACCEPTED: Final = {
 """What a pattern says, in words."""
 
 ALERTS: Final = {
-    "rec2pm_aborted_total": "A few at a rebalance are normal. Alert when it goes on rising for minutes: ten in a row end "
+    "rec2pm_aborted_total": "A few at a rebalance are normal. Alert when it rises for minutes: ten in a row end "
     "the worker.",
     "rec2pm_dead_letters_total": "Alert on any increase: see [why a record was refused]"
     "(troubleshooting.md#a-record-is-in-the-dead-letter-topic).",
