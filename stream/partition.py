@@ -107,7 +107,7 @@ class Partition:
         self.number: Final = number
         self.phase = Phase.ASSIGNED
         self.restore: Restore | None = None
-        self.rebuilt = False
+        self.wiped = False
         self.next_offset = 0
         """The lowest offset that its next record can have."""
         self._store: Store | None = None

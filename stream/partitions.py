@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from state.errors import StateCorrupted, StateError
-from state.store import StoreMemory, wipe
+from state.store import StoreMemory
+from state.store import wipe as wipe_folder
 from stream.fault_points import At, Point, passing
 from stream.partition import Partition, Phase, Restore
 
@@ -164,14 +165,14 @@ class Partitions:
                 partition.become(Phase.RESUMING)
                 self._at(Point.RESTORED)
         except StateCorrupted as error:
-            self.rebuild(error)
+            self.wipe(error)
 
     def _begin(self, partition: Partition) -> bool:
         """Begin to take a partition's records; False while Kafka does not say where."""
         try:
             next_offset = self._resume(partition.number, partition.store.position(), partition.store.input_id())
         except StateCorrupted as error:
-            self.rebuild(error)
+            self.wipe(error)
             return True
         if next_offset is None:
             return False
@@ -179,7 +180,7 @@ class Partitions:
         partition.become(Phase.RUNNING)
         return True
 
-    def rebuild(self, error: StateCorrupted) -> None:
+    def wipe(self, error: StateCorrupted) -> None:
         """Wipe the store that cannot be read and begin its partition's life again. The changelog has everything.
 
         Raises:
@@ -189,16 +190,16 @@ class Partitions:
         error = error.with_traceback(None)
         error.__cause__ = error.__context__ = None
         for partition in self._owned.values():
-            if error.folder == self._folder_of(partition) and not partition.rebuilt:
-                logger.warning("store rebuilt partition=%d reason=%s", partition.number, error)
+            if error.folder == self._folder_of(partition) and not partition.wiped:
+                logger.warning("store wiped partition=%d reason=%s", partition.number, error)
                 if partition.phase is Phase.RUNNING:
                     self._pause(partition.number)
-                partition.rebuilt = True
+                partition.wiped = True
                 if partition.phase is not Phase.ASSIGNED:
                     partition.become(Phase.ASSIGNED)
                 with suppress(StateError):  # what a damaged store says when it is closed
                     partition.close()
-                wipe(self._folder_of(partition))
+                wipe_folder(self._folder_of(partition))
                 return
         raise error
 

@@ -108,7 +108,7 @@ class Worker:
                 case Action.RESTORE, StateCorrupted():
                     # Found before anything was published: the step had no effect.
                     self.partitions.catch_up()
-                    self.partitions.rebuild(error)
+                    self.partitions.wipe(error)
                 case _:
                     raise
 
@@ -195,4 +195,4 @@ class Worker:
         for number, learned in outgoing.learned.items():
             self.partitions[number].learn(learned)
         for store in damaged:
-            self.partitions.rebuild(store)
+            self.partitions.wipe(store)

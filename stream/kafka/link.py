@@ -129,9 +129,9 @@ class KafkaLink:
             raise KafkaUnusable(f"id of {self._input}: {error}") from error
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
-            # This acknowledges the assignment. Nothing is fetched yet: `resume` gives the client each partition with the
-            # offset to begin at. A client that looks for an offset by itself may return to it half a second after a
-            # seek (decision 16).
+            # This acknowledges the assignment. Nothing is fetched yet: `resume` gives the client each partition with
+            # the offset to begin at. A client that looks for an offset by itself may return to it half a second after
+            # a seek (decision 16).
             consumer.incremental_assign([])
             # Partitions that are added to a topic bring a rebalance with them.
             self._may_have_grown = True

@@ -189,7 +189,7 @@ class ChangelogRestore:
 
     def _start_over(self, why: str) -> None:
         """Wipe a store that cannot be continued, and read the changelog from the beginning."""
-        logger.warning("store rebuilt partition=%d reason=%s", self._partition.number, why)
+        logger.warning("store wiped partition=%d reason=%s", self._partition.number, why)
         self._partition.reopen_empty(self._memory)
         self._begin_empty()
 

@@ -346,7 +346,7 @@ def test_a_running_store_that_cannot_be_read_is_paused_wiped_and_restored(owner:
     partition.learn(Learned(names={2**62: "song"}))
     with pytest.raises(StateCorrupted) as caught:
         partition.store.changelog_offset()
-    owner.partitions.rebuild(caught.value)
+    owner.partitions.wipe(caught.value)
     assert (owner.paused, owner.partitions.running()) == ([0], [1])
     while owner.partitions.restore():
         pass
@@ -362,9 +362,9 @@ def test_a_store_that_is_damaged_again_after_it_was_made_anew_ends_the_worker(ow
     owner.partitions.restore()
     error = StateCorrupted("damaged")
     error.folder = tmp_path / "0"
-    owner.partitions.rebuild(error)
+    owner.partitions.wipe(error)
     with pytest.raises(StateCorrupted):
-        owner.partitions.rebuild(error)
+        owner.partitions.wipe(error)
 
 
 def test_damage_that_belongs_to_no_store_of_ours_ends_the_worker(owner: Owner, tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_damage_that_belongs_to_no_store_of_ours_ends_the_worker(owner: Owner, t
         error = StateCorrupted("damaged")
         error.folder = folder
         with pytest.raises(StateCorrupted):
-            owner.partitions.rebuild(error)
+            owner.partitions.wipe(error)
     assert owner.partitions.running() == [0]
 
 
