@@ -100,7 +100,7 @@ def pages(*waiting: str) -> list[Any]:
     return [pytest.param(page, marks=rewritten) if page in waiting else page for page in PAGES]
 
 
-@pytest.mark.parametrize("page", pages("ARCHITECTURE.md"))
+@pytest.mark.parametrize("page", PAGES)
 def test_every_path_that_a_page_names_exists(page: str) -> None:
     assert not list(missing_paths(page))
 
@@ -110,7 +110,7 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     assert not list(broken_links(page))
 
 
-@pytest.mark.parametrize("page", pages("README.md", "ARCHITECTURE.md"))
+@pytest.mark.parametrize("page", pages("README.md"))
 def test_the_lines_of_a_page_fit(page: str) -> None:
     """Tables excepted, and lines that are one link or one piece of code."""
     long = [
