@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from state.codec import FOLDED, POSITION, SEGMENT_LENGTH, read_folded, read_number, user_of
 from state.errors import SegmentLengthChanged, StateCorrupted, StoreUnwritable
 from stream.commands.export_state import Row, rows
+from stream.decode import decode
 from stream.errors import StoreBehind, TooManyRefused
 from stream.policy import Cadence
 from stream.ports import Outgoing
@@ -177,7 +178,7 @@ def test_a_user_who_fills_several_segments_within_one_poll_gets_each_fold_and_ea
 
 @settings(max_examples=30, deadline=None)
 @given(happenings, st.lists(st.integers(1, 59)), st.integers(1, 2))
-def test_state_says_up_to_where_it_has_taken_whatever_the_step_held(
+def test_the_position_is_stored_with_the_state_whatever_the_step_held(
     happened: list[tuple[bytes, int | str | None, int]], cuts: list[int], partitions: int
 ) -> None:
     """Interactions, nulls or refused records alone: it moves with what is committed."""
@@ -461,7 +462,7 @@ def test_a_kafka_that_is_slow_to_commit_makes_no_smaller_steps(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("again", [0, 3], ids=["from the beginning", "the newest once more"])
-def test_a_record_that_was_taken_already_gives_the_step_up_and_counts_once(tmp_path: Path, again: int) -> None:
+def test_a_record_that_came_before_aborts_the_step_and_counts_once(tmp_path: Path, again: int) -> None:
     """A client that goes back by itself. Where a partition stands is known here, and it is told to go on from there."""
     records = [FakeRecord(b"ann", said(at, 1_000 + at), 0, at) for at in range(6)]
     link = FakeLink([*records[:4], records[again], *records[4:]], [4])
@@ -475,7 +476,7 @@ def test_a_record_that_was_taken_already_gives_the_step_up_and_counts_once(tmp_p
     assert [row.taken for row in rows(iter(sorted(link.state(0).items())), 0)] == [6]
 
 
-def test_a_record_that_comes_twice_within_a_poll_gives_the_step_up(tmp_path: Path) -> None:
+def test_a_record_that_comes_twice_within_a_poll_aborts_the_step(tmp_path: Path) -> None:
     records = [FakeRecord(b"ann", said(at, 1_000 + at), number, at) for at, number in [(0, 0), (0, 1), (1, 0), (0, 0)]]
     link = FakeLink(records, [])
     worker = worker_on(link, tmp_path, FakeModel(SEGMENT), partitions=(0, 1))
@@ -495,3 +496,24 @@ def test_stores_are_flushed_and_memory_given_back_now_and_then(tmp_path: Path) -
         worker.turn()
     assert told == [FLUSH_EVERY_S, 2 * FLUSH_EVERY_S]
     worker.partitions.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(happenings, st.integers(0, 60), st.sampled_from(["interaction", "fold", 3]))
+def test_computing_a_poll_changes_nothing_and_gives_the_same_again(
+    happened: list[tuple[bytes, int | str | None, int]], known: int, cadence: Cadence
+) -> None:
+    """The step is a value: only publishing and writing change what the next one starts from."""
+    records = as_records(happened, 1)
+    with TemporaryDirectory() as folder:
+        link = FakeLink(records[:known], [])
+        worker = worker_on(link, Path(folder), FakeModel(SEGMENT), cadence=cadence)
+        for _ in range(2):
+            worker.turn()
+        polled = decode(records[known:], "interactions", worker.partitions.next_offsets(), {})
+        before = worker.partitions[0].store.read(USERS)
+        first = worker.step.compute(polled, "an-id")
+        assert worker.step.compute(polled, "an-id") == first
+        assert worker.partitions[0].store.read(USERS) == before
+        assert worker.partitions.next_offsets() == {0: len(records[:known])}
+        worker.partitions.close()
