@@ -53,7 +53,7 @@ def worker(name: str, models: Path, model: str, segment_length: int) -> Program:
         "STEP_BUDGET_MS": "100",
     }
     given = " ".join(f"REC2PM_{key}={value}" for key, value in env.items())
-    run = f"{sys.executable} -m stream"
+    run = f"{sys.executable} -P -m stream"
     return Program(
         name, f'env PYTHONPATH={ROOT} {given} sh -c "{run} topics create && exec {run} worker"', segment_length
     )

@@ -1,4 +1,4 @@
-"""`python -m stream`: the command `rec2pm`."""
+"""`python -P -m stream` is the command `rec2pm`. Without -P, Python imports a stray model.py of the current folder."""
 
 from stream.commands.main import main
 

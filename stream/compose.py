@@ -13,17 +13,15 @@ from functools import partial
 from types import FrameType
 from typing import Final
 
-import torch
-from confluent_kafka.admin import AdminClient
-
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from state.store import StoreMemory
 from stream.errors import Action, StreamError, TopicsUnusable, action_on
 from stream.fault_points import At, passing
 from stream.kafka import topics
+from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
-from stream.kafka.options import MemoryBudget, logger_of
+from stream.kafka.options import MemoryBudget
 from stream.kafka.restore import ChangelogRestore
 from stream.partition import Partition
 from stream.partitions import Partitions
@@ -32,25 +30,14 @@ from stream.prometheus import served
 from stream.recommender import Recommender
 from stream.settings import Settings
 from stream.step import Rules, Step
+from stream.torch_threads import one_thread
 from stream.worker import Worker
-from stream.worker_name import hold
+from stream.worker_name import claim
 
 logger = logging.getLogger(__name__)
 
 _M_ARENA_MAX: Final = -8  # malloc.h
 _ARENAS: Final = 2
-
-
-def admin_client(settings: Settings) -> AdminClient:
-    """Keep a reference to it until its futures are done: a temporary one ends them."""
-    return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logger_of("admin"))
-
-
-def one_thread() -> None:
-    """One thread for torch: workers scale by processes, and a small network's training slows manifold when another
-    process has the core.
-    """
-    torch.set_num_threads(1)
 
 
 def run_worker(settings: Settings, at: At = passing) -> Worker:
@@ -72,11 +59,11 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     )
     deletions_kept_ms = _check_topics(settings)
     folder = settings.state_dir / settings.app
-    slot = hold(folder / "slots", settings.worker)
+    worker_name = claim(folder / "slots", settings.worker)
     link = KafkaLink(
         bootstrap=settings.bootstrap_servers,
         app=settings.app,
-        worker_name=slot.name,
+        worker_name=worker_name.name,
         named=settings.worker is not None,
         interactions_topic=settings.interactions_topic,
         recommendations_topic=settings.recommendations_topic,
@@ -102,7 +89,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         )
 
     partitions = Partitions(
-        folder=folder / slot.name,
+        folder=folder / worker_name.name,
         memory=StoreMemory(budget.stores),
         cache_users=settings.cache_users,
         begin_restore=begin_restore,
@@ -128,7 +115,9 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         at=at,
     )
     _spare_the_cycle_collector()
-    logger.info("worker starts app=%s slot=%s bootstrap=%s", settings.app, slot.name, settings.bootstrap_servers)
+    logger.info(
+        "worker starts app=%s worker=%s bootstrap=%s", settings.app, worker_name.name, settings.bootstrap_servers
+    )
     with _stopped_by_signals(worker), _metrics(worker, settings):
         link.stop_waiting_if(lambda: worker.stopping)
         try:
@@ -143,7 +132,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             # after it.
             link.close()
             partitions.close()
-            slot.release()
+            worker_name.release()
     logger.info("worker stopped counts=%s", worker.counts)
     return worker
 

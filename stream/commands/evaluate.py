@@ -1,16 +1,15 @@
 """`rec2pm evaluate`."""
 
 import sys
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
-from stream.commands.output import log_options, progress_bar
+from stream.commands.log_options import log_options
+from stream.commands.output import progress_bar
 
 
 @click.command()
@@ -78,10 +77,14 @@ def evaluate(
         raise click.UsageError(
             "--at is for --split time: with last-out everybody's last interaction is the target, whenever it was"
         )
+    from importlib import metadata
+
+    from rich.console import Console
+
     from model.evaluation import compare, report
     from model.log import read_log
     from model.version.registry import Registry
-    from stream.compose import one_thread
+    from stream.torch_threads import one_thread
 
     one_thread()
     versions = list({version.reference: version for version in map(Registry(registry).resolve, references)}.values())

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stream.commands.output import EXIT_ERROR, counted, current_settings
+from stream.commands.kafka_connection import current_settings, reports_kafka_errors
+from stream.commands.output import EXIT_ERROR, counted
 
 if TYPE_CHECKING:
     from stream.kafka.topics import TopicSpec
@@ -32,10 +33,11 @@ def topics() -> None:
     help="Replication factor; 3 in production.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be made, and make nothing.")
+@reports_kafka_errors
 def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
     """Create the topics that do not exist yet."""
-    from stream.compose import admin_client
     from stream.kafka import topics as plans
+    from stream.kafka.admin import admin_client
 
     chosen = current_settings()
     planned = plans.plan(chosen.app, chosen.interactions_topic, chosen.recommendations_topic, partitions, replication)
@@ -56,10 +58,11 @@ def _told(topic: "TopicSpec") -> str:
 
 
 @topics.command("check")
+@reports_kafka_errors
 def topics_check() -> None:
     """Check that the topics exist, with the right partitions and cleanup policies."""
-    from stream.compose import admin_client
     from stream.kafka import topics as plans
+    from stream.kafka.admin import admin_client
 
     chosen = current_settings()
     problems = plans.check(admin_client(chosen), chosen.app, chosen.interactions_topic, chosen.recommendations_topic)

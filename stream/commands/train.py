@@ -1,13 +1,12 @@
 """`rec2pm train`."""
 
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from stream.commands.output import log_options
+from stream.commands.log_options import log_options
 
 
 def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -86,12 +85,14 @@ def train(
     kept for validation: training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a checkpoint for --resume.
     Prints the new version's NAME@VERSION.
     """
+    from importlib import metadata
+
     from model.log import read_log
     from model.training import recipe as recipes
     from model.training.progress import progress_bar
     from model.training.train import train as training
     from model.version.registry import Registry
-    from stream.compose import one_thread
+    from stream.torch_threads import one_thread
 
     one_thread()
     registry = Registry(out)

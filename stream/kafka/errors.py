@@ -1,11 +1,12 @@
 """What librdkafka's errors mean: which pass by themselves, and what to do about those that do not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException
 
-from stream.errors import Fenced, KafkaUnusable
+from stream.errors import Fenced, KafkaUnusable, SettingsInvalid
 
 _AWAY: Final = frozenset(
     {
@@ -89,3 +90,24 @@ def stop(error: KafkaException, where: str) -> NoReturn:
     if reason.code() in PUT_OUT:
         raise Fenced(f"{where}: {reason.str()}. Another process may use this worker's name (REC2PM_WORKER)") from error
     raise KafkaUnusable(f"{where} failed: {explained(reason)}") from error
+
+
+@contextmanager
+def client_errors_explained() -> Iterator[None]:
+    """Turn what a Kafka client raises in the block into an error that says what to do. For commands.
+
+    Raises:
+        SettingsInvalid: librdkafka does not accept an option.
+        KafkaUnusable: Kafka refused a request, or did not answer.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        reason: KafkaError = error.args[0]
+        if reason.code() == KafkaError._INVALID_ARG:
+            raise SettingsInvalid(f"REC2PM_KAFKA_*: {reason.str()}") from error
+        if comes_back(reason):
+            raise KafkaUnusable(
+                f"Kafka did not answer: {explained(reason)}. REC2PM_BOOTSTRAP_SERVERS says where Kafka is"
+            ) from error
+        raise KafkaUnusable(f"Kafka refused the request: {explained(reason)}") from error
