@@ -1,4 +1,5 @@
-"""Full and Trunc: a causal pass over the newest items, no memory (SASRec, HSTU; MODEL.md §4.7).
+"""Full and Trunc: a causal pass over the newest items, no memory (docs/model-spec.md, "Full and truncated
+history").
 
 Full sees the whole training window, Trunc one segment's worth. What they keep of a user is what every sequential
 recommender keeps: the item rows themselves, and when they happened where the network goes by it. Under the contract

@@ -1,5 +1,5 @@
 """KV-Mask (PerSRec): what is remembered of a segment is every layer's keys and values of C learned tokens behind it
-(MODEL.md §3).
+(docs/model-spec.md, "KV-Mask").
 
 A later segment sees its own items and the tokens of the last fold (O) or of the last few (A), never older items. Two
 defects of the published code are not reproduced: attention is scaled by a constant and not by the length of a pass, and

@@ -1,4 +1,5 @@
-"""Rec2PM, in data order (arXiv:2602.11605; MODEL.md §4), and Tok-Serial, the same passes trained one after another.
+"""Rec2PM, in data order (arXiv:2602.11605; docs/model-spec.md, "Rec2PM"), and Tok-Serial, the same passes
+trained one after another.
 
 A user's history is cut into segments of L items. Preference memory M stands for all segments folded so far: folding
 segment S is one causal pass over [M; S; Q], and the outputs at the C write rows Q are the new memory. O keeps the
@@ -31,7 +32,7 @@ class Rec2PM(SlotNetwork):
         super().__init__(config)
         self.slot = nn.Parameter(torch.empty(config.slots, config.d))
         # A memory is read at unit scale times this gain, so that slot vectors and content start at comparable sizes
-        # (MODEL.md §4.3).
+        # (docs/model-spec.md, "Rec2PM").
         self.read_gain = nn.Parameter(torch.tensor(0.2))
         self.folds_kept, self.overlap = config.folds_kept, config.overlap
         if config.folds_kept > 1:
@@ -58,7 +59,8 @@ class Rec2PM(SlotNetwork):
         return super().write_rows(batch)
 
     def references(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Stage 1: encode whole windows, and what the memory after each of their segments should be (MODEL.md §4.2).
+        """Stage 1: encode whole windows, and what the memory after each of their segments should be
+        (docs/model-spec.md, "Rec2PM").
 
         Item rows are causal and never see a write row, so they stay a plain encoding of the history. The write rows of
         segment h see all items up to the end of h and the earlier rows of their own group.
@@ -122,7 +124,8 @@ class Rec2PM(SlotNetwork):
         return x[:, max(before - 1, 0) : -C], memory_rows(x[:, -C:])
 
     def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:  # noqa: ARG002
-        """Predict the next item, and fold to the memory that the whole history would give (MODEL.md §4.5).
+        """Predict the next item, and fold to the memory that the whole history would give (docs/model-spec.md,
+        "Training").
 
         The first segment is predicted from stage 1, later ones from stage 2, each given the reference memories before
         it. The references are not detached as inputs: only through them does anything reward what a memory holds; what
@@ -210,7 +213,7 @@ class TokSerial(Rec2PM):
     """The same passes, trained through their own memories, segment after segment (RMT; AutoCompressors accumulates: A).
 
     Windows grow by a segment every few epochs: without that curriculum the first memories are noise for too long
-    (MODEL.md §4.7).
+    (docs/model-spec.md, "Tok-Serial").
     """
 
     def __init__(self, config: NetworkConfig) -> None:

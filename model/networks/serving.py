@@ -1,4 +1,5 @@
-"""The contract the worker calls (MODEL.md §6), written so that TorchScript takes it, and what all kinds of model share
+"""The contract the worker calls (docs/model-spec.md, "Serving contract"), written so that TorchScript takes it, and
+what all kinds of model share
 of it: ranking.
 
 Every method is a pure function of its arguments and the weights: no counters, no random numbers, nothing kept. The

@@ -98,9 +98,9 @@ def load(
             log comes first.
         min_item_count: how often the training part has to have an item for it to get a row.
         split: "time": the first `until_share` of the log in time order, of which the last `validation_share` is the
-            validation part. "last-out" (MODEL.md 1.6): everybody's last interaction is for a test elsewhere and left
-            out, the one before it is the validation part; `until_share` counts as above, `validation_share` does not
-            count.
+            validation part. "last-out" (docs/model-spec.md, "Evaluation protocol"): everybody's last interaction is for
+            a test elsewhere and left out, the one before it is the validation part; `until_share` counts as above,
+            `validation_share` does not count.
         known: items that get a row whether the log has them or not. `42` and `"42"` are the same item.
         with_times: keep when interactions happened as well, three times the space.
         known_attributes: those of `known`, as `attributes.of_catalogue` takes them; read where the log has attributes.

@@ -100,7 +100,7 @@ def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkCon
     ],
 )
 def test_a_state_has_the_published_size(kind: str, backbone: str, layers: int, segments: int, state_bytes: int) -> None:
-    """MODEL.md §6, d=64, C=4; read off the network and not off a table."""
+    """docs/model-spec.md, "State size": d=64, C=4; read off the network and not off a table."""
     config = NetworkConfig(
         n_items=9, segment_length=200, kind=kind, backbone=backbone, layers=layers, segments=segments
     )

@@ -1,4 +1,6 @@
-"""HoloMambaRec: token by token equals the sequence pass, and binding is circular convolution (MODEL.md §5)."""
+"""HoloMambaRec: token by token equals the sequence pass, and binding is circular convolution (docs/model-spec.md,
+"HoloMambaRec").
+"""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""KV-Mask: one masked pass over a window equals folding it step by step (MODEL.md §3.3)."""
+"""KV-Mask: one masked pass over a window equals folding it step by step (docs/model-spec.md, "KV-Mask")."""
 
 import pytest
 import torch

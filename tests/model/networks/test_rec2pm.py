@@ -1,5 +1,5 @@
-"""What has to hold between training and serving of Rec2PM (MODEL.md §4.2), on the scripted network reloaded from
-disk.
+"""What has to hold between training and serving of Rec2PM (docs/model-spec.md, "Rec2PM"), on the scripted network
+reloaded from disk.
 """
 
 from dataclasses import replace

@@ -69,7 +69,8 @@ def block(bias: str, chunk: int = 52) -> HSTUBlock:
 
 @pytest.mark.parametrize("bias", ["pos", "pos_time"])
 def test_a_block_adds_the_bias_to_the_scores_before_silu_for_all_heads_alike(bias: str) -> None:
-    """The whole of MODEL.md §1.1 and §1.2 written out, entry by entry."""
+    """Both sections of the specification written out, entry by entry (docs/model-spec.md, "Backbones" and
+    docs/model-spec.md, "HSTU relative bias")."""
     made, x, n = block(bias), seeded(1, 5, 16), 5
     times = NOW + torch.tensor([[0, 5, 5, 700, 90_000, 95_000]]) * S
     u, q, k, v = torch.nn.functional.silu(torch.nn.functional.layer_norm(x, [16], eps=1e-6) @ made.uqkv.weight.t())[
