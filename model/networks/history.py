@@ -79,7 +79,7 @@ class HistoryServing(Ranker):
         )
 
     def spec(self) -> dict[str, int]:
-        return self.described(self.floats, 0, self.uses_time)
+        return self.described(self.floats, self.uses_time)
 
     def initial_memory(self, batch: int) -> Tensor:
         """(B, W), or (B, 3·W) with times."""

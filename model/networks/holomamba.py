@@ -142,7 +142,7 @@ class RecurrentServing(Ranker):
         self.floats = len(network.mixers) * self.layer_floats + self.d
 
     def spec(self) -> dict[str, int]:
-        return self.described(self.floats, 0)
+        return self.described(self.floats)
 
     def initial_memory(self, batch: int) -> Tensor:
         """(B, S): of each layer h and the convolution's inputs, then the last hidden state."""

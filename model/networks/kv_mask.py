@@ -62,7 +62,7 @@ class CacheServing(Ranker):
         self.layers = len(network.stack())
 
     def spec(self) -> dict[str, int]:
-        return self.described(2 * self.layers * self.folds_kept * self.slots * self.d, 1)
+        return self.described(2 * self.layers * self.folds_kept * self.slots * self.d)
 
     def initial_memory(self, batch: int) -> Tensor:
         """(B, 2·layers, G·C, d)."""

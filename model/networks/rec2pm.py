@@ -284,7 +284,7 @@ class MemoryServing(Ranker):
         )
 
     def spec(self) -> dict[str, int]:
-        return self.described(self.rows * self.d, 0)
+        return self.described(self.rows * self.d)
 
     def initial_memory(self, batch: int) -> Tensor:
         """(B, G·C + ⌈R/d⌉, d)."""

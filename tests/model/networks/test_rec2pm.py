@@ -94,9 +94,9 @@ def test_folding_in_parallel_equals_folding_one_after_another_from_the_reference
             torch.testing.assert_close(written.view(2, 3, 3, 16)[:, h - 1], memory[:, :3], atol=5e-6, rtol=0)
             torch.testing.assert_close(hidden.view(2, 3, 1 + L, -1)[:, h - 1, -1], last, atol=5e-6, rtol=0)
             empty = torch.zeros(2, dtype=torch.int64)
-            alone = program.query(state, segments[:, h], empty)
+            alone = tiny.scores(program, state, segments[:, h], empty)
             torch.testing.assert_close(
-                torch.nn.functional.normalize(hidden.view(2, 3, 1 + L, -1)[:, h - 1, 0], dim=1),
+                tiny.cosines(network, hidden.view(2, 3, 1 + L, -1)[:, h - 1, 0]),
                 alone,
                 atol=5e-6,
                 rtol=0,
