@@ -5,7 +5,6 @@ from typing import Final
 
 from torch import Tensor
 
-from model.attributes import Attributes
 from model.networks.history import History, HistoryServing
 from model.networks.holomamba import HoloMamba, RecurrentServing
 from model.networks.kv_mask import CacheServing, KVMask
@@ -19,14 +18,15 @@ WITH_ATTRIBUTES: Final = ("holomambarec",)
 """The kinds that read what items are beside themselves."""
 
 
-def build(config: NetworkConfig, attributes: Attributes | None = None) -> Network:
+def build(config: NetworkConfig, attribute_of: Tensor | None = None) -> Network:
     """The network of `config.kind`, not yet initialised.
 
     Args:
-        attributes: of the catalogue, `config.attributes` values; for `WITH_ATTRIBUTES`. Without them no item has one.
+        attribute_of: (V + 2,) int64, the number of each item row's attribute, for `WITH_ATTRIBUTES`; None: no item has
+            one.
     """
     if config.kind == "holomambarec":
-        return HoloMamba(config, None if attributes is None else attributes.by_row())
+        return HoloMamba(config, attribute_of)
     made: dict[str, Callable[[NetworkConfig], Network]] = {
         "full": History,
         "trunc": History,

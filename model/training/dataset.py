@@ -17,10 +17,11 @@ import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from torch import Tensor
 
-from model import attributes
-from model.attributes import Attributes
 from model.errors import TrainingImpossible
+from model.training import attributes
+from model.version.attributes import Attributes
 
 Rows = NDArray[np.int64]
 Split = Literal["time", "last-out"]
@@ -63,6 +64,10 @@ class Dataset:
         """The times of a history, of a dataset with times."""
         assert self.times is not None, "loaded without times"
         return self.times[self.start[user] : self.start[user + 1]]
+
+    def attribute_of(self) -> Tensor | None:
+        """(V + 2,) int64, the number of each item row's attribute; None without attributes."""
+        return None if self.attributes is None else self.attributes.by_row()
 
     def digest(self) -> str:
         """One hash over everything that training depends on."""

@@ -115,7 +115,7 @@ class _Fit:
             job.config.segment_length,
         )
         self.windows = windows(self.data, job.config, self.options)
-        self.network = kinds.build(job.config, self.data.attributes)
+        self.network = kinds.build(job.config, self.data.attribute_of())
         self.network.load_state_dict(self.state.network)
         optimizer = torch.optim.AdamW(
             _parameter_groups(self.network, self.options), betas=self.options.betas, fused=True

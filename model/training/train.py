@@ -109,7 +109,7 @@ def train(
             _check_same(checkpoint.read(place.checkpoint), told, place)
         else:
             kept_scalars(scalars, None)
-            network = kinds.build(config, data.attributes)
+            network = kinds.build(config, data.attribute_of())
             kinds.initialise(network, torch.Generator().manual_seed(recipe.training.seed))
             if start_from is not None:
                 known = warm_start.copy_into(
@@ -254,7 +254,7 @@ def _add(
 ) -> ModelVersion:
     """The best epoch as a version."""
     config = _config(recipe, data)
-    network = kinds.build(config, data.attributes)
+    network = kinds.build(config, data.attribute_of())
     network.load_state_dict(last.best_weights)
     serving = kinds.serving(network, torch.from_numpy(data.popularity))
     sha256 = artifact.weights_sha256(serving)

@@ -14,9 +14,9 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from model.attributes import Attributes
 from model.errors import ArtifactUnreadable, ManifestMismatch
 from model.version import manifest as manifests
+from model.version.attributes import Attributes
 from model.version.manifest import Manifest
 
 MANIFEST = "manifest.json"

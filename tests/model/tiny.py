@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from model.attributes import Attributes
 from model.networks import kinds
 from model.networks.network import KINDS, Network, NetworkConfig, initialise
 from model.networks.serving import Ranker
 from model.version import artifact
 from model.version.artifact import Program
+from model.version.attributes import Attributes
 from model.version.manifest import Manifest, memory_format
 from model.version.registry import ModelVersion, Registry
 
@@ -52,7 +52,7 @@ def network(seed: int = 0, config: NetworkConfig = CONFIG) -> Network:
     attributes = Attributes(
         tuple(range(config.attributes)), tuple(row % (config.attributes + 1) for row in range(1, config.n_items + 1))
     )
-    made = kinds.build(config, attributes)
+    made = kinds.build(config, attributes.by_row())
     generator = torch.Generator().manual_seed(seed)
     initialise(made, generator)
     with torch.no_grad():

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from model.attributes import Attributes
 from model.errors import TrainingImpossible
 from model.log import read_log
 from model.training import dataset, validation
+from model.version.attributes import Attributes
 
 L = 5
 
