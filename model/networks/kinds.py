@@ -8,9 +8,11 @@ from torch import Tensor
 from model.networks.history import History, HistoryServing
 from model.networks.holomamba import HoloMamba, RecurrentServing
 from model.networks.kv_mask import CacheServing, KVMask
+from model.networks.memory_serving import MemoryServing
 from model.networks.network import KINDS, Network, NetworkConfig, initialise
-from model.networks.rec2pm import MemoryServing, Rec2PM, TokSerial
+from model.networks.rec2pm import Rec2PM
 from model.networks.serving import Ranker
+from model.networks.tok_serial import TokSerial
 
 __all__ = ["KINDS", "WITH_ATTRIBUTES", "Network", "NetworkConfig", "build", "initialise", "serving"]
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from model.networks.network import NetworkConfig
-from model.networks.rec2pm import Rec2PM, TokSerial
+from model.networks.rec2pm import Rec2PM
+from model.networks.tok_serial import TokSerial
 from model.version import artifact
 from model.version.artifact import Program
 from tests.model import tiny
