@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.networks.backbone import Block
+from model.networks.folded_serving import FoldedRanker
 from model.networks.network import memory_rows
 from model.networks.rec2pm import Rec2PM
-from model.networks.serving import Ranker, check_countable
+from model.networks.serving import check_countable
 
 
-class MemoryServing(Ranker):
+class MemoryServing(FoldedRanker):
     """Rec2PM and Tok-Serial under the contract of `model.networks.serving`.
 
     The state is the memories of the last folds, (G·C, d), oldest first, and with an overlap as many rows more as the
@@ -48,50 +49,11 @@ class MemoryServing(Ranker):
         """(B, G·C + ⌈R/d⌉, d)."""
         return torch.zeros(batch, self.rows, self.d)
 
-    def update(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        times: Tensor | None = None,  # noqa: ARG002
-    ) -> tuple[Tensor, Tensor]:
-        folds = self.folds_of(memory)
-        g = int(folds[0])
-        if bool((folds == g).all()):
-            return self.fold(memory, g, items, lengths)
-        after, hidden = torch.empty_like(memory), memory.new_empty(memory.size(0), self.d)
-        for g in range(self.folds_kept + 1):
-            row = (folds == g).nonzero().flatten()
-            if row.numel():
-                part, part_hidden = self.fold(memory[row], g, items[row], lengths[row])
-                after[row], hidden[row] = part, part_hidden
-        return after, hidden
-
-    def encode(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        times: Tensor | None = None,  # noqa: ARG002
-        query_time: Tensor | None = None,  # noqa: ARG002
-    ) -> Tensor:
-        folds = self.folds_of(memory)
-        g = int(folds[0])
-        if bool((folds == g).all()):
-            return self.last(memory, g, items, lengths)
-        hidden = memory.new_empty(memory.size(0), self.d)
-        for g in range(self.folds_kept + 1):
-            row = (folds == g).nonzero().flatten()
-            if row.numel():
-                hidden[row] = self.last(memory[row], g, items[row], lengths[row])
-        return hidden
-
     def folds_of(self, memory: Tensor) -> Tensor:
-        """How many folds' memories each state holds, (B,) int64: a written slot is never all zeros."""
+        # A written slot is never all zeros.
         return memory[:, : self.memory_rows : self.slots].any(2).sum(1)
 
     def last(self, memory: Tensor, g: int, items: Tensor, lengths: Tensor) -> Tensor:
-        """`encode` for a batch in which everybody has the memories of g folds."""
         n, before = items.size(1), self.before(g)
         if before + n == 0:
             return torch.zeros(items.size(0), self.d)
@@ -139,7 +101,6 @@ class MemoryServing(Ranker):
         return x
 
     def fold(self, memory: Tensor, g: int, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """`update` for a batch in which everybody has the memories of g folds."""
         B, n, C = items.size(0), items.size(1), self.slots
         x = self.inputs(memory, g, items, True)
         N = x.size(1)
