@@ -33,7 +33,7 @@ ROUNDS = 8
 SHAPES = {"sasrec": {"layers": 4, "heads": 4}, "hstu": {"layers": 16, "heads": 8}}
 """The paper's, with d=64 and C=4."""
 PER_ROW = {"sasrec": 12, "hstu": 10}
-"""FLOPs of a row in a layer, in units of d²; each key it sees is 4·d more (MODEL.md §7)."""
+"""FLOPs of a row in a layer, in units of d²; each key it sees is 4·d more (docs/model-spec.md, "Cost")."""
 
 Arguments = tuple[Tensor, Tensor, Tensor]
 

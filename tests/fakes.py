@@ -12,11 +12,14 @@ import numpy as np
 
 from state.store import StoreMemory
 from stream.errors import StepAborted
-from stream.partitions import Partition, Partitions, Phase
-from stream.policy import Lists, RefusedShare, StepSize
+from stream.partition import Partition, Phase
+from stream.partitions import Partitions
+from stream.policy import Cadence, RefusedShare, StepSize
+from stream.ports import Outgoing
 from stream.recommender import Floats, Ints, Recommender
+from stream.step import Exclude, Rules, Step
 from stream.wire import Header, Recommendation
-from stream.worker import Outgoing, Worker
+from stream.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -224,8 +227,8 @@ def worker_on(
     folder: Path,
     model: FakeModel,
     *,
-    lists: Lists = "interaction",
-    exclude: str = "kept",
+    cadence: Cadence = "interaction",
+    exclude: Exclude = "kept",
     keep_segments: int = 2,
     partitions: Iterable[int] = (0,),
     cache_users: int = 3,
@@ -255,12 +258,8 @@ def worker_on(
     return Worker(
         link=link,
         partitions=owned,
-        recommender=Recommender(model),
+        step=Step(owned, Recommender(model), Rules(cadence, 5, exclude, keep_segments)),
         topic="interactions",
-        lists=lists,
-        top_k=5,
-        exclude=exclude,
-        keep_segments=keep_segments,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
         refused=RefusedShare(max_refused),
         wait_s=0.0,

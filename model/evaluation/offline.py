@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.version.padding import padded
 from model.version.runtime import Floats, Ranked, Rows, Runtime
 
 USERS = 256
@@ -134,14 +135,6 @@ def places(ranked: Ranked, targets: Rows) -> NDArray[np.float64]:
     """
     found = (ranked.rows == targets[:, None]) & np.isfinite(ranked.scores)
     return np.where(found.any(axis=1), found.argmax(axis=1) + 1.0, np.inf)
-
-
-def padded(histories: Sequence[Rows]) -> Rows:
-    """Ragged rows as one (B, widest) array, padded with 0 on the right; at least one column wide."""
-    together = np.zeros((len(histories), max(1, *map(len, histories))), np.int64)
-    for line, history in zip(together, histories, strict=True):
-        line[: len(history)] = history
-    return together
 
 
 def _stacked(histories: Sequence[Rows], users: NDArray[np.intp], part: slice) -> Rows:

@@ -1,9 +1,10 @@
 """The three backbones a model can stand on: one block each, under one interface.
 
 `sasrec` is the post-LN SASRec of PerSRec's and Rec2PM's experiments, `meta` the SASRec and `hstu` the HSTU of
-facebookresearch/generative-recommenders (MODEL.md §1, §2). A block maps rows (B, N, d) to rows. It can be asked for all
-rows, each seeing itself and those before it (`forward`), for some rows against others (`attend`), and against keys and
-values that were computed before (`attend_to`): training, folding and cached memories are the same arithmetic.
+facebookresearch/generative-recommenders (docs/model-spec.md, "Backbones"). A block maps rows (B, N, d) to rows. It can
+be asked for all rows, each seeing itself and those before it (`forward`), for some rows against others (`attend`), and
+against keys and values that were computed before (`attend_to`): training, folding and cached memories are the same
+arithmetic.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +17,9 @@ from torch.nn import functional
 BACKBONES: Final = ("sasrec", "meta", "hstu")
 REL_BIASES: Final = ("none", "pos", "pos_time")
 _CHUNK: Final = 64
-"""Query rows of an HSTU pass at once: scores stay in cache and the upper triangle is mostly skipped (MODEL.md §7)."""
+"""Query rows of an HSTU pass at once: scores stay in cache and the upper triangle is mostly skipped
+(docs/model-spec.md, "Cost").
+"""
 TIME_BUCKETS: Final = 129
 """e^(0.301 · 128) seconds are more than anything a clock says."""
 
@@ -145,7 +148,8 @@ class MetaBlock(Block):
 
 
 class RelativeBias(nn.Module):
-    """HSTU's b_ij = p[i - j] + τ[bucket(t_{i+1} - t_j)], j ≤ i, shared by the heads of a layer (MODEL.md §1.2).
+    """HSTU's b_ij = p[i - j] + τ[bucket(t_{i+1} - t_j)], j ≤ i, shared by the heads of a layer (docs/model-spec.md,
+    "HSTU relative bias").
 
     Row i goes by the time of what comes after it: the model is told when the item it predicts is asked for.
 
@@ -193,8 +197,8 @@ class HSTUBlock(Block):
     """[U|V|Q|K] = SiLU(LN(x)·W), A = SiLU(QKᵀ + b)/n_ref, x' = x + O·(U ⊙ LN(A·V)); no softmax, no FFN.
 
     `n_ref` is a constant of the model and never the length of a pass: the attention's size relative to the norm's eps
-    depends on it, so with the length padding and caching would change the function (MODEL.md §1.1). `relative` is b;
-    without it b = 0.
+    depends on it, so with the length padding and caching would change the function (docs/model-spec.md, "Backbones").
+    `relative` is b; without it b = 0.
     """
 
     def __init__(self, d: int, heads: int, dropout: float, n_ref: int, relative: RelativeBias | None = None) -> None:

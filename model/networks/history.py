@@ -1,4 +1,5 @@
-"""Full and Trunc: a causal pass over the newest items, no memory (SASRec, HSTU; MODEL.md §4.7).
+"""Full and Trunc: a causal pass over the newest items, no memory (docs/model-spec.md, "Full and truncated
+history").
 
 Full sees the whole training window, Trunc one segment's worth. What they keep of a user is what every sequential
 recommender keeps: the item rows themselves, and when they happened where the network goes by it. Under the contract
@@ -78,7 +79,7 @@ class HistoryServing(Ranker):
         )
 
     def spec(self) -> dict[str, int]:
-        return self.described(self.floats, 0, self.uses_time)
+        return self.described(self.floats, self.uses_time)
 
     def initial_memory(self, batch: int) -> Tensor:
         """(B, W), or (B, 3·W) with times."""

@@ -1,5 +1,5 @@
-"""HoloMambaRec: items bound to their attributes, then a selective state space with constant memory per step (MODEL.md
-§5).
+"""HoloMambaRec: items bound to their attributes, then a selective state space with constant memory per step
+(docs/model-spec.md, "HoloMambaRec").
 
 An item's vector is bound to its attribute's by circular convolution, once per item. Each block is pre-norm: x +
 Mixer(LN(x)), Mixer a causal depthwise convolution of width 4 and the recurrence h' = exp(ΔA)⊙h + (Δu)⊗B, y = C·h + D⊙u,
@@ -142,7 +142,7 @@ class RecurrentServing(Ranker):
         self.floats = len(network.mixers) * self.layer_floats + self.d
 
     def spec(self) -> dict[str, int]:
-        return self.described(self.floats, 0)
+        return self.described(self.floats)
 
     def initial_memory(self, batch: int) -> Tensor:
         """(B, S): of each layer h and the convolution's inputs, then the last hidden state."""

@@ -5,13 +5,14 @@ from typing import Final
 
 from torch import Tensor
 
-from model.attributes import Attributes
 from model.networks.history import History, HistoryServing
 from model.networks.holomamba import HoloMamba, RecurrentServing
 from model.networks.kv_mask import CacheServing, KVMask
+from model.networks.memory_serving import MemoryServing
 from model.networks.network import KINDS, Network, NetworkConfig, initialise
-from model.networks.rec2pm import MemoryServing, Rec2PM, TokSerial
+from model.networks.rec2pm import Rec2PM
 from model.networks.serving import Ranker
+from model.networks.tok_serial import TokSerial
 
 __all__ = ["KINDS", "WITH_ATTRIBUTES", "Network", "NetworkConfig", "build", "initialise", "serving"]
 
@@ -19,14 +20,15 @@ WITH_ATTRIBUTES: Final = ("holomambarec",)
 """The kinds that read what items are beside themselves."""
 
 
-def build(config: NetworkConfig, attributes: Attributes | None = None) -> Network:
+def build(config: NetworkConfig, attribute_of: Tensor | None = None) -> Network:
     """The network of `config.kind`, not yet initialised.
 
     Args:
-        attributes: of the catalogue, `config.attributes` values; for `WITH_ATTRIBUTES`. Without them no item has one.
+        attribute_of: (V + 2,) int64, the number of each item row's attribute, for `WITH_ATTRIBUTES`; None: no item has
+            one.
     """
     if config.kind == "holomambarec":
-        return HoloMamba(config, None if attributes is None else attributes.by_row())
+        return HoloMamba(config, attribute_of)
     made: dict[str, Callable[[NetworkConfig], Network]] = {
         "full": History,
         "trunc": History,

@@ -33,7 +33,7 @@ KINDS: Final = (
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
     """A network's shape and what its loss depends on; stored in the manifest. Defaults: 4 layers, 4 heads, d=64
-    (MODEL.md §2).
+    (docs/model-spec.md, "Recipe flags").
     """
 
     n_items: int

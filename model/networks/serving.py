@@ -1,4 +1,5 @@
-"""The contract the worker calls (MODEL.md §6), written so that TorchScript takes it, and what all kinds of model share
+"""The contract the worker calls (docs/model-spec.md, "Serving contract"), written so that TorchScript takes it, and
+what all kinds of model share
 of it: ranking.
 
 Every method is a pure function of its arguments and the weights: no counters, no random numbers, nothing kept. The
@@ -17,9 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.networks.network import Network, NetworkConfig
-
-CONTRACT = ("spec", "initial_memory", "update", "recommend", "rank", "query", "score")
-"""The methods every artifact has, whatever kind of model it is."""
 
 LARGEST_ROW = 1 << 24
 """float32 counts exactly up to here: a state is floats, and some of them are item rows."""
@@ -47,9 +45,7 @@ class Ranker(nn.Module, ABC):
 
     @abstractmethod
     def spec(self) -> dict[str, int]:
-        """What a caller has to know before the first call; `min_recent` is how many items a list needs beside a
-        memory.
-        """
+        """What a caller has to know before the first call."""
 
     @abstractmethod
     def initial_memory(self, batch: int) -> Tensor:
@@ -86,18 +82,14 @@ class Ranker(nn.Module, ABC):
         known.
         """
 
-    def described(self, state_floats: int, min_recent: int, uses_time: bool = False) -> dict[str, int]:
+    def described(self, state_floats: int, uses_time: bool = False) -> dict[str, int]:
         """A `spec`."""
         return {
-            "abi": 1,
             "n_items": self.n_items,
             "d": self.d,
             "segment_length": self.segment_length,
-            "min_recent": min_recent,
             "state_floats": state_floats,
             "uses_time": int(uses_time),
-            "uses_history": 0,
-            "needs_fold": 1,
         }
 
     def recommend(
@@ -146,33 +138,6 @@ class Ranker(nn.Module, ABC):
             best, index = best.clone(), index.clone()
             best[row], index[row] = sorted_scores[:, :k], sorted_index[:, :k]
         return index + 1, best
-
-    def query(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        times: Tensor | None = None,
-        query_time: Tensor | None = None,
-    ) -> Tensor:
-        """The direction items are ranked by, (B, d) unit norm, for an index outside; zeros where nothing is known."""
-        return functional.normalize(self.encode(memory, items, lengths, times, query_time), dim=1, eps=1e-6)
-
-    def score(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        candidates: Tensor,
-        times: Tensor | None = None,
-        query_time: Tensor | None = None,
-    ) -> Tensor:
-        """Scores of (B, m) int64 candidate rows, (B, m) float32, equal to those `recommend` gives; -inf for rows
-        outside 1..V.
-        """
-        scores = self.scores(self.encode(memory, items, lengths, times, query_time))
-        outside = (candidates < 1) | (candidates > self.n_items)
-        return scores.gather(1, candidates.masked_fill(outside, 0)).masked_fill(outside, float("-inf"))
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Cosines of hidden states (B, d) with all item rows, or popularity where nothing is known: (B, V + 1), column

@@ -7,17 +7,12 @@ dropout. A batch is the same whatever the number of processes; each learns from 
 """
 
 import logging
-import multiprocessing
-import os
 import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +30,7 @@ from model.training import dataset, validation
 from model.training.checkpoint import Checkpoint, Epoch, Weights
 from model.training.progress import Reporter
 from model.training.recipe import TrainingOptions
+from model.training.signals import caught, passed_on
 from model.training.windows import Batch, Windows
 from model.version.manifest import Metrics
 
@@ -78,7 +74,7 @@ def fit(job: Job, devices: int) -> Outcome:
     # Which parameters a batch uses depends on it: windows of one segment never read a memory.
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
     fabric = Fabric(accelerator="auto", devices=devices, strategy=strategy, precision=job.training.precision)
-    with _passed_on() as passed:
+    with passed_on() as passed:
         try:
             return Outcome(*fabric.launch(partial(_run, job=job)))
         except ProcessExitedException as error:
@@ -96,8 +92,8 @@ def _run(fabric: Fabric, job: Job) -> tuple[Any, ...]:
     if fabric.world_size > 1:
         torch.set_num_threads(job.threads)
         warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-    with _caught(escalates=fabric.world_size == 1) as caught:
-        return astuple(_Fit(fabric, job, caught).outcome())
+    with caught(escalates=fabric.world_size == 1) as signals:
+        return astuple(_Fit(fabric, job, signals).outcome())
 
 
 class _Fit:
@@ -115,7 +111,7 @@ class _Fit:
             job.config.segment_length,
         )
         self.windows = windows(self.data, job.config, self.options)
-        self.network = kinds.build(job.config, self.data.attributes)
+        self.network = kinds.build(job.config, self.data.attribute_of())
         self.network.load_state_dict(self.state.network)
         optimizer = torch.optim.AdamW(
             _parameter_groups(self.network, self.options), betas=self.options.betas, fused=True
@@ -362,50 +358,6 @@ def _parameter_groups(network: nn.Module, options: TrainingOptions) -> list[dict
     ids = {id(parameter) for parameter in decayed}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in ids]
     return [{"params": decayed, "weight_decay": options.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-
-
-@contextmanager
-def _signals(react: Callable[[int, bool], None]) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM call `react` with their number and whether there was one before, and are noted. Outside the
-    main thread they are somebody else's."""
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-
-    def note(number: int, _: FrameType | None) -> None:
-        react(number, bool(noted))
-        noted.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _caught(*, escalates: bool) -> AbstractContextManager[list[int]]:
-    """Signals wait for the end of the step; a second one ends it at once, except where the terminal and the parent
-    process both send the same.
-    """
-
-    def react(_: int, again: bool) -> None:
-        if again and escalates:
-            raise KeyboardInterrupt
-
-    return _signals(react)
-
-
-def _passed_on() -> AbstractContextManager[list[int]]:
-    """Signals go to the processes that train; this one waits for how they end, and knows which ones there were."""
-
-    def react(number: int, _: bool) -> None:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, number)
-
-    return _signals(react)
 
 
 def first_checkpoint(training: dict[str, Any], network: nn.Module) -> Checkpoint:

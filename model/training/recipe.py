@@ -19,7 +19,7 @@ import msgspec
 from model.errors import RecipeInvalid
 from model.networks.kinds import KINDS
 from model.networks.network import NetworkConfig
-from model.training.dataset import Split
+from model.training.encoded_log import Split
 from model.training.windows import NegativeMode, Placed
 
 DEFAULT = "rec2pm-o-sasrec-small"

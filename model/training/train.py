@@ -109,7 +109,7 @@ def train(
             _check_same(checkpoint.read(place.checkpoint), told, place)
         else:
             kept_scalars(scalars, None)
-            network = kinds.build(config, data.attributes)
+            network = kinds.build(config, data.attribute_of())
             kinds.initialise(network, torch.Generator().manual_seed(recipe.training.seed))
             if start_from is not None:
                 known = warm_start.copy_into(
@@ -194,13 +194,19 @@ def _data(log: pl.LazyFrame, recipe: Recipe, place: TrainingFolder, start_from: 
 
 
 def _check(data: Dataset, network: Network) -> None:
-    spec = kinds.serving(network, torch.from_numpy(data.popularity)).spec()
-    L, longest = spec["segment_length"], int(data.trained.max())
-    if spec["needs_fold"] and longest <= L:
+    """Refuse a log that this network cannot learn from, before any time is spent on it."""
+    try:
+        kinds.serving(network, torch.from_numpy(data.popularity))
+    except ValueError as error:
+        raise TrainingImpossible(str(error)) from error
+    config = network.config
+    L, longest = config.segment_length, int(data.trained.max())
+    if config.folds_kept and longest <= L:
         median = int(np.median(data.trained[data.trained > 0]))
         raise TrainingImpossible(
-            f"no user has more than {L} interactions before validation (the longest has {longest}, half of the users "
-            f"{median} or more), so nothing would ever be folded; segment_length={max(2, min(longest - 1, median // 2))} would work"
+            f"{config.kind} learns from folds, and nothing would ever be folded: no user has more than {L} interactions "
+            f"before validation (the longest history has {longest}, half of the users have {median} or more). "
+            f"segment_length={max(2, min(longest - 1, median // 2))} would work"
         )
     if longest < 2:
         raise TrainingImpossible("no user has two interactions before validation: there is no next item to learn")
@@ -248,7 +254,7 @@ def _add(
 ) -> ModelVersion:
     """The best epoch as a version."""
     config = _config(recipe, data)
-    network = kinds.build(config, data.attributes)
+    network = kinds.build(config, data.attribute_of())
     network.load_state_dict(last.best_weights)
     serving = kinds.serving(network, torch.from_numpy(data.popularity))
     sha256 = artifact.weights_sha256(serving)

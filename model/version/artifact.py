@@ -14,10 +14,9 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from model.attributes import Attributes
 from model.errors import ArtifactUnreadable, ManifestMismatch
-from model.networks.serving import CONTRACT
 from model.version import manifest as manifests
+from model.version.attributes import Attributes
 from model.version.manifest import Manifest
 
 MANIFEST = "manifest.json"
@@ -26,10 +25,11 @@ ATTRIBUTES = "attributes.json"
 """Inside a version whose items have attributes: training on from it needs them, serving does not."""
 PROGRAM = "model.pt"
 
+CONTRACT = ("spec", "initial_memory", "update", "recommend", "rank")
+"""The methods of a program: all that a worker calls. A program may have more."""
+
 Program = Any
-"""A scripted module: its methods are those of `model.networks.serving.CONTRACT`, which TorchScript's types cannot
-say.
-"""
+"""A scripted module with the methods of `CONTRACT`, which TorchScript's types cannot say."""
 
 PROGRAM_FAILURES = (RuntimeError, torch.jit.Error)
 """What calling a program raises: an operation's own error, or one that the program itself raises."""
@@ -167,8 +167,6 @@ def _call_all(program: Program, memory: Tensor, items: Tensor, times: Tensor | N
     program.rank(hidden, 10, items)
     program.recommend(memory, items, lengths, 10, times, now)
     program.recommend(memory, items, lengths // 2, 10, times, now)
-    program.query(memory, items, lengths, times, now)
-    program.score(memory, items, lengths, items)
 
 
 def _check(path: Path, program: Program, manifest: Manifest, item_ids: Sequence[ItemId]) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from torch import nn
 
-from model.attributes import Attributes
 from model.errors import ModelNotFound
 from model.version import artifact
 from model.version import manifest as manifests
 from model.version.artifact import ItemId
+from model.version.attributes import Attributes
 from model.version.manifest import Manifest
 
 

@@ -26,7 +26,7 @@ class Group:
         self.link = KafkaLink(
             bootstrap=bootstrap,
             app=app,
-            slot="w1",
+            worker_name="w1",
             named=False,
             interactions_topic=f"{app}.in",
             recommendations_topic=f"{app}.out",

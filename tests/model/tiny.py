@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from model.attributes import Attributes
 from model.networks import kinds
 from model.networks.network import KINDS, Network, NetworkConfig, initialise
 from model.networks.serving import Ranker
 from model.version import artifact
+from model.version.artifact import Program
+from model.version.attributes import Attributes
 from model.version.manifest import Manifest, memory_format
 from model.version.registry import ModelVersion, Registry
 
@@ -51,7 +52,7 @@ def network(seed: int = 0, config: NetworkConfig = CONFIG) -> Network:
     attributes = Attributes(
         tuple(range(config.attributes)), tuple(row % (config.attributes + 1) for row in range(1, config.n_items + 1))
     )
-    made = kinds.build(config, attributes)
+    made = kinds.build(config, attributes.by_row())
     generator = torch.Generator().manual_seed(seed)
     initialise(made, generator)
     with torch.no_grad():
@@ -100,6 +101,27 @@ def add(root: Path, name: str = "tiny", seed: int = 0, config: NetworkConfig = C
 def rows(users: int, n: int, seed: int = 0) -> torch.Tensor:
     """(users, n) int64 item rows, the one for unknown items among them."""
     return torch.randint(1, CONFIG.n_items + 2, (users, n), generator=torch.Generator().manual_seed(seed))
+
+
+def scores(
+    program: Program,
+    memory: torch.Tensor,
+    items: torch.Tensor,
+    lengths: torch.Tensor,
+    times: torch.Tensor | None = None,
+    query_time: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What `recommend` gives every item of the catalogue, in the order of their rows: (B, V)."""
+    arguments = (times, query_time) if times is not None or query_time is not None else ()
+    rows, found = program.recommend(memory, items, lengths, CONFIG.n_items, *arguments)
+    ordered: torch.Tensor = torch.empty_like(found).scatter(1, rows - 1, found)
+    return ordered
+
+
+def cosines(network: Network, hidden: torch.Tensor) -> torch.Tensor:
+    """The scores of all items after hidden states (B, d) of a network in training: (B, V)."""
+    items = network.directions(torch.arange(1, CONFIG.n_items + 1))
+    return torch.nn.functional.normalize(hidden, dim=1) @ items.t()
 
 
 def times_of(rows: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from model.evaluation import offline, probes
 from model.evaluation.probes import Probes
 from model.networks import kinds
-from model.networks.rec2pm import MemoryServing, Rec2PM
+from model.networks.memory_serving import MemoryServing
+from model.networks.rec2pm import Rec2PM
 from model.networks.serving import Ranker
 from model.version.registry import Registry
 from model.version.runtime import Runtime

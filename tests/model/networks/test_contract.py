@@ -46,12 +46,6 @@ class Timed:
     ) -> Any:
         return self._program.recommend(memory, items, lengths, k, tiny.times_of(items), None, exclude)
 
-    def query(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Any:
-        return self._program.query(memory, items, lengths, tiny.times_of(items))
-
-    def score(self, memory: Tensor, items: Tensor, lengths: Tensor, candidates: Tensor) -> Any:
-        return self._program.score(memory, items, lengths, candidates, tiny.times_of(items))
-
 
 @pytest.fixture(scope="module")
 def program(config: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) -> Program:
@@ -73,7 +67,7 @@ def memory(program: Program) -> Tensor:
 def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkConfig) -> None:
     spec = program.spec()
     assert spec["state_floats"] == program.initial_memory(1).numel()
-    assert (spec["n_items"], spec["segment_length"], spec["needs_fold"]) == (V, L, 1)
+    assert (spec["n_items"], spec["d"], spec["segment_length"]) == (V, 16, L)
     assert spec["uses_time"] == (config.rel_bias == "pos_time")
     window, slots, d = 4 * L, 3 * 16, 16
     expected = {
@@ -100,7 +94,7 @@ def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkCon
     ],
 )
 def test_a_state_has_the_published_size(kind: str, backbone: str, layers: int, segments: int, state_bytes: int) -> None:
-    """MODEL.md §6, d=64, C=4; read off the network and not off a table."""
+    """docs/model-spec.md, "State size": d=64, C=4; read off the network and not off a table."""
     config = NetworkConfig(
         n_items=9, segment_length=200, kind=kind, backbone=backbone, layers=layers, segments=segments
     )
@@ -213,8 +207,9 @@ def test_a_user_nothing_is_known_about_gets_the_popular_items_less_the_excluded(
 
 
 def test_memory_without_items_gives_a_list_of_its_own_where_the_model_has_a_row_for_it(
-    program: Program, memory: Tensor
+    program: Program, memory: Tensor, config: NetworkConfig
 ) -> None:
+    """KV-Mask has none: without an item its list is the popular items."""
     known = memory[1::2]
     lists = [
         program.recommend(known, torch.zeros(3, n, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), 10)
@@ -222,7 +217,7 @@ def test_memory_without_items_gives_a_list_of_its_own_where_the_model_has_a_row_
     ]
     assert torch.equal(lists[0][0], lists[1][0])
     assert torch.isfinite(lists[0][1]).all()
-    if program.spec()["min_recent"]:
+    if config.kind.startswith("kv-mask"):
         assert lists[0][0].tolist() == [list(range(1, 11))] * 3
     else:
         assert not torch.equal(lists[0][0][0], lists[0][0][1])
@@ -240,15 +235,6 @@ def test_ranking_from_the_hidden_state_of_a_fold_equals_recommending_from_the_se
     torch.testing.assert_close(scores, want_scores, atol=5e-6, rtol=0)
 
 
-def test_score_and_query_agree_with_the_list(program: Program, memory: Tensor) -> None:
-    items = tiny.rows(6, L)
-    rows, scores = program.recommend(memory, items, LENGTHS, 10)
-    torch.testing.assert_close(program.score(memory, items, LENGTHS, rows), scores, atol=1e-6, rtol=0)
-    assert (program.score(memory, items, LENGTHS, torch.tensor([[0, V + 1]]).expand(6, -1)) == float("-inf")).all()
-    norms = program.query(memory, items, LENGTHS).norm(dim=1)
-    torch.testing.assert_close(norms, torch.tensor([0.0, 0 if program.spec()["min_recent"] else 1, 1, 1, 1, 1]))
-
-
 def test_unknown_items_are_read_and_never_recommended(program: Program, memory: Tensor) -> None:
     unknown = torch.full((6, 4), V + 1)
     lengths = torch.full((6,), 4)
@@ -256,7 +242,7 @@ def test_unknown_items_are_read_and_never_recommended(program: Program, memory: 
     assert rows.max() == V
     assert torch.isfinite(scores).all()
     assert not torch.allclose(
-        program.query(memory, unknown, lengths), program.query(memory, torch.ones_like(unknown), lengths)
+        tiny.scores(program, memory, unknown, lengths), tiny.scores(program, memory, torch.ones_like(unknown), lengths)
     )
 
 
@@ -295,7 +281,10 @@ def test_right_padding_and_what_stands_in_it_change_nothing(program: Program, me
                 ):
                     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
                 torch.testing.assert_close(
-                    program.query(before, padded, exact), program.query(before, short, exact), atol=1e-5, rtol=0
+                    tiny.scores(program, before, padded, exact),
+                    tiny.scores(program, before, short, exact),
+                    atol=1e-5,
+                    rtol=0,
                 )
 
 
@@ -328,10 +317,10 @@ def test_a_memory_matters_and_so_does_the_order_of_its_segments(program: Program
             program.update(program.update(unknown, one, lengths)[0], other, lengths)[0]
             for one, other in ((first, second), (second, first))
         ]
-        queries = [program.query(each, items, torch.full((3,), 4)) for each in (unknown, *memories)]
+        scores = [tiny.scores(program, each, items, torch.full((3,), 4)) for each in (unknown, *memories)]
     for one in range(3):
         for other in range(one):
-            assert (queries[one] - queries[other]).abs().max() > 1e-4
+            assert (scores[one] - scores[other]).abs().max() > 1e-4
 
 
 def test_folding_on_after_the_state_is_full_goes_on(program: Program) -> None:

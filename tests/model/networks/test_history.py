@@ -29,8 +29,8 @@ def test_folding_then_recommending_equals_one_pass_over_the_newest_items(kind: s
                 x = network.embed(seen)
                 for block in network.stack():
                     x = block(x)
-                query = program.query(state, items[:, h * L : h * L + n], torch.full((3,), n))
-                torch.testing.assert_close(query, torch.nn.functional.normalize(x[:, -1], dim=1), atol=5e-6, rtol=0)
+                found = tiny.scores(program, state, items[:, h * L : h * L + n], torch.full((3,), n))
+                torch.testing.assert_close(found, tiny.cosines(network, x[:, -1]), atol=5e-6, rtol=0)
             state, last = program.update(state, items[:, h * L : (h + 1) * L], torch.full((3,), L))
             torch.testing.assert_close(last, x[:, -1], atol=1e-5, rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""KV-Mask: one masked pass over a window equals folding it step by step (MODEL.md §3.3)."""
+"""KV-Mask: one masked pass over a window equals folding it step by step (docs/model-spec.md, "KV-Mask")."""
 
 import pytest
 import torch
@@ -23,9 +23,9 @@ def test_the_masked_pass_equals_cached_steps(kind: str, backbone: str) -> None:
         for h in range(4):
             segment = items[:, h * L : (h + 1) * L]
             for n in (1, 7, L):
-                query = program.query(state, segment[:, :n], torch.full((3,), n))
-                expected = torch.nn.functional.normalize(hidden[:, h * L + n - 1], dim=1)
-                torch.testing.assert_close(query, expected, atol=5e-6, rtol=0)
+                found = tiny.scores(program, state, segment[:, :n], torch.full((3,), n))
+                expected = tiny.cosines(network, hidden[:, h * L + n - 1])
+                torch.testing.assert_close(found, expected, atol=5e-6, rtol=0)
             state, last = program.update(state, segment, torch.full((3,), L))
             torch.testing.assert_close(last, hidden[:, (h + 1) * L - 1], atol=1e-5, rtol=1e-5)
 

@@ -1,5 +1,5 @@
-"""What has to hold between training and serving of Rec2PM (MODEL.md §4.2), on the scripted network reloaded from
-disk.
+"""What has to hold between training and serving of Rec2PM (docs/model-spec.md, "Rec2PM"), on the scripted network
+reloaded from disk.
 """
 
 from dataclasses import replace
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from model.networks.network import NetworkConfig
-from model.networks.rec2pm import Rec2PM, TokSerial
+from model.networks.rec2pm import Rec2PM
+from model.networks.tok_serial import TokSerial
 from model.version import artifact
 from model.version.artifact import Program
 from tests.model import tiny
@@ -94,9 +95,9 @@ def test_folding_in_parallel_equals_folding_one_after_another_from_the_reference
             torch.testing.assert_close(written.view(2, 3, 3, 16)[:, h - 1], memory[:, :3], atol=5e-6, rtol=0)
             torch.testing.assert_close(hidden.view(2, 3, 1 + L, -1)[:, h - 1, -1], last, atol=5e-6, rtol=0)
             empty = torch.zeros(2, dtype=torch.int64)
-            alone = program.query(state, segments[:, h], empty)
+            alone = tiny.scores(program, state, segments[:, h], empty)
             torch.testing.assert_close(
-                torch.nn.functional.normalize(hidden.view(2, 3, 1 + L, -1)[:, h - 1, 0], dim=1),
+                tiny.cosines(network, hidden.view(2, 3, 1 + L, -1)[:, h - 1, 0]),
                 alone,
                 atol=5e-6,
                 rtol=0,

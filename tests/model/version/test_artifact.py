@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.attributes import Attributes
 from model.errors import ArtifactUnreadable, ManifestMismatch, ManifestUnknown
 from model.version import artifact
 from model.version import manifest as manifests
+from model.version.attributes import Attributes
 from model.version.registry import ModelVersion
 from tests.model import tiny
 

@@ -16,9 +16,10 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPa
 
 from stream.errors import Fenced, KafkaUnusable, OutputTooLarge, StepAborted, StopAsked
 from stream.kafka.lineage import Changelog, Committed, Lineage
-from stream.kafka.link import KafkaLink, logger
+from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
-from stream.worker import Outgoing
+from stream.kafka.transactions import logger
+from stream.ports import Outgoing
 
 
 class Producer:
@@ -43,7 +44,7 @@ def link() -> Iterator[KafkaLink]:
     made = KafkaLink(
         bootstrap="127.0.0.1:1",
         app="app",
-        slot="w1",
+        worker_name="w1",
         named=False,
         interactions_topic="app.in",
         recommendations_topic="app.out",
@@ -73,18 +74,18 @@ def no_cycle_collector() -> Iterator[None]:
     ],
     ids=["aborted", "replaced"],
 )
-def test_a_step_that_was_given_up_and_its_producer_are_gone(
+def test_an_aborted_step_and_its_producer_are_gone(
     link: KafkaLink, monkeypatch: pytest.MonkeyPatch, error: KafkaError
 ) -> None:
     monkeypatch.setattr(logger, "disabled", True)  # pytest keeps log records, and they what they tell of
-    link._transaction_s = 0.0 if error.fatal() else 15.0  # type: ignore[misc]  # 0: too old for Kafka, not another process
+    link.transactions.lasts_s = 0.0 if error.fatal() else 15.0  # 0: too old for Kafka, not another process
     first, outgoing = Producer(error), Outgoing()
-    link._producer = first  # type: ignore[assignment]
-    monkeypatch.setattr(link, "_new_producer", lambda: Producer(error))
+    link.transactions.producer = first  # type: ignore[assignment]
+    monkeypatch.setattr(link.transactions, "new_producer", lambda: Producer(error))
     left = [weakref.ref(first), weakref.ref(outgoing.changes.setdefault(0, Changes()))]
     with pytest.raises(StepAborted):
         link.publish(outgoing)
-    link._producer = Producer(error)  # type: ignore[assignment]
+    link.transactions.producer = Producer(error)  # type: ignore[assignment]
     del first, outgoing
     assert [each() for each in left] == [None, None]
 
@@ -95,7 +96,7 @@ class Changes(list[Any]):
 
 def failing(link: KafkaLink, *errors: KafkaError) -> Producer:
     producer = Producer(*errors)
-    link._producer = producer  # type: ignore[assignment]
+    link.transactions.producer = producer  # type: ignore[assignment]
     return producer
 
 
@@ -111,7 +112,7 @@ def test_a_transaction_that_lacks_a_record_is_undone_and_not_committed_without_i
     """A record for a partition that is not there, say: the client says so at the commit."""
     lacking = KafkaError(KafkaError._INCONSISTENT, "1 message(s) failed delivery", txn_requires_abort=True)
     producer = Publishing([None], [lacking])
-    link._producer = producer  # type: ignore[assignment]
+    link.transactions.producer = producer  # type: ignore[assignment]
     with pytest.raises(StepAborted, match="failed delivery"):
         link.publish(Outgoing({7: [(b"key", b"value")]}))
     assert producer.calls == ["commit", "abort"]
@@ -154,9 +155,9 @@ def test_the_clock_tells_another_process_from_a_time_out(
             now = lasted_s
 
     put_out = KafkaError(code, "put out", fatal=True)
-    link._producer = Slow(put_out)  # type: ignore[assignment]
-    link._clock = lambda: now  # type: ignore[misc]
-    monkeypatch.setattr(link, "_new_producer", lambda: Producer(put_out))
+    link.transactions.producer = Slow(put_out)  # type: ignore[assignment]
+    link._outage.clock = lambda: now
+    monkeypatch.setattr(link.transactions, "new_producer", lambda: Producer(put_out))
     with pytest.raises(becomes):
         link.publish(Outgoing())
 
@@ -168,11 +169,11 @@ def test_a_call_that_does_not_return_is_not_waited_for_when_the_process_is_to_st
         def init_transactions(self, *_: Any) -> None:
             held.wait(60)
 
-    link._producer = Stuck()  # type: ignore[assignment]
-    link._began = time.monotonic() - 10
-    link.stopping = lambda: True
+    link.transactions.producer = Stuck()  # type: ignore[assignment]
+    link.transactions.began = time.monotonic() - 10
+    link.stop_waiting_if(lambda: True)
     with pytest.raises(StopAsked, match="init_transactions did not return"):
-        link._init_transactions()
+        link.transactions.start()
     held.set()
 
 
@@ -186,7 +187,7 @@ def test_the_loop_does_not_wait_for_an_answer_about_the_changelog(
         answers.wait(60)
         return told
 
-    monkeypatch.setattr(link, "_changelog", asked)
+    monkeypatch.setattr(link.questions, "changelog_now", asked)
     began = time.monotonic()
     assert [link.changelog(0), link.changelog(0)] == [None, None]
     assert time.monotonic() - began < 10
@@ -200,11 +201,11 @@ def test_the_loop_does_not_wait_for_an_answer_about_the_changelog(
 def test_an_end_that_was_asked_for_before_a_restore_began_is_no_answer_to_it(
     link: KafkaLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "_changelog", lambda *_: Changelog("an-id", 1, 0, 7))
-    monkeypatch.setattr(link, "_committed", lambda *_: None)
+    monkeypatch.setattr(link.questions, "changelog_now", lambda *_: Changelog("an-id", 1, 0, 7))
+    monkeypatch.setattr(link.questions, "committed_within", lambda *_: None)
     link.changelog(0)
     link.committed(0)
-    monkeypatch.setattr(link, "_changelog", lambda *_: Changelog("an-id", 1, 0, 8))
+    monkeypatch.setattr(link.questions, "changelog_now", lambda *_: Changelog("an-id", 1, 0, 8))
     assert link.changelog(0) is None
     time.sleep(0.05)
     assert link.changelog(0) == Changelog("an-id", 1, 0, 8)
@@ -222,9 +223,9 @@ def test_only_a_broker_that_knows_no_ids_is_taken_for_one(link: KafkaLink, code:
 
     if found is None:
         with pytest.raises(KafkaException):
-            link._id_of(Admin(), "app.in")  # type: ignore[arg-type]
+            link.questions.topic_id("app.in", Admin())  # type: ignore[arg-type]
     else:
-        assert link._id_of(Admin(), "app.in") == found  # type: ignore[arg-type]
+        assert link.questions.topic_id("app.in", Admin()) == found  # type: ignore[arg-type]
 
 
 class Publishing:
@@ -257,14 +258,14 @@ def test_a_commit_without_an_answer_is_called_again_and_never_aborted(link: Kafk
     """It may be through already: an abort is refused then (`_CONFLICT`)."""
     slow = KafkaError(KafkaError._TIMED_OUT, "no answer yet", retriable=True)
     producer = Publishing([12], [slow, slow, None])
-    link._producer = producer  # type: ignore[assignment]
+    link.transactions.producer = producer  # type: ignore[assignment]
     assert link.publish(Outgoing({3: [(b"key", b"value")]})) == {3: 13}
     assert producer.calls == ["commit"] * 3
 
 
 def test_a_partition_whose_offset_the_client_does_not_tell_is_left_out_of_what_is_reached(link: KafkaLink) -> None:
     """The store keeps the offset of before then, and reads the same records again after a crash."""
-    link._producer = Publishing([None, -1001, 7], [None])  # type: ignore[assignment]
+    link.transactions.producer = Publishing([None, -1001, 7], [None])  # type: ignore[assignment]
     assert link.publish(Outgoing({number: [(b"key", b"value")] for number in range(3)})) == {2: 8}
 
 
@@ -306,10 +307,10 @@ def test_the_client_is_given_a_partition_with_the_place_to_begin_at_and_never_lo
     link._consumer.close()
     consumer = Consumer()
     link._consumer = consumer  # type: ignore[assignment]
-    monkeypatch.setattr(link, "_init_transactions", lambda: None)
-    monkeypatch.setattr(link, "_counted", lambda _: 6)
-    monkeypatch.setattr(link, "_id_of", lambda *_: "an-id")
-    monkeypatch.setattr(link, "_committed", lambda *_: Committed(40, Lineage("an-id", 6, 0)))
+    monkeypatch.setattr(link.transactions, "start", lambda: None)
+    monkeypatch.setattr(link.questions, "partitions_of", lambda _: 6)
+    monkeypatch.setattr(link.questions, "topic_id", lambda *_: "an-id")
+    monkeypatch.setattr(link.questions, "committed_within", lambda *_: Committed(40, Lineage("an-id", 6, 0)))
     happened: list[tuple[str, list[int]]] = []
     link.start(
         SimpleNamespace(
@@ -359,7 +360,7 @@ def test_a_step_is_sent_with_the_generation_of_the_poll_that_gave_it_its_records
             sent.append(metadata)
 
     link._consumer = Polling()  # type: ignore[assignment]
-    link._producer = Sending([], [None])  # type: ignore[assignment]
+    link.transactions.producer = Sending([], [None])  # type: ignore[assignment]
     link.poll(1, 0)
     link.publish(Outgoing())
     assert sent == ["first"]

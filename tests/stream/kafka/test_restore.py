@@ -14,7 +14,7 @@ from stream.errors import ChangelogUnfit
 from stream.kafka.lineage import Changelog, Committed, Lineage
 from stream.kafka.options import CHANGELOG_READER
 from stream.kafka.restore import ChangelogRestore
-from stream.partitions import Partition
+from stream.partition import Partition
 from tests.fakes import restoring
 
 MEMORY = StoreMemory(8 << 20)

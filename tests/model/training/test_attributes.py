@@ -119,7 +119,7 @@ def test_the_artifact_has_items_bound_to_their_attributes(whole: ModelVersion) -
     }
     assert 0 < loaded.attributes.of.count(0) < len(loaded.item_ids)
     config = NetworkConfig(**whole.manifest().config["network"])
-    network, bare = kinds.build(config, loaded.attributes), kinds.build(config)
+    network, bare = kinds.build(config, loaded.attributes.by_row()), kinds.build(config)
     weights = {
         name.removeprefix("network."): value for name, value in loaded.weights.items() if name.startswith("network.")
     }
