@@ -13,30 +13,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.networks.backbone import Block, blocks
-from model.networks.network import Losses, Network, NetworkConfig
+from model.networks.config import HistoryOptions, Shape
+from model.networks.network import BlockNetwork, Losses
 from model.networks.serving import LARGEST_ROW, Ranker, check_countable
 
 
-class History(Network):
-    """One causal pass over a window; positions count from the oldest item of it."""
+class History(BlockNetwork):
+    """One causal pass over the newest `window` items; positions count from the oldest of them."""
 
-    def __init__(self, config: NetworkConfig) -> None:
-        window = config.window if config.kind == "full" else config.segment_length
-        super().__init__(config, window)
-        self.window = window
+    def __init__(self, shape: Shape, options: HistoryOptions, window: int) -> None:
+        super().__init__(shape, options, window)
+        self.window, self.uses_time = window, options.uses_time
         self.blocks = blocks(
-            config.backbone,
-            config.layers,
-            config.d,
-            config.heads,
-            config.dropout,
-            config.window,
-            config.rel_bias,
-            self.window,
+            options.backbone,
+            shape.layers,
+            shape.d,
+            options.heads,
+            shape.dropout,
+            shape.window,
+            options.rel_bias,
+            window,
         )
-
-    def stack(self) -> list[Block]:
-        return list(self.blocks)  # type: ignore[arg-type]
 
     def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:
         if items.size(1) > self.window:  # Trunc: every window is as many short ones
@@ -63,17 +60,17 @@ class HistoryServing(Ranker):
 
     def __init__(self, network: History, popularity: Tensor) -> None:
         super().__init__(network, popularity)
-        check_countable(network.config)
+        check_countable(network.shape)
         self.network = network = copy.deepcopy(network)
         stack = network.stack()
         self.body = nn.ModuleList(stack[:-1])
         self.head: Block = stack[-1]
         self.window, self.item_scale = network.window, network.item_scale
-        self.uses_time = network.config.uses_time
+        self.uses_time = network.uses_time
         self.floats = 3 * self.window if self.uses_time else self.window
         self.time_unit = LARGEST_ROW
         # The attention kernel is fastest on multiples of 16 rows; HSTU's chunks have no such preference.
-        self.row_multiple = 1 if network.config.backbone == "hstu" else 16
+        self.row_multiple = 1 if network.backbone == "hstu" else 16
         self.register_buffer(
             "position", functional.pad(network.position.detach(), (0, 0, 0, -self.window % self.row_multiple))
         )

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.networks.network import Losses, Network, NetworkConfig
+from model.networks.config import HoloMambaOptions, Shape
+from model.networks.network import Losses, Network
 from model.networks.serving import Ranker
 
 CONV = 4
@@ -99,15 +100,15 @@ class HoloMamba(Network):
     # What is bound begins as large as the item alone; from vectors as small as the items' it would be lost beside it.
     factors = ("attribute.weight",)
 
-    def __init__(self, config: NetworkConfig, attribute_of: Tensor | None = None) -> None:
-        super().__init__(config, 0)
-        self.norm = nn.Identity()
-        self.attribute = nn.Embedding(config.attributes + 1, config.d, padding_idx=0)
+    def __init__(self, shape: Shape, options: HoloMambaOptions, attribute_of: Tensor | None = None) -> None:
+        super().__init__(shape)
+        self.state_size = options.state_size
+        self.attribute = nn.Embedding(options.attributes + 1, shape.d, padding_idx=0)
         self.binding = nn.Parameter(torch.tensor(0.5))
-        self.input_norm = nn.LayerNorm(config.d)
-        self.mixers = nn.ModuleList([Mixer(config.d, config.state_size, config.dropout) for _ in range(config.layers)])
+        self.input_norm = nn.LayerNorm(shape.d)
+        self.mixers = nn.ModuleList([Mixer(shape.d, options.state_size, shape.dropout) for _ in range(shape.layers)])
         if attribute_of is None:
-            attribute_of = torch.zeros(config.n_items + 2, dtype=torch.int64)
+            attribute_of = torch.zeros(shape.n_items + 2, dtype=torch.int64)
         # Of the log, not learned: a network with more items has another one.
         self.register_buffer("attribute_of", attribute_of, persistent=False)
 
@@ -135,9 +136,9 @@ class RecurrentServing(Ranker):
         super().__init__(network, popularity)
         self.network = network = copy.deepcopy(network)
         with torch.no_grad():
-            self.register_buffer("table", network.inputs(torch.arange(network.config.oov_row + 1)))
+            self.register_buffer("table", network.inputs(torch.arange(network.shape.oov_row + 1)))
         del network.attribute_of  # it is in the table; TorchScript would keep it as a weight
-        self.inner, self.state_size, self.held = EXPAND * self.d, network.config.state_size, CONV - 1
+        self.inner, self.state_size, self.held = EXPAND * self.d, network.state_size, CONV - 1
         self.layer_floats = self.inner * (self.state_size + self.held)
         self.floats = len(network.mixers) * self.layer_floats + self.d
 

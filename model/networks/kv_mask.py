@@ -23,7 +23,7 @@ class KVMask(SlotNetwork):
 
     def hidden(self, items: Tensor) -> Tensor:
         """Hidden states of items, (B, K·L) int64 right-padded → (B, K·L, d)."""
-        B, L, C, G = items.size(0), self.segment_length, self.slots, self.config.folds_kept
+        B, L, C, G = items.size(0), self.segment_length, self.slots, self.folds_kept
         K = items.size(1) // L
         x = torch.cat([self.embed(items.view(B * K, L)), self.write_rows(B * K)], dim=1)  # (B·K, L + C, d)
         fold = torch.arange(K, device=items.device)
@@ -58,7 +58,7 @@ class CacheServing(FoldedRanker):
     def __init__(self, network: KVMask, popularity: Tensor) -> None:
         super().__init__(network, popularity)
         self.network = copy.deepcopy(network)
-        self.slots, self.folds_kept, self.item_scale = network.slots, network.config.folds_kept, network.item_scale
+        self.slots, self.folds_kept, self.item_scale = network.slots, network.folds_kept, network.item_scale
         self.layers = len(network.stack())
 
     def spec(self) -> dict[str, int]:

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from model.networks.backbone import Block
 from model.networks.folded_serving import FoldedRanker
+from model.networks.memory_network import MemoryNetwork
 from model.networks.network import memory_rows
-from model.networks.rec2pm import Rec2PM
 from model.networks.serving import check_countable
 
 
@@ -22,7 +22,7 @@ class MemoryServing(FoldedRanker):
 
     place: Tensor
 
-    def __init__(self, network: Rec2PM, popularity: Tensor) -> None:
+    def __init__(self, network: MemoryNetwork, popularity: Tensor) -> None:
         super().__init__(network, popularity)
         self.network = network = copy.deepcopy(network)
         stack = network.stack()
@@ -30,12 +30,12 @@ class MemoryServing(FoldedRanker):
         self.head: Block = stack[-1]
         self.slots, self.folds_kept, self.item_scale = network.slots, network.folds_kept, network.item_scale
         self.overlap, self.memory_rows = network.overlap, network.folds_kept * network.slots
-        self.write_from_memory = network.config.write_from_memory
+        self.write_from_memory = network.write_from_memory
         self.rows = self.memory_rows + -(-network.overlap // self.d)
         if network.overlap:
-            check_countable(network.config)
+            check_countable(network.shape)
         # The attention kernel is fastest on multiples of 16 rows; HSTU's chunks have no such preference.
-        self.row_multiple = 1 if network.config.backbone == "hstu" else 16
+        self.row_multiple = 1 if network.backbone == "hstu" else 16
         age = network.age.detach() if network.folds_kept > 1 else torch.zeros(1, self.d)
         # What is added to the memories of G folds, the newest last; fewer folds take its end.
         self.register_buffer(

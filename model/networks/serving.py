@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.networks.network import Network, NetworkConfig
+from model.networks.config import Shape
+from model.networks.network import Network
 
 LARGEST_ROW = 1 << 24
 """float32 counts exactly up to here: a state is floats, and some of them are item rows."""
@@ -37,9 +38,9 @@ class Ranker(nn.Module, ABC):
 
     def __init__(self, network: Network, popularity: Tensor) -> None:
         super().__init__()
-        config = network.config
-        self.n_items, self.d, self.segment_length = config.n_items, config.d, config.segment_length
-        items = functional.normalize(network.item.weight.detach()[: config.n_items + 1], dim=1, eps=1e-6)
+        shape = network.shape
+        self.n_items, self.d, self.segment_length = shape.n_items, shape.d, shape.segment_length
+        items = functional.normalize(network.item.weight.detach()[: shape.n_items + 1], dim=1, eps=1e-6)
         self.register_buffer("directions", items.t().contiguous())  # (d, V + 1): unit item vectors
         self.register_buffer("popularity", popularity.clone())
 
@@ -150,9 +151,9 @@ class Ranker(nn.Module, ABC):
         return scores
 
 
-def check_countable(config: NetworkConfig) -> None:
+def check_countable(shape: Shape) -> None:
     """Refuse a catalogue whose rows cannot be kept in a state."""
-    if config.oov_row >= LARGEST_ROW:
+    if shape.oov_row >= LARGEST_ROW:
         raise ValueError(
-            f"a catalogue of {config.n_items} items is too large for item rows as float32: at most {LARGEST_ROW - 2}"
+            f"a catalogue of {shape.n_items} items is too large for item rows as float32: at most {LARGEST_ROW - 2}"
         )

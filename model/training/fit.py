@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from model.networks import kinds
-from model.networks.network import Network, NetworkConfig
+from model.networks.config import NetworkConfig, Shape
+from model.networks.network import Network
 from model.training import checkpoint as checkpoints
 from model.training import dataset, validation
 from model.training.checkpoint import Checkpoint, Epoch, Weights
@@ -108,9 +109,9 @@ class _Fit:
             self.data,
             np.random.default_rng(self.options.seed),
             self.options.validation_targets,
-            job.config.segment_length,
+            job.config.shape.segment_length,
         )
-        self.windows = windows(self.data, job.config, self.options)
+        self.windows = windows(self.data, job.config.shape, self.options)
         self.network = kinds.build(job.config, self.data.attribute_of())
         self.network.load_state_dict(self.state.network)
         optimizer = torch.optim.AdamW(
@@ -299,12 +300,12 @@ class _Fit:
         self.saved = self.job.clock()
 
 
-def windows(data: dataset.Dataset, config: NetworkConfig, options: TrainingOptions) -> Windows:
+def windows(data: dataset.Dataset, shape: Shape, options: TrainingOptions) -> Windows:
     """How batches are cut under these options."""
     return Windows(
         dataset=data,
-        segment_length=config.segment_length,
-        segments=config.segments,
+        segment_length=shape.segment_length,
+        segments=shape.segments,
         batch=options.batch,
         placed=options.windows,
         oov_share=options.oov_share,

@@ -14,8 +14,8 @@ from model.version.registry import ModelVersion
 from model.version.runtime import CHUNK, Runtime
 from tests.model import tiny
 
-L = tiny.CONFIG.segment_length
-V = tiny.CONFIG.n_items
+L = tiny.L
+V = tiny.V
 
 
 def _none(users: int) -> np.ndarray:
@@ -144,7 +144,7 @@ def test_scores_that_are_no_numbers_are_a_failure_of_the_model(version: ModelVer
     with pytest.raises(ModelFailed, match="tiny@1 failed in recommend: it ranked by what is not a number"):
         runtime.recommend(memory, np.full((1, L), 3), np.array([2]), 4, _none(1))
     with pytest.raises(ModelFailed, match="tiny@1 failed in rank: it ranked by what is not a number"):
-        runtime.rank(np.zeros((1, tiny.CONFIG.d), np.float32), 4, _none(1))
+        runtime.rank(np.zeros((1, tiny.CONFIG.shape.d), np.float32), 4, _none(1))
 
 
 def test_what_a_program_raises_is_a_failure_of_the_model_by_its_last_line(
