@@ -15,7 +15,7 @@ from model.networks.network import SlotNetwork, memory_rows
 
 
 class MemoryNetwork(SlotNetwork):
-    """Reading, writing and folding; how they are trained is a subclass's."""
+    """Reading, writing and folding. A subclass says how they are trained."""
 
     preset = ("read_gain",)
 
@@ -23,15 +23,15 @@ class MemoryNetwork(SlotNetwork):
         super().__init__(shape, options, folds_kept, options.overlap)
         self.overlap, self.write_from_memory = options.overlap, options.write_from_memory
         self.slot = nn.Parameter(torch.empty(options.slots, shape.d))
-        # A memory is read at unit scale times this gain, so that slot vectors and content start at comparable sizes
+        # A memory has unit scale. Times this gain, it starts about as large as the slot vectors
         # (docs/model-spec.md, "Rec2PM").
         self.read_gain = nn.Parameter(torch.tensor(0.2))
         if folds_kept > 1:
             self.age = nn.Parameter(torch.empty(folds_kept, shape.d))
 
     def read(self, memory: Tensor) -> Tensor:
-        """Memories of G folds, the newest last, as input rows: (P, G·C, d) → (P, G·C, d). No dropout: it would be noise
-        in what is remembered.
+        """Memories of G folds, the newest last, as input rows: (P, G·C, d) → (P, G·C, d). Without dropout, which would
+        be noise in a memory.
         """
         G = memory.size(1) // self.slots
         place = self.slot.repeat(G, 1)
@@ -41,8 +41,8 @@ class MemoryNetwork(SlotNetwork):
         return rows
 
     def write_rows(self, batch: int, memory: Tensor | None = None) -> Tensor:
-        """As in `SlotNetwork`; with `write_from_memory`, on top of the newest of the memories (P, G·C, d) that are
-        read.
+        """The write rows as input, (P, C, d). With `write_from_memory`, the newest of the memories (P, G·C, d) is added
+        to them.
         """
         if self.write_from_memory and memory is not None and memory.size(1):
             rows: Tensor = self.norm(self.write + memory[:, -self.slots :] * self.read_gain)
@@ -50,32 +50,31 @@ class MemoryNetwork(SlotNetwork):
         return super().write_rows(batch)
 
     def fold(self, memory: Tensor, tail: Tensor, items: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Fold segments, each given the memories before it and the tail of the last one.
+        """Fold segments, each from the memories before it and the tail of the segment before it.
 
         Args:
-            memory: (P, G·C, d) float32, the newest fold's last.
-            tail: (P, R) int64 item rows; (P, 0) where there is no overlap, or no memory.
-            items: (P, L) int64, oldest first, right-padded. The memory after a segment that is not full is meaningless.
-            present: (P, G·C) bool, which rows of `memory` hold something; None for all.
+            memory: (P, G·C, d) float32, the newest fold last.
+            tail: (P, R) int64 item rows; (P, 0) without an overlap or without a memory.
+            items: (P, L) int64, oldest first, right-padded. The memory after a segment that is not full means nothing.
+            present: (P, G·C) bool, which rows of `memory` hold something; None: all of them.
 
         Returns:
-            Hidden states of the last row before the items, which predicts the first of them, and of the items, (P, 1 +
-            L, d), and the memories after the segments, (P, C, d). Without memory the first of the hidden states is
-            missing.
+            Hidden states (P, 1 + L, d): of the last row before the items, which predicts the first item, and of the
+            items. Without memory the first of these rows is missing. And the memories after the segments, (P, C, d).
         """
-        C, M, before = self.slots, memory.size(1), memory.size(1) + tail.size(1)
+        C, m, before = self.slots, memory.size(1), memory.size(1) + tail.size(1)
         parts = [
             self.read(memory),
             self.embed(tail),
             self.embed(items, self.overlap),
             self.write_rows(items.size(0), memory),
         ]
-        x = torch.cat(parts, dim=1)  # (P, M + R + L + C, d)
+        x = torch.cat(parts, dim=1)  # (P, m + R + L + C, d)
         mask: Tensor | None = None
         if present is not None:
             N = x.size(1)
             row = torch.arange(N, device=x.device)
-            held = functional.pad(present, (0, N - M), value=True)  # (P, N)
+            held = functional.pad(present, (0, N - m), value=True)  # (P, N)
             mask = ((row[None, :] <= row[:, None]) & (held[:, None, :] | (row[None, :] == row[:, None])))[
                 :, None
             ]  # (P, 1, N, N)

@@ -18,7 +18,7 @@ from model.networks.config import BlockOptions, Shape, SlotOptions
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Scalars. `total` is what is minimised; `consistency` is 0 where a kind has none."""
+    """Scalars. Training minimises `total`. `consistency` is 0 for kinds without such a loss."""
 
     total: Tensor
     next_item: Tensor
@@ -42,13 +42,13 @@ class Network(nn.Module, ABC):
         Args:
             items: (B, K·L) int64 item rows, oldest first, right-padded with 0.
             targets: (B, K·L) int64, the item after each; 0 where there is none to predict.
-            negatives: int64 item rows, (N,) shared by all positions, or (B, K·L, N).
+            negatives: int64 item rows, (J,) shared by all positions, or (B, K·L, J).
             times: (B, K·L + 1) int64 epoch ms, each item's and that of the last target; of networks whose
                 options use time.
         """
 
     def stage(self, epoch: int) -> None:
-        """Called before each epoch, from 1 on, for kinds that are trained in stages."""
+        """Called before each epoch, which count from 1, for kinds that are trained in stages."""
 
     def next_item_loss(self, rows: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
         """Mean cross entropy of cosine logits over temperature, with sampled negatives.
@@ -56,17 +56,18 @@ class Network(nn.Module, ABC):
         Args:
             rows: (…, d) hidden states.
             targets: (…) int64, 0 where nothing is predicted.
-            negatives: (N,) int64 shared by all, or (…, N). One that is the target itself is left out of that row.
+            negatives: (J,) int64 shared by all rows, or (…, J). A negative that equals the target is left out of that
+                row.
         """
         predicts = targets != 0
         targets = targets[predicts]
         z = functional.normalize(rows[predicts], dim=1, eps=1e-6)
-        wanted = (z * self.directions(targets)).sum(1, keepdim=True)  # (R, 1)
+        wanted = (z * self.directions(targets)).sum(1, keepdim=True)  # (rows, 1)
         if negatives.dim() == 1:
-            others = z @ self.directions(negatives).t()  # (R, N)
+            others = z @ self.directions(negatives).t()  # (rows, J)
         else:
             negatives = negatives[predicts]
-            # Normed before it is looked up: there are many more negatives than items.
+            # The table is normed before the lookup, because there are many more negatives than items.
             table = functional.normalize(self.item.weight, dim=1, eps=1e-6)
             others = torch.einsum("rd,rnd->rn", z, functional.embedding(negatives, table))
         others = others.masked_fill(targets[:, None] == negatives, float("-inf"))
@@ -79,8 +80,8 @@ class Network(nn.Module, ABC):
 
 
 def memory_rows(rows: Tensor) -> Tensor:
-    """Output rows (…, d) as a memory: normed, so never all zeros, which is how an empty memory is told from a written
-    one.
+    """Output rows (…, d) as a memory. They are normed, so never all zeros: an all-zero memory means that there is
+    none.
     """
     return functional.layer_norm(rows, [rows.size(-1)], eps=1e-6)
 
@@ -92,7 +93,7 @@ class BlockNetwork(Network):
         super().__init__(shape)
         self.backbone = options.backbone
         self.position = nn.Parameter(torch.empty(positions, shape.d))
-        # post-LN SASRec norms its input; the others scale the item vectors instead.
+        # post-LN SASRec norms its input. The others scale the item vectors instead.
         self.norm: nn.Module = nn.LayerNorm(shape.d, eps=1e-12) if options.backbone == "sasrec" else nn.Identity()
         self.item_scale = 1.0 if options.backbone == "sasrec" else math.sqrt(shape.d)
 
@@ -101,7 +102,7 @@ class BlockNetwork(Network):
         return list(self.blocks)  # type: ignore[arg-type]
 
     def embed(self, items: Tensor, first: int = 0) -> Tensor:
-        """Item rows as input rows at positions `first` on, (B, n) int64 → (B, n, d)."""
+        """Item rows as input rows, (B, n) int64 → (B, n, d). The first has position `first`."""
         rows: Tensor = self.drop(
             self.norm(self.item(items) * self.item_scale + self.position[first : first + items.size(1)])
         )
@@ -111,8 +112,8 @@ class BlockNetwork(Network):
 class SlotNetwork(BlockNetwork):
     """A network whose folds are written by C learned vectors, the write rows.
 
-    Positions start again at every segment, since a stream has no last one. `overlap`: how many more places there are,
-    before those of a segment.
+    Positions start again at every segment, because a stream has no last one. `overlap`: how many more positions there
+    are, before those of a segment.
     """
 
     def __init__(self, shape: Shape, options: SlotOptions, folds_kept: int, overlap: int = 0) -> None:
@@ -128,11 +129,11 @@ class SlotNetwork(BlockNetwork):
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Tables, linear maps and learned vectors N(0, 0.02), convolutions U(±1/√width), biases 0, norms 1 and 0; padding
-    is the zero vector.
+    """Draw the parameters: tables, linear maps and learned vectors N(0, 0.02), convolutions U(±1/√width), biases 0,
+    norms 1 and 0. Padding is the zero vector.
 
-    What a network sets itself in `preset` keeps its values; what it names in `factors`, because others are multiplied
-    by it, is N(0, 1).
+    Parameters that a network names in `preset` keep the values that it gave them. Those that it names in `factors` are
+    N(0, 1), because others are multiplied by them.
     """
     preset, factors = getattr(network, "preset", ()), getattr(network, "factors", ())
     with torch.no_grad():
@@ -154,12 +155,12 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def full_segments(items: Tensor, L: int) -> Tensor:
-    """(B, K·L) item rows, right-padded with 0 → (B, K): which segments have all their items."""
+    """(B, K·L) item rows, right-padded with 0 → (B, K): which segments have all L items."""
     last: Tensor = items.view(len(items), -1, L)[:, :, -1] != 0
     return last
 
 
 def begun_segments(items: Tensor, L: int) -> Tensor:
-    """As `full_segments`: which have at least one."""
+    """(B, K·L) item rows, right-padded with 0 → (B, K): which segments have an item."""
     first: Tensor = items.view(len(items), -1, L)[:, :, 0] != 0
     return first

@@ -16,21 +16,21 @@ from model.networks.network import Losses, begun_segments, full_segments, memory
 
 
 class Rec2PM(MemoryNetwork):
-    """Rec2PM-O or -A as it is trained. `MemoryServing` answers requests with the same weights."""
+    """Rec2PM-O or -A in training. `MemoryServing` answers requests with the same weights."""
 
     def __init__(self, shape: Shape, options: Rec2PMOptions, folds_kept: int) -> None:
         super().__init__(shape, options, folds_kept)
         self.options = options
 
     def references(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Stage 1: encode whole windows, and what the memory after each of their segments should be
-        (docs/model-spec.md, "Rec2PM").
+        """Stage 1: encode whole windows, and read what the memory after each of their segments should be.
 
         Item rows are causal and never see a write row, so they stay a plain encoding of the history. The write rows of
         segment h see all items up to the end of h and the earlier rows of their own group.
 
         Args:
-            items: (B, K·L) int64, oldest first, right-padded. A memory whose segment is not full is meaningless.
+            items: (B, K·L) int64, oldest first, right-padded. The memory after a segment that is not full means
+                nothing.
 
         Returns:
             Item hidden states (B, K·L, d) and reference memories (B, K, C, d).
@@ -54,16 +54,15 @@ class Rec2PM(MemoryNetwork):
         return x, memory_rows(w).view(B, K, C, self.d)
 
     def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:  # noqa: ARG002
-        """Predict the next item, and fold to the memory that the whole history would give (docs/model-spec.md,
-        "Training").
+        """Predict the next item, and fold to the memory that the whole history would give.
 
-        The first segment is predicted from stage 1, later ones from stage 2, each given the reference memories before
-        it. The references are not detached as inputs: only through them does anything reward what a memory holds; what
-        `rollout` puts in their place has no gradient. As targets of the consistency loss they are detached, unless
-        `con_target_grad`: the teacher is trained by being useful, and the student imitates.
+        Stage 1 predicts the first segment, stage 2 the later ones, each from the reference memories before it. As
+        inputs, references keep their gradient: nothing else rewards what a memory holds. Memories that `rollout` puts
+        in their place have no gradient. As targets of the consistency loss, references are detached, unless
+        `con_target_grad`.
 
-        A later segment's first item is also predicted from the last row before it, a memory slot or the end of the
-        tail: that row ranks for a user who has a memory and an empty working memory.
+        The first item of a later segment is also predicted from the last row before it, which is a memory slot or the
+        end of the tail. That row ranks for a user who has a memory and an empty working memory.
         """
         L = self.segment_length
         hidden, references = self.references(items)  # (B, K·L, d), (B, K, C, d)
@@ -71,12 +70,12 @@ class Rec2PM(MemoryNetwork):
         segments, following = items.view(B, K, L), targets.view(B, K, L)
         user, before = begun_segments(items, L)[:, 1:].nonzero(
             as_tuple=True
-        )  # (P,): a segment that has a memory before it
+        )  # (P,) the later segments that have an item
         tail = segments[user, before, L - self.overlap :]
         read = references
         if self.options.rollout:
-            # After the first segment both are the same, and only the reference has a gradient: without it nothing
-            # rewards what is written.
+            # After the first segment a stream has the same memory as the reference. Only the reference has a gradient,
+            # and without it nothing rewards what is written.
             own = (before > 0) & (torch.rand(len(user), device=items.device) < self.options.rollout)
             read = references.index_put(
                 (user[own], before[own]), self.rolled_out(items, references)[user[own], before[own]]
@@ -85,7 +84,7 @@ class Rec2PM(MemoryNetwork):
         folded, written = self.fold(memory, tail, segments[user, before + 1], present)  # (P, 1 + L, d), (P, C, d)
         full = full_segments(items, L)[user, before + 1]
         consistency = self.consistency_loss(references[user, before + 1][full], written[full])
-        # The last target of one segment is the first item of the next.
+        # The last target of a segment is the first item of the next segment.
         later = torch.cat([following[user, before, -1:], following[user, before + 1]], dim=1)  # (P, 1 + L)
         rows = torch.cat([hidden[:, :L].flatten(0, 1), folded.flatten(0, 1)])
         next_item = self.next_item_loss(
@@ -101,14 +100,14 @@ class Rec2PM(MemoryNetwork):
 
     @torch.no_grad()
     def rolled_out(self, items: Tensor, references: Tensor) -> Tensor:
-        """The memories after each segment when segments are folded in turn, as in a stream, from what the folds before
-        them wrote, (B, K, C, d).
+        """The memories after each segment if segments are folded in turn, as in a stream, from what the folds before
+        them wrote: (B, K, C, d).
 
-        In training dropout is on, as it is for the references.
+        Dropout is on in training, as it is for the references.
         """
         L = self.segment_length
         segments, begun = items.view(len(items), -1, L), begun_segments(items, L)
-        own = references.clone()  # without a memory to read, a fold writes the reference
+        own = references.clone()  # the first fold reads no memory and writes the reference
         for h in range(1, segments.size(1) - 1):
             user = begun[:, h + 1].nonzero().flatten()
             before = torch.full_like(user, h - 1)
@@ -117,23 +116,27 @@ class Rec2PM(MemoryNetwork):
         return own
 
     def _held(self, memories: Tensor, user: Tensor, before: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What folds read of the memories after each segment, (B, K, C, d): those of the G folds up to `before`, the
-        newest last, (P, G·C, d), and which of their rows there are, (P, G·C); None for all."""
+        """What folds read of the memories after each segment, (B, K, C, d).
+
+        Returns:
+            The memories of the G folds up to segment `before`, the newest last, (P, G·C, d). And which of their rows
+            exist, (P, G·C) bool; None: all of them.
+        """
         G = self.folds_kept
         fold = before[:, None] + torch.arange(1 - G, 1, device=before.device)  # (P, G)
         present = (fold >= 0).repeat_interleave(self.slots, 1) if G > 1 else None
         return memories[user[:, None], fold.clamp(min=0)].flatten(1, 2), present
 
     def _of_rows(self, negatives: Tensor, user: Tensor, before: Tensor) -> Tensor:
-        """Negatives of each position, in the order of the loss's rows."""
+        """The negatives of each position, in the order of the rows of the loss."""
         if negatives.dim() == 1:
             return negatives
-        each = negatives.view(len(negatives), -1, self.segment_length, negatives.size(2))  # (B, K, L, N)
-        later = torch.cat([each[user, before, -1:], each[user, before + 1]], dim=1)  # (P, 1 + L, N)
+        each = negatives.view(len(negatives), -1, self.segment_length, negatives.size(2))  # (B, K, L, J)
+        later = torch.cat([each[user, before, -1:], each[user, before + 1]], dim=1)  # (P, 1 + L, J)
         return torch.cat([each[:, 0].flatten(0, 1), later.flatten(0, 1)])
 
     def consistency_loss(self, reference: Tensor, written: Tensor) -> Tensor:
-        """Mean squared distance of memories (P, C, d); 0 for no pairs."""
+        """Mean squared difference of memories (P, C, d); 0 without any."""
         if reference.size(0) == 0:
             return written.new_zeros(())
         return functional.mse_loss(written, reference if self.options.con_target_grad else reference.detach())

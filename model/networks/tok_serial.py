@@ -9,10 +9,10 @@ from model.networks.network import Losses, begun_segments
 
 
 class TokSerial(MemoryNetwork):
-    """The passes of Rec2PM, trained through their own memories, segment after segment (RMT; AutoCompressors
-    accumulates: A).
+    """The passes of Rec2PM, trained through their own memories, segment after segment. O is as in RMT, A as in
+    AutoCompressors.
 
-    Windows grow by a segment every few epochs: without that curriculum the first memories are noise for too long
+    Windows grow by a segment every few epochs: without this curriculum the first memories are noise for too long
     (docs/model-spec.md, "Tok-Serial").
     """
 
@@ -32,7 +32,7 @@ class TokSerial(MemoryNetwork):
         memories: list[Tensor] = []
         rows, wanted, drawn = [], [], []
         for h in range(K):
-            # Later segments of shorter windows are padding; they are folded along and count for nothing.
+            # Only users who have an item in this segment are folded: later segments of shorter windows are padding.
             here = begun[:, h]
             before = [memory[here] for memory in memories[-self.folds_kept :]]
             memory = (
