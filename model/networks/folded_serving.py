@@ -1,6 +1,6 @@
-"""What the kinds whose state holds memories of folds share when they are served: users are computed by number of folds.
+"""What kinds share in serving if their state holds memories of folds: they compute users by their number of folds.
 
-Users with as many folds have as many rows before their items, so they are one batch without padding.
+Users with equally many folds have equally many rows before their items. So they are one batch without padding.
 """
 
 from abc import abstractmethod
@@ -12,7 +12,7 @@ from model.networks.serving import Ranker
 
 
 class FoldedRanker(Ranker):
-    """A ranker that says how many folds a state holds, and folds and encodes users who have the same number of them."""
+    """Kinds say how many folds a state holds, and how to fold and encode users who have the same number of folds."""
 
     folds_kept: int
 
@@ -22,11 +22,11 @@ class FoldedRanker(Ranker):
 
     @abstractmethod
     def fold(self, memory: Tensor, g: int, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """`update` for a batch in which everybody has the memories of g folds."""
+        """`update` for a batch in which every user has the memories of g folds."""
 
     @abstractmethod
     def last(self, memory: Tensor, g: int, items: Tensor, lengths: Tensor) -> Tensor:
-        """`encode` for a batch in which everybody has the memories of g folds."""
+        """`encode` for a batch in which every user has the memories of g folds."""
 
     def update(
         self,

@@ -1,9 +1,9 @@
-"""KV-Mask (PerSRec): what is remembered of a segment is every layer's keys and values of C learned tokens behind it
+"""KV-Mask (PerSRec): the memory of a segment is the keys and values, in every layer, of C learned tokens behind it
 (docs/model-spec.md, "KV-Mask").
 
-A later segment sees its own items and the tokens of the last fold (O) or of the last few (A), never older items. Two
-defects of the published code are not reproduced: attention is scaled by a constant and not by the length of a pass, and
-a segment's last item predicts the next item, not a token.
+A later segment sees its own items and the tokens of the last fold (O) or of the last few folds (A), never older items.
+Two defects of the published code are not copied. Here attention is scaled by a constant, not by the length of a pass.
+And the last item of a segment predicts the next item, not a token.
 """
 
 import copy
@@ -17,17 +17,17 @@ from model.networks.network import Losses, SlotNetwork
 
 
 class KVMask(SlotNetwork):
-    """KV-Mask as it is trained: layer by layer, all segments of a window at once, since a layer's tokens depend on the
-    layer below alone.
+    """KV-Mask in training. It computes all segments of a window together, layer by layer: the tokens of a layer depend
+    only on the layer below.
     """
 
     def hidden(self, items: Tensor) -> Tensor:
         """Hidden states of items, (B, K·L) int64 right-padded → (B, K·L, d)."""
-        B, L, C, G = items.size(0), self.segment_length, self.slots, self.config.folds_kept
+        B, L, C, G = items.size(0), self.segment_length, self.slots, self.folds_kept
         K = items.size(1) // L
         x = torch.cat([self.embed(items.view(B * K, L)), self.write_rows(B * K)], dim=1)  # (B·K, L + C, d)
         fold = torch.arange(K, device=items.device)
-        # Segment h sees the tokens of the G segments before it; columns are all tokens of the window in order.
+        # Segment h sees the tokens of the G segments before it. The columns are all tokens of the window, in order.
         earlier = (fold[None, :] < fold[:, None]) & (fold[None, :] >= fold[:, None] - G)  # (K, K)
         causal = torch.ones(L + C, L + C, dtype=torch.bool, device=items.device).tril()
         seen = earlier.repeat_interleave(C, 1)[:, None].expand(K, L + C, K * C)
@@ -49,16 +49,16 @@ class KVMask(SlotNetwork):
 
 
 class CacheServing(FoldedRanker):
-    """KV-Mask under the contract: the state is the tokens' keys and values, (2·layers, G·C, d), oldest fold first.
+    """KV-Mask under the contract: the state is the keys and values of the tokens, (2·layers, G·C, d), oldest fold
+    first.
 
-    A memory alone has no row to rank by, so a list needs at least one item beside it; without one the popular items are
-    given.
+    A memory alone has no row to rank by. Without an item in working memory the list is the popular items.
     """
 
     def __init__(self, network: KVMask, popularity: Tensor) -> None:
         super().__init__(network, popularity)
         self.network = copy.deepcopy(network)
-        self.slots, self.folds_kept, self.item_scale = network.slots, network.config.folds_kept, network.item_scale
+        self.slots, self.folds_kept, self.item_scale = network.slots, network.folds_kept, network.item_scale
         self.layers = len(network.stack())
 
     def spec(self) -> dict[str, int]:

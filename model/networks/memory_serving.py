@@ -1,4 +1,4 @@
-"""How Rec2PM and Tok-Serial are served: both fold with the same pass and differ in training alone."""
+"""How Rec2PM and Tok-Serial are served. Both fold with the same pass; only their training differs."""
 
 import copy
 
@@ -8,21 +8,21 @@ from torch.nn import functional
 
 from model.networks.backbone import Block
 from model.networks.folded_serving import FoldedRanker
+from model.networks.memory_network import MemoryNetwork
 from model.networks.network import memory_rows
-from model.networks.rec2pm import Rec2PM
 from model.networks.serving import check_countable
 
 
 class MemoryServing(FoldedRanker):
     """Rec2PM and Tok-Serial under the contract of `model.networks.serving`.
 
-    The state is the memories of the last folds, (G·C, d), oldest first, and with an overlap as many rows more as the
-    tail's item rows need.
+    The state is the memories of the last folds, (G·C, d), oldest first. With an overlap, ⌈R/d⌉ more rows hold the item
+    rows of the tail.
     """
 
     place: Tensor
 
-    def __init__(self, network: Rec2PM, popularity: Tensor) -> None:
+    def __init__(self, network: MemoryNetwork, popularity: Tensor) -> None:
         super().__init__(network, popularity)
         self.network = network = copy.deepcopy(network)
         stack = network.stack()
@@ -30,14 +30,14 @@ class MemoryServing(FoldedRanker):
         self.head: Block = stack[-1]
         self.slots, self.folds_kept, self.item_scale = network.slots, network.folds_kept, network.item_scale
         self.overlap, self.memory_rows = network.overlap, network.folds_kept * network.slots
-        self.write_from_memory = network.config.write_from_memory
+        self.write_from_memory = network.write_from_memory
         self.rows = self.memory_rows + -(-network.overlap // self.d)
         if network.overlap:
-            check_countable(network.config)
-        # The attention kernel is fastest on multiples of 16 rows; HSTU's chunks have no such preference.
-        self.row_multiple = 1 if network.config.backbone == "hstu" else 16
+            check_countable(network.shape)
+        # The attention kernel is fastest on multiples of 16 rows. HSTU computes in chunks, where this does not matter.
+        self.row_multiple = 1 if network.backbone == "hstu" else 16
         age = network.age.detach() if network.folds_kept > 1 else torch.zeros(1, self.d)
-        # What is added to the memories of G folds, the newest last; fewer folds take its end.
+        # Slot and age vectors of the memories of G folds, the newest last. With fewer folds only the end is used.
         self.register_buffer(
             "place", network.slot.detach().repeat(self.folds_kept, 1) + age.flip(0).repeat_interleave(self.slots, 0)
         )
@@ -57,8 +57,8 @@ class MemoryServing(FoldedRanker):
         n, before = items.size(1), self.before(g)
         if before + n == 0:
             return torch.zeros(items.size(0), self.d)
-        # Padding comes after everything a user's own rows may see, so the causal pass needs no mask until the last row
-        # looks at all of them.
+        # Padding comes after everything that a user's own rows see, so the causal pass needs no mask until the last
+        # block computes one row from all.
         x = self.inputs(memory, g, functional.pad(items, (0, -(before + n) % self.row_multiple)), False)
         for block in self.body:
             x = block(x)
@@ -74,11 +74,13 @@ class MemoryServing(FoldedRanker):
         return hidden
 
     def before(self, g: int) -> int:
-        """Rows that stand before the items where the memories of g folds are read."""
+        """How many rows come before the items if the memories of g folds are read."""
         return g * self.slots + self.overlap if g else 0
 
     def inputs(self, memory: Tensor, g: int, items: Tensor, write: bool) -> Tensor:
-        """[M; T; S; Q] as input rows, (B, N, d), leaving out what is not there or not asked for."""
+        """The rows of a pass, (B, N, d): [memory; tail; items; write rows]. Without memory, the first two are left out;
+        without `write`, the last.
+        """
         B, n, R = items.size(0), items.size(1), self.overlap
         network = self.network
         position = network.position[R:]
@@ -107,13 +109,13 @@ class MemoryServing(FoldedRanker):
         if int(lengths.min()) == n:
             for block in self.body:
                 x = block(x)
-            # Only the last item's row and the write rows leave the last block.
+            # The last block computes only the row of the last item and the write rows.
             y = self.head.attend(x[:, N - C - 1 :], x, torch.ones(C + 1, N, dtype=torch.bool).tril(N - C - 1))
         else:
             column = torch.arange(N)
-            at = N - C - n - 1 + lengths  # (B,) the last item's row
+            at = N - C - n - 1 + lengths  # (B,) the row of the last item
             real = (column[None, :] <= at[:, None]) | (column[None, :] >= N - C)  # (B, N)
-            # A padded row keeps itself in sight: a row that sees nothing would be NaN.
+            # A padded row sees itself: a row that sees nothing would be NaN.
             mask = ((real[:, None, :] & (column[None, :] <= column[:, None])) | (column[None, :] == column[:, None]))[
                 :, None
             ]
@@ -126,7 +128,9 @@ class MemoryServing(FoldedRanker):
         older = memory[:, max(0, g + 1 - self.folds_kept) * C : g * C]
         kept = [older, written, memory.new_zeros(B, max(0, self.folds_kept - g - 1) * C, self.d)]
         if self.overlap:
-            newest = (lengths[:, None] + torch.arange(-self.overlap, 0)).clamp(min=0)  # a full segment has as many
+            newest = (lengths[:, None] + torch.arange(-self.overlap, 0)).clamp(
+                min=0
+            )  # the overlap is at most a segment
             tail = items.gather(1, newest.clamp(max=n - 1)).to(torch.float32)
             kept.append(
                 functional.pad(tail, (0, (self.rows - self.memory_rows) * self.d - self.overlap)).view(B, -1, self.d)

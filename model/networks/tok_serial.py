@@ -3,23 +3,25 @@
 import torch
 from torch import Tensor
 
-from model.networks.network import Losses, NetworkConfig, begun_segments
-from model.networks.rec2pm import Rec2PM
+from model.networks.config import Shape, TokSerialOptions
+from model.networks.memory_network import MemoryNetwork
+from model.networks.network import Losses, begun_segments
 
 
-class TokSerial(Rec2PM):
-    """The same passes, trained through their own memories, segment after segment (RMT; AutoCompressors accumulates: A).
+class TokSerial(MemoryNetwork):
+    """The passes of Rec2PM, trained through their own memories, segment after segment. O is as in RMT, A as in
+    AutoCompressors.
 
-    Windows grow by a segment every few epochs: without that curriculum the first memories are noise for too long
+    Windows grow by a segment every few epochs: without this curriculum the first memories are noise for too long
     (docs/model-spec.md, "Tok-Serial").
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config)
-        self.depth = config.segments
+    def __init__(self, shape: Shape, options: TokSerialOptions, folds_kept: int) -> None:
+        super().__init__(shape, options, folds_kept)
+        self.curriculum_epochs, self.depth = options.curriculum_epochs, shape.segments
 
     def stage(self, epoch: int) -> None:
-        self.depth = min(self.config.segments, 1 + (epoch - 1) // self.config.curriculum_epochs)
+        self.depth = min(self.shape.segments, 1 + (epoch - 1) // self.curriculum_epochs)
 
     def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:  # noqa: ARG002
         L = self.segment_length
@@ -30,7 +32,7 @@ class TokSerial(Rec2PM):
         memories: list[Tensor] = []
         rows, wanted, drawn = [], [], []
         for h in range(K):
-            # Later segments of shorter windows are padding; they are folded along and count for nothing.
+            # Only users who have an item in this segment are folded: later segments of shorter windows are padding.
             here = begun[:, h]
             before = [memory[here] for memory in memories[-self.folds_kept :]]
             memory = (

@@ -25,7 +25,8 @@ from model.errors import (
     TrainingUnfinished,
 )
 from model.networks import kinds
-from model.networks.network import Network, NetworkConfig
+from model.networks.config import NetworkConfig, without_foreign_fields
+from model.networks.network import Network
 from model.training import checkpoint, dataset, validation, warm_start
 from model.training.checkpoint import Checkpoint, TrainingFolder
 from model.training.dataset import Dataset
@@ -118,7 +119,7 @@ def train(
                 logger.info(
                     "started from %s: %d of %d items are known to it", start_from.reference, known, len(data.item_ids)
                 )
-            _check(data, network)
+            _check(data, config, network)
             checkpoint.write(first_checkpoint(told, network), place.checkpoint)
         job = Job(
             data=place.data,
@@ -173,8 +174,7 @@ def _resolved(
     attributes = (
         None if data.attributes is None else {"column": attribute_column, "values": len(data.attributes.values)}
     )
-    resolved = recipe.resolved(config.n_items, config.attributes)
-    return {**resolved, "attributes": attributes, "from": start_from and start_from.reference}
+    return {**recipe.resolved(config), "attributes": attributes, "from": start_from and start_from.reference}
 
 
 def _data(log: pl.LazyFrame, recipe: Recipe, place: TrainingFolder, start_from: ModelVersion | None) -> Dataset:
@@ -188,19 +188,18 @@ def _data(log: pl.LazyFrame, recipe: Recipe, place: TrainingFolder, start_from: 
         min_item_count=options.min_item_count,
         known=() if earlier is None else earlier.item_ids,
         known_attributes=None if earlier is None else earlier.attributes,
-        with_times=recipe.config(n_items=1).uses_time,
+        with_times=recipe.config(n_items=1).options.uses_time,
         folder=place.fresh_data(),
     )
 
 
-def _check(data: Dataset, network: Network) -> None:
+def _check(data: Dataset, config: NetworkConfig, network: Network) -> None:
     """Refuse a log that this network cannot learn from, before any time is spent on it."""
     try:
         kinds.serving(network, torch.from_numpy(data.popularity))
     except ValueError as error:
         raise TrainingImpossible(str(error)) from error
-    config = network.config
-    L, longest = config.segment_length, int(data.trained.max())
+    L, longest = config.shape.segment_length, int(data.trained.max())
     if config.folds_kept and longest <= L:
         median = int(np.median(data.trained[data.trained > 0]))
         raise TrainingImpossible(
@@ -218,7 +217,8 @@ def _check(data: Dataset, network: Network) -> None:
 
 
 def _check_same(found: Checkpoint, told: dict[str, Any], place: TrainingFolder) -> None:
-    different = checkpoint.differences(found.training, told, MAY_CHANGE)
+    network = without_foreign_fields(found.training["network"])
+    different = checkpoint.differences({**found.training, "network": network}, told, MAY_CHANGE)
     if different:
         raise TrainingUnfinished(
             f"{place.folder}: the training that stopped at {found.place} is another one: {'; '.join(different)}. "
@@ -266,13 +266,13 @@ def _add(
         memory_format=memory_format(config.kind, serving.initial_memory(1).shape[1:], sha256),
         segment_length=spec["segment_length"],
         state_floats=spec["state_floats"],
-        n_items=config.n_items,
+        n_items=config.shape.n_items,
         config=resolved,
         training=Training(
             log=log_name.rstrip("/").rsplit("/", 1)[-1],
             rows=int(data.trained.sum()),
             users=int((data.trained > 0).sum()),
-            items=config.n_items,
+            items=config.shape.n_items,
             from_ms=data.from_ms,
             until_ms=data.until_ms,
             split=_split_in_words(recipe),

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from model.networks import kinds
-from model.networks.network import NetworkConfig
+from model.networks.config import NetworkConfig
 from model.version import artifact
 from model.version.artifact import Program
 from tests.model import tiny
 
-L = tiny.CONFIG.segment_length
-V = tiny.CONFIG.n_items
+L = tiny.L
+V = tiny.V
 LENGTHS = torch.tensor([0, 0, 1, L, L - 2, 5])
 
 
@@ -50,7 +50,7 @@ class Timed:
 @pytest.fixture(scope="module")
 def program(config: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) -> Program:
     program = artifact.load(tiny.add(tmp_path_factory.mktemp("registry"), config=config).program).program
-    return Timed(program) if config.uses_time else program
+    return Timed(program) if config.options.uses_time else program
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkCon
     spec = program.spec()
     assert spec["state_floats"] == program.initial_memory(1).numel()
     assert (spec["n_items"], spec["d"], spec["segment_length"]) == (V, 16, L)
-    assert spec["uses_time"] == (config.rel_bias == "pos_time")
+    assert spec["uses_time"] == (config.table().get("rel_bias") == "pos_time")
     window, slots, d = 4 * L, 3 * 16, 16
     expected = {
         "full": window,
@@ -79,7 +79,7 @@ def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkCon
         "tok-serial-a": 3 * slots,
     }
     expected |= {"kv-mask-o": 6 * slots, "kv-mask-a": 18 * slots, "holomambarec": 3 * (2 * d * (16 + 3)) + d}
-    assert spec["state_floats"] == (expected[config.kind] + (d if config.overlap else 0)) * (
+    assert spec["state_floats"] == (expected[config.kind] + (d if config.table().get("overlap") else 0)) * (
         3 if spec["uses_time"] else 1
     )
 
@@ -95,8 +95,15 @@ def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkCon
 )
 def test_a_state_has_the_published_size(kind: str, backbone: str, layers: int, segments: int, state_bytes: int) -> None:
     """docs/model-spec.md, "State size": d=64, C=4; read off the network and not off a table."""
-    config = NetworkConfig(
-        n_items=9, segment_length=200, kind=kind, backbone=backbone, layers=layers, segments=segments
+    config = NetworkConfig.of_table(
+        {
+            "n_items": 9,
+            "segment_length": 200,
+            "kind": kind,
+            "backbone": backbone,
+            "layers": layers,
+            "segments": segments,
+        }
     )
     assert 4 * kinds.serving(kinds.build(config), torch.ones(10)).spec()["state_floats"] == state_bytes
 
@@ -163,7 +170,7 @@ def test_equal_scores_come_in_the_order_of_their_rows(program: Program) -> None:
 
 def test_the_order_of_equal_scores_is_fixed_however_many_there_are() -> None:
     """Seven values over 2,000 items for an unknown user, three item vectors for the others; k cuts through the ties."""
-    config = NetworkConfig(n_items=2_000, segment_length=L, d=16, layers=1, heads=2)
+    config = tiny.table(n_items=2_000, layers=1)
     popularity = torch.randint(0, 7, (2_001,), generator=torch.Generator().manual_seed(0)).float()
     network = tiny.network(config=config)
     with torch.no_grad():
@@ -181,7 +188,7 @@ def test_the_order_of_equal_scores_is_fixed_however_many_there_are() -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 5, 17, 60])
 def test_of_two_equal_items_at_the_end_of_a_list_the_one_with_the_lower_row_is_in_it(k: int) -> None:
-    network = tiny.network(config=NetworkConfig(n_items=2_000, segment_length=L, d=16, layers=1, heads=2))
+    network = tiny.network(config=tiny.table(n_items=2_000, layers=1))
     for seed in range(10):
         popularity = torch.randperm(2_001, generator=torch.Generator().manual_seed(seed)).float()
         order = popularity[1:].argsort(descending=True) + 1

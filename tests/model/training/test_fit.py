@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,18 @@ def test_an_unfinished_training_is_neither_overwritten_nor_continued_as_another(
     assert checkpoint.read(_unfinished(tmp_path)).epoch == 1
     run(tmp_path, how={"unfinished": "discard"}, seed=1, max_epochs=1)
     assert not _unfinished(tmp_path).exists()
+
+
+def test_a_checkpoint_with_the_fields_of_every_kind_is_gone_on_from(tmp_path: Path) -> None:
+    """As earlier builds wrote it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Rec2PM, "losses", _killed_at(13))
+        with pytest.raises(Killed):
+            run(tmp_path, **FAST)
+    there = checkpoint.read(_unfinished(tmp_path))
+    network = {**there.training["network"], "curriculum_epochs": 2, "state_size": 16, "rel_bias": "none"}
+    checkpoint.write(replace(there, training={**there.training, "network": network}), _unfinished(tmp_path))
+    assert run(tmp_path, how={"unfinished": "resume"}, **FAST).version == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"torn", b"PK\x03\x04"])

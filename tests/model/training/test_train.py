@@ -183,7 +183,7 @@ def test_a_log_with_no_next_item_to_learn_or_nobody_to_validate_on_is_refused(tm
 
 
 def test_a_name_no_model_can_have_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="cannot name a model"):
+    with pytest.raises(ModelNotFound, match="cannot be the name of a model"):
         run(tmp_path, how={"name": "../x"})
     assert list(tmp_path.iterdir()) == []
 
