@@ -160,7 +160,10 @@ class FakeFolded:
 
 
 class FakeModel:
-    """A model by arithmetic: memories and lists that depend on every item and on their order, exactly."""
+    """A model by arithmetic: memories and lists that depend on every item and on their order, exactly.
+
+    It passes the same contract as a real model version (tests/stream/test_model_contract.py).
+    """
 
     reference = "fake@1"
     memory_format = "fake/1"
