@@ -225,6 +225,7 @@ class OnBroker:
             "group.id": self.app,
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": SESSION_MS,
+            "enable.auto.commit": False,
         }
         made = Consumer(settings)
         made.subscribe([self.input], **options)
