@@ -64,10 +64,13 @@ class Link(Protocol):
     """
 
     def poll(self, limit: int, wait_s: float) -> Sequence[Record]:
-        """At most `limit` records of running partitions; none of them an error. Rebalances happen in here."""
+        """At most `limit` records of running partitions, in the order of offsets within each; none of them an error.
+
+        Nothing comes of a partition before it is resumed, or while it is paused. Rebalances happen in here.
+        """
 
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
-        """One transaction; partition → the changelog offset that its records reach.
+        """One transaction; partition → the changelog offset that its records reach, if it has any.
 
         Raises:
             StepAborted: Kafka undid it as a whole. Or no answer came in time: then it may be committed as a whole.

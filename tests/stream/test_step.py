@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.codec import FOLDED, POSITION, SEGMENT_LENGTH, read_folded, read_number, user_of
+from state.codec import FOLDED, INPUT, POSITION, SEGMENT_LENGTH, read_folded, read_number, user_of
 from state.errors import SegmentLengthChanged, StateCorrupted, StoreUnwritable
 from stream.commands.export_state import Row, rows
 from stream.decode import decode
@@ -335,7 +335,7 @@ def test_a_forgotten_user_leaves_nothing_and_their_list_is_withdrawn(tmp_path: P
     records.append(FakeRecord(b"ann", None, 0, len(records)))
     link = FakeLink(records, [len(records) - 1])
     run_to_end(worker_on(link, tmp_path, FakeModel(SEGMENT)), link)
-    assert set(link.state(0)) == {SEGMENT_LENGTH, POSITION}
+    assert set(link.state(0)) == {SEGMENT_LENGTH, POSITION, INPUT}
     assert link.lists()[-1] == (b"ann", None)
 
 
