@@ -5,7 +5,7 @@
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make install      torch without CUDA, some GB smaller, for Linux without a GPU
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench memory verify crash clean
+.PHONY: help install demo test check format docs bench memory verify crash clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -31,6 +31,9 @@ check: $(INSTALLED) ## format, lint, types, imports: what CI runs beside the tes
 format: $(INSTALLED) ## format the sources and repair what the linter can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+docs: $(INSTALLED) ## the documentation site into var/site; a broken link or a page outside the navigation is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: $(INSTALLED) ## throughput and latency on this machine; ARGS= for its options
 	@$(BIN)/python -m bench $(ARGS)
