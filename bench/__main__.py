@@ -25,7 +25,8 @@ from bench import journey, latency, null_model
 from bench.journey import Program, Run
 from model.log import in_time_order, read_log
 from model.networks import kinds
-from model.networks.network import NetworkConfig, initialise
+from model.networks.config import NetworkConfig
+from model.networks.network import initialise
 from model.synthetic import SyntheticLog, generate
 from model.version import artifact
 from model.version.manifest import Manifest, memory_format
@@ -53,7 +54,7 @@ def worker(name: str, models: Path, model: str, segment_length: int) -> Program:
         "STEP_BUDGET_MS": "100",
     }
     given = " ".join(f"REC2PM_{key}={value}" for key, value in env.items())
-    run = f"{sys.executable} -m stream"
+    run = f"{sys.executable} -P -m stream"
     return Program(
         name, f'env PYTHONPATH={ROOT} {given} sh -c "{run} topics create && exec {run} worker"', segment_length
     )
@@ -91,7 +92,7 @@ def sasrec(models: Path, items: list[int | str]) -> None:
     weights.
     """
     torch.manual_seed(0)
-    config = NetworkConfig(n_items=len(items), segment_length=SEGMENT_LENGTH)
+    config = NetworkConfig.of_table({"n_items": len(items), "segment_length": SEGMENT_LENGTH})
     network = kinds.build(config)
     initialise(network, torch.Generator().manual_seed(0))
     serving = kinds.serving(network, torch.linspace(1, 0, len(items) + 1))
@@ -102,8 +103,8 @@ def sasrec(models: Path, items: list[int | str]) -> None:
         kind="rec2pm-o",
         memory_format=memory_format(config.kind, serving.initial_memory(1).shape[1:], sha256),
         segment_length=SEGMENT_LENGTH,
-        state_floats=config.slots * config.d,
-        n_items=config.n_items,
+        state_floats=serving.spec()["state_floats"],
+        n_items=len(items),
         config={},
         training=None,
         metrics=None,

@@ -27,15 +27,14 @@ _VECTORS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a changelog holds.
-
-    Attributes: kind: `small`: working memory, a record for one to three interactions of a user. `memories`: a
-        preference memory of 256 floats each. records: in all partitions together, without one of each partition that
-        says how its users are folded. partitions: of the topic.
-    """
+    """What a changelog holds."""
 
     kind: str
+    """`small`: working memory, a record for one to three interactions of a user. `memories`: a preference memory of 256
+    floats each.
+    """
     records: int
+    """In all partitions together, without one of each partition that says how its users are folded."""
     partitions: int = PARTITIONS
 
 

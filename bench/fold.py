@@ -12,13 +12,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from model.networks import kinds
-from model.networks.network import NetworkConfig, initialise
+from model.networks.config import NetworkConfig
+from model.networks.network import initialise
 from model.version import artifact
 from model.version.artifact import Program
 
@@ -33,7 +34,7 @@ ROUNDS = 8
 SHAPES = {"sasrec": {"layers": 4, "heads": 4}, "hstu": {"layers": 16, "heads": 8}}
 """The paper's, with d=64 and C=4."""
 PER_ROW = {"sasrec": 12, "hstu": 10}
-"""FLOPs of a row in a layer, in units of d²; each key it sees is 4·d more (MODEL.md §7)."""
+"""FLOPs of a row in a layer, in units of d²; each key it sees is 4·d more (docs/model-spec.md, "Cost")."""
 
 Arguments = tuple[Tensor, Tensor, Tensor]
 
@@ -51,17 +52,25 @@ class Cost:
 
 def configs(backbone: str) -> list[NetworkConfig]:
     """What is compared. Tok-Serial is served by the program of Rec2PM; HoloMambaRec has no backbone."""
-    base = NetworkConfig(
-        n_items=CATALOGUE, segment_length=SEGMENT_LENGTH, segments=5, backbone=backbone, **SHAPES[backbone]
-    )  # type: ignore[arg-type]
-    found = [replace(base, kind="full", segment_length=17, segments=HISTORY // 17), replace(base, kind="trunc")]
-    found += [replace(base, kind=kind) for kind in ("rec2pm-o", "rec2pm-a", "kv-mask-o", "kv-mask-a")]
-    found.insert(3, replace(base, kind="rec2pm-o", overlap=50))
-    return [*found, replace(base, kind="holomambarec", layers=2)] if backbone == "sasrec" else found
+    shape = {"n_items": CATALOGUE, "segment_length": SEGMENT_LENGTH, "segments": 5}
+    blocks = {**shape, "backbone": backbone, **SHAPES[backbone]}
+    tables = [
+        {**blocks, "kind": "full", "segment_length": 17, "segments": HISTORY // 17},
+        {**blocks, "kind": "trunc"},
+        {**blocks, "kind": "rec2pm-o"},
+        {**blocks, "kind": "rec2pm-o", "overlap": 50},
+        {**blocks, "kind": "rec2pm-a"},
+        {**blocks, "kind": "kv-mask-o"},
+        {**blocks, "kind": "kv-mask-a"},
+    ]
+    if backbone == "sasrec":
+        tables.append({**shape, "kind": "holomambarec", "layers": 2})
+    return [NetworkConfig.of_table(table) for table in tables]
 
 
 def name(config: NetworkConfig) -> str:
-    return config.kind + (f", overlap {config.overlap}" if config.overlap else "")
+    overlap = config.table().get("overlap", 0)
+    return config.kind + (f", overlap {overlap}" if overlap else "")
 
 
 def measure(backbone: str) -> tuple[list[Cost], float]:
@@ -111,7 +120,7 @@ def _program(config: NetworkConfig, generator: torch.Generator) -> Program:
     network = kinds.build(config)
     initialise(network, generator)
     program = artifact.frozen(
-        artifact.script(kinds.serving(network, torch.rand(config.n_items + 1, generator=generator)))
+        artifact.script(kinds.serving(network, torch.rand(config.shape.n_items + 1, generator=generator)))
     )
     artifact.warm_up(program)
     return program

@@ -23,7 +23,7 @@ from model.synthetic import SyntheticLog, generate
 from model.training import recipe
 from model.training.train import train
 from model.version.registry import ModelVersion, Registry
-from stream.compose import one_thread
+from stream.torch_threads import one_thread
 
 LOG = SyntheticLog(
     users=2_000,

@@ -30,15 +30,11 @@ class Null(nn.Module):
 
     def spec(self) -> dict[str, int]:
         return {
-            "abi": 1,
             "n_items": self.n_items,
             "d": 1,
             "segment_length": self.segment_length,
-            "min_recent": 0,
             "state_floats": 0,
             "uses_time": 0,
-            "uses_history": 0,
-            "needs_fold": 1,
         }
 
     def initial_memory(self, batch: int) -> Tensor:
@@ -72,28 +68,6 @@ class Null(nn.Module):
         scores = scores.scatter(1, exclude.masked_fill(exclude > reach, 0), float("-inf"))
         best, index = scores[:, 1:].topk(k, dim=1)
         return index + 1, best
-
-    def query(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        times: Tensor | None = None,
-        query_time: Tensor | None = None,
-    ) -> Tensor:
-        return torch.zeros(items.size(0), 1)
-
-    def score(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        candidates: Tensor,
-        times: Tensor | None = None,
-        query_time: Tensor | None = None,
-    ) -> Tensor:
-        outside = (candidates < 1) | (candidates > self.n_items)
-        return self.popularity[(candidates - 1).masked_fill(outside, 0)].masked_fill(outside, float("-inf"))
 
 
 def write(registry: Registry, segment_length: int) -> ModelVersion:

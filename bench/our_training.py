@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 
 from model.networks import kinds
-from model.networks.network import NetworkConfig
+from model.networks.config import NetworkConfig, without_foreign_fields
 from model.training import checkpoint, dataset, fit
 from model.training.recipe import TrainingOptions
 from model.version.manifest import Metrics
@@ -62,7 +62,8 @@ def measure(log: pl.LazyFrame, network: dict[str, Any], training: dict[str, Any]
     with tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch:
         folder = Path(scratch)
         data = dataset.load(log, min_item_count=options.min_item_count, validation_share=0.0, folder=folder)
-        config = NetworkConfig(n_items=len(data.item_ids), **network)
+        # The same settings for every kind: each takes what it has of them.
+        config = NetworkConfig.of_table(without_foreign_fields({"n_items": len(data.item_ids), **network}))
         made = kinds.build(config)
         kinds.initialise(made, torch.Generator().manual_seed(options.seed))
         checkpoint.write(fit.first_checkpoint({}, made), folder / "checkpoint.pt")
@@ -77,7 +78,7 @@ def measure(log: pl.LazyFrame, network: dict[str, Any], training: dict[str, Any]
             threads=1,
         )
         seconds = _launched(job, devices)
-        windows = fit.windows(data, config, options)
+        windows = fit.windows(data, config.shape, options)
         batches = [windows.cut(rows, 1, number) for number, rows in enumerate(windows.epoch(1))]
         return {
             "seconds": seconds,

@@ -1,6 +1,6 @@
-"""`python -m stream`: the command `rec2pm`."""
+"""`python -P -m stream` is the command `rec2pm`. Without -P, Python imports a stray model.py of the current folder."""
 
 from stream.commands.main import main
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="rec2pm")

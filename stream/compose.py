@@ -13,42 +13,31 @@ from functools import partial
 from types import FrameType
 from typing import Final
 
-import torch
-from confluent_kafka.admin import AdminClient
-
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from state.store import StoreMemory
-from stream.errors import StopAsked, TopicsUnusable
+from stream.errors import Action, StreamError, TopicsUnusable, action_on
 from stream.fault_points import At, passing
 from stream.kafka import topics
+from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
-from stream.kafka.options import MemoryBudget, logger_of
+from stream.kafka.options import MemoryBudget
 from stream.kafka.restore import ChangelogRestore
-from stream.partitions import Partition, Partitions
+from stream.partition import Partition
+from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.prometheus import served
 from stream.recommender import Recommender
 from stream.settings import Settings
+from stream.step import Rules, Step
+from stream.torch_threads import one_thread
 from stream.worker import Worker
-from stream.worker_name import hold
+from stream.worker_name import claim
 
 logger = logging.getLogger(__name__)
 
 _M_ARENA_MAX: Final = -8  # malloc.h
 _ARENAS: Final = 2
-
-
-def admin_client(settings: Settings) -> AdminClient:
-    """Keep a reference to it until its futures are done: a temporary one ends them."""
-    return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logger_of("admin"))
-
-
-def one_thread() -> None:
-    """One thread for torch: workers scale by processes, and a small network's training slows manifold when another
-    process has the core.
-    """
-    torch.set_num_threads(1)
 
 
 def run_worker(settings: Settings, at: At = passing) -> Worker:
@@ -70,11 +59,11 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     )
     deletions_kept_ms = _check_topics(settings)
     folder = settings.state_dir / settings.app
-    slot = hold(folder / "slots", settings.worker)
+    worker_name = claim(folder / "slots", settings.worker)
     link = KafkaLink(
         bootstrap=settings.bootstrap_servers,
         app=settings.app,
-        slot=slot.name,
+        worker_name=worker_name.name,
         named=settings.worker is not None,
         interactions_topic=settings.interactions_topic,
         recommendations_topic=settings.recommendations_topic,
@@ -100,7 +89,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         )
 
     partitions = Partitions(
-        folder=folder / slot.name,
+        folder=folder / worker_name.name,
         memory=StoreMemory(budget.stores),
         cache_users=settings.cache_users,
         begin_restore=begin_restore,
@@ -111,12 +100,12 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     worker = Worker(
         link=link,
         partitions=partitions,
-        recommender=recommender,
+        step=Step(
+            partitions,
+            recommender,
+            Rules(settings.recommend, settings.top_k, settings.exclude, settings.keep_segments),
+        ),
         topic=settings.interactions_topic,
-        lists=settings.recommend,
-        top_k=settings.top_k,
-        exclude=settings.exclude,
-        keep_segments=settings.keep_segments,
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),
         wait_s=settings.wait_ms / 1000,
@@ -126,20 +115,24 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         at=at,
     )
     _spare_the_cycle_collector()
-    logger.info("worker starts app=%s slot=%s bootstrap=%s", settings.app, slot.name, settings.bootstrap_servers)
+    logger.info(
+        "worker starts app=%s worker=%s bootstrap=%s", settings.app, worker_name.name, settings.bootstrap_servers
+    )
     with _stopped_by_signals(worker), _metrics(worker, settings):
-        link.stopping = lambda: worker.stopping
+        link.stop_waiting_if(lambda: worker.stopping)
         try:
             link.start(partitions)
             worker.run()
-        except StopAsked as asked:
-            logger.info("%s", asked)
+        except StreamError as error:
+            if action_on(error) is not Action.LEAVE:
+                raise
+            logger.info("%s", error)
         finally:
             # Leaving the group revokes the partitions, which closes their stores; what an error left open is closed
             # after it.
             link.close()
             partitions.close()
-            slot.release()
+            worker_name.release()
     logger.info("worker stopped counts=%s", worker.counts)
     return worker
 
@@ -149,7 +142,7 @@ def _wall_ms() -> int:
 
 
 def _check_topics(settings: Settings) -> int:
-    """Refuse topics that do not fit; how long the changelog keeps deletions, ms."""
+    """Refuse topics that do not fit. Returns how long the changelog keeps deletions, ms."""
     admin = admin_client(settings)
     problems = topics.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
@@ -168,20 +161,18 @@ def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int |
 
 
 def _spare_the_cycle_collector() -> None:
-    """A step makes tens of thousands of lists that reference counting frees; searching them for cycles is wasted
-    work.
-    """
+    """Reference counting frees the tens of thousands of lists of a step: looking for cycles in them is wasted work."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(500_000, 50, 100)
 
 
 def _keep_memory_together() -> Callable[[], object]:
-    """Have the allocator keep few arenas; returns what gives back the memory that it keeps.
+    """Have the allocator keep few arenas. The function returned gives free memory back to the system.
 
-    The threads of clients come and go, and glibc would give each of the first eight a core an arena of its own, in
-    which they leave pieces. What is free it only gives back when it is told to: milliseconds, and a tenth of a second
-    for a large heap in pieces. Other allocators have no such calls.
+    The threads of clients come and go. glibc would give each of the first eight per core an arena of its own, and they
+    leave pieces in it. It gives free memory back only on request, which takes milliseconds, or a tenth of a second for
+    a large fragmented heap. Other allocators have no such calls.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):

@@ -6,7 +6,7 @@ its polls.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from model.errors import ModelFailed
@@ -44,11 +44,24 @@ class Run:
     items: Sequence[int]
     times: Sequence[int]
     offsets: Sequence[int]
+    superseded: bool = False
+    """A null value ended it within the same poll: its lists are published, its state is gone."""
+    good: int = 0
+    """Its first so many interactions are known not to make the model fail (`stream.failing_records`)."""
+
+    def first(self, count: int) -> "Run":
+        """The run as if its first `count` interactions were all."""
+        return replace(self, items=self.items[:count], times=self.times[:count], offsets=self.offsets[:count])
+
+    def without(self, at: int) -> "Run":
+        """The run as if one of its interactions had not come."""
+        items, times, offsets = ([*column[:at], *column[at + 1 :]] for column in (self.items, self.times, self.offsets))
+        return replace(self, items=items, times=times, offsets=offsets)
 
 
-def columns(partition: int, user: bytes, flat: Flat, *, fresh: bool) -> Run:
+def columns(partition: int, user: bytes, flat: Flat, *, fresh: bool, superseded: bool = False) -> Run:
     """A run by its flat form."""
-    return Run(partition, user, fresh, flat[::3], flat[1::3], flat[2::3])
+    return Run(partition, user, fresh, flat[::3], flat[1::3], flat[2::3], superseded)
 
 
 @dataclass(slots=True)
@@ -61,7 +74,7 @@ class Polled:
     fresh: dict[int, set[bytes]] = field(default_factory=dict)
     """Partition → users whose last run is fresh: forgotten right before it."""
     superseded: list[Run] = field(default_factory=list)
-    """Runs that a null value ended within the same poll: their lists are due, their state is gone."""
+    """Runs that a null value ended within the same poll: their lists are published, their state is gone."""
     items: list[int] = field(default_factory=list)
     """The item key of every interaction."""
     dead: list[DeadLetter] = field(default_factory=list)
@@ -74,19 +87,19 @@ class Polled:
 
 
 def decode(
-    records: Sequence[Record], topic: str, due: Mapping[int, int], refused: Mapping[Place, ModelFailed]
+    records: Sequence[Record], topic: str, expected: Mapping[int, int], refused: Mapping[Place, ModelFailed]
 ) -> Polled:
     """Decode a poll's records and group them by partition and user.
 
     Args:
         records: in the order of the poll, none of them an error.
         topic: named in dead letters.
-        due: partition → the offset that its next record has at least.
-        refused: what the model fails on.
+        expected: partition → the lowest offset that its next record can have.
+        refused: the records that the model fails on.
 
     Raises:
-        StepAborted: a record was taken already. A client that goes back by itself, as one has, must not make anybody's
-            interactions count twice.
+        StepAborted: a record came a second time. A client may go back by itself, as one has; that must not make an
+            interaction count twice.
     """
     polled = Polled(records=len(records))
     noted = polled.items.append
@@ -100,11 +113,11 @@ def decode(
                 next_offsets[partition] = next_offset
             partition = record.partition()
             runs = polled.runs.setdefault(partition, {})
-            next_offset = next_offsets.get(partition, due.get(partition, 0))
+            next_offset = next_offsets.get(partition, expected.get(partition, 0))
         offset = record.offset()
         if offset < next_offset:
             raise StepAborted(
-                f"the client went back to offset {offset} of {topic}[{partition}], where {next_offset} is due"
+                f"the client went back to offset {offset} of {topic}[{partition}], where {next_offset} was expected"
             )
         next_offset = offset + 1
         if refused and (failed := refused.get((partition, offset))) is not None:
@@ -143,7 +156,7 @@ def _forget(polled: Polled, partition: int, user: bytes) -> None:
     """End the user's run, and begin a fresh one."""
     runs, fresh = polled.runs[partition], polled.fresh.setdefault(partition, set())
     if flat := runs.get(user):
-        polled.superseded.append(columns(partition, user, flat, fresh=user in fresh))
+        polled.superseded.append(columns(partition, user, flat, fresh=user in fresh, superseded=True))
     runs[user] = []
     fresh.add(user)
     polled.forgotten += 1

@@ -4,9 +4,11 @@
     ModelFailed            DEAD_LETTER  the same, once the record that the model fails on is found
     StepAborted            ABANDON      drop the step, read on in the changelog, which knows what is published
     StateCorrupted         RESTORE      wipe the local store, rebuild it from the changelog
-    everything else        STOP         one line: what was found, what was expected, what to do; exit code 1
+    StopAsked              LEAVE        leave the group; exit code 0
+    everything else        STOP         one line: what was found, what was expected, what to do; exit code 1 or 2
 
-`ACTIONS` is this table; a test walks every error of the project and fails on one without a row.
+`ACTIONS` is this table. The worker's loop and `stream.compose` ask it by `action_on`. A test walks every error of the
+project and fails on one without a row.
 """
 
 from enum import Enum, auto
@@ -84,6 +86,7 @@ class Action(Enum):
     DEAD_LETTER = auto()
     ABANDON = auto()
     RESTORE = auto()
+    LEAVE = auto()
     STOP = auto()
 
 
@@ -99,7 +102,7 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     ChangelogUnfit: Action.STOP,
     RestoreBroken: Action.STOP,
     TooManyRefused: Action.STOP,
-    StopAsked: Action.STOP,
+    StopAsked: Action.LEAVE,
     SettingsInvalid: Action.STOP,
     StoreBehind: Action.STOP,
     StateCorrupted: Action.RESTORE,
@@ -109,3 +112,8 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     SegmentLengthChanged: Action.STOP,
     ModelError: Action.STOP,
 }
+
+
+def action_on(error: Exception) -> Action:
+    """What to do about an error: its own row in `ACTIONS`, or the nearest one of the errors that it derives from."""
+    return next((ACTIONS[each] for each in type(error).__mro__ if each in ACTIONS), Action.STOP)

@@ -1,31 +1,99 @@
-"""The model asked for many at once and, where it fails on them together, in ever smaller parts: which of them it fails
-on, and the rest's answers.
+"""Records that the model fails on: which they are, so that the others go on as if these had never come.
+
+A record fails where the shortest poll that ends with it fails. It is then left out, and so on with the rest: what comes
+out does not depend on how the broker cut its polls. Runs do not depend on each other, so each is searched alone, and
+all at the same time: a probe of many runs is one call of the model as long as none of them fails.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from model.errors import ModelFailed
+from stream.decode import Place, Polled, Run
+from stream.errors import StopAsked
+from stream.step import Step
 
-Asked = TypeVar("Asked")
-Answer = TypeVar("Answer")
+
+@dataclass(slots=True)
+class _Search:
+    """For the shortest part of one run that fails: its first `good` records succeed, its first `bad` fail."""
+
+    run: Run
+    bad: int
+    error: ModelFailed
+    good: int = 0
+    stride: int = 1
+    """Doubled while probes succeed: records that fail often stand next to each other."""
+
+    def probe(self) -> Run:
+        return replace(self.run.first(self._probed()), good=self.good)
+
+    def _probed(self) -> int:
+        return min(self.good + self.stride, (self.good + self.bad) // 2)
+
+    def learn(self, error: ModelFailed | None) -> None:
+        probed = self._probed()
+        if error is None:
+            self.good, self.stride = probed, 2 * self.stride
+        else:
+            self.bad, self.error = probed, error
+
+    @property
+    def found(self) -> bool:
+        return self.bad - self.good == 1
+
+    @property
+    def place(self) -> Place:
+        return self.run.partition, self.run.offsets[self.bad - 1]
+
+    def rest(self) -> Run:
+        """The run without the record that was found; what comes before it succeeds."""
+        return replace(self.run.without(self.bad - 1), good=self.good)
 
 
-def in_parts(
-    ask: Callable[[Sequence[Asked]], Sequence[Answer]], asked: Sequence[Asked]
-) -> tuple[list[tuple[Asked, Answer]], list[tuple[Asked, ModelFailed]]]:
-    """What is answered, and what is failed on, each in the order of `asked`.
+def failing_records(step: Step, polled: Polled, stopping: Callable[[], bool]) -> Mapping[Place, ModelFailed]:
+    """The records of a poll that the model fails on, and why; empty where it fails on no record alone.
 
     Args:
-        ask: one answer for each, in their order; raises ModelFailed. What it answers must not depend on who is asked
-            for together.
+        step: what failed on the poll.
+        stopping: whether the worker is to stop.
+
+    Raises:
+        StopAsked: it is.
     """
+    before = step.read(polled)
+    _, runs = step.remember(polled, before)
+    cadence = step.rules.cadence
+    # A shorter poll would have ended after each of its interactions, with a list there.
+    every = 1 if cadence == "interaction" else cadence
+    found: dict[Place, ModelFailed] = {}
+    while True:
+        errors = _failures(lambda some: step.serve(some, before, cadence), runs)
+        searches = [
+            _Search(run, len(run.items), error, run.good)
+            for run, error in zip(runs, errors, strict=True)
+            if error is not None
+        ]
+        if not searches:
+            return found
+        while probing := [search for search in searches if not search.found]:
+            if stopping():
+                raise StopAsked("asked to stop while looking for the records that the model fails on")
+            probes = _failures(lambda some: step.serve(some, before, every), [search.probe() for search in probing])
+            for search, error in zip(probing, probes, strict=True):
+                search.learn(error)
+        found.update((search.place, search.error) for search in searches)
+        runs = [rest for search in searches if len((rest := search.rest()).items) > rest.good]
+
+
+def _failures(serve: Callable[[Sequence[Run]], object], runs: Sequence[Run]) -> list[ModelFailed | None]:
+    """For each run, why the model fails on it, or None: all together, and in halves where that fails."""
     try:
-        return list(zip(asked, ask(asked), strict=True)), []
+        serve(runs)
     except ModelFailed as error:
-        failed = ModelFailed(str(error))  # without its traceback, which holds what was asked
-    if len(asked) == 1:
-        return [], [(asked[0], failed)]
-    middle = len(asked) // 2
-    first, second = in_parts(ask, asked[:middle]), in_parts(ask, asked[middle:])
-    return first[0] + second[0], first[1] + second[1]
+        if len(runs) == 1:
+            return [ModelFailed(str(error))]  # without its traceback, which holds what was asked
+    else:
+        return [None] * len(runs)
+    middle = len(runs) // 2
+    return _failures(serve, runs[:middle]) + _failures(serve, runs[middle:])

@@ -1,18 +1,18 @@
-"""Decisions as pure functions of values: when a list is due, how large the next step may be."""
+"""Decisions as pure functions of values: when a user gets a list, how large the next step may be."""
 
 from collections import deque
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
-Lists: TypeAlias = Literal["interaction", "fold"] | int
+Cadence: TypeAlias = Literal["interaction", "fold"] | int
 """When a user gets a list: once per step that touched them, at each fold, or at every N-th of their interactions."""
 
 
-def due(lists: Lists, folds: int, working: int, new: int, segment_length: int) -> Sequence[int]:
-    """After which of a user's new interactions a list is due.
+def list_after(cadence: Cadence, folds: int, working: int, new: int, segment_length: int) -> Sequence[int]:
+    """After which of a user's new interactions a list is made.
 
     Args:
-        lists: the setting `REC2PM_RECOMMEND`.
+        cadence: the setting `REC2PM_RECOMMEND`.
         folds: segments folded before these interactions.
         working: items in the working memory before them.
         new: how many they are.
@@ -21,21 +21,19 @@ def due(lists: Lists, folds: int, working: int, new: int, segment_length: int) -
     Returns:
         Indices into the new interactions, ascending.
     """
-    if lists == "interaction":
+    if cadence == "interaction":
         return (new - 1,) if new else ()
-    if lists == "fold":
+    if cadence == "fold":
         return range(segment_length - working - 1, new, segment_length) if working + new >= segment_length else ()
     taken = folds * segment_length + working
-    return range((-taken - 1) % lists, new, lists)
+    return range((-taken - 1) % cadence, new, cadence)
 
 
-def stride(lists: Lists, segment_length: int) -> int:
-    """After every how many of a user's interactions a list can be due: a run that completes none of these is due
-    none.
-    """
-    if lists == "interaction":
+def stride(cadence: Cadence, segment_length: int) -> int:
+    """A list can be made only after a whole multiple of so many interactions of a user."""
+    if cadence == "interaction":
         return 1
-    return segment_length if lists == "fold" else lists
+    return segment_length if cadence == "fold" else cadence
 
 
 class StepSize:
@@ -52,7 +50,7 @@ class StepSize:
         self._largest = largest
         self.limit = min(first, largest)
 
-    def took(self, records: int, seconds: float) -> None:
+    def learn(self, records: int, seconds: float) -> None:
         """Learn from a step that took so many records and so long.
 
         A step that was full, or over the budget, sets the next limit in proportion; growth is at most twofold, because
@@ -61,6 +59,10 @@ class StepSize:
         if records >= self.limit or seconds > self._budget_s:
             share = self._budget_s / seconds if seconds > 0 else 2.0
             self.limit = max(1, min(int(records * min(share, 2.0)), self._largest))
+
+    def halve(self) -> None:
+        """Take fewer records at once: so many together were too much."""
+        self.limit = max(1, self.limit // 2)
 
 
 REFUSED_AMONG: Final = 1000
@@ -85,7 +87,7 @@ class RefusedShare:
         records, refused = self.records + records, self.refused + refused
         return records >= JUDGED_FROM and refused > self.limit * records
 
-    def took(self, records: int, refused: int) -> None:
+    def note(self, records: int, refused: int) -> None:
         """Note a step that is published."""
         self._steps.append((records, refused))
         self.records += records

@@ -1,6 +1,7 @@
-"""What a running worker tells: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts or routes.
+"""What a running worker tells over HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for a supervisor.
 
-Read from the worker when asked; the worker itself only counts. Never ids of users or items in labels.
+The numbers are read from the worker at each scrape; the worker itself only counts. Labels never hold ids of users or
+items. docs/metrics.md is made from this file.
 """
 
 import logging
@@ -17,7 +18,7 @@ from prometheus_client.exposition import make_wsgi_app
 from prometheus_client.registry import Collector
 
 from stream.errors import SettingsInvalid
-from stream.partitions import OWNED, Phase
+from stream.partition import OWNED, Phase
 from stream.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -29,16 +30,16 @@ WAITING_WITHIN_S: Final = 15.0
 
 _COUNTS: Final = {
     "steps": "Steps published",
-    "aborted": "Steps aborted and taken again",
-    "records": "Records taken from the interactions topic",
+    "aborted": "Steps aborted and computed again",
+    "records": "Records of the interactions topic that a published step has dealt with",
     "interactions": "Interactions remembered",
     "folds": "Segments folded",
-    "lists": "Recommendations published",
-    "dead_letters": "Records refused",
+    "lists": "Lists published",
+    "dead_letters": "Records refused and sent to the dead-letter topic",
     "model_failures": "Records refused because the model failed on them",
-    "forgotten": "Users forgotten on request",
+    "forgotten": "Users forgotten, because a null value asked for it",
     "unknown_items": "Interactions with an item that the model does not know",
-    "rebuilt": "Preference memories rebuilt for another memory format",
+    "rebuilt": "Preference memories rebuilt because the model has another memory format",
 }
 
 
@@ -60,27 +61,37 @@ class WorkerMetrics(Collector):
         yield from _restores(worker)
         waited = worker.clock() - worker.link.waited_at
         yield GaugeMetricFamily(
-            "rec2pm_waiting_for_kafka", "1 while Kafka does not answer.", value=float(waited < WAITING_WITHIN_S)
+            "rec2pm_waiting_for_kafka",
+            "1 while Kafka does not answer a call of the worker, else 0.",
+            value=float(waited < WAITING_WITHIN_S),
         )
         yield GaugeMetricFamily(
-            "rec2pm_step_records_limit", "Most records that the next step may take.", value=worker.step_size.limit
+            "rec2pm_step_records_limit", "Most records that the next step may have.", value=worker.step_size.limit
         )
         yield InfoMetricFamily(
-            "rec2pm_model", "The model version that serves.", value={"model": worker.recommender.model.reference}
+            "rec2pm_model",
+            "The model version that this worker serves.",
+            value={"model": worker.step.recommender.model.reference},
         )
 
 
 def _restores(worker: Worker) -> Iterator[Metric]:
     remaining = GaugeMetricFamily(
-        "rec2pm_restore_remaining_records", "Changelog offsets still to restore.", labels=["partition"]
+        "rec2pm_restore_remaining_records", "Changelog offsets that are still to be restored.", labels=["partition"]
     )
     read = GaugeMetricFamily(
-        "rec2pm_restore_records", "Changelog records that the restore has read so far.", labels=["partition"]
+        "rec2pm_restore_records", "Changelog records that the restore has read.", labels=["partition"]
     )
     rate = GaugeMetricFamily(
-        "rec2pm_restore_records_per_second", "Changelog records restored per second, in the mean.", labels=["partition"]
+        "rec2pm_restore_records_per_second",
+        "Changelog records restored per second, on average since the restore began.",
+        labels=["partition"],
     )
-    left = GaugeMetricFamily("rec2pm_restore_seconds_left", "At most, at this rate.", labels=["partition"])
+    left = GaugeMetricFamily(
+        "rec2pm_restore_seconds_left",
+        "Seconds that the restore still takes at this rate, at most.",
+        labels=["partition"],
+    )
     for partition in worker.partitions.all():
         if partition.restore is not None and (progress := partition.restore.progress()) is not None:
             number = [str(partition.number)]
@@ -116,7 +127,7 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
             # A worker that waits for Kafka is alive: starting it again would not bring Kafka back.
             silent = clock() - max(worker.turned_at, worker.link.waited_at)
             return _plain(
-                start, silent < ALIVE_WITHIN_S, f"the loop turned, or was told that Kafka is away, {silent:.1f} s ago"
+                start, silent < ALIVE_WITHIN_S, f"the loop turned, or noticed that Kafka is away, {silent:.1f} s ago"
             )
         if path == "/readyz":
             phases = [partition.phase for partition in worker.partitions.all()]

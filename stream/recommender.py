@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from model.version.padding import padded
 from state.interaction import item_key
 from state.user import Preference
 
@@ -205,10 +206,10 @@ class Recommender:
             rows = [known[:0] if source == "popular" else known for known, source in zip(rows, sources, strict=True)]
             memory = self._memories([queries[at].preference for at in others])
             lengths = np.array([len(known) for known in rows], dtype=np.int64)
-            padded = _padded(rows)
+            working = padded(rows)
             when, asked = None, None
             if self.model.uses_time:
-                when = _padded(
+                when = padded(
                     [_unpacked([queries[at].times])[: len(known)] for at, known in zip(others, rows, strict=True)]
                 )
                 asked = np.array([queries[at].query_time for at in others], np.int64)
@@ -217,7 +218,7 @@ class Recommender:
                 others,
                 sources,
                 excludes,
-                lambda exclude: self.model.recommend(memory, padded, lengths, k, exclude, when, asked),
+                lambda exclude: self.model.recommend(memory, working, lengths, k, exclude, when, asked),
             )
         return [made for made in lists if made is not None]
 
@@ -230,7 +231,7 @@ class Recommender:
         ranked_without: Callable[[Ints], Ranked],
     ) -> None:
         """Fill `lists` at `places`."""
-        exclude = _padded([excludes[at] for at in places])
+        exclude = padded([excludes[at] for at in places])
         ranked = ranked_without(exclude)
         allowed = np.isfinite(ranked.scores)
         if not allowed.any(axis=1).all():
@@ -263,16 +264,6 @@ class Recommender:
         # A bytearray, because torch takes no array that it may not write to.
         joined = bytearray().join(empty if preference is None else preference.memory for preference in preferences)
         return np.frombuffer(joined, dtype=np.float32).reshape(len(preferences), self.model.state_floats)
-
-
-def _padded(rows: Sequence[Ints]) -> Ints:
-    """Ragged rows as one (B, widest) array, padded with 0 on the right; at least one column wide, since a model sees no
-    empty tensor.
-    """
-    padded = np.zeros((len(rows), max(1, *map(len, rows))), dtype=np.int64)
-    for line, row in zip(padded, rows, strict=True):
-        line[: len(row)] = row
-    return padded
 
 
 def _unpacked(times: Sequence[bytes]) -> Ints:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from stream.errors import SettingsInvalid
 from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
-from stream.policy import Lists
+from stream.policy import Cadence
 
 PREFIX: Final = "REC2PM_"
 _KAFKA: Final = "REC2PM_KAFKA_"
@@ -20,7 +20,7 @@ _MAY_BE_EMPTY: Final = frozenset({"REC2PM_METRICS_LISTEN"})
 _TOPIC: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$"
 
 
-def _lists(value: object) -> object:
+def _cadence(value: object) -> object:
     if isinstance(value, str) and value not in ("interaction", "fold"):
         if not value.isdigit() or int(value) < 1:
             raise ValueError("expected `interaction`, `fold`, or a whole number from 1")
@@ -33,72 +33,86 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="Kafka's bootstrap servers")
+    bootstrap_servers: str = Field(
+        "127.0.0.1:9092", min_length=1, description="addresses of Kafka: HOST:PORT, several separated by commas"
+    )
     app: str = Field(
         "rec2pm",
         pattern=_TOPIC,
-        description="consumer group, transactional-id prefix, and prefix of the topics .changelog, .dead-letter and .models",
+        description="name of the application: its consumer group, the prefix of its transactional ids, and the prefix of its topics .changelog, "
+        ".dead-letter and .models",
     )
-    interactions_topic: str = Field("interactions", pattern=_TOPIC, description="the input: keyed by user")
+    interactions_topic: str = Field(
+        "interactions", pattern=_TOPIC, description="topic that the worker reads: interactions, keyed by user id"
+    )
     recommendations_topic: str = Field(
-        "recommendations", pattern=_TOPIC, description="the output: the newest list of each user"
+        "recommendations", pattern=_TOPIC, description="topic that the worker writes: the newest list of each user"
     )
     state_dir: Path = Field(
-        Path("var/state"), description="local stores, APP/WORKER/PARTITION below it; the changelog rebuilds them"
+        Path("var/state"),
+        description="folder of the local stores, APP/WORKER/PARTITION below it; a store that is missing is restored from the changelog",
     )
     worker: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$",
-        description="this worker's name, the same after a restart and never that of two live ones: Kafka waits for a named worker that restarts "
-        "(default: a name is made once, in the state folder, and a worker that stops hands its partitions over at once)",
+        description="name of this worker: the same after a restart, and never shared by two live workers. Kafka waits for a named worker that "
+        "restarts (default: a name is made once and kept in the state folder, and a worker that stops gives its partitions away at once)",
     )
-    models: Path = Field(Path("var/models"), description="the model registry, a folder")
+    models: Path = Field(Path("var/models"), description="folder of the model registry")
     model: str | None = Field(
         None, min_length=1, description="NAME (its newest version) or NAME@VERSION (default: the registry's only model)"
     )
-    recommend: Annotated[Lists, BeforeValidator(_lists)] = Field(
+    recommend: Annotated[Cadence, BeforeValidator(_cadence)] = Field(
         "interaction",
-        description="interaction: a list per user and step that touched them; fold: at each fold; N: at every N-th interaction",
+        description="when a user gets a list. interaction: in each step with an interaction of the user; fold: after each folded segment; "
+        "N: after every N-th interaction of the user",
     )
     top_k: int = Field(10, ge=1, le=1000, description="items in a list")
     exclude: Literal["none", "working", "kept"] = Field(
         "kept",
-        description="which of a user's own items are not recommended: none, working (memory), kept (working memory and kept segments)",
+        description="which of a user's own items their lists leave out. none; working: the working memory; kept: the working memory and the "
+        "kept segments",
     )
     keep_segments: int = Field(
         5,
         ge=0,
         le=1000,
-        description="folded segments kept per user, for exclusion and for rebuilding a memory; lowered, what is kept already stays",
+        description="folded segments kept per user: to leave their items out of lists, and to rebuild a preference memory for another model. "
+        "A lower number deletes nothing that is stored",
     )
-    output_format: Literal["msgpack", "json"] = Field("msgpack", description="format of recommendations")
-    step_budget_ms: int = Field(250, ge=1, le=60_000, description="how long a step may take; its size adapts")
-    step_records: int = Field(MAX_STEP_RECORDS, ge=1, le=100_000, description="most records of a step")
+    output_format: Literal["msgpack", "json"] = Field("msgpack", description="format of the lists in Kafka")
+    step_budget_ms: int = Field(
+        250, ge=1, le=60_000, description="how long a step may compute; the number of records in a step adapts to it"
+    )
+    step_records: int = Field(MAX_STEP_RECORDS, ge=1, le=100_000, description="most records in a step")
     wait_ms: int = Field(
-        10, ge=1, le=1000, description="how long a poll waits for more records: about half of it is added latency"
+        10, ge=1, le=1000, description="how long a poll waits for more records; about half of it is added latency"
     )
     cache_users: int = Field(
         50_000,
         ge=1,
-        description="users of each partition whose count is kept in memory; whole, with a list per interaction",
+        description="users of each partition whose interaction count stays in memory; with REC2PM_RECOMMEND=interaction, their whole state",
     )
     memory_mb: int = Field(
         256,
         ge=32,
-        description="block cache and write buffers of all stores of a worker (half of it), and all of its queues from and to Kafka",
+        description="memory of a worker for the block caches and write buffers of all its stores (one half), and for its queues from and to "
+        "Kafka (the other half)",
     )
     max_refused: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="share of the newest thousand records that may be refused; beyond it the worker stops (1: never)",
+        description="share of the newest thousand records that may be refused; above it the worker stops (1: it never stops)",
     )
     metrics_listen: str = Field(
         "127.0.0.1:9464",
         pattern=r"^$|^[^:\s]+:\d{1,5}$",
-        description="HOST:PORT of Prometheus /metrics, /livez and /readyz; empty: off",
+        description="HOST:PORT of /metrics, /livez and /readyz; empty: off",
     )
-    kafka: dict[str, str] = Field(default_factory=dict, description="REC2PM_KAFKA_X_Y: librdkafka's option x.y")
+    kafka: dict[str, str] = Field(
+        default_factory=dict, description="any librdkafka option: REC2PM_KAFKA_X_Y sets the option x.y"
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":

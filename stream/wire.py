@@ -135,7 +135,7 @@ _NO_TIMESTAMP: Final = 0
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """A record that can never succeed: its original bytes, and headers that say why and whence."""
+    """A record that can never succeed: its original bytes, and headers that say why, and where it came from."""
 
     key: bytes | None
     value: bytes | None

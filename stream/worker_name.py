@@ -1,11 +1,10 @@
-"""A worker's slot: the name that is the same after a restart and never shared by two live workers.
+"""A worker's name: the same after a restart, and never shared by two live workers.
 
-Kafka uses it to end what a dead worker left open (transactional id). It is a file in the state folder, held with a lock
-that the operating system releases when the process dies: the next process on this folder takes over the first slot that
-nobody holds.
+Kafka uses the name to end what a dead worker left open (it is part of the transactional id). A name is a file in the
+state folder, locked by the worker that has it. The operating system releases the lock when the process ends: the next
+process on this folder claims the first name that is free.
 """
 
-import fcntl
 import os
 import re
 import secrets
@@ -13,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from model.version.file_lock import lock
 from stream.errors import SettingsInvalid
 
 _MADE_UP: Final = re.compile(r"w-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """A held slot; it is held until the process ends or `release`."""
+class WorkerName:
+    """A claimed name: this process has it until it ends, or until `release`."""
 
     name: str
     descriptor: int
@@ -29,46 +29,44 @@ class Slot:
         os.close(self.descriptor)
 
 
-def hold(folder: Path, name: str | None) -> Slot:
-    """Hold the slot `name`, or with None the first free one of `folder`, made when there is none.
+def claim(folder: Path, name: str | None) -> WorkerName:
+    """Claim `name`, or with None the first free name of the folder; a new one is made up when none is free.
 
     Raises:
-        SettingsInvalid: the named slot is held by a live process, or the folder cannot be written.
+        SettingsInvalid: a live process has the name, or the folder cannot be written.
     """
     try:
-        return _hold(folder, name)
+        return _claim_first_free(folder) if name is None else _claim_given(folder, name)
     except OSError as error:
         raise SettingsInvalid(f"REC2PM_STATE_DIR: {folder} cannot be used: {error}") from error
 
 
-def _hold(folder: Path, name: str | None) -> Slot:
+def _claim_given(folder: Path, name: str) -> WorkerName:
+    claimed = _claim(folder / name)
+    if claimed is None:
+        process = (folder / name).read_text().strip() or "unknown"
+        raise SettingsInvalid(
+            f"REC2PM_WORKER={name}: a live worker (pid {process}) has this name in {folder}; each live worker needs its own"
+        )
+    return claimed
+
+
+def _claim_first_free(folder: Path) -> WorkerName:
     folder.mkdir(parents=True, exist_ok=True)
-    if name is not None:
-        slot = _held(folder / name)
-        if slot is None:
-            raise SettingsInvalid(
-                f"REC2PM_WORKER={name}: a live worker holds this slot in {folder} (pid {(folder / name).read_text().strip() or 'unknown'})"
-            )
-        return slot
-    for known in sorted(folder.iterdir()):
-        if not _MADE_UP.fullmatch(known.name):
-            continue  # kept for the worker that an operator gave this name
-        slot = _held(known)
-        if slot is not None:
-            return slot
+    for path in sorted(folder.iterdir()):
+        # Other names are kept for the workers that an operator gave them to.
+        if _MADE_UP.fullmatch(path.name) and (claimed := _claim(path)) is not None:
+            return claimed
     while True:
-        slot = _held(folder / f"w-{secrets.token_hex(4)}")
-        if slot is not None:
-            return slot
+        claimed = _claim(folder / f"w-{secrets.token_hex(4)}")
+        if claimed is not None:
+            return claimed
 
 
-def _held(path: Path) -> Slot | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+def _claim(path: Path) -> WorkerName | None:
+    descriptor = lock(path)
+    if descriptor is None:
         return None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return Slot(path.name, descriptor)
+    return WorkerName(path.name, descriptor)

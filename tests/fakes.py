@@ -10,13 +10,17 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
+from state.changelog import Change
 from state.store import StoreMemory
-from stream.errors import StepAborted
-from stream.partitions import Partition, Partitions, Phase
-from stream.policy import Lists, RefusedShare, StepSize
+from stream.errors import InputGap, StepAborted
+from stream.partition import Partition, Phase
+from stream.partitions import Partitions
+from stream.policy import Cadence, RefusedShare, StepSize
+from stream.ports import Outgoing
 from stream.recommender import Floats, Ints, Recommender
+from stream.step import Exclude, Rules, Step
 from stream.wire import Header, Recommendation
-from stream.worker import Outgoing, Worker
+from stream.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -55,50 +59,85 @@ def said(item: int | str, ts: int) -> bytes:
 
 @dataclass
 class FakeLink:
-    """Polls from a list, and keeps what was published. `refusals` transactions are aborted first."""
+    """Kafka in memory. It passes the same contract as the real link (tests/integration/test_link_contract.py).
+
+    `records` is the input topic. Polls go through this one list, whatever partition a record is in. A poll ends before
+    each index in `cuts`, so a test decides which records come together. Partitions never move to another worker.
+    """
 
     records: list[FakeRecord]
     cuts: list[int]
-    published: list[Outgoing] = field(default_factory=list)
     refusals: int = 0
-    at: int = 0
-    changelog: dict[int, list[tuple[bytes, bytes | None]]] = field(default_factory=dict)
+    """How many publications are refused before one is accepted."""
+    input_id: str = "fake-input"
+    waited_at: float = -math.inf
+    first_kept: dict[int, int] = field(default_factory=dict)
+    """Partition → its first offset: older records were deleted. 0 where not given."""
+    by_hand: dict[int, int] = field(default_factory=dict)
+    """Partition → the offset that an operator committed. The next publication replaces it."""
+    committed: dict[int, int] = field(default_factory=dict)
+    """Partition → the offset that the last publication committed."""
+    published: list[Outgoing] = field(default_factory=list)
+    changelog: dict[int, list[Change]] = field(default_factory=dict)
+    """Partition → its records; the index is the offset."""
+    _next: dict[int, int] = field(default_factory=dict, init=False)
+    """Resumed partition → the index in `records` from which its next record is looked for."""
+    _paused: set[int] = field(default_factory=set, init=False)
 
     def poll(self, limit: int, wait_s: float) -> Sequence[FakeRecord]:
-        if self.paused:
-            return []  # of all partitions, or their records would no longer come in one row
-        end = min([cut for cut in self.cuts if cut > self.at] + [len(self.records), self.at + limit])
-        taken, self.at = self.records[self.at : end], end
-        return taken
+        running = {number: at for number, at in self._next.items() if number not in self._paused}
+        cuts = set(self.cuts)
+        polled: list[FakeRecord] = []
+        for at in range(min(running.values(), default=len(self.records)), len(self.records)):
+            if len(polled) == limit or (polled and at in cuts):
+                break
+            number = self.records[at].partition()
+            if at >= running.get(number, len(self.records)):
+                polled.append(self.records[at])
+                self._next[number] = at + 1
+        return polled
+
+    def drained(self) -> bool:
+        """Whether polls have brought all records of the partitions that were resumed, paused ones included."""
+        left = len(self.records)
+        return not any(at >= self._next.get(record.partition(), left) for at, record in enumerate(self.records))
 
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
-        assert outgoing.next_offsets, "an empty list of offsets does not fence"
+        assert outgoing.next_offsets, "Kafka fences by the offsets of a transaction: without any it fences nobody"
         if self.refusals:
             self.refusals -= 1
             raise StepAborted("refused by the test")
         self.published.append(outgoing)
+        for partition, next_offset in outgoing.next_offsets.items():
+            self.by_hand.pop(partition, None)
+            self.committed[partition] = next_offset
+        reached = {}
         for partition, changes in outgoing.changes.items():
-            self.changelog.setdefault(partition, []).extend(changes)
-        return {partition: len(self.changelog[partition]) for partition in outgoing.changes}
-
-    waited_at: float = -math.inf
-    input_id: str = ""
-    paused: set[int] = field(default_factory=set)
+            if changes:
+                self.changelog.setdefault(partition, []).extend(changes)
+                reached[partition] = len(self.changelog[partition])
+        return reached
 
     def pause(self, partition: int) -> None:
-        self.paused.add(partition)
+        self._paused.add(partition)
 
     def resume(self, partition: int, position: int | None, input_id: str | None) -> int:
-        """Go on from what is committed."""
-        self.paused.discard(partition)
-        committed: dict[int, int] = {}
-        for outgoing in self.published:
-            committed.update(outgoing.next_offsets)
-        behind = [
-            at for at, record in enumerate(self.records) if record.offset() >= committed.get(record.partition(), 0)
-        ]
-        self.at = min(behind, default=len(self.records))
-        return committed.get(partition, 0)
+        """Begin at the operator's offset, else at the state's position, else at the committed offset, else at the
+        first record.
+        """
+        by_hand = self.by_hand.get(partition)
+        if by_hand is None and input_id not in (None, "", self.input_id):
+            raise InputGap(f"the state was made from topic {input_id}, and this is topic {self.input_id}")
+        mine = [(record.offset(), at) for at, record in enumerate(self.records) if record.partition() == partition]
+        first = self.first_kept.get(partition, 0)
+        end = max(mine)[0] + 1 if mine else first
+        choices = (by_hand, position, self.committed.get(partition), first)
+        start = next(offset for offset in choices if offset is not None)
+        if not first <= start <= end:
+            raise InputGap(f"offset {start} is not in partition {partition}, which has {first} to {end}")
+        self._next[partition] = min((at for offset, at in mine if offset >= start), default=len(self.records))
+        self._paused.discard(partition)
+        return start
 
     def lists(self) -> list[tuple[bytes, Recommendation | None]]:
         return [each for outgoing in self.published for each in outgoing.recommendations]
@@ -122,7 +161,10 @@ class FakeFolded:
 
 
 class FakeModel:
-    """A model by arithmetic: memories and lists that depend on every item and on their order, exactly."""
+    """A model by arithmetic: memories and lists that depend on every item and on their order, exactly.
+
+    It passes the same contract as a real model version (tests/stream/test_model_contract.py).
+    """
 
     reference = "fake@1"
     memory_format = "fake/1"
@@ -224,8 +266,8 @@ def worker_on(
     folder: Path,
     model: FakeModel,
     *,
-    lists: Lists = "interaction",
-    exclude: str = "kept",
+    cadence: Cadence = "interaction",
+    exclude: Exclude = "kept",
     keep_segments: int = 2,
     partitions: Iterable[int] = (0,),
     cache_users: int = 3,
@@ -255,12 +297,8 @@ def worker_on(
     return Worker(
         link=link,
         partitions=owned,
-        recommender=Recommender(model),
+        step=Step(owned, Recommender(model), Rules(cadence, 5, exclude, keep_segments)),
         topic="interactions",
-        lists=lists,
-        top_k=5,
-        exclude=exclude,
-        keep_segments=keep_segments,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
         refused=RefusedShare(max_refused),
         wait_s=0.0,
@@ -271,6 +309,6 @@ def worker_on(
 
 
 def run_to_end(worker: Worker, link: FakeLink) -> None:
-    while link.at < len(link.records) or worker.partitions.running() != worker.partitions.owned():
+    while not link.drained() or worker.partitions.running() != worker.partitions.owned():
         worker.turn()
     worker.partitions.close()

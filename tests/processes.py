@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from typing import Any
 import msgpack
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-REC2PM = (sys.executable, "-m", "stream")
+from stream.commands.command_line import REC2PM
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,7 +38,7 @@ def rec2pm(*arguments: str, env: Mapping[str, str], timeout: float = 600) -> sub
 
 @contextmanager
 def workers(count: int, env: Mapping[str, str], folder: Path) -> Iterator[list["WorkerProcess"]]:
-    """So many workers, each with a slot and a log file of its own; stopped by SIGTERM at the end."""
+    """So many workers, each with a name and a log file of its own; stopped by SIGTERM at the end."""
     started = [WorkerProcess(f"w{number}", env, folder) for number in range(count)]
     try:
         yield started
@@ -50,12 +50,12 @@ def workers(count: int, env: Mapping[str, str], folder: Path) -> Iterator[list["
 
 
 class WorkerProcess:
-    """A `rec2pm worker` that can be killed and started again in the same slot."""
+    """A `rec2pm worker` that can be killed and started again under the same name."""
 
-    def __init__(self, slot: str, env: Mapping[str, str], folder: Path) -> None:
-        self.slot = slot
-        self.log = folder / f"{slot}.log"
-        self._env = {**env, "REC2PM_WORKER": slot}
+    def __init__(self, name: str, env: Mapping[str, str], folder: Path) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._env = {**env, "REC2PM_WORKER": name}
         self.start()
 
     def start(self) -> None:

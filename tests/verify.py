@@ -208,8 +208,8 @@ def _batches(rows: Iterator[tuple[Any, ...]], size: int) -> Iterator[list[tuple[
 def _kill_at_random(
     running: list[WorkerProcess], committed: Committed, records: int, kills: int, chosen: random.Random
 ) -> int:
-    """SIGKILL a worker at each of so many random moments of the run, and start it again in its slot. Returns how often
-    it happened.
+    """SIGKILL a worker at each of so many random moments of the run, and start it again under its name. Returns how
+    often it happened.
     """
     moments = sorted(chosen.uniform(0.05, 0.95) * records for _ in range(kills))
     done = 0
@@ -231,7 +231,7 @@ def _alive(running: list[WorkerProcess]) -> bool:
     for worker in running:
         if not worker.running():
             raise RuntimeError(
-                f"worker {worker.slot} ended with {worker.process.returncode}:\n{worker.log.read_text()[-3000:]}"
+                f"worker {worker.name} ended with {worker.process.returncode}:\n{worker.log.read_text()[-3000:]}"
             )
     return True
 

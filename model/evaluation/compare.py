@@ -1,8 +1,9 @@
 """Model versions side by side on a log: what each would have recommended, asked through the artifact's contract alone.
 
 Two modes. `stream` is the worker's: the whole history, folded on its grid, and nothing of it recommended again.
-`readme` is the published HSTU protocol (MODEL.md §1.6): the newest 200 items only, and only those are left out. There a
-model that goes by time is told when the target happens, as the published one is; in `stream` no model is.
+`readme` is the published HSTU protocol (docs/model-spec.md, "Evaluation protocol"): the newest 200 items only, and only
+those are left out. There a model that goes by time is told when the target happens, as the published one is; in
+`stream` no model is.
 """
 
 from collections.abc import Callable, Sequence

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.version.padding import padded
 from model.version.runtime import Floats, Ranked, Rows, Runtime
 
 USERS = 256
@@ -108,17 +109,17 @@ def rank(
     exclude = padded(histories)
     k = min(k, runtime.manifest.n_items)
     ranked = Ranked(np.empty((len(histories), k), np.int64), np.empty((len(histories), k), np.float32))
-    just_folded = (lengths == 0) & (folds > 0) & (query_time is None)
-    if just_folded.any():
-        made = runtime.rank(standing.hidden[just_folded], k, exclude[just_folded])
-        ranked.rows[just_folded], ranked.scores[just_folded] = made.rows, made.scores
-    if not just_folded.all():
-        others = ~just_folded
-        lengths = np.where(knows_nothing, 0, lengths)[others]
+    after_fold, others = np.arange(0), np.arange(len(histories))
+    if query_time is None:
+        after_fold, others = np.flatnonzero((lengths == 0) & (folds > 0)), np.flatnonzero((lengths > 0) | (folds == 0))
+    if len(after_fold):
+        made = runtime.rank(standing.hidden[after_fold], k, exclude[after_fold])
+        ranked.rows[after_fold], ranked.scores[after_fold] = made.rows, made.scores
+    if len(others):
         made = runtime.recommend(
             standing.memory[others],
             working[others],
-            lengths,
+            np.where(knows_nothing, 0, lengths)[others],
             k,
             exclude[others],
             None if when is None else when[others],
@@ -134,14 +135,6 @@ def places(ranked: Ranked, targets: Rows) -> NDArray[np.float64]:
     """
     found = (ranked.rows == targets[:, None]) & np.isfinite(ranked.scores)
     return np.where(found.any(axis=1), found.argmax(axis=1) + 1.0, np.inf)
-
-
-def padded(histories: Sequence[Rows]) -> Rows:
-    """Ragged rows as one (B, widest) array, padded with 0 on the right; at least one column wide."""
-    together = np.zeros((len(histories), max(1, *map(len, histories))), np.int64)
-    for line, history in zip(together, histories, strict=True):
-        line[: len(history)] = history
-    return together
 
 
 def _stacked(histories: Sequence[Rows], users: NDArray[np.intp], part: slice) -> Rows:

@@ -1,7 +1,8 @@
 """Next-item metrics as functions of ranks: one target a user, rank 1 the best, infinity for a target that is not in the
 list at all.
 
-With one relevant item, HR@K is recall@K, and NDCG@K = 1 / log2(rank + 1) for ranks up to K (MODEL.md §1.6).
+With one relevant item, HR@K is recall@K, and NDCG@K = 1 / log2(rank + 1) for ranks up to K (docs/model-spec.md,
+"Evaluation protocol").
 """
 
 import numpy as np

@@ -11,9 +11,8 @@ import msgspec
 from rich import box
 from rich.table import Table
 
-from model.evaluation import plots, probes, ranking_metrics
+from model.evaluation import markdown, memory_sections, plots, probes, ranking_metrics
 from model.evaluation.compare import Evaluation, Group, Mode, Ranking, Subject
-from model.evaluation.probes import Drift
 from model.evaluation.significance import Estimate
 from model.evaluation.user_groups import FEW
 
@@ -99,7 +98,9 @@ def table(evaluation: Evaluation) -> Table:
             *accuracy,
             f"{ranking.mrr.value:.4f}",
             f"{ranking.covered / ranking.catalogue:.0%}",
-            "" if pair is None else f"{'+' if pair.ndcg_at_10.value >= 0 else '−'} {_p(pair.ndcg_p_holm)}",
+            ""
+            if pair is None
+            else f"{'+' if pair.ndcg_at_10.value >= 0 else '−'} {markdown.p_value(pair.ndcg_p_holm)}",
             _checked(evaluation.subjects[at]) if at < len(evaluation.subjects) else "",
         )
     return shown
@@ -143,13 +144,13 @@ def _sections(evaluation: Evaluation, pictures: dict[str, str], versions: dict[s
                 )
     yield "## Preference memory"
     yield "\n".join(
-        f"- **{_verdict(verdict.passed)}** {subject.reference}: {verdict.check}: {verdict.why}."
+        f"- **{markdown.verdict(verdict.passed)}** {subject.reference}: {verdict.check}: {verdict.why}."
         for subject in evaluation.subjects
         for verdict in probes.verdicts(subject.probes)
     )
-    yield from _shuffled(evaluation, pictures)
-    yield from _one_time(evaluation)
-    yield from _drift(evaluation, pictures)
+    yield from memory_sections.shuffled(evaluation, pictures)
+    yield from memory_sections.one_time(evaluation)
+    yield from memory_sections.drift(evaluation, pictures)
     yield "## How it was made"
     yield "\n".join(
         [
@@ -207,7 +208,7 @@ def _models(subjects: Sequence[Subject]) -> str:
         "targets seen in training",
         "targets outside the catalogue",
     ]
-    return _markdown(heads, rows, left=(0, 1, 5))
+    return markdown.table(heads, rows, left=(0, 1, 5))
 
 
 def _accuracy(mode: Mode) -> str:
@@ -226,8 +227,8 @@ def _accuracy(mode: Mode) -> str:
             ranking.mrr,
         ]
         share = f"{ranking.covered / ranking.catalogue:.1%} of {ranking.catalogue:,}"
-        rows.append([ranking.name, *(_interval(estimate) for estimate in told), share])
-    return _markdown(heads, rows)
+        rows.append([ranking.name, *(markdown.interval(estimate) for estimate in told), share])
+    return markdown.table(heads, rows)
 
 
 def _against(mode: Mode) -> str:
@@ -247,13 +248,13 @@ def _against(mode: Mode) -> str:
                 [
                     ranking.name,
                     difference,
-                    _p(pair.ndcg_p_holm),
+                    markdown.p_value(pair.ndcg_p_holm),
                     f"{pair.only_second:,}",
                     f"{pair.only_first:,}",
-                    _p(pair.hits_p_holm),
+                    markdown.p_value(pair.hits_p_holm),
                 ]
             )
-    return _markdown(heads, rows)
+    return markdown.table(heads, rows)
 
 
 def _groups(rankings: Sequence[tuple[Ranking, Sequence[Group]]]) -> str:
@@ -262,7 +263,7 @@ def _groups(rankings: Sequence[tuple[Ranking, Sequence[Group]]]) -> str:
     for ranking, groups in rankings:
         by_label = {group.label: group for group in groups}
         rows.append([ranking.name, *(_group(by_label.get(label)) for label in labels)])
-    return _markdown(["", *labels], rows)
+    return markdown.table(["", *labels], rows)
 
 
 def _group(group: Group | None) -> str:
@@ -271,132 +272,12 @@ def _group(group: Group | None) -> str:
     return f"{group.ndcg_at_10.value:.4f}, {group.hr_at_10.value:.4f} (n = {group.targets:,}{'*' if group.targets < FEW else ''})"
 
 
-def _shuffled(evaluation: Evaluation, pictures: dict[str, str]) -> Iterable[str]:
-    rows = []
-    for subject in evaluation.subjects:
-        if (told := subject.probes.shuffled) is not None:
-            numbers = (_interval(e) for e in (told.hr_own, told.hr_others, told.ndcg_own, told.ndcg_others))
-            rows.append(
-                [
-                    subject.reference,
-                    f"{told.users:,}",
-                    *numbers,
-                    f"{told.lost.value:+.4f} [{told.lost.low:+.4f}, {told.lost.high:+.4f}]",
-                    _p(told.p),
-                ]
-            )
-    if rows:
-        yield "### Somebody else's memory"
-        yield (
-            f"Every user with a memory and a working memory is ranked with their own memory, and {probes.SHUFFLES} times with another user's. "
-            "p: a one-sided permutation test over users, signs of the differences drawn at random."
-        )
-        yield pictures["shuffle.png"]
-        yield _markdown(["", "users", "HR@10 own", "another's", "NDCG@10 own", "another's", "lost", "p"], rows)
-
-
-def _one_time(evaluation: Evaluation) -> Iterable[str]:
-    yield "### One time or fold by fold"
-    yield "The same users ranked from one `update` call over all their full segments, and from folding them one by one, as the worker does."
-    rows, groups = [], []
-    for subject in evaluation.subjects:
-        told = subject.probes.one_time
-        if told is None:
-            refused = subject.probes.one_time_refused
-            why = (
-                "too few users have two folds"
-                if refused is None
-                else f"takes no more than a segment in a call ({refused})"
-            )
-            rows.append([subject.reference, why, "", "", "", ""])
-            continue
-        pair = told.difference
-        rows.append(
-            [
-                subject.reference,
-                f"{told.users:,}",
-                _interval(told.ndcg_iterative),
-                _interval(told.ndcg_one_time),
-                f"{pair.ndcg_at_10.value:+.4f} [{pair.ndcg_at_10.low:+.4f}, {pair.ndcg_at_10.high:+.4f}]",
-                _p(pair.ndcg_p),
-            ]
-        )
-        groups += [
-            [
-                subject.reference,
-                group.label,
-                f"{group.users:,}{'*' if group.users < FEW else ''}",
-                _interval(group.iterative),
-                _interval(group.one_time),
-            ]
-            for group in told.by_folds
-        ]
-    yield _markdown(["", "users", "NDCG@10 fold by fold", "one time", "one time less fold by fold", "p (t-test)"], rows)
-    if groups:
-        yield f"By number of folds; * fewer than {FEW} users:"
-        yield _markdown(["", "folds", "users", "NDCG@10 fold by fold", "one time"], groups)
-
-
-def _drift(evaluation: Evaluation, pictures: dict[str, str]) -> Iterable[str]:
-    told = [(subject, subject.probes.drift) for subject in evaluation.subjects if subject.probes.drift]
-    if not told:
-        return
-    yield "### Drift"
-    yield "Mean squared difference of memories folded one by one and made in one call, over the variance of the latter across users. 0: the same; 1: as far apart as users' memories are from their mean. Not comparable: the two do not fill the same floats."
-    if "drift.png" in pictures:
-        yield pictures["drift.png"]
-    numbers = sorted({drift.folds for _, drifts in told for drift in drifts})
-    rows = []
-    for subject, drifts in told:
-        by_folds = {drift.folds: drift for drift in drifts}
-        trained = subject.probes.trained_segments
-        rows.append(
-            [
-                subject.reference,
-                "not said" if trained is None else str(trained),
-                *(_drifted(by_folds.get(number)) for number in numbers),
-            ]
-        )
-    yield _markdown(
-        ["", "segments in a training window", *(f"{n} folds" if n > 1 else "1 fold" for n in numbers)], rows
-    )
-
-
-def _drifted(drift: Drift | None) -> str:
-    if drift is None:
-        return ""
-    return "not comparable" if drift.ratio is None else f"{drift.ratio:.3g} (n = {drift.users})"
-
-
-def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
-    rule = "|".join(":--" if at in left else "--:" for at in range(len(heads)))
-    return "\n".join(
-        [
-            f"| {' | '.join(heads)} |",
-            f"|{rule}|",
-            *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
-        ]
-    )
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
-
-
 def _half(estimate: Estimate) -> float:
     return (estimate.high - estimate.low) / 2
 
 
-def _p(p: float) -> str:
-    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
-
-
 def _checked(subject: Subject) -> str:
-    return " ".join(_verdict(verdict.passed) for verdict in probes.verdicts(subject.probes))
-
-
-def _verdict(passed: bool | None) -> str:
-    return "not checked" if passed is None else "PASS" if passed else "FAIL"
+    return " ".join(markdown.verdict(verdict.passed) for verdict in probes.verdicts(subject.probes))
 
 
 def _moment(epoch_ms: int) -> str:

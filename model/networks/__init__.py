@@ -1,1 +1,1 @@
-"""What is computed: a shape, blocks, the kinds of memory, and how each is served."""
+"""What is computed: the kinds of network, what they are made of, and how each is served."""

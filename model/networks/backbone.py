@@ -1,9 +1,13 @@
-"""The three backbones a model can stand on: one block each, under one interface.
+"""The three backbones of a network: one block each, under one interface (docs/model-spec.md, "Backbones").
 
-`sasrec` is the post-LN SASRec of PerSRec's and Rec2PM's experiments, `meta` the SASRec and `hstu` the HSTU of
-facebookresearch/generative-recommenders (MODEL.md §1, §2). A block maps rows (B, N, d) to rows. It can be asked for all
-rows, each seeing itself and those before it (`forward`), for some rows against others (`attend`), and against keys and
-values that were computed before (`attend_to`): training, folding and cached memories are the same arithmetic.
+`sasrec` is the post-LN SASRec of the experiments with PerSRec and Rec2PM. `meta` is the SASRec, and `hstu` the HSTU, of
+facebookresearch/generative-recommenders.
+
+A block maps rows to rows. `forward` computes all rows of a pass, each from itself and the rows before it. `attend`
+computes some rows from others. `attend_to` computes rows from keys and values that exist already. So training, folding
+and cached memories are the same arithmetic.
+
+Letters: N rows are computed, from M rows that they look at.
 """
 
 from abc import ABC, abstractmethod
@@ -16,13 +20,15 @@ from torch.nn import functional
 BACKBONES: Final = ("sasrec", "meta", "hstu")
 REL_BIASES: Final = ("none", "pos", "pos_time")
 _CHUNK: Final = 64
-"""Query rows of an HSTU pass at once: scores stay in cache and the upper triangle is mostly skipped (MODEL.md §7)."""
+"""Rows that an HSTU pass computes at once: scores stay in the cache, and most of the upper triangle is skipped
+(docs/model-spec.md, "Cost").
+"""
 TIME_BUCKETS: Final = 129
-"""e^(0.301 · 128) seconds are more than anything a clock says."""
+"""The last bucket begins at e^(0.301 · 128) seconds, more than any clock says."""
 
 
 class Block(nn.Module, ABC):
-    """What every backbone's block can do. Masks are boolean, True = sees, and broadcast to (B, H, R, M)."""
+    """What the block of every backbone can do. Masks are boolean, True = sees, and broadcast to (B, H, N, M)."""
 
     d: int
     heads: int
@@ -31,17 +37,17 @@ class Block(nn.Module, ABC):
     def forward(self, x: Tensor, mask: Tensor | None = None, times: Tensor | None = None) -> Tensor:
         """(B, N, d) → (B, N, d). Without a mask, a row sees itself and the rows before it: the fast path.
 
-        `times`: (B, N + 1) int64 epoch ms, each row's and that of what follows the last one; read by a relative bias
-        alone.
+        `times`: (B, N + 1) int64 epoch ms, the time of each row and of what follows the last row. Only a relative bias
+        reads them.
         """
 
     @abstractmethod
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys and values of rows (B, N, d), (B, N, d) each: what later rows need of them."""
+        """The keys and values of rows (B, M, d), (B, M, d) each: what other rows need of them."""
 
     @abstractmethod
     def attend_to(self, y: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """(B, R, d) rows against keys and values (B, M, d) → (B, R, d). `causal`: row i sees the first i + 1, R = M."""
+        """(B, N, d) rows against keys and values (B, M, d) → (B, N, d). `causal`: row i sees the first i + 1; N = M."""
 
     def attend(
         self,
@@ -51,10 +57,10 @@ class Block(nn.Module, ABC):
         at: Tensor | None = None,  # noqa: ARG002
         times: Tensor | None = None,  # noqa: ARG002
     ) -> Tensor:
-        """(B, R, d) rows against context rows (B, N, d) → (B, R, d).
+        """(B, N, d) rows against other rows (B, M, d) → (B, N, d).
 
-        `at`: (B, R) int64, which rows of the context they are; `times` as in `forward`. Both are read by a relative
-        bias alone.
+        `at`: (B, N) int64, which of the M rows the N rows are; `times` as in `forward`. Only a relative bias reads
+        them.
         """
         keys, values = self.keys_values(x)
         return self.attend_to(y, keys, values, mask, False)
@@ -67,7 +73,7 @@ class Block(nn.Module, ABC):
         return [projected.as_strided(size, stride, part * self.d) for part in range(parts)]
 
     def joined(self, attended: Tensor) -> Tensor:
-        """(B, H, R, d/H) → (B, R, d)."""
+        """(B, H, N, d/H) → (B, N, d)."""
         return attended.transpose(1, 2).reshape(attended.size(0), attended.size(2), self.d)
 
 
@@ -107,8 +113,9 @@ class PostLNBlock(Block):
 
 
 class MetaBlock(Block):
-    """Q = LN(x), y = LN(Q + attention(Q, x, x)), x' = y + W2·ReLU(W1·y): queries are normed, keys and values are
-    not.
+    """Q = LN(x), y = LN(Q + attention(Q, x, x)), x' = y + W2·ReLU(W1·y).
+
+    Queries are normed; keys and values are not.
     """
 
     def __init__(self, d: int, heads: int, dropout: float) -> None:
@@ -145,12 +152,13 @@ class MetaBlock(Block):
 
 
 class RelativeBias(nn.Module):
-    """HSTU's b_ij = p[i - j] + τ[bucket(t_{i+1} - t_j)], j ≤ i, shared by the heads of a layer (MODEL.md §1.2).
+    """HSTU's b_ij = p[i - j] + τ[bucket(t_{i+1} - t_j)], j ≤ i, shared by the heads of a layer (docs/model-spec.md,
+    "HSTU relative bias").
 
-    Row i goes by the time of what comes after it: the model is told when the item it predicts is asked for.
+    Row i uses the time of what comes after it: the model knows when the item that it predicts happens.
 
     Args:
-        reach: how far apart two rows of a pass can be, and one more.
+        reach: how many distances there are, 0 included: rows of a pass are at most `reach` - 1 apart.
         timed: whether there is a time part.
     """
 
@@ -161,21 +169,21 @@ class RelativeBias(nn.Module):
         self.time = nn.Parameter(torch.empty(TIME_BUCKETS)) if timed else None
 
     def forward(self, at: Tensor, columns: int, times: Tensor | None) -> Tensor:
-        """The bias of rows against the first columns of a pass; meaningless where a column comes after its row.
+        """The bias of rows against the first M rows of a pass. It means nothing where one of those comes after its row.
 
         Args:
-            at: (B, R) int64, which rows; (1, R) for the same of everybody.
+            at: (B, N) int64, which rows; (1, N) if they are the same for the whole batch.
             columns: M.
-            times: (B, ≥ M + 1) int64 epoch ms, as in `Block.forward`; without a time part not read.
+            times: (B, ≥ M + 1) int64 epoch ms, as in `Block.forward`; not read without a time part.
 
         Returns:
-            (B, 1, R, M), or (1, 1, R, M) without a time part for rows that are the same of everybody.
+            (B, 1, N, M); (1, 1, N, M) without a time part, for rows that are the same for the whole batch.
         """
-        apart = (at[:, :, None] - torch.arange(columns, device=at.device)).clamp(0, self.reach - 1)  # (B or 1, R, M)
-        # index_select: on a CPU the backward pass of indexing takes twice, that of an embedding thirty times as long.
+        apart = (at[:, :, None] - torch.arange(columns, device=at.device)).clamp(0, self.reach - 1)  # (B or 1, N, M)
+        # index_select: on a CPU the backward pass of indexing takes twice as long, that of an embedding thirty times.
         bias = self.position.index_select(0, apart.flatten()).view(apart.shape)
         if self.time is not None:
-            assert times is not None, "the bias has a time part: times are needed"
+            assert times is not None, "this relative bias has a time part: it needs times"
             until = times.gather(1, at.expand(times.size(0), -1) + 1)
             bucket = time_buckets(until[:, :, None] - times[:, None, :columns], self.time.size(0) - 1)
             bias = bias + self.time.index_select(0, bucket.flatten()).view(bucket.shape)
@@ -192,9 +200,9 @@ def time_buckets(ms: Tensor, last: int) -> Tensor:
 class HSTUBlock(Block):
     """[U|V|Q|K] = SiLU(LN(x)·W), A = SiLU(QKᵀ + b)/n_ref, x' = x + O·(U ⊙ LN(A·V)); no softmax, no FFN.
 
-    `n_ref` is a constant of the model and never the length of a pass: the attention's size relative to the norm's eps
-    depends on it, so with the length padding and caching would change the function (MODEL.md §1.1). `relative` is b;
-    without it b = 0.
+    `n_ref` is a constant of the model and never the length of a pass. The size of the attention relative to the eps of
+    the norm depends on it, so with the length of a pass, padding and caching would change the function
+    (docs/model-spec.md, "Backbones"). `relative` is b; without it b = 0.
     """
 
     def __init__(self, d: int, heads: int, dropout: float, n_ref: int, relative: RelativeBias | None = None) -> None:
@@ -256,20 +264,20 @@ class HSTUBlock(Block):
         at: Tensor | None = None,
         times: Tensor | None = None,
     ) -> Tensor:
-        """A·V: (B, H, R, d/H), (B, H, M, d/H) twice → (B, H, R, d/H).
+        """A·V: (B, H, N, d/H), (B, H, M, d/H) twice → (B, H, N, d/H).
 
-        Computed as Vᵀ·Aᵀ: a product whose last dimension is a head's eight columns takes three times as long.
+        Computed as Vᵀ·Aᵀ: a product whose last dimension is the eight columns of a head takes three times as long.
         """
-        R = q.size(2)
+        N = q.size(2)
         v = (v / self.n_ref).transpose(2, 3).contiguous()  # the factor here, because there are fewer values than scores
         corner = torch.ones(self.chunk, self.chunk, device=q.device, dtype=q.dtype).triu() if causal else v
         parts: list[Tensor] = []
-        for start in range(0, R, self.chunk):
-            end = min(start + self.chunk, R)
+        for start in range(0, N, self.chunk):
+            end = min(start + self.chunk, N)
             reach = end if causal else k.size(2)
-            scores = k[:, :, :reach] @ q[:, :, start:end].transpose(2, 3)  # (B, H, M, R)
+            scores = k[:, :, :reach] @ q[:, :, start:end].transpose(2, 3)  # (B, H, M, N)
             if self.relative is not None:
-                assert at is not None, "with a relative bias a row's place is needed"
+                assert at is not None, "a relative bias needs to know which rows these are"
                 scores = scores + self.relative(at[:, start:end], reach, times).transpose(2, 3)
             weights = functional.silu(scores)
             if causal:
@@ -289,7 +297,7 @@ class HSTUBlock(Block):
 def blocks(
     backbone: str, layers: int, d: int, heads: int, dropout: float, n_ref: int, rel_bias: str = "none", reach: int = 0
 ) -> nn.ModuleList:
-    """A stack of blocks of one backbone; `n_ref`, `rel_bias` and its `reach` matter to `hstu` alone."""
+    """A stack of blocks of one backbone. Only `hstu` reads `n_ref`, `rel_bias` and its `reach`."""
     if backbone == "hstu":
         biases = [None if rel_bias == "none" else RelativeBias(reach, rel_bias == "pos_time") for _ in range(layers)]
         return nn.ModuleList([HSTUBlock(d, heads, dropout, n_ref, bias) for bias in biases])

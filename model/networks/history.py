@@ -1,8 +1,9 @@
-"""Full and Trunc: a causal pass over the newest items, no memory (SASRec, HSTU; MODEL.md §4.7).
+"""Full and Trunc: one causal pass over the newest items, without a memory (docs/model-spec.md, "Full and truncated
+history").
 
-Full sees the whole training window, Trunc one segment's worth. What they keep of a user is what every sequential
-recommender keeps: the item rows themselves, and when they happened where the network goes by it. Under the contract
-that is a state like any other, so the worker serves them as it serves the rest.
+Full sees as many items as a training window, T. Trunc sees as many as a segment, L. They keep what every sequential
+recommender keeps of a user: the item rows, and their times if the network uses time. Under the contract this is a state
+like any other, so the worker serves them like the other kinds.
 """
 
 import copy
@@ -12,36 +13,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.networks.backbone import Block, blocks
-from model.networks.network import Losses, Network, NetworkConfig
+from model.networks.config import HistoryOptions, Shape
+from model.networks.network import BlockNetwork, Losses
 from model.networks.serving import LARGEST_ROW, Ranker, check_countable
 
 
-class History(Network):
-    """One causal pass over a window; positions count from the oldest item of it."""
+class History(BlockNetwork):
+    """One causal pass over the newest `window` items; positions count from the oldest of them."""
 
-    def __init__(self, config: NetworkConfig) -> None:
-        window = config.window if config.kind == "full" else config.segment_length
-        super().__init__(config, window)
-        self.window = window
+    def __init__(self, shape: Shape, options: HistoryOptions, window: int) -> None:
+        super().__init__(shape, options, window)
+        self.window, self.uses_time = window, options.uses_time
         self.blocks = blocks(
-            config.backbone,
-            config.layers,
-            config.d,
-            config.heads,
-            config.dropout,
-            config.window,
-            config.rel_bias,
-            self.window,
+            options.backbone,
+            shape.layers,
+            shape.d,
+            options.heads,
+            shape.dropout,
+            shape.window,
+            options.rel_bias,
+            window,
         )
 
-    def stack(self) -> list[Block]:
-        return list(self.blocks)  # type: ignore[arg-type]
-
     def losses(self, items: Tensor, targets: Tensor, negatives: Tensor, times: Tensor | None = None) -> Losses:
-        if items.size(1) > self.window:  # Trunc: every window is as many short ones
+        if items.size(1) > self.window:  # Trunc cuts a window into windows of one segment
             negatives = negatives.reshape(-1, self.window, negatives.size(2)) if negatives.dim() > 1 else negatives
             items, targets = items.view(-1, self.window), targets.view(-1, self.window)
-            # The time of a short window's last target is that of the next one's first item.
+            # The last target of a short window is the first item of the next one, with its time.
             times = None if times is None else times.unfold(1, self.window + 1, self.window).flatten(0, 1)
         x = self.embed(items)
         for block in self.stack():
@@ -51,34 +49,34 @@ class History(Network):
 
 
 class HistoryServing(Ranker):
-    """The newest item rows as state, (W,) float32, oldest first, zeros where there are none yet.
+    """The newest W item rows as state, (W,) float32, oldest first, zeros where there are none yet. W is T or L.
 
-    With a network that uses time, their times follow, (3·W,) in all. float32 counts to 2²⁴ only, so a time is two
-    numbers: first come the whole multiples of 2²⁴ ms (4.7 hours), then the ms beyond. That is exact up to 2⁴⁸ ms, the
-    year 10889; what is further away is read as that.
+    If the network uses time, the times of the items follow: (3·W,) in all. float32 counts exactly only to 2²⁴, so a
+    time is two numbers: how many whole 2²⁴ ms (4.7 hours), and the remaining ms. This is exact up to 2⁴⁸ ms, the year
+    10889. Later times are read as that one.
     """
 
     position: Tensor
 
     def __init__(self, network: History, popularity: Tensor) -> None:
         super().__init__(network, popularity)
-        check_countable(network.config)
+        check_countable(network.shape)
         self.network = network = copy.deepcopy(network)
         stack = network.stack()
         self.body = nn.ModuleList(stack[:-1])
         self.head: Block = stack[-1]
         self.window, self.item_scale = network.window, network.item_scale
-        self.uses_time = network.config.uses_time
+        self.uses_time = network.uses_time
         self.floats = 3 * self.window if self.uses_time else self.window
         self.time_unit = LARGEST_ROW
-        # The attention kernel is fastest on multiples of 16 rows; HSTU's chunks have no such preference.
-        self.row_multiple = 1 if network.config.backbone == "hstu" else 16
+        # The attention kernel is fastest on multiples of 16 rows. HSTU computes in chunks, where this does not matter.
+        self.row_multiple = 1 if network.backbone == "hstu" else 16
         self.register_buffer(
             "position", functional.pad(network.position.detach(), (0, 0, 0, -self.window % self.row_multiple))
         )
 
     def spec(self) -> dict[str, int]:
-        return self.described(self.floats, 0, self.uses_time)
+        return self.described(self.floats, self.uses_time)
 
     def initial_memory(self, batch: int) -> Tensor:
         """(B, W), or (B, 3·W) with times."""
@@ -87,13 +85,13 @@ class HistoryServing(Ranker):
     def update(
         self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        newest, taken, when = self.newest(memory, items, lengths, times, None)
+        newest, count, when = self.newest(memory, items, lengths, times, None)
         after = functional.pad(newest, (0, self.window - newest.size(1))).to(torch.float32)
         if when is not None:
             kept = functional.pad(when[:, :-1].masked_fill(newest == 0, 0), (0, self.window - newest.size(1)))
             high = kept.div(self.time_unit, rounding_mode="floor")
             after = torch.cat([after, high.to(torch.float32), (kept - high * self.time_unit).to(torch.float32)], dim=1)
-        return after, self.last(newest, taken, when)
+        return after, self.last(newest, count, when)
 
     def encode(
         self,
@@ -103,31 +101,30 @@ class HistoryServing(Ranker):
         times: Tensor | None = None,
         query_time: Tensor | None = None,
     ) -> Tensor:
-        newest, taken, when = self.newest(memory, items, lengths, times, query_time)
-        return self.last(newest, taken, when)
+        newest, count, when = self.newest(memory, items, lengths, times, query_time)
+        return self.last(newest, count, when)
 
     def newest(
         self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None, query_time: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The newest W items of each user and the time that is asked about.
+        """The newest W items of each user and the time of the query.
 
         Returns:
-            Their rows, (B, n) int64 right-padded, how many there are, (B,), and their times, (B, n + 1) int64 ms, where
-            the network uses time: after a user's last item that of the query, in all places.
+            Their rows, (B, n) int64 right-padded. How many there are, (B,). If the network uses time, their times,
+            (B, n + 1) int64 ms: every column after a user's last item has the time of the query.
         """
         held = (memory[:, : self.window] != 0).sum(1)
-        taken = (held + lengths).clamp(max=self.window)
-        place = (held + lengths - taken)[:, None] + torch.arange(
-            int(taken.max())
-        )  # (B, n) counted from the oldest held
+        count = (held + lengths).clamp(max=self.window)
+        # (B, n), counted from the oldest item of the state.
+        position = (held + lengths - count)[:, None] + torch.arange(int(count.max()))
         ours = torch.cat([memory[:, : self.window].to(torch.int64), items], dim=1)
-        column = torch.where(place < held[:, None], place, place - held[:, None] + self.window).clamp(
+        column = torch.where(position < held[:, None], position, position - held[:, None] + self.window).clamp(
             max=ours.size(1) - 1
         )
-        padding = torch.arange(place.size(1)) >= taken[:, None]
+        padding = torch.arange(position.size(1)) >= count[:, None]
         rows = ours.gather(1, column).masked_fill(padding, 0)
         if not self.uses_time:
-            return rows, taken, None
+            return rows, count, None
         parts = memory[:, self.window :].to(torch.int64)
         kept = parts[:, : self.window] * self.time_unit + parts[:, self.window :]  # (B, W)
         if times is None:
@@ -138,20 +135,20 @@ class HistoryServing(Ranker):
         furthest = self.time_unit * self.time_unit - 1
         when = torch.cat([kept, times.clamp(-furthest, furthest)], dim=1).gather(1, column)
         if query_time is None:
-            asked = when.gather(1, (taken - 1).clamp(min=0)[:, None]) if when.size(1) else taken[:, None]
+            query = when.gather(1, (count - 1).clamp(min=0)[:, None]) if when.size(1) else count[:, None]
         else:
-            asked = query_time.clamp(-furthest, furthest)[:, None]
-        return rows, taken, torch.cat([torch.where(padding, asked, when), asked], dim=1)
+            query = query_time.clamp(-furthest, furthest)[:, None]
+        return rows, count, torch.cat([torch.where(padding, query, when), query], dim=1)
 
     def last(self, items: Tensor, lengths: Tensor, times: Tensor | None) -> Tensor:
-        """The hidden state of each user's last item, (B, n) int64, (B,) and (B, n + 1) → (B, d); zeros where there is
-        none.
+        """The hidden state of each user's last item: (B, n) int64, (B,) and (B, n + 1) → (B, d). Zeros without
+        items.
         """
         n = items.size(1)
         if n == 0:
             return torch.zeros(items.size(0), self.d)
-        # Padding comes after everything a user's own rows may see, so the causal pass needs no mask until the last row
-        # looks at all of them.
+        # Padding comes after everything that a user's own rows see, so the causal pass needs no mask until the last
+        # block computes one row from all.
         width = n + (-n) % self.row_multiple
         items = functional.pad(items, (0, width - n))
         x = self.network.norm(self.network.item(items) * self.item_scale + self.position[:width])

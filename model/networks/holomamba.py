@@ -1,10 +1,10 @@
-"""HoloMambaRec: items bound to their attributes, then a selective state space with constant memory per step (MODEL.md
-§5).
+"""HoloMambaRec: items bound to their attributes, then a selective state space whose state has a constant size
+(docs/model-spec.md, "HoloMambaRec").
 
-An item's vector is bound to its attribute's by circular convolution, once per item. Each block is pre-norm: x +
-Mixer(LN(x)), Mixer a causal depthwise convolution of width 4 and the recurrence h' = exp(ΔA)⊙h + (Δu)⊗B, y = C·h + D⊙u,
-gated. There are no positions and no segments: what is remembered is each layer's h, its last three convolution inputs,
-and the last hidden state.
+The vector of an item is bound to that of its attribute by circular convolution, once per item. Each block is pre-norm:
+x + Mixer(LN(x)). A Mixer is a causal depthwise convolution of width 4, then the recurrence h' = exp(ΔA)⊙h + (Δu)⊗B,
+y = C·h + D⊙u, gated (A, B, C, D and Δ as in Mamba). There are no positions and no segments. The state is the h of each
+layer, the last three inputs of its convolution, and the last hidden state.
 """
 
 import copy
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.networks.network import Losses, Network, NetworkConfig
+from model.networks.config import HoloMambaOptions, Shape
+from model.networks.network import Losses, Network
 from model.networks.serving import Ranker
 
 CONV = 4
@@ -22,7 +23,7 @@ EXPAND = 2
 
 
 def bind(x: Tensor, y: Tensor) -> Tensor:
-    """Circular convolution of (…, d) vectors, divided by √d, so that it keeps their size."""
+    """Circular convolution of (…, d) vectors, divided by √d, so that the result is as large as they are."""
     transformed = torch.fft.rfft(x, norm="ortho") * torch.fft.rfft(y, norm="ortho")
     bound: Tensor = torch.fft.irfft(transformed, n=x.size(-1), norm="ortho")
     return bound
@@ -45,21 +46,21 @@ class Mixer(nn.Module):
         self.skip = nn.Parameter(torch.ones(inner))
         self.out = nn.Linear(inner, d, bias=False)
         self.drop = nn.Dropout(dropout)
-        # Δ begins log-uniform in [0.001, 0.1], as Mamba's does: softplus of the bias.
+        # Δ = softplus of the bias. As in Mamba, it starts evenly spread, in log, over [0.001, 0.1].
         delta = torch.exp(torch.linspace(math.log(1e-3), math.log(0.1), inner))
         self.step_bias = nn.Parameter(delta + torch.log(-torch.expm1(-delta)))
 
     def forward(self, x: Tensor, real: Tensor, h: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take items in turn.
+        """Process items in turn.
 
         Args:
             x: (B, n, d).
-            real: (B, n) bool; a step that is not leaves the state as it is.
-            h: (B, inner, state_size) and
-            before: (B, inner, 3), the convolution's last inputs: the state.
+            real: (B, n) bool; where it is False, the step leaves the state as it is.
+            h: (B, inner, state_size), the first part of the state.
+            before: (B, inner, 3), the second part: the last inputs of the convolution.
 
         Returns:
-            Rows (B, n, d) and the state after them.
+            Rows (B, n, d), and the two parts of the state after them.
         """
         n = x.size(1)
         projected = self.into(self.norm(x))
@@ -72,8 +73,8 @@ class Mixer(nn.Module):
         delta = functional.softplus(self.step(selected[:, :, : self.rank]) + self.step_bias)
         b, c = selected[:, :, self.rank : self.rank + self.state_size], selected[:, :, self.rank + self.state_size :]
         rate = -self.a_log.exp()  # (inner, state_size)
-        delta = delta * real[:, :, None]  # exp(0·A) = 1 and 0·u = 0: a step that is not real changes nothing
-        # Everything but the recurrence itself is done for all steps at once.
+        delta = delta * real[:, :, None]  # exp(0·A) = 1 and 0·u = 0: such a step changes nothing
+        # All but the recurrence is computed for all steps at once.
         keep = (delta[..., None] * rate).exp().unbind(1)  # n times (B, inner, state_size)
         new = ((delta * u)[..., None] * b[:, :, None]).unbind(1)
         states: list[Tensor] = []
@@ -81,7 +82,7 @@ class Mixer(nn.Module):
             h = torch.addcmul(new[t], keep[t], h)
             states.append(h)
         y = (torch.stack(states, dim=1) @ c[..., None])[..., 0] + self.skip * u
-        # The convolution's inputs are those before the first step that is not real: real steps come first.
+        # Real steps come first, so the last inputs of the convolution are those before the first step that is not real.
         column = real.sum(1)[:, None] + torch.arange(self.held, device=x.device)
         before = seen.gather(2, column[:, None].expand(-1, self.inner, -1))
         return x + self.drop(self.out(y * functional.silu(z))), h, before
@@ -91,24 +92,24 @@ class HoloMamba(Network):
     """HoloMambaRec as it is trained.
 
     Args:
-        attribute_of: (V + 2,) int64 in 0..`attributes`, each item row's attribute; 0 for none.
+        attribute_of: (V + 2,) int64 in 0..`attributes`, the attribute of each item row; 0 for none.
     """
 
     attribute_of: Tensor
     preset = ("a_log", "skip", "step_bias", "binding")
-    # What is bound begins as large as the item alone; from vectors as small as the items' it would be lost beside it.
+    # N(0, 1) instead of N(0, 0.02): what is bound then starts as large as the item alone, and is not lost beside it.
     factors = ("attribute.weight",)
 
-    def __init__(self, config: NetworkConfig, attribute_of: Tensor | None = None) -> None:
-        super().__init__(config, 0)
-        self.norm = nn.Identity()
-        self.attribute = nn.Embedding(config.attributes + 1, config.d, padding_idx=0)
+    def __init__(self, shape: Shape, options: HoloMambaOptions, attribute_of: Tensor | None = None) -> None:
+        super().__init__(shape)
+        self.state_size = options.state_size
+        self.attribute = nn.Embedding(options.attributes + 1, shape.d, padding_idx=0)
         self.binding = nn.Parameter(torch.tensor(0.5))
-        self.input_norm = nn.LayerNorm(config.d)
-        self.mixers = nn.ModuleList([Mixer(config.d, config.state_size, config.dropout) for _ in range(config.layers)])
+        self.input_norm = nn.LayerNorm(shape.d)
+        self.mixers = nn.ModuleList([Mixer(shape.d, options.state_size, shape.dropout) for _ in range(shape.layers)])
         if attribute_of is None:
-            attribute_of = torch.zeros(config.n_items + 2, dtype=torch.int64)
-        # Of the log, not learned: a network with more items has another one.
+            attribute_of = torch.zeros(shape.n_items + 2, dtype=torch.int64)
+        # It comes from the log and is not learned: a network with more items has another one.
         self.register_buffer("attribute_of", attribute_of, persistent=False)
 
     def inputs(self, items: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ class HoloMamba(Network):
 
 
 class RecurrentServing(Ranker):
-    """HoloMambaRec under the contract: a flat state, and every item's input row made beforehand."""
+    """HoloMambaRec under the contract: a flat state, and the input rows of all items computed beforehand."""
 
     table: Tensor
 
@@ -135,17 +136,17 @@ class RecurrentServing(Ranker):
         super().__init__(network, popularity)
         self.network = network = copy.deepcopy(network)
         with torch.no_grad():
-            self.register_buffer("table", network.inputs(torch.arange(network.config.oov_row + 1)))
-        del network.attribute_of  # it is in the table; TorchScript would keep it as a weight
-        self.inner, self.state_size, self.held = EXPAND * self.d, network.config.state_size, CONV - 1
+            self.register_buffer("table", network.inputs(torch.arange(network.shape.oov_row + 1)))
+        del network.attribute_of  # the table has it; TorchScript would keep it as a weight
+        self.inner, self.state_size, self.held = EXPAND * self.d, network.state_size, CONV - 1
         self.layer_floats = self.inner * (self.state_size + self.held)
         self.floats = len(network.mixers) * self.layer_floats + self.d
 
     def spec(self) -> dict[str, int]:
-        return self.described(self.floats, 0)
+        return self.described(self.floats)
 
     def initial_memory(self, batch: int) -> Tensor:
-        """(B, S): of each layer h and the convolution's inputs, then the last hidden state."""
+        """(B, S): h and the inputs of the convolution of each layer, then the last hidden state."""
         return torch.zeros(batch, self.floats)
 
     def update(

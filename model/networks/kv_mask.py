@@ -1,9 +1,9 @@
-"""KV-Mask (PerSRec): what is remembered of a segment is every layer's keys and values of C learned tokens behind it
-(MODEL.md §3).
+"""KV-Mask (PerSRec): the memory of a segment is the keys and values, in every layer, of C learned tokens behind it
+(docs/model-spec.md, "KV-Mask").
 
-A later segment sees its own items and the tokens of the last fold (O) or of the last few (A), never older items. Two
-defects of the published code are not reproduced: attention is scaled by a constant and not by the length of a pass, and
-a segment's last item predicts the next item, not a token.
+A later segment sees its own items and the tokens of the last fold (O) or of the last few folds (A), never older items.
+Two defects of the published code are not copied. Here attention is scaled by a constant, not by the length of a pass.
+And the last item of a segment predicts the next item, not a token.
 """
 
 import copy
@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.networks.folded_serving import FoldedRanker
 from model.networks.network import Losses, SlotNetwork
-from model.networks.serving import Ranker
 
 
 class KVMask(SlotNetwork):
-    """KV-Mask as it is trained: layer by layer, all segments of a window at once, since a layer's tokens depend on the
-    layer below alone.
+    """KV-Mask in training. It computes all segments of a window together, layer by layer: the tokens of a layer depend
+    only on the layer below.
     """
 
     def hidden(self, items: Tensor) -> Tensor:
         """Hidden states of items, (B, K·L) int64 right-padded → (B, K·L, d)."""
-        B, L, C, G = items.size(0), self.segment_length, self.slots, self.config.folds_kept
+        B, L, C, G = items.size(0), self.segment_length, self.slots, self.folds_kept
         K = items.size(1) // L
         x = torch.cat([self.embed(items.view(B * K, L)), self.write_rows(B * K)], dim=1)  # (B·K, L + C, d)
         fold = torch.arange(K, device=items.device)
-        # Segment h sees the tokens of the G segments before it; columns are all tokens of the window in order.
+        # Segment h sees the tokens of the G segments before it. The columns are all tokens of the window, in order.
         earlier = (fold[None, :] < fold[:, None]) & (fold[None, :] >= fold[:, None] - G)  # (K, K)
         causal = torch.ones(L + C, L + C, dtype=torch.bool, device=items.device).tril()
         seen = earlier.repeat_interleave(C, 1)[:, None].expand(K, L + C, K * C)
@@ -48,66 +48,37 @@ class KVMask(SlotNetwork):
         return Losses(next_item, next_item, next_item.new_zeros(()))
 
 
-class CacheServing(Ranker):
-    """KV-Mask under the contract: the state is the tokens' keys and values, (2·layers, G·C, d), oldest fold first.
+class CacheServing(FoldedRanker):
+    """KV-Mask under the contract: the state is the keys and values of the tokens, (2·layers, G·C, d), oldest fold
+    first.
 
-    A memory alone has no row to rank by, so a list needs at least one item beside it; without one the popular items are
-    given.
+    A memory alone has no row to rank by. Without an item in working memory the list is the popular items.
     """
 
     def __init__(self, network: KVMask, popularity: Tensor) -> None:
         super().__init__(network, popularity)
         self.network = copy.deepcopy(network)
-        self.slots, self.folds_kept, self.item_scale = network.slots, network.config.folds_kept, network.item_scale
+        self.slots, self.folds_kept, self.item_scale = network.slots, network.folds_kept, network.item_scale
         self.layers = len(network.stack())
 
     def spec(self) -> dict[str, int]:
-        return self.described(2 * self.layers * self.folds_kept * self.slots * self.d, 1)
+        return self.described(2 * self.layers * self.folds_kept * self.slots * self.d)
 
     def initial_memory(self, batch: int) -> Tensor:
         """(B, 2·layers, G·C, d)."""
         return torch.zeros(batch, 2 * self.layers, self.folds_kept * self.slots, self.d)
 
-    def update(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        times: Tensor | None = None,  # noqa: ARG002
-    ) -> tuple[Tensor, Tensor]:
-        folds = self.folds_of(memory)
-        after, hidden = torch.empty_like(memory), memory.new_empty(memory.size(0), self.d)
-        for g in range(self.folds_kept + 1):
-            row = (folds == g).nonzero().flatten()
-            if row.numel():
-                part, part_hidden = self.fold(memory[row], g, items[row], lengths[row])
-                after[row], hidden[row] = part, part_hidden
-        return after, hidden
-
-    def encode(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        times: Tensor | None = None,  # noqa: ARG002
-        query_time: Tensor | None = None,  # noqa: ARG002
-    ) -> Tensor:
-        hidden = memory.new_zeros(memory.size(0), self.d)
-        folds = self.folds_of(memory)
-        for g in range(self.folds_kept + 1):
-            row = ((folds == g) & (lengths > 0)).nonzero().flatten()
-            if row.numel():
-                hidden[row] = self.last(memory[row, :, : g * self.slots], items[row], lengths[row])
-        return hidden
-
     def folds_of(self, memory: Tensor) -> Tensor:
-        """How many folds' tokens each state holds, (B,) int64: keys are never all zeros."""
+        # Keys are never all zeros.
         return memory[:, 0, :: self.slots].any(2).sum(1)
 
-    def last(self, held: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
-        """`encode` for users with an item and the tokens of as many folds, (B, 2·layers, g·C, d)."""
-        B, n, m = items.size(0), items.size(1), held.size(2)
+    def last(self, memory: Tensor, g: int, items: Tensor, lengths: Tensor) -> Tensor:
+        B, n, m = items.size(0), items.size(1), g * self.slots
+        if n == 0:
+            return torch.zeros(B, self.d)
+        held = memory[:, :, :m]  # (B, 2·layers, g·C, d)
         x = self.inputs(items)
+        at = (lengths - 1).clamp(min=0)  # (B,) the row to rank by
         mask = torch.cat([torch.ones(n, m, dtype=torch.bool), torch.ones(n, n, dtype=torch.bool).tril()], dim=1)
         row = torch.arange(B)
         for layer, block in enumerate(self.network.blocks):
@@ -116,9 +87,9 @@ class CacheServing(Ranker):
             if layer < self.layers - 1:
                 x = block.attend_to(x, k, v, mask, False)  # type: ignore[operator]
             else:  # only the last item's row leaves the last block
-                visible = (torch.arange(m + n) < (m + lengths)[:, None])[:, None, None]
-                x = block.attend_to(x[row, lengths - 1][:, None], k, v, visible, False)  # type: ignore[operator]
-        return x[:, 0]
+                visible = (torch.arange(m + n) <= (m + at)[:, None])[:, None, None]
+                x = block.attend_to(x[row, at][:, None], k, v, visible, False)  # type: ignore[operator]
+        return x[:, 0] * (lengths > 0)[:, None]
 
     def inputs(self, items: Tensor) -> Tensor:
         """Item rows as input rows, (B, n) → (B, n, d)."""
@@ -133,7 +104,6 @@ class CacheServing(Ranker):
         return x
 
     def fold(self, memory: Tensor, g: int, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """`update` for users with the tokens of g folds."""
         B, n, C = items.size(0), items.size(1), self.slots
         m = g * C
         held = memory[:, :, :m]

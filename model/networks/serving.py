@@ -1,13 +1,13 @@
-"""The contract the worker calls (MODEL.md §6), written so that TorchScript takes it, and what all kinds of model share
-of it: ranking.
+"""The contract that a worker calls (docs/model-spec.md, "Serving contract"), and the part that all kinds share:
+ranking.
 
-Every method is a pure function of its arguments and the weights: no counters, no random numbers, nothing kept. The
-state, called memory, is float32 that only the model understands; all zeros, like an all-zero hidden state, means that
-nothing is known about the user. Item rows are right-padded with 0.
+TorchScript takes every method. Every method is a pure function of its arguments and the weights: no counters, no random
+numbers, nothing kept. The state, called memory, is float32 that only the model understands. If it is all zeros, or a
+hidden state is, nothing is known about the user. Item rows are right-padded with 0.
 
-A model whose `spec()["uses_time"]` is 1 goes by when interactions happened, and its state holds that; the others read
-no times. It answers without times too: items without are read as simultaneous with the newest item in the memory, or
-with the query where that holds none; `update` of an empty memory, which has no query, takes them to be of time 0.
+A model whose `spec()["uses_time"]` is 1 uses the times of interactions, and its state holds them. The others read no
+times. A model that uses time also answers without times. It then takes the items to be as old as the newest item in the
+memory; if the memory is empty, as the query; and in `update`, which has no query, to have time 0.
 """
 
 from abc import ABC, abstractmethod
@@ -16,21 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.networks.network import Network, NetworkConfig
-
-CONTRACT = ("spec", "initial_memory", "update", "recommend", "rank", "query", "score")
-"""The methods every artifact has, whatever kind of model it is."""
+from model.networks.config import Shape
+from model.networks.network import Network
 
 LARGEST_ROW = 1 << 24
-"""float32 counts exactly up to here: a state is floats, and some of them are item rows."""
+"""float32 counts exactly up to here. A state is floats, and some of them are item rows."""
 
 
 class Ranker(nn.Module, ABC):
-    """A trained network with what ranking needs baked in. Kinds say what their state is: `spec`, `initial_memory`,
+    """A trained network with the tensors that ranking needs. Kinds say what their state is: `spec`, `initial_memory`,
     `update`, `encode`.
 
     Args:
-        network: the trained network; copied, so it can be trained further.
+        network: the trained network. It is copied, so it can be trained further.
         popularity: (V + 1,) float32, how popular each item row is; index 0 is not used.
     """
 
@@ -39,21 +37,19 @@ class Ranker(nn.Module, ABC):
 
     def __init__(self, network: Network, popularity: Tensor) -> None:
         super().__init__()
-        config = network.config
-        self.n_items, self.d, self.segment_length = config.n_items, config.d, config.segment_length
-        items = functional.normalize(network.item.weight.detach()[: config.n_items + 1], dim=1, eps=1e-6)
+        shape = network.shape
+        self.n_items, self.d, self.segment_length = shape.n_items, shape.d, shape.segment_length
+        items = functional.normalize(network.item.weight.detach()[: shape.n_items + 1], dim=1, eps=1e-6)
         self.register_buffer("directions", items.t().contiguous())  # (d, V + 1): unit item vectors
         self.register_buffer("popularity", popularity.clone())
 
     @abstractmethod
     def spec(self) -> dict[str, int]:
-        """What a caller has to know before the first call; `min_recent` is how many items a list needs beside a
-        memory.
-        """
+        """What a caller must know before the first call."""
 
     @abstractmethod
     def initial_memory(self, batch: int) -> Tensor:
-        """The memory of users nothing is known about, (B, …) float32."""
+        """The memory of unknown users, (B, …) float32, all zeros."""
 
     @abstractmethod
     def update(
@@ -63,14 +59,13 @@ class Ranker(nn.Module, ABC):
 
         Args:
             memory: (B, …) float32; all zeros for a user who has none yet.
-            items: (B, n) int64 item rows. More than one segment (n > L) is taken in one pass, a slow way to rebuild a
-                memory.
+            items: (B, n) int64 item rows. More than one segment (n > L) is computed in one pass, which is slow.
             lengths: (B,) int64, each in 1..n.
-            times: (B, n) int64, when each item happened, epoch ms; read where `uses_time`.
+            times: (B, n) int64, when each item happened, epoch ms; read if `uses_time`.
 
         Returns:
-            The memory after the items, (B, …), and the last item's hidden state, (B, d): what `recommend` ranks by at
-            that item's own time.
+            The memory after the items, (B, …), and the hidden state of the last item, (B, d). `recommend` ranks by this
+            state if the query has the time of that item.
         """
 
     @abstractmethod
@@ -82,22 +77,16 @@ class Ranker(nn.Module, ABC):
         times: Tensor | None = None,
         query_time: Tensor | None = None,
     ) -> Tensor:
-        """The hidden state to rank by after preference memory and working memory: (B, d); zeros where nothing is
-        known.
-        """
+        """The hidden state to rank by after preference memory and working memory, (B, d). Zeros: nothing is known."""
 
-    def described(self, state_floats: int, min_recent: int, uses_time: bool = False) -> dict[str, int]:
-        """A `spec`."""
+    def described(self, state_floats: int, uses_time: bool = False) -> dict[str, int]:
+        """The `spec` of a kind with such a state."""
         return {
-            "abi": 1,
             "n_items": self.n_items,
             "d": self.d,
             "segment_length": self.segment_length,
-            "min_recent": min_recent,
             "state_floats": state_floats,
             "uses_time": int(uses_time),
-            "uses_history": 0,
-            "needs_fold": 1,
         }
 
     def recommend(
@@ -110,34 +99,34 @@ class Ranker(nn.Module, ABC):
         query_time: Tensor | None = None,
         exclude: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The k best items after preference memory and working memory. A user with neither gets the most popular items.
+        """The k best items after preference memory and working memory. A user with neither gets the popular items.
 
         Args:
             memory: (B, …) float32; all zeros for a user who has none yet.
             items: (B, n) int64 item rows, n ≤ L.
             lengths: (B,) int64, each in 0..n.
-            k: length of the lists; cut to V.
-            times: (B, n) int64, when each item happened, epoch ms; read where `uses_time`.
-            query_time: (B,) int64 epoch ms, when what is recommended will happen, read where `uses_time`; None for the
-                last item's own time, which is what can be known while the stream goes on.
+            k: length of the lists, at most V.
+            times: (B, n) int64, when each item happened, epoch ms; read if `uses_time`.
+            query_time: (B,) int64 epoch ms, when the recommended item will happen; read if `uses_time`. None: the time
+                of the last item, which is the best that a stream knows.
             exclude: (B, e) int64 item rows that must not be recommended; 0 = none.
 
         Returns:
-            Item rows (B, k) int64 in 1..V and scores (B, k) float32: score descending, row ascending where scores are
-            equal. An excluded row comes out only where the catalogue is exhausted, with score -inf.
+            Item rows (B, k) int64 in 1..V and scores (B, k) float32. Scores descend; of equal scores the lower row
+            comes first. An excluded row is in a list only if no other items are left, with score -inf.
         """
         return self.rank(self.encode(memory, items, lengths, times, query_time), k, exclude)
 
     def rank(self, hidden: Tensor, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The k best items after a hidden state (B, d), as `update` returned it; otherwise as `recommend`."""
+        """The k best items after a hidden state (B, d) that `update` returned; otherwise as `recommend`."""
         scores = self.scores(hidden)  # (B, V + 1)
         if exclude is not None:
             scores = scores.scatter(1, exclude.masked_fill(exclude > self.n_items, 0), float("-inf"))
         scores = scores[:, 1:]
         k = min(k, self.n_items)
         best, index = scores.topk(min(k + 1, self.n_items), dim=1)
-        # topk leaves the order of equal scores open: wherever two of the best are equal, or the last of them equals the
-        # next, sort stably.
+        # topk leaves the order of equal scores open. If two of the best are equal, or the last of them equals the next
+        # one, sort stably.
         tied = best[:, 1:] == best[:, :-1]
         best, index = best[:, :k], index[:, :k]
         if bool(tied.any()):
@@ -147,36 +136,9 @@ class Ranker(nn.Module, ABC):
             best[row], index[row] = sorted_scores[:, :k], sorted_index[:, :k]
         return index + 1, best
 
-    def query(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        times: Tensor | None = None,
-        query_time: Tensor | None = None,
-    ) -> Tensor:
-        """The direction items are ranked by, (B, d) unit norm, for an index outside; zeros where nothing is known."""
-        return functional.normalize(self.encode(memory, items, lengths, times, query_time), dim=1, eps=1e-6)
-
-    def score(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        candidates: Tensor,
-        times: Tensor | None = None,
-        query_time: Tensor | None = None,
-    ) -> Tensor:
-        """Scores of (B, m) int64 candidate rows, (B, m) float32, equal to those `recommend` gives; -inf for rows
-        outside 1..V.
-        """
-        scores = self.scores(self.encode(memory, items, lengths, times, query_time))
-        outside = (candidates < 1) | (candidates > self.n_items)
-        return scores.gather(1, candidates.masked_fill(outside, 0)).masked_fill(outside, float("-inf"))
-
     def scores(self, hidden: Tensor) -> Tensor:
-        """Cosines of hidden states (B, d) with all item rows, or popularity where nothing is known: (B, V + 1), column
-        0 meaningless.
+        """The scores of all item rows, (B, V + 1): cosines with the hidden states (B, d), or popularity where those are
+        zero. Column 0 means nothing.
         """
         norm = hidden.norm(2, 1, True)
         scores = torch.mm(hidden / norm.clamp_min(1e-6), self.directions)
@@ -185,9 +147,13 @@ class Ranker(nn.Module, ABC):
         return scores
 
 
-def check_countable(config: NetworkConfig) -> None:
-    """Refuse a catalogue whose rows cannot be kept in a state."""
-    if config.oov_row >= LARGEST_ROW:
+def check_countable(shape: Shape) -> None:
+    """Refuse a catalogue that is too large to keep its rows in a state.
+
+    Raises:
+        ValueError: float32 cannot count so far.
+    """
+    if shape.oov_row >= LARGEST_ROW:
         raise ValueError(
-            f"a catalogue of {config.n_items} items is too large for item rows as float32: at most {LARGEST_ROW - 2}"
+            f"a catalogue of {shape.n_items} items is too large for item rows as float32: at most {LARGEST_ROW - 2}"
         )

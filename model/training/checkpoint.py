@@ -5,7 +5,6 @@ and is removed when the version is written. One process at a time has it.
 """
 
 import contextlib
-import fcntl
 import os
 import pickle
 import shutil
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from model.errors import TrainingUnfinished
+from model.version.file_lock import lock
 from model.version.manifest import Metrics
 
 FORMAT = 1
@@ -156,21 +156,9 @@ def held(root: Path, name: str) -> Iterator[TrainingFolder]:
         TrainingUnfinished: another process has it.
     """
     folder = root / ".training" / name
-    lock = folder / "lock"
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(lock, os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            raise TrainingUnfinished(
-                f"{folder}: another process is training {name!r}; give this one another --name"
-            ) from None
-        # Whoever had it before may have removed it between our opening it and locking it.
-        if lock.exists() and lock.stat().st_ino == os.fstat(file).st_ino:
-            break
-        os.close(file)
+    descriptor = lock(folder / "lock")
+    if descriptor is None:
+        raise TrainingUnfinished(f"{folder}: another process is training {name!r}; give this one another --name")
     place = TrainingFolder(folder)
     try:
         yield place
@@ -180,7 +168,7 @@ def held(root: Path, name: str) -> Iterator[TrainingFolder]:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
-        os.close(file)
+        os.close(descriptor)
 
 
 def differences(

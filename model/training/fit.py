@@ -7,18 +7,13 @@ dropout. A batch is the same whatever the number of processes; each learns from 
 """
 
 import logging
-import multiprocessing
-import os
 import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,12 +24,14 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from model.networks import kinds
-from model.networks.network import Network, NetworkConfig
+from model.networks.config import NetworkConfig, Shape
+from model.networks.network import Network
 from model.training import checkpoint as checkpoints
 from model.training import dataset, validation
 from model.training.checkpoint import Checkpoint, Epoch, Weights
 from model.training.progress import Reporter
 from model.training.recipe import TrainingOptions
+from model.training.signals import caught, passed_on
 from model.training.windows import Batch, Windows
 from model.version.manifest import Metrics
 
@@ -74,13 +71,13 @@ def fit(job: Job, devices: int) -> Outcome:
     """
     if devices == 1:
         fabric = Fabric(accelerator="auto", devices=1, precision=job.training.precision)
-        return Outcome(*fabric.launch(partial(_run, job=job)))
+        return Outcome(**fabric.launch(partial(_run, job=job)))
     # Which parameters a batch uses depends on it: windows of one segment never read a memory.
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
     fabric = Fabric(accelerator="auto", devices=devices, strategy=strategy, precision=job.training.precision)
-    with _passed_on() as passed:
+    with passed_on() as passed:
         try:
-            return Outcome(*fabric.launch(partial(_run, job=job)))
+            return Outcome(**fabric.launch(partial(_run, job=job)))
         except ProcessExitedException as error:
             # A signal may meet processes that are still starting: they end by it, and the checkpoint is the one they
             # were to begin with.
@@ -91,13 +88,41 @@ def fit(job: Job, devices: int) -> Outcome:
             return Outcome("lost", f"one of {devices} training processes is gone: {error}")
 
 
-def _run(fabric: Fabric, job: Job) -> tuple[Any, ...]:
-    """The fields of the outcome: Fabric takes what comes from another process apart, and can do that with a tuple."""
+def _run(fabric: Fabric, job: Job) -> dict[str, Any]:
+    """The fields of the outcome: Fabric rebuilds what comes from another process, and can do that with a dict."""
     if fabric.world_size > 1:
         torch.set_num_threads(job.threads)
         warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-    with _caught(escalates=fabric.world_size == 1) as caught:
-        return astuple(_Fit(fabric, job, caught).outcome())
+    with caught(escalates=fabric.world_size == 1) as signals:
+        outcome = asdict(_Fit(fabric, job, signals).outcome())
+    if fabric.world_size > 1:
+        # A process that ends while the group's threads run may abort, and its finished training would count as lost.
+        torch.distributed.destroy_process_group()
+    return outcome
+
+
+class _Losses(NamedTuple):
+    """What a step learned from, over all processes: its two losses, and the norm of the gradient before clipping."""
+
+    next_item: float = 0.0
+    consistency: float = 0.0
+    gradient_norm: float = 0.0
+
+
+class _Flags(NamedTuple):
+    """Why training may have to stop after a step. What holds in one process holds in all."""
+
+    diverged: bool
+    signalled: bool
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Stepped:
+    """What follows from a step: the outcome if training ended with it, and whether the time is up."""
+
+    outcome: Outcome | None = None
+    late: bool = False
 
 
 class _Fit:
@@ -112,10 +137,10 @@ class _Fit:
             self.data,
             np.random.default_rng(self.options.seed),
             self.options.validation_targets,
-            job.config.segment_length,
+            job.config.shape.segment_length,
         )
-        self.windows = windows(self.data, job.config, self.options)
-        self.network = kinds.build(job.config, self.data.attributes)
+        self.windows = windows(self.data, job.config.shape, self.options)
+        self.network = kinds.build(job.config, self.data.attribute_of())
         self.network.load_state_dict(self.state.network)
         optimizer = torch.optim.AdamW(
             _parameter_groups(self.network, self.options), betas=self.options.betas, fused=True
@@ -160,10 +185,10 @@ class _Fit:
             epoch, plan = self.state.epoch + 1, self.windows.epoch(self.state.epoch + 1)
             while self.state.step < len(plan):
                 batch = self.windows.cut(plan[self.state.step], epoch, self.state.step)
-                outcome, late = self._step(batch, epoch, len(plan))
-                if outcome is not None:
-                    return outcome
-                if late:
+                stepped = self._step(batch, epoch, len(plan))
+                if stepped.outcome is not None:
+                    return stepped.outcome
+                if stepped.late:
                     break
             steps = max(1, self.state.step)
             self.state = replace(self.state, epoch=epoch)
@@ -183,49 +208,47 @@ class _Fit:
     def _elapsed_s(self) -> float:
         return self.earlier_s + self.job.clock() - self.began
 
-    def _step(self, batch: Batch | None, epoch: int, steps: int) -> tuple[Outcome | None, bool]:
-        """One batch: how training ended with it, if it did, and whether the time is up."""
+    def _step(self, batch: Batch | None, epoch: int, steps: int) -> _Stepped:
+        """Learn from one batch; None where no position of it has a target."""
         state = self.state
-        found = np.zeros(3)  # loss of the next item, of consistency, norm of the gradient
-        if batch is not None:
-            found = self._learn(batch, epoch)
-        flags = self._summed(
-            np.array([float(not np.isfinite(found).all()), float(bool(self.caught)), float(self._late())])
+        losses = _Losses() if batch is None else self._learn(batch, epoch)
+        flags = self._of_any_process(
+            _Flags(diverged=not np.isfinite(losses).all(), signalled=bool(self.caught), late=self._late())
         )
-        if flags[0]:
+        if flags.diverged:
             detail = (
-                f"epoch {epoch}, step {state.step + 1}: the loss is no number: next item {found[0]:g}, consistency {found[1]:g}, "
-                f"norm of the gradient {found[2]:g}"
+                f"epoch {epoch}, step {state.step + 1}: the loss is no number: next item {losses.next_item:g}, "
+                f"consistency {losses.consistency:g}, norm of the gradient {losses.gradient_norm:g}"
             )
-            return Outcome("diverged", detail), False
+            return _Stepped(Outcome("diverged", detail))
         if batch is not None:
             self.optimizer.step()
         self.state = state = replace(
             state,
             step=state.step + 1,
-            next_item=state.next_item + float(found[0]),
-            consistency=state.consistency + float(found[1]),
+            next_item=state.next_item + losses.next_item,
+            consistency=state.consistency + losses.consistency,
             learned_steps=state.learned_steps + 1,
             samples=state.samples + (0 if batch is None else len(batch)),
         )
         if self.reporter is not None:
             scalars = {
-                "loss/next_item": found[0],
-                "loss/consistency": found[1],
-                "gradient_norm": found[2],
+                "loss/next_item": losses.next_item,
+                "loss/consistency": losses.consistency,
+                "gradient_norm": losses.gradient_norm,
                 "lr": self._lr(state.learned_steps),
             }
             self.reporter.step(state.learned_steps, scalars, self._elapsed_s(), epoch - 1 + state.step / steps)
-        if flags[1]:
+        if flags.signalled:
             self._save()
             number = self.caught[0] if self.caught else signal.SIGINT
-            return Outcome("interrupted", f"{signal.Signals(number).name} in {self.state.place}", number), False
+            return _Stepped(Outcome("interrupted", f"{signal.Signals(number).name} in {self.state.place}", number))
         if self.job.clock() - self.saved > 60.0 * self.options.checkpoint_minutes:
             self._save()
-        return None, bool(flags[2])
+        return _Stepped(late=flags.late)
 
-    def _learn(self, batch: Batch, epoch: int) -> Any:
-        """Gradients of a batch, clipped; the two losses over all processes, and the gradient's norm, (3,)."""
+    def _learn(self, batch: Batch, epoch: int) -> _Losses:
+        """Leave the gradient of a batch, clipped, with the parameters."""
         mine, weight = share(batch, self.fabric.global_rank, self.fabric.world_size)
         # Torch's state of random numbers then is a function of the place, and there is none to keep in a checkpoint.
         place = [self.options.seed, epoch, self.state.step, self.fabric.global_rank]
@@ -237,22 +260,30 @@ class _Fit:
             None if rows is None else torch.from_numpy(rows).to(self.fabric.device)
             for rows in (mine.items, mine.targets, mine.negatives, mine.times)
         )
-        losses = self.objective(items, targets, negatives, times)  # (3,)
+        total, next_item, consistency = self.objective(items, targets, negatives, times)
         # Processes' gradients are averaged; weighted by the targets each has, that is the mean over the batch.
-        self.fabric.backward(losses[0] * weight)
+        self.fabric.backward(total * weight)
         norm = self.fabric.clip_gradients(
             self.objective, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False
         )
         assert norm is not None
-        told = self._summed(losses[1:].detach().double().cpu().numpy() * weight / self.fabric.world_size)
-        return np.append(told, float(norm))
+        share_of_batch = weight / self.fabric.world_size
+        next_item_mean, consistency_mean = self._summed(
+            [float(loss.detach()) * share_of_batch for loss in (next_item, consistency)]
+        )
+        return _Losses(next_item_mean, consistency_mean, float(norm))
 
-    def _summed(self, values: Any) -> Any:
+    def _of_any_process(self, flags: _Flags) -> _Flags:
+        return _Flags(*(number > 0 for number in self._summed([float(flag) for flag in flags])))
+
+    def _summed(self, values: Sequence[float]) -> list[float]:
+        """The sums of values over all processes."""
         if self.fabric.world_size == 1:
-            return values
-        reduced = self.fabric.all_reduce(torch.from_numpy(values).float().to(self.fabric.device), reduce_op="sum")
+            return list(values)
+        reduced = self.fabric.all_reduce(torch.tensor(values).to(self.fabric.device), reduce_op="sum")
         assert isinstance(reduced, Tensor)
-        return reduced.double().cpu().numpy()
+        summed: list[float] = reduced.double().cpu().tolist()
+        return summed
 
     def _lr(self, step: int) -> float:
         """The learning rate of step 1, 2, …"""
@@ -303,12 +334,12 @@ class _Fit:
         self.saved = self.job.clock()
 
 
-def windows(data: dataset.Dataset, config: NetworkConfig, options: TrainingOptions) -> Windows:
+def windows(data: dataset.Dataset, shape: Shape, options: TrainingOptions) -> Windows:
     """How batches are cut under these options."""
     return Windows(
         dataset=data,
-        segment_length=config.segment_length,
-        segments=config.segments,
+        segment_length=shape.segment_length,
+        segments=shape.segments,
         batch=options.batch,
         placed=options.windows,
         oov_share=options.oov_share,
@@ -339,7 +370,7 @@ def share(batch: Batch, rank: int, processes: int) -> tuple[Batch, float]:
 
 
 class _Objective(nn.Module):
-    """The losses as a module's forward pass, which is what Fabric wraps."""
+    """The losses as a module's forward pass, which is what Fabric wraps: total, next item, consistency."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -362,50 +393,6 @@ def _parameter_groups(network: nn.Module, options: TrainingOptions) -> list[dict
     ids = {id(parameter) for parameter in decayed}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in ids]
     return [{"params": decayed, "weight_decay": options.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-
-
-@contextmanager
-def _signals(react: Callable[[int, bool], None]) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM call `react` with their number and whether there was one before, and are noted. Outside the
-    main thread they are somebody else's."""
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-
-    def note(number: int, _: FrameType | None) -> None:
-        react(number, bool(noted))
-        noted.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _caught(*, escalates: bool) -> AbstractContextManager[list[int]]:
-    """Signals wait for the end of the step; a second one ends it at once, except where the terminal and the parent
-    process both send the same.
-    """
-
-    def react(_: int, again: bool) -> None:
-        if again and escalates:
-            raise KeyboardInterrupt
-
-    return _signals(react)
-
-
-def _passed_on() -> AbstractContextManager[list[int]]:
-    """Signals go to the processes that train; this one waits for how they end, and knows which ones there were."""
-
-    def react(number: int, _: bool) -> None:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, number)
-
-    return _signals(react)
 
 
 def first_checkpoint(training: dict[str, Any], network: nn.Module) -> Checkpoint:

@@ -1,8 +1,8 @@
 """Recipes: what to train and how, as small TOML files.
 
-A recipe has a description, a table [network] with fields of `NetworkConfig`, and a table [training] with fields of
-`TrainingOptions`. Fields that it leaves out have their defaults. Those of this program are in model/training/recipes/;
-a path names one of your own.
+A recipe has a description, a table [network] with the fields of its kind (model/networks/config.py), and a table
+[training] with fields of `TrainingOptions`. Fields that it leaves out have their defaults. The recipes of this program
+are in model/training/recipes/. A path names one of your own.
 """
 
 import dataclasses
@@ -17,15 +17,14 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from model.errors import RecipeInvalid
-from model.networks.kinds import KINDS
-from model.networks.network import NetworkConfig
-from model.training.dataset import Split
+from model.networks.config import ALL_FIELDS, KINDS, NetworkConfig, without_foreign_fields
+from model.training.encoded_log import Split
 from model.training.windows import NegativeMode, Placed
 
 DEFAULT = "rec2pm-o-sasrec-small"
 
 OF_THE_LOG = ("n_items", "attributes")
-"""Fields of `NetworkConfig` that no recipe says."""
+"""Fields of [network] that the log decides, so that no recipe has them."""
 
 T = TypeVar("T")
 
@@ -93,7 +92,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`network` holds fields of `NetworkConfig` without those that are the log's to say."""
+    """`network` is the table [network], without the fields that the log decides."""
 
     name: str
     description: str
@@ -111,17 +110,19 @@ class Recipe:
             raise RecipeInvalid(
                 f"recipe {self.name}: [network] kind is {kind!r}; known are {', '.join(KINDS)}{_meant(str(kind), KINDS)}"
             )
-        return _converted(
-            {**self.network, "n_items": n_items, "attributes": attributes},
-            NetworkConfig,
-            f"recipe {self.name}: [network]",
-        )
+        table = {**self.network, "n_items": n_items}
+        if attributes:
+            table["attributes"] = attributes
+        try:
+            return NetworkConfig.of_table(table)
+        except ValueError as error:
+            raise RecipeInvalid(f"recipe {self.name}: [network]: {error}") from error
 
-    def resolved(self, n_items: int, attributes: int = 0) -> dict[str, Any]:
+    def resolved(self, config: NetworkConfig) -> dict[str, Any]:
         """All of it, defaults included, as plain values for the manifest."""
         return {
             "recipe": {"name": self.name, "description": self.description},
-            "network": asdict(self.config(n_items, attributes)),
+            "network": config.table(),
             "training": asdict(self.training),
         }
 
@@ -186,7 +187,8 @@ def of_manifest(config: Mapping[str, Any], reference: str) -> Recipe:
     """
     if not all(isinstance(config.get(table), Mapping) for table in ("network", "training")):
         raise RecipeInvalid(f"{reference}: its manifest names no recipe; say one with --recipe")
-    network = {key: value for key, value in config["network"].items() if key not in OF_THE_LOG}
+    network = without_foreign_fields(config["network"])
+    network = {key: value for key, value in network.items() if key not in OF_THE_LOG}
     said = config.get("recipe", {})
     training = {key: value for key, value in config["training"].items() if value is not None}
     return _made(
@@ -198,30 +200,37 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """The recipe with fields set by KEY=VALUE. KEY is a field of either table, or TABLE.FIELD; VALUE is TOML, or text
     without quotes.
 
+    With another kind, what the recipe says of fields that this kind does not have is left out.
+
     Raises:
         RecipeInvalid: a key is unknown or a value cannot be.
     """
-    tables = {
-        "network": dict(recipe.network),
-        "training": {k: v for k, v in asdict(recipe.training).items() if v is not None},
-    }
-    wrong = []
+    changes: dict[str, dict[str, Any]] = {"network": {}, "training": {}}
+    wrong: list[str] = []
     for setting in settings:
         key, equals, value = setting.partition("=")
         key = key.strip()
         table, _, name = key.rpartition(".")
-        holders = [t for t, known in FIELDS.items() if name in known and table in ("", t)]
+        holders = [each for each, known in FIELDS.items() if name in known and table in ("", each)]
         if not equals:
             wrong.append(f"{setting!r} is not KEY=VALUE")
         elif len(holders) != 1:
-            known = [f for t in FIELDS if table in ("", t) for f in FIELDS[t]]
+            known = [field for each in FIELDS if table in ("", each) for field in FIELDS[each]]
             wrong.append(f"unknown field {key!r}{_meant(name, known)}; there are {_listed(FIELDS)}")
         else:
-            tables[holders[0]][name] = _value(value.strip())
+            changes[holders[0]][name] = _value(value.strip())
     if wrong:
         raise RecipeInvalid("--set: " + "; ".join(wrong))
+    network: Mapping[str, Any] = recipe.network
+    if "kind" in changes["network"]:
+        network = without_foreign_fields({**network, "kind": changes["network"]["kind"]})
+    training = {key: value for key, value in asdict(recipe.training).items() if value is not None}
     return _made(
-        recipe.name, recipe.description, tables["network"], tables["training"], f"recipe {recipe.name} with --set"
+        recipe.name,
+        recipe.description,
+        {**network, **changes["network"]},
+        {**training, **changes["training"]},
+        f"recipe {recipe.name} with --set",
     )
 
 
@@ -267,7 +276,7 @@ def _shipped() -> Any:
 
 
 FIELDS: dict[str, list[str]] = {
-    "network": [each.name for each in dataclasses.fields(NetworkConfig) if each.name not in OF_THE_LOG],
+    "network": [name for name in ALL_FIELDS if name not in OF_THE_LOG],
     "training": [each.name for each in dataclasses.fields(TrainingOptions)],
 }
 """What a recipe can say, by table."""

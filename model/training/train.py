@@ -25,7 +25,8 @@ from model.errors import (
     TrainingUnfinished,
 )
 from model.networks import kinds
-from model.networks.network import Network, NetworkConfig
+from model.networks.config import NetworkConfig, without_foreign_fields
+from model.networks.network import Network
 from model.training import checkpoint, dataset, validation, warm_start
 from model.training.checkpoint import Checkpoint, TrainingFolder
 from model.training.dataset import Dataset
@@ -109,7 +110,7 @@ def train(
             _check_same(checkpoint.read(place.checkpoint), told, place)
         else:
             kept_scalars(scalars, None)
-            network = kinds.build(config, data.attributes)
+            network = kinds.build(config, data.attribute_of())
             kinds.initialise(network, torch.Generator().manual_seed(recipe.training.seed))
             if start_from is not None:
                 known = warm_start.copy_into(
@@ -118,7 +119,7 @@ def train(
                 logger.info(
                     "started from %s: %d of %d items are known to it", start_from.reference, known, len(data.item_ids)
                 )
-            _check(data, network)
+            _check(data, config, network)
             checkpoint.write(first_checkpoint(told, network), place.checkpoint)
         job = Job(
             data=place.data,
@@ -173,8 +174,7 @@ def _resolved(
     attributes = (
         None if data.attributes is None else {"column": attribute_column, "values": len(data.attributes.values)}
     )
-    resolved = recipe.resolved(config.n_items, config.attributes)
-    return {**resolved, "attributes": attributes, "from": start_from and start_from.reference}
+    return {**recipe.resolved(config), "attributes": attributes, "from": start_from and start_from.reference}
 
 
 def _data(log: pl.LazyFrame, recipe: Recipe, place: TrainingFolder, start_from: ModelVersion | None) -> Dataset:
@@ -188,19 +188,24 @@ def _data(log: pl.LazyFrame, recipe: Recipe, place: TrainingFolder, start_from: 
         min_item_count=options.min_item_count,
         known=() if earlier is None else earlier.item_ids,
         known_attributes=None if earlier is None else earlier.attributes,
-        with_times=recipe.config(n_items=1).uses_time,
+        with_times=recipe.config(n_items=1).options.uses_time,
         folder=place.fresh_data(),
     )
 
 
-def _check(data: Dataset, network: Network) -> None:
-    spec = kinds.serving(network, torch.from_numpy(data.popularity)).spec()
-    L, longest = spec["segment_length"], int(data.trained.max())
-    if spec["needs_fold"] and longest <= L:
+def _check(data: Dataset, config: NetworkConfig, network: Network) -> None:
+    """Refuse a log that this network cannot learn from, before any time is spent on it."""
+    try:
+        kinds.serving(network, torch.from_numpy(data.popularity))
+    except ValueError as error:
+        raise TrainingImpossible(str(error)) from error
+    L, longest = config.shape.segment_length, int(data.trained.max())
+    if config.folds_kept and longest <= L:
         median = int(np.median(data.trained[data.trained > 0]))
         raise TrainingImpossible(
-            f"no user has more than {L} interactions before validation (the longest has {longest}, half of the users "
-            f"{median} or more), so nothing would ever be folded; segment_length={max(2, min(longest - 1, median // 2))} would work"
+            f"{config.kind} learns from folds, and nothing would ever be folded: no user has more than {L} interactions "
+            f"before validation (the longest history has {longest}, half of the users have {median} or more). "
+            f"segment_length={max(2, min(longest - 1, median // 2))} would work"
         )
     if longest < 2:
         raise TrainingImpossible("no user has two interactions before validation: there is no next item to learn")
@@ -212,7 +217,8 @@ def _check(data: Dataset, network: Network) -> None:
 
 
 def _check_same(found: Checkpoint, told: dict[str, Any], place: TrainingFolder) -> None:
-    different = checkpoint.differences(found.training, told, MAY_CHANGE)
+    network = without_foreign_fields(found.training["network"])
+    different = checkpoint.differences({**found.training, "network": network}, told, MAY_CHANGE)
     if different:
         raise TrainingUnfinished(
             f"{place.folder}: the training that stopped at {found.place} is another one: {'; '.join(different)}. "
@@ -248,7 +254,7 @@ def _add(
 ) -> ModelVersion:
     """The best epoch as a version."""
     config = _config(recipe, data)
-    network = kinds.build(config, data.attributes)
+    network = kinds.build(config, data.attribute_of())
     network.load_state_dict(last.best_weights)
     serving = kinds.serving(network, torch.from_numpy(data.popularity))
     sha256 = artifact.weights_sha256(serving)
@@ -260,13 +266,13 @@ def _add(
         memory_format=memory_format(config.kind, serving.initial_memory(1).shape[1:], sha256),
         segment_length=spec["segment_length"],
         state_floats=spec["state_floats"],
-        n_items=config.n_items,
+        n_items=config.shape.n_items,
         config=resolved,
         training=Training(
             log=log_name.rstrip("/").rsplit("/", 1)[-1],
             rows=int(data.trained.sum()),
             users=int((data.trained > 0).sum()),
-            items=config.n_items,
+            items=config.shape.n_items,
             from_ms=data.from_ms,
             until_ms=data.until_ms,
             split=_split_in_words(recipe),

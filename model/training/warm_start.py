@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.attributes import Attributes
 from model.errors import TrainingImpossible
 from model.version import artifact
+from model.version.attributes import Attributes
 
 ITEMS, ATTRIBUTES = "item.weight", "attribute.weight"
 BY_ROW = (ITEMS, ATTRIBUTES)

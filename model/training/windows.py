@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.training.dataset import Dataset, Rows
+from model.training.dataset import Dataset
+from model.training.encoded_log import Rows
 
 Placed = Literal["anywhere", "newest"]
 NegativeMode = Literal["shared", "position"]

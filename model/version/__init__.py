@@ -1,3 +1,1 @@
-"""A trained model as a file that a worker loads: artifact, manifest, registry, runtime. All that a worker needs of
-`model`.
-"""
+"""A trained model as a file that a worker loads. With model.errors, it is all that a worker needs of `model`."""

@@ -1,7 +1,7 @@
 """A network as one file: TorchScript with its manifest and catalogue inside. Every use of `torch.jit` is here.
 
-TorchScript is deprecated but complete in torch 2.13. The eager module is the source of truth and the artifact one
-export of it, so another format would change this file alone.
+TorchScript is deprecated, but complete in torch 2.13. The eager module is the source of truth and the artifact one
+export of it, so another format would change only this file (docs/decisions/0008-torchscript.md).
 """
 
 import hashlib
@@ -14,25 +14,25 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from model.attributes import Attributes
 from model.errors import ArtifactUnreadable, ManifestMismatch
-from model.networks.serving import CONTRACT
 from model.version import manifest as manifests
+from model.version.attributes import Attributes
 from model.version.manifest import Manifest
 
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue.json"
 ATTRIBUTES = "attributes.json"
-"""Inside a version whose items have attributes: training on from it needs them, serving does not."""
+"""In versions whose items have attributes. Training needs them to start from such a version; serving does not."""
 PROGRAM = "model.pt"
 
+CONTRACT = ("spec", "initial_memory", "update", "recommend", "rank")
+"""The methods of a program: all that a worker calls. A program may have more."""
+
 Program = Any
-"""A scripted module: its methods are those of `model.networks.serving.CONTRACT`, which TorchScript's types cannot
-say.
-"""
+"""A scripted module with the methods of `CONTRACT`, which TorchScript's types cannot say."""
 
 PROGRAM_FAILURES = (RuntimeError, torch.jit.Error)
-"""What calling a program raises: an operation's own error, or one that the program itself raises."""
+"""What a call of a program raises: the error of an operation, or one that the program itself raises."""
 
 ItemId = int | str
 
@@ -49,8 +49,9 @@ class Artifact:
 def save(
     network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], path: Path, attributes: Attributes | None = None
 ) -> None:
-    """Write a network that answers the contract, scripted, with manifest and catalogue. Not frozen: that would drop the
-    weights' names.
+    """Write a network that answers the contract, scripted, with manifest and catalogue.
+
+    It is not frozen, because freezing drops the names of the weights.
     """
     extra = {MANIFEST: manifests.encode(manifest), CATALOGUE: msgspec.json.encode(list(item_ids))}
     if attributes is not None:
@@ -59,23 +60,23 @@ def save(
 
 
 def script(network: nn.Module, methods: Sequence[str] = CONTRACT) -> Program:
-    """The network as TorchScript; `methods` are what can be called on it."""
+    """The network as TorchScript. `methods` can be called on it."""
     for name in methods:
         torch.jit.export(getattr(type(network), name))
     return torch.jit.script(network.eval())
 
 
 def frozen(program: Program, methods: Sequence[str] = CONTRACT) -> Program:
-    """The same program with its weights as constants; freezing drops every method that is not named."""
+    """The same program with its weights as constants. It keeps only `methods`."""
     return torch.jit.freeze(program.eval(), preserved_attrs=list(methods))
 
 
 def load(path: Path) -> Artifact:
-    """Read, check, freeze and warm up an artifact. A manifest.json beside it has to agree with the one inside.
+    """Read, check, freeze and warm up an artifact. A manifest.json beside it must equal the one inside.
 
     Raises:
-        ArtifactUnreadable: no such file, not TorchScript, not written by this program, or a method of the contract is
-            missing.
+        ArtifactUnreadable: there is no such file, it is not TorchScript, `rec2pm train` did not write it, or a method
+            of the contract is missing.
         ManifestUnknown: the manifest is malformed or of an unknown schema.
         ManifestMismatch: weights, manifest and catalogue do not belong together.
     """
@@ -83,7 +84,7 @@ def load(path: Path) -> Artifact:
     missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
     if missing_methods:
         raise ArtifactUnreadable(
-            f"{path}: the program has no method {', '.join(missing_methods)}; the contract is {', '.join(CONTRACT)}"
+            f"{path}: the program has no method {', '.join(missing_methods)}. A model needs {', '.join(CONTRACT)}"
         )
     _check(path, program, manifest, item_ids)
     program = frozen(program)
@@ -101,7 +102,9 @@ def _read(path: Path) -> tuple[Program, Manifest, tuple[ItemId, ...], Attributes
         raise ArtifactUnreadable(f"{path}: not a TorchScript artifact: {str(error).splitlines()[0]}") from error
     if not extra[MANIFEST] or not extra[CATALOGUE]:
         missing = MANIFEST if not extra[MANIFEST] else CATALOGUE
-        raise ArtifactUnreadable(f"{path}: a TorchScript file without {missing} inside; `rec2pm train` writes both")
+        raise ArtifactUnreadable(
+            f"{path}: a TorchScript file without {missing} inside. Only a file that `rec2pm train` wrote is a model"
+        )
     manifest = manifests.decode(extra[MANIFEST], f"{path}!{MANIFEST}")
     try:
         item_ids = tuple(msgspec.json.decode(extra[CATALOGUE], type=list[ItemId]))
@@ -110,19 +113,17 @@ def _read(path: Path) -> tuple[Program, Manifest, tuple[ItemId, ...], Attributes
     try:
         attributes = msgspec.json.decode(extra[ATTRIBUTES], type=Attributes) if extra[ATTRIBUTES] else None
     except msgspec.DecodeError as error:
-        raise ArtifactUnreadable(f"{path}!{ATTRIBUTES}: not the attributes of items: {error}") from error
+        raise ArtifactUnreadable(f"{path}!{ATTRIBUTES}: not a list of item attributes: {error}") from error
     if attributes is not None and len(attributes.of) != len(item_ids):
         raise ManifestMismatch(
-            f"{path}: {ATTRIBUTES} inside is of {len(attributes.of)} items, the catalogue has {len(item_ids)}"
+            f"{path}: {ATTRIBUTES} inside has {len(attributes.of)} items, the catalogue has {len(item_ids)}"
         )
     return program, manifest, item_ids, attributes
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of a version by name, not frozen into its program, the items of its rows, and their attributes if it
-    has any.
-    """
+    """The weights of a version by name, the items of its rows, and their attributes if it has any."""
 
     weights: dict[str, Tensor]
     item_ids: tuple[ItemId, ...]
@@ -130,14 +131,14 @@ class Weights:
 
 
 def load_weights(path: Path) -> Weights:
-    """The weights of an artifact, to train on from. Raises as `load`."""
+    """The weights of an artifact, for a training that starts from it. Raises what `load` raises."""
     program, manifest, item_ids, attributes = _read(path)
     _check(path, program, manifest, item_ids)
     return Weights(dict(program.state_dict()), item_ids, attributes)
 
 
 def weights_sha256(network: Any) -> str:
-    """One hash over the names, shapes and bytes of all weights, the same for a network, its script and its file."""
+    """One hash over the names, shapes and bytes of all weights. A network, its script and its file have the same."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -146,7 +147,9 @@ def weights_sha256(network: Any) -> str:
 
 
 def warm_up(program: Program) -> None:
-    """The first calls of every method compile it, which takes about a hundred times as long as a call."""
+    """Call every method a few times: the first calls compile it, which takes about a hundred times as long as a
+    call.
+    """
     spec = program.spec()
     known = torch.ones_like(program.initial_memory(1))
     with torch.inference_mode():
@@ -167,28 +170,28 @@ def _call_all(program: Program, memory: Tensor, items: Tensor, times: Tensor | N
     program.rank(hidden, 10, items)
     program.recommend(memory, items, lengths, 10, times, now)
     program.recommend(memory, items, lengths // 2, 10, times, now)
-    program.query(memory, items, lengths, times, now)
-    program.score(memory, items, lengths, items)
 
 
 def _check(path: Path, program: Program, manifest: Manifest, item_ids: Sequence[ItemId]) -> None:
     found = weights_sha256(program)
     if found != manifest.weights_sha256:
         raise ManifestMismatch(
-            f"{path}: weights have sha256 {found}, the manifest inside says {manifest.weights_sha256}"
+            f"{path}: the weights have sha256 {found}, the manifest inside says {manifest.weights_sha256}"
         )
     spec = program.spec()
-    for name, said in (
+    for name, stated in (
         ("n_items", manifest.n_items),
         ("segment_length", manifest.segment_length),
         ("state_floats", manifest.state_floats),
     ):
-        if spec[name] != said:
-            raise ManifestMismatch(f"{path}: the program has {name} {spec[name]}, the manifest inside says {said}")
+        if spec[name] != stated:
+            raise ManifestMismatch(f"{path}: the program has {name} {spec[name]}, the manifest inside says {stated}")
     if len(item_ids) != manifest.n_items:
         raise ManifestMismatch(
             f"{path}: the catalogue has {len(item_ids)} items, the manifest inside says {manifest.n_items}"
         )
     beside = path.with_name(MANIFEST)
     if beside.is_file() and manifests.decode(beside.read_bytes(), str(beside)) != manifest:
-        raise ManifestMismatch(f"{beside} is not the manifest inside {path.name}: one of the two files was replaced")
+        raise ManifestMismatch(
+            f"{beside} differs from the manifest inside {path.name}: one of the two files was replaced"
+        )

@@ -1,7 +1,7 @@
-"""The manifest: what a model version is, what it was made from and how well it did, readable without torch.
+"""The manifest: what a model version is, what it was trained on, and how well it did. It is readable without torch.
 
-One schema number; a build reads the schemas it knows and refuses the rest. Unknown fields are ignored, so a newer build
-may add some.
+A manifest has a schema number. A build refuses a schema that it does not know. It ignores fields that it does not know,
+so a newer build may add some.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from model.errors import ManifestUnknown
 SCHEMA = 1
 
 LAST_OUT = "last out"
-"""How `Training.split` begins when everybody's last interaction was left for a test, however early it was."""
+"""`Training.split` begins with this if the last interaction of every user was kept for a test, however early it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """Where the weights come from.
 
-    `log` is the last part of the log's path. Times are epoch ms, of the interactions trained on. `samples` counts
-    training windows over all epochs; `split` says in words what was held out.
+    `log` is the last part of the path of the log. Times are epoch ms, of the interactions that were trained on.
+    `samples` counts training windows over all epochs. `split` says in words what was held out.
     """
 
     log: str
@@ -42,9 +42,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Next-item metrics on the validation targets, as the worker would have predicted them, and the popularity list's
-    on the same.
-    """
+    """Next-item metrics on the validation targets, predicted as a worker would, and those of the popularity list."""
 
     targets: int
     hr_at_10: float
@@ -56,9 +54,9 @@ class Metrics:
 class Manifest:
     """One model version.
 
-    `version` is a positive integer as text. Two versions share a `memory_format` only if the trainer made it so.
-    `config` is resolved: nothing in it depends on a default. `weights_sha256` is over the names and bytes of all
-    weights in the artifact.
+    `version` is a positive integer as text. Versions with the same `memory_format` read each other's memories. `config`
+    is complete: nothing in it depends on a default. `weights_sha256` is over the names, shapes and bytes of all weights
+    in the artifact.
     """
 
     schema: int = SCHEMA
@@ -82,8 +80,8 @@ class Manifest:
 
 
 def memory_format(kind: str, shape: Sequence[int], weights_sha256: str) -> str:
-    """What a preference memory of that shape written by these weights means, as an id: only the same weights are known
-    to read it.
+    """An id for what a preference memory means. It has the hash of the weights, because only the weights that wrote a
+    memory can read it.
     """
     return f"{kind}/{'x'.join(map(str, shape))}/{weights_sha256[:12]}"
 
@@ -96,7 +94,7 @@ def decode(data: bytes, where: str) -> Manifest:
     """The manifest in `data`.
 
     Raises:
-        ManifestUnknown: it is malformed or of another schema; `where` is named in the message.
+        ManifestUnknown: it is malformed or has another schema. The message begins with `where`.
     """
     try:
         schema = msgspec.json.decode(data, type=_Schema).schema
@@ -104,7 +102,7 @@ def decode(data: bytes, where: str) -> Manifest:
         raise ManifestUnknown(f"{where}: not a manifest: {error}") from error
     if schema != SCHEMA:
         raise ManifestUnknown(
-            f"{where}: manifest schema {schema}, this build reads {SCHEMA}; a newer rec2pm may have written it"
+            f"{where}: manifest schema {schema}, this build reads {SCHEMA}. A newer rec2pm may have written it"
         )
     try:
         return msgspec.json.decode(data, type=Manifest)

@@ -1,7 +1,7 @@
-"""The registry: REGISTRY/NAME/VERSION/ with model.pt and manifest.json. Versions are never rewritten; what serves is
-not said here.
+"""The registry: REGISTRY/NAME/VERSION/ with model.pt and manifest.json.
 
-A version is written into a hidden folder and renamed, so a reader sees all of it or nothing.
+Versions are never rewritten. The registry does not say which version serves. A version is written into a hidden folder,
+which is then renamed, so a reader sees all of it or nothing.
 """
 
 import re
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from torch import nn
 
-from model.attributes import Attributes
 from model.errors import ModelNotFound
 from model.version import artifact
 from model.version import manifest as manifests
 from model.version.artifact import ItemId
+from model.version.attributes import Attributes
 from model.version.manifest import Manifest
 
 
@@ -44,7 +44,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A folder of model versions. This is the only place that knows its paths."""
+    """A folder of model versions. Nothing else knows its paths."""
 
     root: Path
 
@@ -54,7 +54,7 @@ class Registry:
         return sorted(entry.name for entry in self.root.iterdir() if _is_name(entry.name) and self.versions(entry.name))
 
     def versions(self, name: str) -> list[ModelVersion]:
-        """Oldest first; empty for an unknown name."""
+        """Oldest first. Empty for an unknown name."""
         folder = self.root / name
         if not folder.is_dir():
             return []
@@ -62,43 +62,45 @@ class Registry:
         return [ModelVersion(name, number, folder / str(number)) for number in numbers]
 
     def resolve(self, reference: str | None) -> ModelVersion:
-        """NAME is its newest version, NAME@VERSION that one, None the newest of the only name there is.
+        """The version that a reference means. NAME: its newest version. NAME@VERSION: that version. None: the newest
+        version of the only model.
 
         Raises:
-            ModelNotFound: nothing answers, or None with several names.
+            ModelNotFound: there is no such version, or the reference is None and there are several models.
         """
         names = self.names()
-        there = f"; there is {', '.join(names)}" if names else "; it is empty (`rec2pm train` writes into it)"
+        there = f"it has {', '.join(names)}" if names else "it is empty: `rec2pm train --out` writes into it"
         if reference is None:
             if len(names) != 1:
-                raise ModelNotFound(f"{self.root}: no single model to choose{there}")
+                several = f"several models, name one of {', '.join(names)}"
+                raise ModelNotFound(f"the registry {self.root} has {several if names else f'no model: {there}'}")
             reference = names[0]
         name, _, number = reference.partition("@")
         if not _is_name(name):
-            raise ModelNotFound(f"{self.root}: {reference!r} names no model: expected NAME or NAME@VERSION{there}")
+            raise ModelNotFound(f"{reference!r} is not NAME or NAME@VERSION of the registry {self.root}: {there}")
         versions = self.versions(name)
         if not versions:
-            raise ModelNotFound(f"{self.root}: no model {name!r}{there}")
+            raise ModelNotFound(f"the registry {self.root} has no model {name!r}: {there}")
         if "@" not in reference:
             return versions[-1]
         for version in versions:
             if str(version.version) == number:
                 return version
         raise ModelNotFound(
-            f"{self.root}: {name} has no version {number!r}; it has {', '.join(str(v.version) for v in versions)}"
+            f"the registry {self.root} has no version {number!r} of {name}: it has {', '.join(str(v.version) for v in versions)}"
         )
 
     def check_name(self, name: str) -> None:
         """Raise ModelNotFound if no model can have this name."""
         if not _is_name(name):
             raise ModelNotFound(
-                f"{name!r} cannot name a model: letters, digits, '.', '_' and '-', a letter or digit first"
+                f"{name!r} cannot be the name of a model. A name has letters, digits, '.', '_' and '-', and begins with a letter or digit"
             )
 
     def add(
         self, network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None = None
     ) -> ModelVersion:
-        """Write the next version of `manifest.name`; the manifest's own `version` is replaced by the number chosen."""
+        """Write the next version of `manifest.name`. The number of the version replaces `manifest.version`."""
         self.check_name(manifest.name)
         folder = self.root / manifest.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +124,7 @@ def _write(
 
 
 def _renamed(hidden: Path, final: Path) -> bool:
-    """False where another trainer took the number meanwhile: a rename never replaces a folder with files in it."""
+    """False if another trainer has taken the number meanwhile: a rename never replaces a folder that has files."""
     try:
         hidden.rename(final)
     except OSError:

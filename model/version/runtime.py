@@ -1,6 +1,6 @@
-"""A model version as the worker uses it: numpy in, numpy out, any number of users a call.
+"""A model version as a worker uses it: numpy in, numpy out, any number of users per call.
 
-Knows nothing of users, time or Kafka, and sets no thread counts: that is for whoever owns the process.
+It knows nothing of Kafka and the state store. It sets no thread counts: the owner of the process does.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from model.version.artifact import PROGRAM_FAILURES, Artifact, ItemId
 from model.version.manifest import Manifest
 
 CHUNK = 32
-"""Users a call of the network: beyond a few, a CPU thread gains nothing, and activations leave the cache."""
+"""Users per call of the program. With more, a CPU thread gains nothing, and activations no longer fit in the cache."""
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -26,7 +26,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """`memory` (B, S) after the segments, S = `state_floats`, and `hidden` (B, d), to rank from without a second
+    """`memory` (B, S) after the segments, S = `state_floats`. `hidden` (B, d): what to rank by without a second
     pass.
     """
 
@@ -36,7 +36,7 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Item rows (B, K) in 1..V and their scores (B, K), best first; score -inf where the catalogue is exhausted."""
+    """Item rows (B, k) in 1..V and their scores (B, k), best first. Score -inf: no other items were left."""
 
     rows: Rows
     scores: Floats
@@ -61,7 +61,7 @@ class Runtime:
 
     @staticmethod
     def load(path: Path) -> "Runtime":
-        """Load a version's folder, or its model.pt. Raises what `model.version.artifact.load` raises."""
+        """Load the folder of a version, or its model.pt. Raises what `model.version.artifact.load` raises."""
         return Runtime(artifact.load(path / artifact.PROGRAM if path.is_dir() else path))
 
     def fold(self, memory: Floats, rows: Rows, times: Rows | None = None) -> Folded:
@@ -70,8 +70,8 @@ class Runtime:
         Args:
             memory: (B, S) float32; all zeros for a user who has none yet.
             rows: (B, L) int64 item rows, oldest first, no padding.
-            times: (B, L) int64 epoch ms, of a model that uses time; without, `model.networks.serving` says what it goes
-                by.
+            times: (B, L) int64 epoch ms, for a model that uses time. `model.networks.serving` says what it does without
+                them.
         """
         B = len(rows)
         folded = Folded(np.empty((B, self.state_floats), np.float32), np.empty((B, self._d), np.float32))
@@ -84,7 +84,7 @@ class Runtime:
                 )
                 folded.memory[at], folded.hidden[at] = written.reshape(len(at), -1).numpy(), hidden.numpy()
             if not (np.isfinite(folded.memory).all() and np.isfinite(folded.hidden).all()):
-                raise RuntimeError("it answered with what is not a finite number")
+                raise RuntimeError("the answer has numbers that are not finite")
         return folded
 
     def recommend(
@@ -103,27 +103,27 @@ class Runtime:
             memory: (B, S) float32; all zeros for a user who has none yet.
             rows: (B, n) int64 item rows, oldest first, right-padded with 0.
             lengths: (B,) int64, 0 allowed.
-            k: length of the lists, cut to the catalogue's.
-            exclude: (B, e) int64 item rows not to be recommended, 0 = none.
-            times: (B, n) int64 epoch ms, of a model that uses time, and
-            query_time: (B,) int64 epoch ms, when what is recommended happens; None for the last item's time.
+            k: length of the lists, at most the size of the catalogue.
+            exclude: (B, e) int64 item rows that must not be recommended, 0 = none.
+            times: (B, n) int64 epoch ms, for a model that uses time.
+            query_time: (B,) int64 epoch ms, when the recommended item happens. None: the time of the last item.
         """
         ranked = self._empty(len(rows), k)
         with self._running("recommend"):
-            # Users of about the same length, and alike in having a memory or not, go together: little padding and no
-            # split inside.
+            # A batch has users of about the same length, all with a memory or all without: little padding, and the
+            # program need not split it.
             for at in _chunks(np.lexsort((lengths, memory.any(axis=1)))):
                 width = int(lengths[at].max())
                 items = torch.from_numpy(rows[at, :width])
                 when = None if times is None else torch.from_numpy(times[at, :width])
-                asked = None if query_time is None else torch.from_numpy(query_time[at])
+                query = None if query_time is None else torch.from_numpy(query_time[at])
                 best, scores = self._program.recommend(
                     self._memory(memory[at]),
                     items,
                     torch.from_numpy(lengths[at]),
                     k,
                     when,
-                    asked,
+                    query,
                     _exclusion(exclude[at]),
                 )
                 ranked.rows[at], ranked.scores[at] = best.numpy(), scores.numpy()
@@ -131,7 +131,7 @@ class Runtime:
         return ranked
 
     def rank(self, hidden: Floats, k: int, exclude: Rows) -> Ranked:
-        """The k best items after the hidden states (B, d) a fold returned; otherwise as `recommend`."""
+        """The k best items after the hidden states (B, d) that a fold returned; otherwise as `recommend`."""
         ranked = self._empty(len(hidden), k)
         with self._running("rank"):
             for at in _chunks(np.arange(len(hidden))):
@@ -142,15 +142,15 @@ class Runtime:
 
     @contextmanager
     def _running(self, method: str) -> Iterator[None]:
-        """What the program raises, as this package's own: by its last line, since what stands above repeats the
-        program.
+        """Raise what the program raises as `ModelFailed`, with the last line of its message: the lines above repeat the
+        code of the program.
         """
         try:
             with torch.inference_mode():
                 yield
         except (*PROGRAM_FAILURES, IndexError, ValueError) as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise ModelFailed(f"{self.reference} failed in {method}: {said[:300]}") from error
+            last_line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ModelFailed(f"{self.reference} failed in {method}: {last_line[:300]}") from error
 
     def _memory(self, memory: Floats) -> torch.Tensor:
         return torch.from_numpy(memory).view([len(memory), *self._memory_shape])
@@ -162,7 +162,7 @@ class Runtime:
 
 def _check_scores(ranked: Ranked) -> None:
     if np.isnan(ranked.scores).any():
-        raise RuntimeError("it ranked by what is not a number")
+        raise RuntimeError("the answer has scores that are not numbers")
 
 
 def _chunks(order: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:

@@ -1,26 +1,25 @@
 """`rec2pm evaluate`."""
 
 import sys
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
-from stream.commands.output import log_options, progress_bar
+from stream.commands.log_options import log_options
+from stream.commands.output import progress_bar
 
 
-@click.command()
+@click.command(short_help="Compare model versions on an event log.")
 @log_options
 @click.option(
     "--model",
     "references",
     required=True,
     multiple=True,
-    help="NAME or NAME@VERSION; several are compared with the first.",
+    help="NAME or NAME@VERSION; may be repeated: the others are compared with the first.",
 )
 @click.option(
     "--registry",
@@ -29,31 +28,37 @@ from stream.commands.output import log_options, progress_bar
     show_default=True,
     show_envvar=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the models are.",
+    help="The registry with the models, a folder.",
 )
 @click.option(
     "--out",
     default=Path("var/evaluation"),
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="For the report.",
+    help="The folder for the report.",
 )
 @click.option(
     "--split",
     type=click.Choice(["last-out", "time"]),
     default="last-out",
     show_default=True,
-    help="Targets: everybody's last interaction, or their first one after a point in time.",
+    help="What is predicted: the last interaction of each user, or their first one after a point in time.",
 )
 @click.option(
     "--at",
     default=0.9,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="That point, as a share of the log; for --split time alone.",
+    help="That point in time, as a share of the log; only with --split time.",
 )
-@click.option("--users", type=click.IntRange(min=1), help="Ask about so many users, drawn by the seed (default: all).")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--users", type=click.IntRange(min=1), help="Evaluate only N users, drawn by the seed. [default: all]")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Seed of everything that is drawn at random.",
+)
 def evaluate(
     log: str,
     user_column: str,
@@ -67,21 +72,26 @@ def evaluate(
     users: int | None,
     seed: int,
 ) -> None:
-    """Compare model versions on an event log: accuracy side by side, and what their memories are worth.
+    """Compare model versions on an event log: accuracy side by side, and how much their memories add.
 
-    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. Writes report.md with pictures, and metrics.json.
+    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. The command
+    writes report.md with pictures, and metrics.json.
     """
     if missing := [name for name in ("matplotlib", "scipy") if find_spec(name) is None]:
         raise click.ClickException(f"evaluating needs {' and '.join(missing)}: pip install 'rec2pm[evaluate]'")
     given = click.get_current_context().get_parameter_source("at") is not ParameterSource.DEFAULT
     if split == "last-out" and given:
         raise click.UsageError(
-            "--at is for --split time: with last-out everybody's last interaction is the target, whenever it was"
+            "--at needs --split time: with last-out, the last interaction of each user is the target, whenever it was"
         )
+    from importlib import metadata
+
+    from rich.console import Console
+
     from model.evaluation import compare, report
     from model.log import read_log
     from model.version.registry import Registry
-    from stream.compose import one_thread
+    from stream.torch_threads import one_thread
 
     one_thread()
     versions = list({version.reference: version for version in map(Registry(registry).resolve, references)}.values())
@@ -100,6 +110,6 @@ def evaluate(
     libraries = {name: metadata.version(name) for name in ("rec2pm", "torch", "numpy", "polars", "scipy", "matplotlib")}
     written = report.write(found, out, arguments=arguments, versions=libraries)
     for line in report.warnings(found):
-        click.echo(f"mind: {line}", err=True)
+        click.echo(f"warning: {line}", err=True)
     Console(width=None if sys.stdout.isatty() else 140).print(report.table(found))
-    click.echo(f"{found.asked.targets} targets, sha256 {found.asked.sha256[:16]}; the report is {written}")
+    click.echo(f"{found.asked.targets} targets, sha256 {found.asked.sha256[:16]}; report: {written}")

@@ -13,6 +13,7 @@ import polars as pl
 from state.codec import FOLDED, named_item, read_folded, read_name, read_user, user_of, user_prefix
 from state.store import Store, StoreMemory
 from state.user import unpacked
+from stream.commands.output import moment
 from stream.kafka.read_topic import committed_records, partitions
 
 _BATCH: Final = 5000
@@ -45,10 +46,10 @@ class Row(msgspec.Struct, frozen=True):
     partition: int
 
 
-class Shown(msgspec.Struct, frozen=True):
-    """What `rec2pm user show` tells: the row, and the folded segments that are kept, oldest first."""
+class UserState(msgspec.Struct, frozen=True):
+    """What `rec2pm user show` shows: the row, and the folded segments that are kept, oldest first."""
 
-    state: Row
+    row: Row
     kept_segments: list[list[str]]
 
 
@@ -92,8 +93,8 @@ def export(kafka: Mapping[str, Any], topic: str, out: Path, progress: Callable[[
     return users
 
 
-def show(kafka: Mapping[str, Any], topic: str, user: str) -> list[Shown]:
-    """A user's state: one per partition that has them, which is one unless producers disagree about where users go."""
+def read_states(kafka: Mapping[str, Any], topic: str, user: str) -> list[UserState]:
+    """A user's state in each partition that has one: one partition, unless producers disagree about where users go."""
     found = []
     prefix = user_prefix(user.encode())
     for number in partitions(kafka, topic):
@@ -110,8 +111,30 @@ def show(kafka: Mapping[str, Any], topic: str, user: str) -> list[Shown]:
         names = _names(iter(records))
         for row in rows(iter(records), number):
             segments = [read_folded(value) for key, value in records if user_of(key)[1][:1] == FOLDED]
-            found.append(Shown(row, [[names.get(item, str(item)) for item in segment] for segment in segments]))
+            found.append(UserState(row, [[names.get(item, str(item)) for item in segment] for segment in segments]))
     return found
+
+
+def state_lines(state: UserState) -> list[str]:
+    """A user's state for people."""
+    row = state.row
+    memory = f"{len(row.memory)} floats of {row.memory_format}" if row.folds else "none yet"
+    return [
+        f"user {row.user_id} (partition {row.partition})",
+        f"  interactions remembered  {row.taken}, the newest at {moment(row.as_of)} UTC",
+        f"  preference memory        {row.folds} segments folded, {memory}",
+        f"  working memory           {len(row.working_items)} items: {' '.join(row.working_items)}",
+        *(
+            f"  folded segment {row.folds - 1 - age:<9} {' '.join(segment)}"
+            for age, segment in enumerate(reversed(state.kept_segments))
+        ),
+    ]
+
+
+def state_json(state: UserState) -> list[str]:
+    """A user's state for programs."""
+    shown = {**msgspec.structs.asdict(state.row), "kept_segments": state.kept_segments}
+    return [msgspec.json.encode(shown).decode()]
 
 
 def rows(records: Iterator[tuple[bytes, bytes]], partition: int) -> Iterator[Row]:

@@ -1,75 +1,43 @@
-"""`rec2pm produce`: an event log into the interactions topic, in time order."""
+"""`rec2pm produce`."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import time
 
-import msgspec
-import polars as pl
-from confluent_kafka import KafkaError, Message, Producer
+import click
 
-from model.log import in_time_order
-from stream.errors import KafkaUnusable
-
-_encode: Final = msgspec.msgpack.Encoder().encode
-_CHUNK: Final = 5000
-
-PRODUCER: Final[Mapping[str, Any]] = {
-    "enable.idempotence": True,
-    "partitioner": "murmur2_random",  # Java's default: every client sends a user to the same partition
-    "linger.ms": 20,
-    "compression.type": "lz4",
-    "queue.buffering.max.messages": 500_000,
-}
+from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
+from stream.commands.log_options import log_options
+from stream.commands.output import progress_bar
 
 
+@click.command(short_help="Send an event log into the interactions topic.")
+@log_options
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Interactions per second. [default: as fast as Kafka accepts them]",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Send only the first N interactions.")
+@reports_kafka_errors
 def produce(
-    log: pl.LazyFrame,
-    *,
-    kafka: Mapping[str, Any],
-    topic: str,
-    limit: int | None,
-    rate: float | None,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-    progress: Callable[[int, int], None],
-) -> int:
-    """Send every interaction, keyed by user, as MessagePack `{item, ts}`; returns how many were acknowledged.
+    log: str, user_column: str, item_column: str, timestamp_column: str, rate: float | None, limit: int | None
+) -> None:
+    """Send an event log into the interactions topic, in time order.
 
-    Args:
-        log: columns user_id, item_id, timestamp (epoch ms).
-        limit: only the first so many; None for all.
-        rate: interactions per second; None for as fast as Kafka takes them.
-        progress: called with (sent, all).
+    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob.
     """
-    frame = in_time_order(log).select("user_id", "item_id", "timestamp")
-    rows = (frame if limit is None else frame.head(limit)).collect()
-    failed: list[str] = []
+    from model.log import read_log
+    from stream.commands import send_log
 
-    def delivered(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            failed.append(str(error))
-
-    # The records' own timestamps stay the present: with a log's, a topic's retention would delete old interactions at
-    # once.
-    producer = Producer({**PRODUCER, **kafka})
-    began = clock()
-    for start in range(0, len(rows), chunk := _CHUNK if rate is None else max(1, int(rate / 100))):
-        for user, item, time in rows.slice(start, chunk).iter_rows():
-            value = _encode({"item": item, "ts": time})
-            while True:
-                try:
-                    producer.produce(topic, value, str(user).encode(), on_delivery=delivered)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
-        producer.poll(0)
-        sent = min(start + chunk, len(rows))
-        progress(sent, len(rows))
-        if rate is not None and (ahead := sent / rate - (clock() - began)) > 0:
-            sleep(ahead)
-    left = producer.flush(60)
-    if failed or left:
-        raise KafkaUnusable(
-            f"{len(failed) + left} of {len(rows)} interactions were not taken by {topic}: {(failed or ['no answer in 60 s'])[0]}"
+    settings = current_settings()
+    with progress_bar("produce") as progress:
+        sent = send_log.send(
+            read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
+            kafka=kafka_options(settings),
+            topic=settings.interactions_topic,
+            limit=limit,
+            rate=rate,
+            clock=time.monotonic,
+            sleep=time.sleep,
+            progress=progress,
         )
-    return len(rows)
+    click.echo(f"produced {sent} interactions to {settings.interactions_topic}", err=True)

@@ -5,24 +5,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stream.commands.output import EXIT_ERROR, counted, current_settings
+from stream.commands.kafka_connection import current_settings, reports_kafka_errors
+from stream.commands.output import EXIT_ERROR, counted
 
 if TYPE_CHECKING:
     from stream.kafka.topics import TopicSpec
 
 
-@click.group()
+@click.group(short_help="Create or check the application's topics.")
 def topics() -> None:
-    """The application's topics."""
+    """Create or check the application's topics."""
 
 
-@topics.command("create")
+@topics.command("create", short_help="Create the topics that do not exist yet.")
 @click.option(
     "--partitions",
     default=4,
     show_default=True,
     type=click.IntRange(1, 10_000),
-    help="Of interactions and what goes with them.",
+    help="Partitions of the interactions, the recommendations, the changelog and the dead letters.",
 )
 @click.option(
     "--replication",
@@ -31,40 +32,49 @@ def topics() -> None:
     type=click.IntRange(1, 100),
     help="Replication factor; 3 in production.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be made, and make nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be created, and create nothing.")
+@reports_kafka_errors
 def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
-    """Create the topics that do not exist yet."""
-    from stream.compose import admin_client
+    """Create the topics that do not exist yet. Topics that exist are left as they are."""
     from stream.kafka import topics as plans
+    from stream.kafka.admin import admin_client
 
-    chosen = current_settings()
-    planned = plans.plan(chosen.app, chosen.interactions_topic, chosen.recommendations_topic, partitions, replication)
+    settings = current_settings()
+    planned = plans.plan(
+        settings.app, settings.interactions_topic, settings.recommendations_topic, partitions, replication
+    )
     if dry_run:
         for spec in planned:
-            click.echo(f"would create {_told(spec)}")
+            click.echo(f"would create {_line(spec)}")
         return
-    outcomes = plans.create(admin_client(chosen), planned)
+    outcomes = plans.create(admin_client(settings), planned)
     for outcome in outcomes:
-        click.echo(f"{outcome.result:<8} {_told(outcome.topic)}{f': {outcome.reason}' if outcome.reason else ''}")
+        click.echo(f"{outcome.result:<8} {_line(outcome.topic)}{f': {outcome.reason}' if outcome.reason else ''}")
     if any(outcome.result == "refused" for outcome in outcomes):
         sys.exit(EXIT_ERROR)
 
 
-def _told(topic: "TopicSpec") -> str:
-    settings = ", ".join(f"{name}={value}" for name, value in topic.config.items())
-    return f"{topic.name} ({topic.purpose}): {counted(topic.partitions, 'partition')}, {settings}"
+def _line(topic: "TopicSpec") -> str:
+    config = ", ".join(f"{name}={value}" for name, value in topic.config.items())
+    return f"{topic.name} ({topic.purpose}): {counted(topic.partitions, 'partition')}, {config}"
 
 
-@topics.command("check")
+@topics.command("check", short_help="Check that the topics fit each other.")
+@reports_kafka_errors
 def topics_check() -> None:
-    """Check that the topics exist, with the right partitions and cleanup policies."""
-    from stream.compose import admin_client
-    from stream.kafka import topics as plans
+    """Check that the topics exist, with the right partitions and cleanup policies.
 
-    chosen = current_settings()
-    problems = plans.check(admin_client(chosen), chosen.app, chosen.interactions_topic, chosen.recommendations_topic)
+    The exit code is 0 when a worker can start.
+    """
+    from stream.kafka import topics as plans
+    from stream.kafka.admin import admin_client
+
+    settings = current_settings()
+    problems = plans.check(
+        admin_client(settings), settings.app, settings.interactions_topic, settings.recommendations_topic
+    )
     for problem in problems:
         click.echo(f"{'FAIL' if problem.severity == 'error' else 'WARN'} {problem.line}")
     if any(problem.severity == "error" for problem in problems):
         sys.exit(EXIT_ERROR)
-    click.echo("PASS every topic is there and fits the others")
+    click.echo("PASS every topic exists and fits the others")

@@ -1,13 +1,12 @@
 """`rec2pm train`."""
 
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from stream.commands.output import log_options
+from stream.commands.log_options import log_options
 
 
 def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -20,51 +19,54 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
     context.exit()
 
 
-@click.command()
+@click.command(short_help="Train a new model version on an event log.")
 @log_options
 @click.option(
     "--attribute-column",
     metavar="NAME",
-    help="A column that says something of items, a genre or a brand; for kinds that read it: holomambarec.",
+    help="The column with an attribute of each item, such as a genre or a brand; for kinds that use it: holomambarec.",
 )
 @click.option(
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="The registry that gets the new version.",
+    help="The registry to write the new version into, a folder.",
 )
-@click.option("--name", default="rec2pm", show_default=True, help="The model's name.")
+@click.option("--name", default="rec2pm", show_default=True, help="The name of the model.")
 @click.option(
     "--recipe",
-    help="A recipe's name, or a path to one of your own ending in .toml. [default: that of --from, else rec2pm-o-sasrec-small]",
+    help="The name of a recipe, or the path of your own, ending in .toml. [default: the recipe of --from, else rec2pm-o-sasrec-small]",
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a field of the recipe; any number of times."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a field of the recipe; may be repeated."
 )
 @click.option(
-    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Show the recipes and end."
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="List the recipes and exit."
 )
 @click.option(
     "--from",
     "start_from",
     metavar="NAME[@VERSION]",
-    help="Start from a version's weights and keep its items (daily retraining).",
+    help="Start from the weights of this version and keep its items (daily retraining).",
 )
 @click.option(
     "--devices",
     default=1,
     show_default=True,
     type=click.IntRange(min=1),
-    help="GPUs where there are some, else processes.",
+    help="Number of GPUs, or of processes where there is no GPU.",
 )
 @click.option(
     "--resume",
     "unfinished",
     flag_value="resume",
-    help="Go on where an earlier training of this name stopped, if one did.",
+    help="Resume an earlier training of this name that was interrupted, if there is one.",
 )
 @click.option(
-    "--discard", "unfinished", flag_value="discard", help="Forget an earlier training of this name that stopped."
+    "--discard",
+    "unfinished",
+    flag_value="discard",
+    help="Discard an earlier training of this name that was interrupted.",
 )
 def train(
     log: str,
@@ -80,18 +82,20 @@ def train(
     devices: int,
     unfinished: Literal["resume", "discard"] | None,
 ) -> None:
-    """Train on an event log and write a new model version into a registry.
+    """Train on an event log, and write a new model version into a registry.
 
-    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. By most recipes the last tenth of it, by time, is
-    kept for validation: training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a checkpoint for --resume.
-    Prints the new version's NAME@VERSION.
+    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. Most recipes keep the last tenth of the log, by time,
+    for validation: training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a checkpoint for --resume. The
+    command prints the new version as NAME@VERSION.
     """
+    from importlib import metadata
+
     from model.log import read_log
     from model.training import recipe as recipes
     from model.training.progress import progress_bar
     from model.training.train import train as training
     from model.version.registry import Registry
-    from stream.compose import one_thread
+    from stream.torch_threads import one_thread
 
     one_thread()
     registry = Registry(out)
@@ -120,14 +124,14 @@ def train(
         unfinished=unfinished or "refuse",
         progress=progress_bar,
     )
-    told = version.manifest()
-    if (metrics := told.metrics) is not None:
+    manifest = version.manifest()
+    if (metrics := manifest.metrics) is not None:
         click.echo(
             f"wrote {version.folder}: on {metrics.targets} later interactions HR@10 {metrics.hr_at_10:.4f}, "
             f"NDCG@10 {metrics.ndcg_at_10:.4f} (the popularity list: HR@10 {metrics.popularity_hr_at_10:.4f})",
             err=True,
         )
-    if (trained := told.training) is not None:
+    if (trained := manifest.training) is not None:
         click.echo(
             f"{trained.samples} windows in {trained.wall_s:.0f} s, {trained.samples / max(trained.wall_s, 0.1):.0f}/s with validation; "
             f"the best of {trained.epochs} epochs was number {trained.best_epoch}",

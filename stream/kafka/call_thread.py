@@ -1,4 +1,4 @@
-"""Calls into a library that may never come back, made beside the loop so that it can be left behind."""
+"""Calls into a library that may never return. They run on a thread of their own, which can be left behind."""
 
 import threading
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import TypeAlias
 Call: TypeAlias = tuple[Callable[[], None], "Future[None]"]
 
 
-class Beside:
+class CallThread:
     """One thread that makes calls, one after the other. It keeps no process from ending."""
 
     def __init__(self, name: str) -> None:

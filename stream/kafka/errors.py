@@ -1,9 +1,12 @@
 """What librdkafka's errors mean: which pass by themselves, and what to do about those that do not."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, NoReturn
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
+
+from stream.errors import Fenced, KafkaUnusable, SettingsInvalid
 
 _AWAY: Final = frozenset(
     {
@@ -40,6 +43,13 @@ NOT_ALLOWED: Final = frozenset(
     }
 )
 """No waiting mends these."""
+PUT_OUT: Final = (
+    KafkaError._FENCED,
+    KafkaError._FATAL,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.PRODUCER_FENCED,
+)
+"""Another process has this worker's name, or a transaction was too old for Kafka."""
 _GRANT: Final = "grant it with kafka-acls.sh --add (docs/kafka.md lists what a worker needs)"
 _WHAT_TO_DO: Final[Mapping[int, str]] = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: f"no permission on the topic: {_GRANT}",
@@ -61,7 +71,7 @@ def comes_back(error: KafkaError) -> bool:
     return not error.fatal() and (error.retriable() or error.code() in _AWAY)
 
 
-def told(error: KafkaError) -> str:
+def explained(error: KafkaError) -> str:
     """An error with what to do about it, where that is known."""
     advice = _WHAT_TO_DO.get(error.code())
     return f"{error.str()} ({error.name()})" + (f": {advice}" if advice else "")
@@ -72,3 +82,32 @@ def is_fatal(error: KafkaError) -> bool:
     False.
     """
     return error.fatal() or error.code() in (KafkaError._FATAL, KafkaError._FENCED)
+
+
+def stop(error: KafkaException, where: str) -> NoReturn:
+    """Raise what ends the process: Fenced or KafkaUnusable."""
+    reason: KafkaError = error.args[0]
+    if reason.code() in PUT_OUT:
+        raise Fenced(f"{where}: {reason.str()}. Another process may use this worker's name (REC2PM_WORKER)") from error
+    raise KafkaUnusable(f"{where} failed: {explained(reason)}") from error
+
+
+@contextmanager
+def client_errors_explained() -> Iterator[None]:
+    """Turn what a Kafka client raises in the block into an error that says what to do. For commands.
+
+    Raises:
+        SettingsInvalid: librdkafka does not accept an option.
+        KafkaUnusable: Kafka refused a request, or did not answer.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        reason: KafkaError = error.args[0]
+        if reason.code() == KafkaError._INVALID_ARG:
+            raise SettingsInvalid(f"REC2PM_KAFKA_*: {reason.str()}") from error
+        if comes_back(reason):
+            raise KafkaUnusable(
+                f"Kafka did not answer: {explained(reason)}. REC2PM_BOOTSTRAP_SERVERS says where Kafka is"
+            ) from error
+        raise KafkaUnusable(f"Kafka refused the request: {explained(reason)}") from error

@@ -1,13 +1,13 @@
 """Changelog → store: the bytes of one partition, from the offset that the store reaches to the changelog's end.
 
-The order matters, and was measured (docs/kafka.md). The end is asked for only after Kafka has answered what is
-committed of the input: until then a dead predecessor's transaction may still land. The end is the high watermark, which
-only a read_uncommitted question is told: the last stable offset hides committed records that lie behind somebody's open
-transaction. And it is reached when the client reports the partition's end there, never when some record's offset is
-compared with it: markers and compaction leave gaps.
+The order matters, and was measured (docs/kafka.md). The restore asks for the end only after Kafka has answered what is
+committed of the input: until then a dead predecessor's transaction may still be committed. The end is the high
+watermark, which Kafka tells only to a read_uncommitted question: the last stable offset hides committed records behind
+somebody's open transaction. The end is reached when the client reports the end of the partition there. Comparing
+records' offsets with it does not work, because markers and compaction leave gaps.
 
-A store is continued only where it is a copy of this very changelog, not longer than it, and not older than deletions
-are kept there; otherwise it is wiped and read from the beginning.
+The restore continues a store only if it is a copy of this very changelog, not longer than it, and not older than
+deletions are kept there. Otherwise it wipes the store and reads from the beginning.
 """
 
 import logging
@@ -21,10 +21,10 @@ from state.store import StoreMemory
 from stream.errors import RestoreBroken
 from stream.fault_points import At, Point, passing
 from stream.kafka import lineage
-from stream.kafka.errors import comes_back, told
+from stream.kafka.errors import comes_back, explained
 from stream.kafka.lineage import Changelog, Committed
 from stream.kafka.options import logger_of
-from stream.partitions import Partition, Progress
+from stream.partition import Partition, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class ChangelogRestore:
     ) -> None:
         """Args:
         config: for a consumer of its own: read_committed, `enable.partition.eof`, `auto.offset.reset=error`.
-        committed: what is committed of the input partition; None while Kafka does not say, a pending transaction's
-            outcome being open.
+        committed: what is committed of the input partition; None while Kafka does not say, as when the outcome of a
+            transaction is open.
         changelog: the changelog partition as it is; None when Kafka does not answer now.
         deletions_kept_ms: how long the changelog keeps the record that a key was deleted (`delete.retention.ms`).
         clock, wall_ms: seconds that only rise, and the time of day in epoch ms.
@@ -72,14 +72,13 @@ class ChangelogRestore:
         self._at = at
         self._consumer: Consumer | None = None
         self._began = False
-        self._word: Committed | None = None
-        """What Kafka said is committed; the changelog's end is asked for after it."""
+        self._committed_before: Committed | None = None
+        """What Kafka said is committed. The restore asks for the changelog's end after that."""
         self._begun_ms, self._id = 0, ""
         self._reached = self._end = 0
         self._first = OFFSET_BEGINNING
         self._records = self._bytes = 0
-        self._told = 0
-        """Of the records, how many were there at the last report."""
+        self._reported_records = 0
         self._waiting_since = self._reading_since = self._reported = clock()
 
     def advance(self) -> bool:
@@ -116,12 +115,12 @@ class ChangelogRestore:
     def _begin(self) -> bool:
         """False: Kafka has not said yet what there is to restore."""
         number = self._partition.number
-        if self._word is None:
-            self._word = self._committed(number)
+        if self._committed_before is None:
+            self._committed_before = self._committed(number)
             self._begun_ms = self._wall_ms()
-        if self._word is None or (changelog := self._changelog(number)) is None:
+        if self._committed_before is None or (changelog := self._changelog(number)) is None:
             return False
-        lineage.check(f"{self._topic}[{number}]", self._word.lineage, changelog)
+        lineage.check(f"{self._topic}[{number}]", self._committed_before.lineage, changelog)
         self._id, self._end = changelog.id, changelog.high
         # By number: the client asks for what "the beginning" is before it is connected, and then half a second later
         # again.
@@ -147,7 +146,10 @@ class ChangelogRestore:
         hours = (self._begun_ms - (store.complete_ms() or 0)) / 3_600_000
         kept = self._deletions_kept_ms / 3_600_000
         if hours > kept * _MARGIN:
-            return f"it was complete {hours:.1f} hours ago, and deletions are kept for {kept:.1f} hours: it may hold what was deleted since"
+            return (
+                f"it was complete {hours:.1f} hours ago, and the changelog keeps deletions for {kept:.1f} hours: the "
+                "store may hold what was deleted since"
+            )
         return None
 
     def _read(self) -> bool:
@@ -171,11 +173,11 @@ class ChangelogRestore:
                 done = reached >= self._end
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._start_over(f"offset {self._reached} is not in the changelog")
-                self._first = OFFSET_BEGINNING  # the one that was told may be what is not there any more
+                self._first = OFFSET_BEGINNING  # the first offset that Kafka told may be gone by now
                 self._assign(consumer)
                 return False
             elif not comes_back(error):
-                raise RestoreBroken(f"{self._topic}[{self._partition.number}] cannot be read: {told(error)}")
+                raise RestoreBroken(f"{self._topic}[{self._partition.number}] cannot be read: {explained(error)}")
         self._records += len(changes)
         if reached is not None:
             self._partition.store.write(changes, reached)
@@ -186,8 +188,8 @@ class ChangelogRestore:
         consumer.assign([TopicPartition(self._topic, self._partition.number, self._reached or self._first)])
 
     def _start_over(self, why: str) -> None:
-        """The store is not to be trusted: rebuild it from the beginning."""
-        logger.warning("store rebuilt partition=%d reason=%s", self._partition.number, why)
+        """Wipe a store that cannot be continued, and read the changelog from the beginning."""
+        logger.warning("store wiped partition=%d reason=%s", self._partition.number, why)
         self._partition.reopen_empty(self._memory)
         self._begin_empty()
 
@@ -205,8 +207,8 @@ class ChangelogRestore:
                 "restore waits partition=%d seconds=%.0f: %s",
                 self._partition.number,
                 now - self._waiting_since,
-                "Kafka has not said what is committed of it; it does not while a transaction with these offsets is open"
-                if self._word is None
+                "Kafka has not said what is committed of it; it says nothing while a transaction with these offsets is open"
+                if self._committed_before is None
                 else "Kafka has not said how long its changelog is",
             )
 
@@ -215,12 +217,13 @@ class ChangelogRestore:
         if not done and now - self._reported < _REPORT_EVERY_S:
             return
         self._reported = now
-        silent, self._told = self._records == self._told, self._records
+        silent = self._records == self._reported_records
+        self._reported_records = self._records
         if silent and not done:
             logger.warning(
-                "restore waits partition=%d at=%d end=%d: nothing comes. Where Kafka answers, a transaction is open there; Kafka ends it when its "
-                "time-out is over, and where it does not, kafka-transactions.sh find-hanging --broker-id ID names it and kafka-transactions.sh "
-                "abort ends it",
+                "restore waits partition=%d at=%d end=%d: no records arrive. If Kafka answers, a transaction is open there. "
+                "Kafka ends it after its time-out; if not, kafka-transactions.sh find-hanging --broker-id ID names it and "
+                "kafka-transactions.sh abort ends it",
                 self._partition.number,
                 self._reached,
                 self._end,

@@ -1,7 +1,6 @@
-"""The application's topics: which there should be, making them, and what is wrong with those that are there.
+"""The application's topics: their names, which there should be, creating them, and what is wrong with them.
 
-Plans, outcomes and problems are values; printing them is the command line's. Nothing here deletes or alters a topic
-that exists.
+Plans, outcomes and problems are values; the commands print them. Nothing here deletes or alters an existing topic.
 """
 
 from __future__ import annotations
@@ -28,20 +27,18 @@ _COMPACTED_DAILY = ((_COMPACTION_LAG, str(_DAY_MS)),)
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic as it should be.
-
-    Attributes: name: its name in Kafka. purpose: what is in it, for people. partitions: how many. replication: copies
-        of each partition; None leaves it to the broker's `default.replication.factor`. cleanup: what is done with old
-        records: `compact` keeps the newest of each key for ever, `delete` forgets with age or size. settings: other
-        topic settings, (name, value) each.
-    """
+    """A topic as it should be."""
 
     name: str
     purpose: str
+    """What is in it, for people."""
     partitions: int
     replication: int | None
+    """Copies of each partition; None leaves it to the broker's `default.replication.factor`."""
     cleanup: CleanupPolicy
+    """What Kafka does with old records: `compact` keeps the newest of each key, `delete` drops them by age or size."""
     settings: tuple[tuple[str, str], ...] = ()
+    """Other topic settings, (name, value) each."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -158,7 +155,8 @@ def check(admin: AdminClient, app: str, interactions_topic: str, recommendations
     problems = [
         _error(
             topic,
-            f"topic {topic.name} ({topic.purpose}) is missing, or hidden from these credentials: `rec2pm topics create` makes what is missing",
+            f"topic {topic.name} ({topic.purpose}) is missing, or these credentials may not see it: "
+            "`rec2pm topics create` creates missing topics",
         )
         for topic in wanted
         if topic.name not in found
@@ -189,8 +187,9 @@ def _wrong_width(topic: TopicSpec, partitions: int, interactions_topic: str) -> 
     return [
         _error(
             topic,
-            f"topic {topic.name} has {_counted(partitions)}, expected {topic.partitions} as {interactions_topic} has: choose another "
-            "REC2PM_APP, or delete the topic and with it every user's state, then run `rec2pm topics create`",
+            f"topic {topic.name} has {_counted(partitions)}, expected {topic.partitions} as {interactions_topic} has: "
+            "choose another REC2PM_APP, or delete the topic and with it every user's state, then run "
+            "`rec2pm topics create`",
         )
     ]
 
@@ -204,7 +203,8 @@ def _wrong_policy(
         return [
             _warning(
                 topic,
-                f"topic {topic.name}: the broker does not tell its cleanup.policy{reason}, expected {topic.cleanup}: not checked",
+                f"topic {topic.name}: the broker does not tell its cleanup.policy{reason}, expected {topic.cleanup}: "
+                "not checked",
             )
         ]
     policies = {policy.strip() for policy in told.split(",")}
@@ -238,8 +238,8 @@ def _compacted_too_late(topic: TopicSpec, config: Mapping[str, str] | str) -> li
     return [
         _warning(
             topic,
-            f"topic {topic.name} has {_COMPACTION_LAG}={'not set' if told is None else told}, expected {_LONGEST_COMPACTION_LAG_MS} (7 days) or "
-            "less, or what was forgotten of a user may stay in it for ever: "
+            f"topic {topic.name} has {_COMPACTION_LAG}={'not set' if told is None else told}, expected "
+            f"{_LONGEST_COMPACTION_LAG_MS} (7 days) or less, or a forgotten user's data may stay in it for ever: "
             f"set it with `kafka-configs.sh --alter --topic {topic.name} --add-config {_COMPACTION_LAG}={wanted}`",
         )
     ]
@@ -252,8 +252,9 @@ def _too_few_copies(topic: TopicSpec, replication: int, config: Mapping[str, str
     return [
         _error(
             topic,
-            f"topic {topic.name} has replication {replication}, below its min.insync.replicas={least}, so that no write can succeed: "
-            f"expected a replication of {least} or more; raise it with `kafka-reassign-partitions.sh`, or lower min.insync.replicas",
+            f"topic {topic.name} has replication {replication}, below its min.insync.replicas={least}, so that no write "
+            f"can succeed: expected a replication of {least} or more; raise it with `kafka-reassign-partitions.sh`, or "
+            "lower min.insync.replicas",
         )
     ]
 

@@ -14,8 +14,9 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from stream.kafka.lineage import Changelog
 from stream.kafka.link import KafkaLink
-from stream.partitions import Partitions, Phase
-from stream.worker import Outgoing
+from stream.partition import Phase
+from stream.partitions import Partitions
+from stream.ports import Outgoing
 
 VARIABLE: Final = "CRASH_BREAK"
 

@@ -17,7 +17,8 @@ from uuid import uuid4
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from stream.commands import broker
+from stream.commands import kafka_home
+from stream.commands.broker_process import BrokerProcess, accepts, started, tail
 from tests.processes import wait_until
 
 READY_WITHIN_S = 90.0
@@ -38,7 +39,7 @@ listeners=CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=CONTROLLER://127.0.0.1:{controller}
 log.dirs={data}
 """
-# Of a property that is named twice, the last one counts: these come after those of `stream.commands.broker`.
+# Of a property that is named twice, the last one counts: these come after those of `stream.commands.kafka_home`.
 _BROKER = """
 process.roles=broker
 controller.quorum.voters=100@127.0.0.1:{controller}
@@ -76,9 +77,9 @@ class Kafka:
         self._port = ports.direct
         self._folder = folder
         self._running, self._controlling = ExitStack(), ExitStack()
-        self._process: broker._Process | None = None
+        self._process: BrokerProcess | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self._environ = broker._with_java(environ, folder)
+        self._environ = kafka_home.java_environment(environ, folder)
         # It starts often and never runs for long: what the second compiler gains comes too late.
         self._environ["KAFKA_OPTS"] += " -XX:TieredStopAtLevel=1"
         said = {
@@ -89,13 +90,13 @@ class Kafka:
         }
         cluster = uuid4().hex[:22]
         common = (
-            broker._SERVER_PROPERTIES.format(port=ports.direct, controller_port=ports.controller, data=folder) + more
+            kafka_home.SERVER_PROPERTIES.format(port=ports.direct, controller_port=ports.controller, data=folder) + more
         )
         controller = self._formatted(
             "controller", common + _CONTROLLER.format(data=folder / "controller-data", **said), cluster
         )
         self._command = self._formatted("server", common + _BROKER.format(data=folder / "kafka-data", **said), cluster)
-        broker._started(controller, folder / "controller.log", self._environ, folder, self._controlling)
+        started(controller, folder / "controller.log", self._environ, folder, self._controlling)
 
     def _formatted(self, name: str, properties: str, cluster: str) -> list[str]:
         """The command that starts a node with these properties; its storage is made."""
@@ -103,7 +104,7 @@ class Kafka:
         path.write_text(properties, encoding="utf-8")
         made = subprocess.run(
             [
-                *broker._tool(self._home, "kafka-storage.sh", "kafka.tools.StorageTool"),
+                *kafka_home.tool(self._home, "kafka-storage.sh", "kafka.tools.StorageTool"),
                 "format",
                 "-t",
                 cluster,
@@ -117,7 +118,7 @@ class Kafka:
         )
         if made.returncode:
             raise RuntimeError(f"storage of {path} was not made: {made.stdout}{made.stderr}")
-        return [*broker._tool(self._home, "kafka-server-start.sh", "kafka.Kafka"), str(path)]
+        return [*kafka_home.tool(self._home, "kafka-server-start.sh", "kafka.Kafka"), str(path)]
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -125,7 +126,7 @@ class Kafka:
         self.wait_until_ready()
 
     def launch(self) -> None:
-        self._process = broker._started(self._command, self.log, self._environ, self._folder, self._running)
+        self._process = started(self._command, self.log, self._environ, self._folder, self._running)
 
     def wait_until_ready(self) -> None:
         wait_until(self._ready, READY_WITHIN_S, f"Kafka answers at {self.direct} (log: {self.log})")
@@ -156,8 +157,8 @@ class Kafka:
         assert self._process is not None
         code = self._process.broker.poll()
         if code is not None:
-            raise RuntimeError(f"Kafka ended with {code}; the end of {self.log}:\n{broker._tail(self.log)}")
-        return broker._accepts(self._port) and self._leads()
+            raise RuntimeError(f"Kafka ended with {code}; the end of {self.log}:\n{tail(self.log)}")
+        return accepts(self._port) and self._leads()
 
     def _leads(self) -> bool:
         """Whether it is the leader of every partition: after a start that comes a moment later than the first

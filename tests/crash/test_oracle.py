@@ -59,7 +59,7 @@ def interactions(count: int, chosen: random.Random) -> list[FakeRecord]:
 def observed(records: list[FakeRecord], cuts: list[int], folder: Path, runtime: Runtime) -> Observed:
     """What a worker that is given these polls leaves behind."""
     link = FakeLink(records, cuts)
-    run_to_end(worker_on(link, folder, runtime, lists=LISTS, keep_segments=KEEP, partitions=(0, 1)), link)  # type: ignore[arg-type]
+    run_to_end(worker_on(link, folder, runtime, cadence=LISTS, keep_segments=KEEP, partitions=(0, 1)), link)  # type: ignore[arg-type]
     lists = [
         Taken(0, at, user, None if made is None else recommendation_as_msgpack(made), 0)
         for at, (user, made) in enumerate(link.lists())

@@ -13,7 +13,8 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from stream.commands.broker import BrokerNotFound, found_broker
+from stream.commands.broker import found_broker
+from stream.commands.broker_process import BrokerNotFound
 
 
 def make_topic(bootstrap: str, name: str, partitions: int = 1) -> None:

@@ -1,5 +1,5 @@
-"""Dead letters listed, shown and sent in again: once, with the original bytes, headers and time, whatever happens to
-the replay.
+"""Dead letters are listed, shown and replayed: each once, with its original bytes, headers and time, whatever happens
+to the replay.
 """
 
 import base64
@@ -21,9 +21,10 @@ from confluent_kafka.admin import AdminClient
 
 from bench import null_model
 from model.version.registry import Registry
-from stream.commands import replay_letters
-from stream.commands.read_letters import moment
-from stream.commands.replay_letters import Wanted
+from stream.commands.dead_letters import send
+from stream.commands.dead_letters.choose import Selection, choose
+from stream.commands.dead_letters.replay import survey
+from stream.commands.output import moment
 from stream.errors import Fenced, MalformedInteraction
 from stream.kafka import topics
 from stream.wire import Header, dead_letter
@@ -86,11 +87,11 @@ class Shop:
         assert (said.returncode, "Traceback" in said.stderr) == (exit_code, False), said.stderr
         return said.stdout or said.stderr
 
-    def replay(self, wanted: Wanted | None = None, **differently: Any) -> int:
-        producer = replay_letters.begin(self.kafka, self.app)
-        surveyed = replay_letters.survey(self.kafka, self.app, self.dead, 0, "read_committed")
-        plan = replay_letters.choose(surveyed, wanted or Wanted())
-        return replay_letters.send(
+    def replay(self, selection: Selection | None = None, **differently: Any) -> int:
+        producer = send.begin(self.kafka, self.app)
+        surveyed = survey(self.kafka, self.app, self.dead, 0, "read_committed")
+        plan = choose(surveyed, selection or Selection())
+        return send.send(
             self.kafka, self.app, self.dead, producer, surveyed, plan, progress=lambda done, of: None, **differently
         )
 
@@ -130,10 +131,11 @@ def test_the_list_tells_the_newest_letters_and_counts_all_of_them_by_reason(shop
         f"7 dead letters in {shop.dead}, 0 replayed; the newest 3 are shown:",
         "  7  value number N",
     ]
-    told = [json.loads(line) for line in shop.command("list", "--json").splitlines()]
-    assert [each["place"] for each in told] == ["0:0", "0:1", "0:2", "0:3", "0:4", "1:0", "1:1"]
+    parsed = [json.loads(line) for line in shop.command("list", "--json").splitlines()]
+    assert [each["place"] for each in parsed] == ["0:0", "0:1", "0:2", "0:3", "0:4", "1:0", "1:1"]
     assert {
-        name: told[-1][name] for name in ("topic", "partition", "offset", "timestamp", "attempts", "reason", "replayed")
+        name: parsed[-1][name]
+        for name in ("topic", "partition", "offset", "timestamp", "attempts", "reason", "replayed")
     } == {
         "topic": shop.input,
         "partition": 1,
@@ -151,12 +153,12 @@ def test_a_letter_is_shown_for_people_for_programs_and_as_the_bytes_it_is(shop: 
     assert "value number 1" in shown
     assert "text (5 bytes): bad 1" in shown
     assert f"sent {moment(SENT_MS)} UTC" in shown
-    told = json.loads(shop.command("show", "0:1", "--json"))
-    assert base64.b64decode(told["value"]) == b"bad 1"
-    assert told["headers"] == [[name, value and base64.b64encode(value).decode()] for name, value in TRACED]
+    parsed = json.loads(shop.command("show", "0:1", "--json"))
+    assert base64.b64decode(parsed["value"]) == b"bad 1"
+    assert parsed["headers"] == [[name, value and base64.b64encode(value).decode()] for name, value in TRACED]
     assert shop.command("show", "0:1", "--raw") == "bad 1"
-    assert "there is no dead letter 0:2" in shop.command("show", "0:2", exit_code=1)
-    assert "there is no dead letter 9:0" in shop.command("show", "9:0", exit_code=1)
+    assert "has no dead letter 0:2" in shop.command("show", "0:2", exit_code=1)
+    assert "has no dead letter 9:0" in shop.command("show", "9:0", exit_code=1)
     assert "PARTITION:OFFSET" in shop.command("show", "one", exit_code=2)
 
 
@@ -187,22 +189,22 @@ def test_a_preview_tells_what_would_be_sent_and_sends_nothing(shop: Shop) -> Non
     for arguments in (["replay"], ["replay", "--dry-run"]):
         lines = shop.command(*arguments).splitlines()
         assert lines == [
-            f"would send 2 dead letters in again, to {shop.input}",
+            f"would replay 2 dead letters to {shop.input}",
             "  2  value number N",
-            "passed over:",
+            "not sent:",
             "  1  refused too often (--max-attempts)",
-            "nothing was sent: --execute does it",
+            "nothing was sent: add --execute to send",
         ]
     assert shop.arrived() == []
 
 
 def test_a_replay_that_is_run_twice_sends_once(shop: Shop) -> None:
     shop.letters(5)
-    assert shop.command("replay", "--execute").startswith("sent 5 dead letters in again")
+    assert shop.command("replay", "--execute").startswith(f"replayed 5 dead letters to {shop.input}")
     assert shop.command("replay", "--execute").splitlines() == [
         "nothing to replay",
-        "passed over:",
-        "  5  replayed already (--again to insist)",
+        "not sent:",
+        "  5  already replayed (--again sends them once more)",
     ]
     assert shop.values() == [b"bad %d" % at for at in range(5)]
     assert "5 replayed" in shop.command("list")
@@ -222,11 +224,11 @@ def test_a_replay_in_several_transactions_sends_every_letter_once(shop: Shop) ->
 @pytest.mark.isolation  # the embedded broker keeps no metadata of an offset, without which all letters before one that was sent count as sent
 def test_letters_are_replayed_by_place_or_by_reason_in_any_order(shop: Shop) -> None:
     shop.letters(6)
-    assert shop.command("replay", "0:3", "0:1", "--execute").startswith("sent 2 dead letters")
+    assert shop.command("replay", "0:3", "0:1", "--execute").startswith("replayed 2 dead letters")
     assert shop.values() == [b"bad 1", b"bad 3"]
-    assert "replayed already" in shop.command("replay", "0:3", "--execute")
-    assert shop.replay(Wanted(reason="number 5")) == 1
-    assert shop.replay(Wanted(limit=1)) == 1
+    assert "already replayed" in shop.command("replay", "0:3", "--execute")
+    assert shop.replay(Selection(reason="number 5")) == 1
+    assert shop.replay(Selection(limit=1)) == 1
     assert shop.values() == [b"bad 0", b"bad 1", b"bad 3", b"bad 5"]
     assert shop.replay() == 2
     assert shop.values() == [b"bad %d" % at for at in range(6)]
@@ -235,16 +237,14 @@ def test_letters_are_replayed_by_place_or_by_reason_in_any_order(shop: Shop) -> 
 def test_again_sends_a_letter_that_was_replayed_once_more_and_needs_to_know_which(shop: Shop) -> None:
     shop.letters(2)
     assert shop.replay() == 2
-    assert "--again is for letters named by place or --reason" in shop.command(
-        "replay", "--again", "--execute", exit_code=2
-    )
-    assert shop.command("replay", "0:1", "--again", "--execute").startswith("sent 1 dead letter in again")
+    assert "--again needs PARTITION:OFFSET or --reason" in shop.command("replay", "--again", "--execute", exit_code=2)
+    assert shop.command("replay", "0:1", "--again", "--execute").startswith("replayed 1 dead letter to")
     assert shop.values() == [b"bad 0", b"bad 1", b"bad 1"]
 
 
 def test_a_place_without_a_letter_stops_the_replay_before_anything_is_sent(shop: Shop) -> None:
     shop.letters(1)
-    assert "there is no dead letter 0:9" in shop.command("replay", "0:0", "0:9", "--execute", exit_code=1)
+    assert "has no dead letter 0:9" in shop.command("replay", "0:0", "0:9", "--execute", exit_code=1)
     assert shop.arrived() == []
 
 
@@ -272,7 +272,9 @@ def test_a_record_that_is_no_dead_letter_is_told_and_never_sent(shop: Shop) -> N
 
 KILLED = """
 import os, signal, sys
-from stream import redrive
+from stream.commands.dead_letters import send
+from stream.commands.dead_letters.choose import Selection, choose
+from stream.commands.dead_letters.replay import survey
 
 kafka, app, dead = {{"bootstrap.servers": sys.argv[1]}}, sys.argv[2], sys.argv[3]
 batches = iter(range(100))
@@ -280,9 +282,9 @@ def die():
     if next(batches) == {batch}:
         os.kill(os.getpid(), signal.SIGKILL)
 
-producer = replay_letters.begin(kafka, app)
-surveyed = replay_letters.survey(kafka, app, dead, 0, "read_committed")
-replay_letters.send(kafka, app, dead, producer, surveyed, replay_letters.choose(surveyed, replay_letters.Wanted()),
+producer = send.begin(kafka, app)
+surveyed = survey(kafka, app, dead, 0, "read_committed")
+send.send(kafka, app, dead, producer, surveyed, choose(surveyed, Selection()),
     progress=lambda done, of: None, batch_letters=2, before_commit=die)
 """
 
@@ -328,11 +330,11 @@ def test_a_refused_record_comes_back_with_a_higher_count_until_the_cap(shop: Sho
             )  # type: ignore[misc]
             newest = max(
                 (json.loads(line) for line in shop.command("list", "--json").splitlines()),
-                key=lambda told: told["attempts"],
+                key=lambda parsed: parsed["attempts"],
             )
             assert (newest["attempts"], newest["timestamp"], newest["partition"]) == (attempts, SENT_MS, 1)
             said = shop.command("replay", "--execute")
-            assert ("sent 1 dead letter in again" in said) == (attempts < 3)
+            assert ("replayed 1 dead letter to" in said) == (attempts < 3)
             assert ("refused too often" in said) == (attempts == 3)
         shown = json.loads(shop.command("show", newest["place"], "--json"))
         assert base64.b64decode(shown["value"]) == b"\xffnot an interaction"
@@ -346,5 +348,5 @@ def test_a_refused_record_comes_back_with_a_higher_count_until_the_cap(shop: Sho
 
 def shown_user(env: Mapping[str, str]) -> dict[str, Any]:
     said = rec2pm("user", "show", "ann", "--json", env=env, timeout=60)
-    told: dict[str, Any] = json.loads(said.stdout or "{}")
-    return told
+    parsed: dict[str, Any] = json.loads(said.stdout or "{}")
+    return parsed

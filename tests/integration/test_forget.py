@@ -114,9 +114,9 @@ def test_a_preview_tells_what_is_remembered_and_sends_nothing(shop: Shop) -> Non
         said = shop.forget(GONE, *options)
         assert said.returncode == 0
         assert said.stdout.splitlines() == [
-            f"{shop.app}.changelog[0]: 1 interaction remembered, 0 segments folded, 0 kept; in 1 record",
+            f"{shop.app}.changelog[0]: 1 interaction remembered, 0 segments folded, 0 of them kept (1 changelog record)",
             f"would send a null value to {', '.join(f'{shop.input}[{number}]' for number in sorted({0, partition_of(GONE.encode(), 2)}))}",
-            "nothing was sent: --execute does it",
+            "nothing was sent: add --execute to send",
         ]
     assert shop.nulls() == []
 
@@ -128,7 +128,7 @@ def test_of_a_user_of_whom_nothing_is_known_it_says_so_and_sends_a_null_all_the_
     assert shop.nulls() == []
     said = shop.forget(GONE, "--execute", "--wait", "0.5")
     assert said.returncode == 1
-    assert f"no worker of {shop.app} has taken it within 0.5 s" in said.stderr
+    assert f"no worker of {shop.app} has processed the null value within 0.5 s" in said.stderr
     (null,) = shop.nulls()
     assert null.key() == GONE.encode()
 
@@ -157,9 +157,15 @@ def test_a_user_is_forgotten_wherever_they_are_and_others_are_not(shop: Shop) ->
         )
         said = shop.forget(GONE, "--execute")
         assert said.returncode == 0, said.stderr
-        assert f"{shop.app}.changelog[{home}]: 10 interactions remembered, 3 segments folded, 3 kept" in said.stdout
-        assert f"{shop.app}.changelog[{1 - home}]: 2 interactions remembered, 0 segments folded, 0 kept" in said.stdout
-        assert f"{shop.app}.out[{home}]: a list is out" in said.stdout
+        assert (
+            f"{shop.app}.changelog[{home}]: 10 interactions remembered, 3 segments folded, 3 of them kept"
+            in said.stdout
+        )
+        assert (
+            f"{shop.app}.changelog[{1 - home}]: 2 interactions remembered, 0 segments folded, 0 of them kept"
+            in said.stdout
+        )
+        assert f"{shop.app}.out[{home}]: holds a list for the user" in said.stdout
         assert said.stdout.splitlines()[-1] == "forgotten"
         newest = {message.key(): message.value() for message in read_committed(shop.bootstrap, f"{shop.app}.out")}
         assert newest[GONE.encode()] is None
@@ -169,7 +175,7 @@ def test_a_user_is_forgotten_wherever_they_are_and_others_are_not(shop: Shop) ->
         mine = [value for key, value in left.items() if key is not None and key.startswith(user_prefix(GONE.encode()))]
         assert mine
         assert set(mine) == {None}
-        assert "a list is out" not in shop.forget(GONE).stdout
+        assert "holds a list" not in shop.forget(GONE).stdout
 
 
 def test_a_user_who_goes_on_meanwhile_is_forgotten_and_told_to_be_active_again(shop: Shop) -> None:
@@ -192,7 +198,7 @@ def test_a_user_who_goes_on_meanwhile_is_forgotten_and_told_to_be_active_again(s
             going_on.join()
         assert (said.returncode, said.stdout.splitlines()[-1]) == (
             0,
-            "forgotten, and active again since: what came after the null value is remembered",
+            "forgotten; the user has been active since, and those interactions are remembered",
         )
 
 

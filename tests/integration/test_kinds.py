@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.networks.network import KINDS
+from model.networks.config import KINDS
 from model.version.registry import Registry
 from stream.commands.broker import Broker
 from tests import verify
@@ -46,6 +46,6 @@ def test_a_worker_serves_it_and_leaves_what_the_log_says(
     assert [str(check) for check in checks if not check.holds] == []
     state_bytes = 4 * Registry(tmp_path / "models").resolve(version.reference).manifest().state_floats
     assert (
-        f"kind={kind} segment_length={config.segment_length} state_bytes={state_bytes}"
+        f"kind={kind} segment_length={config.shape.segment_length} state_bytes={state_bytes}"
         in (tmp_path / "w0.log").read_text()
     )

@@ -169,7 +169,7 @@ def test_interactions_that_were_deleted_before_they_were_taken_are_counted(
     committed = application.committed()
     said = refusal(application.start_worker())
     assert f"{application.interactions}[" in said
-    assert "were deleted before they were taken (retention)" in said
+    assert "were deleted before a worker read them (retention)" in said
     assert "kafka-consumer-groups.sh --reset-offsets" in said
     assert application.committed() == committed
 

@@ -18,7 +18,7 @@ from stream.commands.broker import Broker
 from stream.kafka.lineage import Changelog, Committed
 from stream.kafka.options import CHANGELOG_READER
 from stream.kafka.restore import ChangelogRestore
-from stream.partitions import Partition
+from stream.partition import Partition
 from tests.fakes import restoring
 from tests.integration.test_worker import PARTITIONS, Application, create_topics
 

@@ -28,7 +28,7 @@ pytest.importorskip("faust", reason="the extra `view` is not installed")
 RUNS_THE_VIEW = """
 import os, sys
 from stream.settings import Settings
-from stream.commands.view import run_view
+from stream.commands.view.serve import run_view
 run_view(Settings.from_environ(os.environ), listen=sys.argv[1], name=sys.argv[2])
 """
 READY_WITHIN_S = 60.0

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from bench import null_model
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from stream.commands.broker import Broker
+from stream.commands.command_line import REC2PM
 from stream.commands.export_state import SCHEMA
 from stream.kafka import topics
 from tests.model import tiny
@@ -106,7 +106,7 @@ class Application:
         return {**inherited, **{f"REC2PM_{name}": str(value) for name, value in ours.items()}}
 
     def rec2pm(self, *arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "stream", *map(str, arguments)]
+        command = [*REC2PM, *map(str, arguments)]
         environ = self.environ(settings)
         return subprocess.run(
             command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=COMMAND_S, check=False
@@ -116,7 +116,7 @@ class Application:
         log = self.folder / f"worker-{len(self.started)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "stream", "worker"],
+                [*REC2PM, "worker"],
                 cwd=ROOT,
                 env=self.environ(settings),
                 stdout=output,

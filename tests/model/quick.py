@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from model.networks.config import ALL_FIELDS, DEFAULT_KIND, fields_of
 from model.synthetic import SyntheticLog, generate
 from model.training import recipe as recipes
 from model.training.recipe import Recipe
@@ -16,10 +17,16 @@ LOG = generate(SyntheticLog(users=80, items=60, genres=6, interactions_median=40
 SMALL = ("segment_length=10", "segments=3", "d=16", "layers=1", "heads=2", "slots=2", "max_epochs=2", "negatives=32")
 
 
+def small(kind: str) -> list[str]:
+    """`SMALL` without the fields that this kind does not have."""
+    foreign = {*ALL_FIELDS} - {*fields_of(kind)}
+    return [setting for setting in SMALL if setting.partition("=")[0] not in foreign]
+
+
 def recipe(**changed: object) -> Recipe:
-    return recipes.changed(
-        recipes.load(recipes.DEFAULT), [*SMALL, *(f"{key}={value}" for key, value in changed.items())]
-    )
+    """The default recipe with small numbers and with other fields `changed`."""
+    settings = [*small(str(changed.get("kind", DEFAULT_KIND))), *(f"{key}={value}" for key, value in changed.items())]
+    return recipes.changed(recipes.load(recipes.DEFAULT), settings)
 
 
 def run(

@@ -2,21 +2,45 @@
 them.
 """
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from model.attributes import Attributes
 from model.networks import kinds
-from model.networks.network import KINDS, Network, NetworkConfig, initialise
+from model.networks.config import KINDS, NetworkConfig, fields_of
+from model.networks.network import Network, initialise
 from model.networks.serving import Ranker
 from model.version import artifact
+from model.version.artifact import Program
 from model.version.manifest import Manifest, memory_format
 from model.version.registry import ModelVersion, Registry
 
-CONFIG = NetworkConfig(n_items=60, segment_length=12, d=16, layers=3, heads=2, slots=3, dropout=0.3)
-IDS = [f"item-{row}" for row in range(1, CONFIG.n_items + 1)]
+TABLE: dict[str, Any] = {
+    "n_items": 60,
+    "segment_length": 12,
+    "d": 16,
+    "layers": 3,
+    "heads": 2,
+    "slots": 3,
+    "dropout": 0.3,
+}
+
+
+def table(kind: str = "rec2pm-o", **fields: Any) -> NetworkConfig:
+    """A small network: `TABLE` as far as the kind has its fields, and other fields."""
+    own = {name: value for name, value in TABLE.items() if name in fields_of(kind)}
+    return NetworkConfig.of_table({"kind": kind, **own, **fields})
+
+
+def changed(config: NetworkConfig, **fields: Any) -> NetworkConfig:
+    """The same network with other values of some fields."""
+    return NetworkConfig.of_table({**config.table(), **fields})
+
+
+CONFIG = table()
+L, V = CONFIG.shape.segment_length, CONFIG.shape.n_items
+IDS = [f"item-{row}" for row in range(1, V + 1)]
 
 CASES = [
     *((kind, backbone) for kind in KINDS if kind != "holomambarec" for backbone in ("sasrec", "hstu")),
@@ -32,26 +56,23 @@ CASES = [
 a relative bias.
 """
 
-OVERLAPPING = replace(CONFIG, overlap=5)
-
 
 def config(kind: str, backbone: str) -> NetworkConfig:
     if backbone == "overlap":
-        return replace(OVERLAPPING, kind=kind)
+        return table(kind, overlap=5)
     if backbone == "write_from_memory":
-        return replace(CONFIG, kind=kind, write_from_memory=True)
+        return table(kind, write_from_memory=True)
     if kind == "holomambarec":
-        return replace(CONFIG, kind=kind, attributes=5)
+        return table(kind, attributes=5)
     if backbone in ("pos", "pos_time"):
-        return replace(CONFIG, kind=kind, backbone="hstu", rel_bias=backbone)
-    return replace(CONFIG, kind=kind, backbone=backbone)
+        return table(kind, backbone="hstu", rel_bias=backbone)
+    return table(kind, backbone=backbone)
 
 
 def network(seed: int = 0, config: NetworkConfig = CONFIG) -> Network:
-    attributes = Attributes(
-        tuple(range(config.attributes)), tuple(row % (config.attributes + 1) for row in range(1, config.n_items + 1))
-    )
-    made = kinds.build(config, attributes)
+    attributes = config.table().get("attributes", 0)
+    attribute_of = torch.tensor([0, *(row % (attributes + 1) for row in range(1, config.shape.n_items + 1)), 0])
+    made = kinds.build(config, attribute_of)
     generator = torch.Generator().manual_seed(seed)
     initialise(made, generator)
     with torch.no_grad():
@@ -66,7 +87,7 @@ def network(seed: int = 0, config: NetworkConfig = CONFIG) -> Network:
 
 def popularity(config: NetworkConfig = CONFIG) -> torch.Tensor:
     """Two items at a time are equally popular, so that ties are part of every list."""
-    return 1.0 / (1.0 + torch.arange(config.n_items + 1) // 2)
+    return 1.0 / (1.0 + torch.arange(config.shape.n_items + 1) // 2)
 
 
 def serving(seed: int = 0, config: NetworkConfig = CONFIG) -> Ranker:
@@ -99,7 +120,28 @@ def add(root: Path, name: str = "tiny", seed: int = 0, config: NetworkConfig = C
 
 def rows(users: int, n: int, seed: int = 0) -> torch.Tensor:
     """(users, n) int64 item rows, the one for unknown items among them."""
-    return torch.randint(1, CONFIG.n_items + 2, (users, n), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(1, V + 2, (users, n), generator=torch.Generator().manual_seed(seed))
+
+
+def scores(
+    program: Program,
+    memory: torch.Tensor,
+    items: torch.Tensor,
+    lengths: torch.Tensor,
+    times: torch.Tensor | None = None,
+    query_time: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What `recommend` gives every item of the catalogue, in the order of their rows: (B, V)."""
+    arguments = (times, query_time) if times is not None or query_time is not None else ()
+    rows, found = program.recommend(memory, items, lengths, V, *arguments)
+    ordered: torch.Tensor = torch.empty_like(found).scatter(1, rows - 1, found)
+    return ordered
+
+
+def cosines(network: Network, hidden: torch.Tensor) -> torch.Tensor:
+    """The scores of all items after hidden states (B, d) of a network in training: (B, V)."""
+    items = network.directions(torch.arange(1, V + 1))
+    return torch.nn.functional.normalize(hidden, dim=1) @ items.t()
 
 
 def times_of(rows: torch.Tensor) -> torch.Tensor:

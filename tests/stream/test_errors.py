@@ -3,17 +3,19 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 import model
 import state
 import stream
-from model.errors import ModelError, ModelFailed
+from model.errors import ModelError, ModelFailed, ModelNotFound, TrainingInterrupted
 from state.errors import StateCorrupted, StateError
 from stream import errors
-from stream.errors import ACTIONS, Action, MalformedInteraction, StepAborted, StreamError
+from stream.errors import ACTIONS, Action, MalformedInteraction, StepAborted, StopAsked, StreamError, action_on
+from tests.fakes import FakeLink, FakeModel, FakeRecord, run_to_end, said, worker_on
 
 
 def below(root: type[Exception]) -> Iterator[type[Exception]]:
@@ -57,12 +59,46 @@ def test_the_errors_that_do_not_stop_the_worker_are_these() -> None:
         StepAborted: Action.ABANDON,
         StateCorrupted: Action.RESTORE,
         ModelFailed: Action.DEAD_LETTER,
+        StopAsked: Action.LEAVE,
     }
+
+
+class Refusing(FakeLink):
+    """Its first poll raises an error."""
+
+    error: Exception | None = None
+
+    def poll(self, limit: int, wait_s: float) -> Sequence[FakeRecord]:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return super().poll(limit, wait_s)
+
+
+@pytest.mark.parametrize("error", ACTIONS, ids=lambda error: error.__name__)
+def test_the_worker_does_what_the_table_says(error: type[Exception], tmp_path: Path) -> None:
+    link = Refusing([FakeRecord(b"ann", said(1, 1_000), 0, 0)], [])
+    worker = worker_on(link, tmp_path, FakeModel(4))
+    link.error = error("said by the test", 15) if error is TrainingInterrupted else error("said by the test")
+    if isinstance(link.error, StateError):
+        link.error.folder = tmp_path / "0"
+    if ACTIONS[error] in (Action.ABANDON, Action.RESTORE):
+        run_to_end(worker, link)
+        assert len(link.lists()) == 1
+        assert worker.partitions.owned() == []
+    else:
+        with pytest.raises(error):
+            worker.turn()
+        worker.partitions.close()
+
+
+def test_an_error_without_a_row_of_its_own_has_that_of_its_root() -> None:
+    assert action_on(ModelNotFound("none")) is ACTIONS[ModelError]
+    assert action_on(ValueError("a mistake of ours")) is Action.STOP
 
 
 @pytest.mark.parametrize(
     "error", [*all_errors(), StreamError, StateError, ModelError], ids=lambda error: error.__name__
 )
 def test_every_error_says_what_happened(error: type[Exception]) -> None:
-    """By its own docstring, or, for the model's, in the table of its module."""
-    assert error.__doc__ or error.__name__ in (inspect.getdoc(inspect.getmodule(error)) or "")
+    assert error.__doc__

@@ -41,7 +41,7 @@ def test_no_record_of_a_forgotten_user_is_left_and_no_list(
     before: list[tuple[bytes, int, int, bool]],
     cuts: list[int],
     forgotten: set[bytes],
-    lists: str,
+    cadence: str,
     keep_segments: int,
     refusals: int,
     cache_users: int,
@@ -53,7 +53,7 @@ def test_no_record_of_a_forgotten_user_is_left_and_no_list(
     )
     with TemporaryDirectory() as folder:
         link = FakeLink(records, cuts, refusals=refusals)
-        options = {"lists": lists, "keep_segments": keep_segments, "cache_users": cache_users}
+        options = {"cadence": cadence, "keep_segments": keep_segments, "cache_users": cache_users}
         run_to_end(worker_on(link, Path(folder), FakeModel(SEGMENT), partitions=(0, 1), **options), link)  # type: ignore[arg-type]
     newest = dict(link.lists())
     for user in forgotten:

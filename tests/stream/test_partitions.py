@@ -9,7 +9,9 @@ from state.codec import OFFSET, SEGMENT_LENGTH, number_value, working_key, worki
 from state.errors import StateCorrupted, StoreLocked
 from state.store import Store, StoreMemory
 from state.user import NEW_USER, User
-from stream.partitions import MOVES, OWNED, Partition, Partitions, Phase, Progress
+from stream.partition import MOVES, OWNED, Partition, Phase, Progress
+from stream.partitions import Partitions
+from stream.ports import Learned
 
 MEMORY = StoreMemory(8 << 20)
 
@@ -177,7 +179,7 @@ def test_what_is_revoked_or_lost_has_no_way_back_and_every_other_phase_ends_in_b
 def test_a_revoked_store_is_known_to_lack_nothing_and_a_lost_one_is_not(owner: Owner, tmp_path: Path) -> None:
     owner.partitions.assigned([0, 1])
     owner.partitions.restore()
-    owner.partitions.known_ms = 500_000
+    owner.partitions.published({}, 500_000)
     owner.partitions.revoked([0])
     owner.partitions.lost([1])
     for number, known_ms in ((0, 500_000), (1, None)):
@@ -190,7 +192,7 @@ def test_a_store_that_is_revoked_while_it_is_restored_is_not_known_to_lack_nothi
     owner = Owner(tmp_path, turns=5)
     owner.partitions.assigned([0])
     owner.partitions.restore()
-    owner.partitions.known_ms = 500_000
+    owner.partitions.published({}, 500_000)
     owner.partitions.revoked([0])
     store = Store(tmp_path / "0", MEMORY)
     assert store.complete_ms() is None
@@ -211,7 +213,7 @@ def test_after_an_aborted_step_stores_read_on_before_their_partitions_run_again(
     owner.partitions.restore()
     partition = owner.partitions[0]
     store, first = partition.store, owner.restores[0]
-    partition.remember({b"ann": 7}, {})
+    partition.learn(Learned({b"ann": 7}, {}))
     owner.refusals = 1
     owner.partitions.catch_up()
     assert (owner.paused, owner.partitions.running()) == ([0, 1], [])
@@ -285,7 +287,7 @@ def test_a_partition_that_comes_back_starts_with_an_empty_cache_and_its_old_stor
     owner.partitions.restore()
     before = owner.partitions[0]
     before.store.write([(working_key(b"ann", 1), working_value([1], [1]))], 4)
-    before.remember({b"ann": 7}, {b"ann": User(7)})
+    before.learn(Learned({b"ann": 7}, {b"ann": User(7)}))
     owner.partitions.revoked([0])
     owner.partitions.assigned([0])
     owner.partitions.restore()
@@ -340,11 +342,11 @@ def test_a_running_store_that_cannot_be_read_is_paused_wiped_and_restored(owner:
     owner.partitions.restore()
     partition = owner.partitions[0]
     partition.store.write([(working_key(b"ann", 1), working_value([1], [1])), (OFFSET, b"\x01\xa1x")], None)
-    partition.remember({b"ann": 7}, {b"ann": User(7)})
-    partition.named([2**62])
+    partition.learn(Learned({b"ann": 7}, {b"ann": User(7)}))
+    partition.learn(Learned(names={2**62: "song"}))
     with pytest.raises(StateCorrupted) as caught:
         partition.store.changelog_offset()
-    owner.partitions.rebuild(caught.value)
+    owner.partitions.wipe(caught.value)
     assert (owner.paused, owner.partitions.running()) == ([0], [1])
     while owner.partitions.restore():
         pass
@@ -360,9 +362,9 @@ def test_a_store_that_is_damaged_again_after_it_was_made_anew_ends_the_worker(ow
     owner.partitions.restore()
     error = StateCorrupted("damaged")
     error.folder = tmp_path / "0"
-    owner.partitions.rebuild(error)
+    owner.partitions.wipe(error)
     with pytest.raises(StateCorrupted):
-        owner.partitions.rebuild(error)
+        owner.partitions.wipe(error)
 
 
 def test_damage_that_belongs_to_no_store_of_ours_ends_the_worker(owner: Owner, tmp_path: Path) -> None:
@@ -372,7 +374,7 @@ def test_damage_that_belongs_to_no_store_of_ours_ends_the_worker(owner: Owner, t
         error = StateCorrupted("damaged")
         error.folder = folder
         with pytest.raises(StateCorrupted):
-            owner.partitions.rebuild(error)
+            owner.partitions.wipe(error)
     assert owner.partitions.running() == [0]
 
 
@@ -382,7 +384,7 @@ def test_a_store_that_is_no_copy_of_the_changelog_is_reopened_empty(owner: Owner
     partition = owner.partitions[0]
     partition.store.write([(working_key(b"ann", 1), working_value([1], [1])), (SEGMENT_LENGTH, number_value(50))], 4)
     assert partition.segment_length() == 50
-    partition.remember({b"ann": 1}, {})
+    partition.learn(Learned({b"ann": 1}, {}))
     partition.reopen_empty(MEMORY)
     assert (partition.store.changelog_offset(), partition.segment_length()) == (None, None)
     assert (partition.taken([b"ann"]), partition.users({b"ann": 0})) == ([0], {b"ann": NEW_USER})
@@ -394,8 +396,8 @@ def test_users_untouched_for_longest_make_room_and_the_newest_state_counts(owner
     partition = owner.partitions[0]
     users = [b"user-%d" % number for number in range(owner.cache_users * 2)]
     for user in users:
-        partition.remember({user: 1}, {user: User(1)})
-        partition.remember({users[0]: 2}, {users[0]: User(2)})  # touched all the time
+        partition.learn(Learned({user: 1}, {user: User(1)}))
+        partition.learn(Learned({users[0]: 2}, {users[0]: User(2)}))  # touched all the time
     assert partition.taken([users[0], users[1], users[-1]]) == [2, 0, 1], (
         "the one that made room is read from the store"
     )
@@ -411,7 +413,7 @@ def test_a_state_in_memory_that_the_user_has_gone_on_from_is_read_again(owner: O
     owner.partitions.restore()
     partition = owner.partitions[0]
     partition.store.write([(working_key(b"ann", 2), working_value([1, 2], [1, 2]))], 4)
-    partition.remember({b"ann": 2}, {b"ann": User(1)})
+    partition.learn(Learned({b"ann": 2}, {b"ann": User(1)}))
     assert partition.users({b"ann": 2})[b"ann"].working == 2
 
 
@@ -419,9 +421,9 @@ def test_a_user_who_was_forgotten_stays_so_whatever_was_known_before(owner: Owne
     owner.partitions.assigned([0])
     owner.partitions.restore()
     partition = owner.partitions[0]
-    partition.remember({b"ann": 7}, {})
-    partition.remember({b"%d" % number: 1 for number in range(owner.cache_users)}, {})
-    partition.remember({b"ann": 0}, {})
+    partition.learn(Learned({b"ann": 7}, {}))
+    partition.learn(Learned({b"%d" % number: 1 for number in range(owner.cache_users)}, {}))
+    partition.learn(Learned({b"ann": 0}, {}))
     assert partition.taken([b"ann"]) == [0]
 
 
@@ -430,5 +432,5 @@ def test_an_item_is_asked_for_its_name_until_it_is_known_to_be_stored(owner: Own
     owner.partitions.restore()
     partition = owner.partitions[0]
     assert partition.unnamed([2**62, 2**62 + 1]) == [2**62, 2**62 + 1]
-    partition.named([2**62])
+    partition.learn(Learned(names={2**62: "song"}))
     assert partition.unnamed([2**62, 2**62 + 1]) == [2**62 + 1]

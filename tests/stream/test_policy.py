@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.policy import JUDGED_FROM, REFUSED_AMONG, Lists, RefusedShare, StepSize, due
+from stream.policy import JUDGED_FROM, REFUSED_AMONG, Cadence, RefusedShare, StepSize, list_after
 
 lengths = st.integers(1, 12)
 every = st.one_of(st.sampled_from(["interaction", "fold"]), st.integers(1, 30))
@@ -11,21 +11,21 @@ every = st.one_of(st.sampled_from(["interaction", "fold"]), st.integers(1, 30))
 
 @given(every, st.integers(0, 50), st.data(), lengths, st.integers(0, 40))
 def test_a_list_is_due_exactly_where_its_definition_says(
-    lists: Lists, folds: int, data: st.DataObject, length: int, new: int
+    cadence: Cadence, folds: int, data: st.DataObject, length: int, new: int
 ) -> None:
     working = data.draw(st.integers(0, length - 1))
     expected = []
     for at in range(new):
         taken = folds * length + working + at + 1
-        if lists == "interaction":
+        if cadence == "interaction":
             asked = at == new - 1
-        elif lists == "fold":
+        elif cadence == "fold":
             asked = taken % length == 0
         else:
-            asked = taken % lists == 0
+            asked = taken % cadence == 0
         if asked:
             expected.append(at)
-    assert list(due(lists, folds, working, new, length)) == expected
+    assert list(list_after(cadence, folds, working, new, length)) == expected
 
 
 budgets = st.floats(0.001, 10)
@@ -36,7 +36,7 @@ def after(size: StepSize, backlog: int, per_record: float, fixed: float = 0.0) -
     """One step on a backlog; returns how long it took."""
     records = min(backlog, size.limit)
     seconds = fixed + records * per_record
-    size.took(records, seconds)
+    size.learn(records, seconds)
     return seconds
 
 
@@ -63,13 +63,13 @@ def test_with_a_backlog_and_time_to_spare_the_limit_doubles_up_to_the_largest() 
 def test_light_load_leaves_the_limit_alone() -> None:
     size = StepSize(budget_s=0.25, largest=10_000, first=500)
     for records in (1, 20, 499):
-        size.took(records, 0.01)
+        size.learn(records, 0.01)
         assert size.limit == 500
 
 
 def test_a_step_over_the_budget_shrinks_the_limit_even_when_it_was_not_full() -> None:
     size = StepSize(budget_s=0.25, largest=10_000, first=500)
-    size.took(400, 1.0)
+    size.learn(400, 1.0)
     assert size.limit == 100
 
 
@@ -91,7 +91,7 @@ def test_a_record_that_alone_takes_longer_than_the_budget_is_taken_all_the_same(
 
 def test_a_step_that_took_no_time_at_all_is_no_error() -> None:
     size = StepSize(budget_s=0.25, largest=10_000, first=500)
-    size.took(500, 0.0)
+    size.learn(500, 0.0)
     assert size.limit == 1000
 
 
@@ -99,7 +99,7 @@ def test_a_few_refused_records_are_not_judged() -> None:
     share = RefusedShare(0.5)
     assert not share.exceeded_by(JUDGED_FROM - 1, JUDGED_FROM - 1)
     assert share.exceeded_by(JUDGED_FROM, JUDGED_FROM)
-    share.took(JUDGED_FROM - 1, JUDGED_FROM - 1)
+    share.note(JUDGED_FROM - 1, JUDGED_FROM - 1)
     assert share.exceeded_by(1, 1), "steps add up"
 
 
@@ -116,8 +116,8 @@ def test_a_share_of_one_is_never_exceeded() -> None:
 def test_only_the_newest_thousand_count() -> None:
     share = RefusedShare(0.5)
     for _ in range(10):
-        share.took(REFUSED_AMONG, 0)
+        share.note(REFUSED_AMONG, 0)
     assert not share.exceeded_by(REFUSED_AMONG, REFUSED_AMONG), "half of two thousand"
-    share.took(REFUSED_AMONG, REFUSED_AMONG)
+    share.note(REFUSED_AMONG, REFUSED_AMONG)
     assert share.records == REFUSED_AMONG
     assert share.exceeded_by(1, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stream.errors import SettingsInvalid
-from stream.partitions import Progress
+from stream.partition import Progress
 from stream.prometheus import ALIVE_WITHIN_S, served
 from tests.fakes import FakeLink, FakeModel, FakeRecord, NothingToRestore, said, worker_on
 

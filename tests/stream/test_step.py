@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.codec import FOLDED, POSITION, SEGMENT_LENGTH, read_folded, read_number, user_of
+from state.codec import FOLDED, INPUT, POSITION, SEGMENT_LENGTH, read_folded, read_number, user_of
 from state.errors import SegmentLengthChanged, StateCorrupted, StoreUnwritable
 from stream.commands.export_state import Row, rows
+from stream.decode import decode
 from stream.errors import StoreBehind, TooManyRefused
-from stream.policy import Lists
+from stream.policy import Cadence
+from stream.ports import Outgoing
 from stream.recommender import Floats, Ints
 from stream.wire import Recommendation
-from stream.worker import FLUSH_EVERY_S, Outgoing
+from stream.worker import FLUSH_EVERY_S
 from tests.fakes import FakeFolded, FakeLink, FakeModel, FakeRanked, FakeRecord, TimedModel, run_to_end, said, worker_on
 
 SEGMENT = 4
@@ -64,7 +66,7 @@ def outcome(
     records: list[FakeRecord],
     cuts: Sequence[int],
     *,
-    lists: Lists,
+    cadence: Cadence,
     partitions: int = 1,
     refusals: int = 0,
     cache_users: int = 3,
@@ -73,7 +75,7 @@ def outcome(
     with TemporaryDirectory() as folder:
         link = FakeLink(records, list(cuts), refusals=refusals)
         worker = worker_on(
-            link, Path(folder), model(SEGMENT), lists=lists, partitions=range(partitions), cache_users=cache_users
+            link, Path(folder), model(SEGMENT), cadence=cadence, partitions=range(partitions), cache_users=cache_users
         )
         run_to_end(worker, link)
         return Outcome(link, partitions)
@@ -91,16 +93,16 @@ def outcome(
 def test_state_and_lists_do_not_depend_on_how_polls_are_cut_nor_on_the_cache(
     happened: list[tuple[bytes, int | str | None, int]],
     cuts: list[int],
-    lists: Lists,
+    cadence: Cadence,
     partitions: int,
     cache_users: int,
     model: type[FakeModel],
 ) -> None:
     records = as_records(happened, partitions)
     one_by_one = outcome(
-        records, range(len(records) + 1), lists=lists, partitions=partitions, cache_users=10, model=model
+        records, range(len(records) + 1), cadence=cadence, partitions=partitions, cache_users=10, model=model
     )
-    cut = outcome(records, cuts, lists=lists, partitions=partitions, cache_users=cache_users, model=model)
+    cut = outcome(records, cuts, cadence=cadence, partitions=partitions, cache_users=cache_users, model=model)
     assert cut.rows == one_by_one.rows
     assert cut.kept == one_by_one.kept
     for user in USERS:
@@ -116,8 +118,8 @@ def test_a_list_per_step_is_the_list_that_a_list_per_interaction_would_have_been
     happened: list[tuple[bytes, int | str | None, int]], cuts: list[int]
 ) -> None:
     records = as_records(happened, 1)
-    each = outcome(records, range(len(records) + 1), lists="interaction")
-    some = outcome(records, cuts, lists="interaction")
+    each = outcome(records, range(len(records) + 1), cadence="interaction")
+    some = outcome(records, cuts, cadence="interaction")
     for user in USERS:
         by_offset = {made.offset: made for made in each.lists.get(user, []) if made}
         mine = [made for made in some.lists.get(user, []) if made]
@@ -128,9 +130,9 @@ def test_a_list_per_step_is_the_list_that_a_list_per_interaction_would_have_been
 @settings(max_examples=30, deadline=None)
 @given(happenings)
 def test_partitions_of_a_worker_do_not_meet(happened: list[tuple[bytes, int | str | None, int]]) -> None:
-    both = outcome(as_records(happened, 2), [], lists="fold", partitions=2)
+    both = outcome(as_records(happened, 2), [], cadence="fold", partitions=2)
     for number in (0, 1):
-        alone = outcome(as_records([(u, i, 0) for u, i, p in happened if p == number], 1), [], lists="fold")
+        alone = outcome(as_records([(u, i, 0) for u, i, p in happened if p == number], 1), [], cadence="fold")
         assert [row.working_items for row in both.rows[number]] == [row.working_items for row in alone.rows[0]]
         assert [row.memory for row in both.rows[number]] == [row.memory for row in alone.rows[0]]
 
@@ -139,7 +141,7 @@ def test_partitions_of_a_worker_do_not_meet(happened: list[tuple[bytes, int | st
 @given(happenings, st.lists(st.integers(1, 59)))
 def test_aborted_steps_leave_no_trace(happened: list[tuple[bytes, int | str | None, int]], cuts: list[int]) -> None:
     records = as_records(happened, 1)
-    smooth, bumpy = outcome(records, cuts, lists="fold"), outcome(records, cuts, lists="fold", refusals=2)
+    smooth, bumpy = outcome(records, cuts, cadence="fold"), outcome(records, cuts, cadence="fold", refusals=2)
     assert (bumpy.rows, bumpy.kept, bumpy.lists) == (smooth.rows, smooth.kept, smooth.lists)
 
 
@@ -147,7 +149,7 @@ def test_aborted_steps_leave_no_trace(happened: list[tuple[bytes, int | str | No
 @given(happenings, st.lists(st.integers(1, 59)))
 def test_state_is_what_the_log_says(happened: list[tuple[bytes, int | str | None, int]], cuts: list[int]) -> None:
     """The oracle: segments, working memory and totals, recomputed from the log alone."""
-    found = {row.user_id.encode(): row for row in outcome(as_records(happened, 1), cuts, lists="fold").rows[0]}
+    found = {row.user_id.encode(): row for row in outcome(as_records(happened, 1), cuts, cadence="fold").rows[0]}
     for user in USERS:
         since = [None if item is None else str(item) for who, item, _ in happened if who == user]
         while None in since:
@@ -164,7 +166,7 @@ def test_state_is_what_the_log_says(happened: list[tuple[bytes, int | str | None
 def test_a_user_who_fills_several_segments_within_one_poll_gets_each_fold_and_each_list(tmp_path: Path) -> None:
     records = [FakeRecord(b"ann", said(item, item), 0, item) for item in range(3 * SEGMENT + 1)]
     link = FakeLink(records, [])
-    worker = worker_on(link, tmp_path, FakeModel(SEGMENT), lists="fold")
+    worker = worker_on(link, tmp_path, FakeModel(SEGMENT), cadence="fold")
     run_to_end(worker, link)
     assert [(made.offset, made.folds, made.taken) for _, made in link.lists() if made] == [
         (3, 1, 4),
@@ -176,7 +178,7 @@ def test_a_user_who_fills_several_segments_within_one_poll_gets_each_fold_and_ea
 
 @settings(max_examples=30, deadline=None)
 @given(happenings, st.lists(st.integers(1, 59)), st.integers(1, 2))
-def test_state_says_up_to_where_it_has_taken_whatever_the_step_held(
+def test_the_position_is_stored_with_the_state_whatever_the_step_held(
     happened: list[tuple[bytes, int | str | None, int]], cuts: list[int], partitions: int
 ) -> None:
     """Interactions, nulls or refused records alone: it moves with what is committed."""
@@ -186,7 +188,7 @@ def test_state_says_up_to_where_it_has_taken_whatever_the_step_held(
     ]
     with TemporaryDirectory() as folder:
         link = FakeLink(records, list(cuts))
-        worker = worker_on(link, Path(folder), FakeModel(SEGMENT), lists="fold", partitions=range(partitions))
+        worker = worker_on(link, Path(folder), FakeModel(SEGMENT), cadence="fold", partitions=range(partitions))
         run_to_end(worker, link)
         committed: dict[int, int] = {}
         for outgoing in link.published:
@@ -229,7 +231,7 @@ def test_a_model_that_goes_by_time_is_told_when_every_item_happened(tmp_path: Pa
     """Items 0, 1, … at 1000, 1010, …; the newest item's time stands for that of the query."""
     records = [FakeRecord(b"ann", said(item, 1_000 + 10 * item), 0, item) for item in range(2 * SEGMENT + 3)]
     link, model = FakeLink(records, cuts), Listening(SEGMENT)
-    run_to_end(worker_on(link, tmp_path, model, lists=1), link)
+    run_to_end(worker_on(link, tmp_path, model, cadence=1), link)
     assert model.folded == [
         (list(segment), [1_000 + 10 * item for item in segment])
         for segment in (range(SEGMENT), range(SEGMENT, 2 * SEGMENT))
@@ -333,7 +335,7 @@ def test_a_forgotten_user_leaves_nothing_and_their_list_is_withdrawn(tmp_path: P
     records.append(FakeRecord(b"ann", None, 0, len(records)))
     link = FakeLink(records, [len(records) - 1])
     run_to_end(worker_on(link, tmp_path, FakeModel(SEGMENT)), link)
-    assert set(link.state(0)) == {SEGMENT_LENGTH, POSITION}
+    assert set(link.state(0)) == {SEGMENT_LENGTH, POSITION, INPUT}
     assert link.lists()[-1] == (b"ann", None)
 
 
@@ -438,7 +440,7 @@ def test_a_memory_of_another_model_is_rebuilt_from_the_kept_segments(tmp_path: P
     worker = worker_on(link, tmp_path, other, keep_segments=5)
     run_to_end(worker, link)
     (row,) = rows(iter(sorted(link.state(0).items())), 0)
-    expected = outcome(records, [], lists="fold").rows[0][0]
+    expected = outcome(records, [], cadence="fold").rows[0][0]
     assert (row.memory, row.memory_format, row.folds) == (expected.memory, "fake/2", 3)
     assert worker.counts.rebuilt == 1
 
@@ -460,7 +462,7 @@ def test_a_kafka_that_is_slow_to_commit_makes_no_smaller_steps(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("again", [0, 3], ids=["from the beginning", "the newest once more"])
-def test_a_record_that_was_taken_already_gives_the_step_up_and_counts_once(tmp_path: Path, again: int) -> None:
+def test_a_record_that_came_before_aborts_the_step_and_counts_once(tmp_path: Path, again: int) -> None:
     """A client that goes back by itself. Where a partition stands is known here, and it is told to go on from there."""
     records = [FakeRecord(b"ann", said(at, 1_000 + at), 0, at) for at in range(6)]
     link = FakeLink([*records[:4], records[again], *records[4:]], [4])
@@ -474,7 +476,7 @@ def test_a_record_that_was_taken_already_gives_the_step_up_and_counts_once(tmp_p
     assert [row.taken for row in rows(iter(sorted(link.state(0).items())), 0)] == [6]
 
 
-def test_a_record_that_comes_twice_within_a_poll_gives_the_step_up(tmp_path: Path) -> None:
+def test_a_record_that_comes_twice_within_a_poll_aborts_the_step(tmp_path: Path) -> None:
     records = [FakeRecord(b"ann", said(at, 1_000 + at), number, at) for at, number in [(0, 0), (0, 1), (1, 0), (0, 0)]]
     link = FakeLink(records, [])
     worker = worker_on(link, tmp_path, FakeModel(SEGMENT), partitions=(0, 1))
@@ -494,3 +496,24 @@ def test_stores_are_flushed_and_memory_given_back_now_and_then(tmp_path: Path) -
         worker.turn()
     assert told == [FLUSH_EVERY_S, 2 * FLUSH_EVERY_S]
     worker.partitions.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(happenings, st.integers(0, 60), st.sampled_from(["interaction", "fold", 3]))
+def test_computing_a_poll_changes_nothing_and_gives_the_same_again(
+    happened: list[tuple[bytes, int | str | None, int]], known: int, cadence: Cadence
+) -> None:
+    """The step is a value: only publishing and writing change what the next one starts from."""
+    records = as_records(happened, 1)
+    with TemporaryDirectory() as folder:
+        link = FakeLink(records[:known], [])
+        worker = worker_on(link, Path(folder), FakeModel(SEGMENT), cadence=cadence)
+        for _ in range(2):
+            worker.turn()
+        polled = decode(records[known:], "interactions", worker.partitions.next_offsets(), {})
+        before = worker.partitions[0].store.read(USERS)
+        first = worker.step.compute(polled, "an-id")
+        assert worker.step.compute(polled, "an-id") == first
+        assert worker.partitions[0].store.read(USERS) == before
+        assert worker.partitions.next_offsets() == {0: len(records[:known])}
+        worker.partitions.close()

@@ -14,7 +14,7 @@ from model.version.registry import ModelVersion, Registry
 from model.version.runtime import Runtime
 from tests.model import tiny
 
-L, V = tiny.CONFIG.segment_length, tiny.CONFIG.n_items
+L, V = tiny.L, tiny.V
 
 
 def _log() -> pl.DataFrame:

@@ -12,7 +12,7 @@ from state.user import Preference
 from stream.recommender import Query, Recommender
 from tests.model import tiny
 
-L, V = tiny.CONFIG.segment_length, tiny.CONFIG.n_items
+L, V = tiny.L, tiny.V
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,14 @@ from torch import Tensor
 from model.evaluation import offline, probes
 from model.evaluation.probes import Probes
 from model.networks import kinds
-from model.networks.rec2pm import MemoryServing, Rec2PM
+from model.networks.memory_serving import MemoryServing
+from model.networks.rec2pm import Rec2PM
 from model.networks.serving import Ranker
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from tests.model import tiny
 
-L, V = tiny.CONFIG.segment_length, tiny.CONFIG.n_items
+L, V = tiny.L, tiny.V
 USERS = 60
 
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from model.networks import kinds
-from model.networks.network import NetworkConfig
+from model.networks.config import NetworkConfig
 from model.version import artifact
 from model.version.artifact import Program
 from tests.model import tiny
 
-L = tiny.CONFIG.segment_length
-V = tiny.CONFIG.n_items
+L = tiny.L
+V = tiny.V
 LENGTHS = torch.tensor([0, 0, 1, L, L - 2, 5])
 
 
@@ -46,17 +46,11 @@ class Timed:
     ) -> Any:
         return self._program.recommend(memory, items, lengths, k, tiny.times_of(items), None, exclude)
 
-    def query(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Any:
-        return self._program.query(memory, items, lengths, tiny.times_of(items))
-
-    def score(self, memory: Tensor, items: Tensor, lengths: Tensor, candidates: Tensor) -> Any:
-        return self._program.score(memory, items, lengths, candidates, tiny.times_of(items))
-
 
 @pytest.fixture(scope="module")
 def program(config: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) -> Program:
     program = artifact.load(tiny.add(tmp_path_factory.mktemp("registry"), config=config).program).program
-    return Timed(program) if config.uses_time else program
+    return Timed(program) if config.options.uses_time else program
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +67,8 @@ def memory(program: Program) -> Tensor:
 def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkConfig) -> None:
     spec = program.spec()
     assert spec["state_floats"] == program.initial_memory(1).numel()
-    assert (spec["n_items"], spec["segment_length"], spec["needs_fold"]) == (V, L, 1)
-    assert spec["uses_time"] == (config.rel_bias == "pos_time")
+    assert (spec["n_items"], spec["d"], spec["segment_length"]) == (V, 16, L)
+    assert spec["uses_time"] == (config.table().get("rel_bias") == "pos_time")
     window, slots, d = 4 * L, 3 * 16, 16
     expected = {
         "full": window,
@@ -85,7 +79,7 @@ def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkCon
         "tok-serial-a": 3 * slots,
     }
     expected |= {"kv-mask-o": 6 * slots, "kv-mask-a": 18 * slots, "holomambarec": 3 * (2 * d * (16 + 3)) + d}
-    assert spec["state_floats"] == (expected[config.kind] + (d if config.overlap else 0)) * (
+    assert spec["state_floats"] == (expected[config.kind] + (d if config.table().get("overlap") else 0)) * (
         3 if spec["uses_time"] else 1
     )
 
@@ -100,9 +94,16 @@ def test_the_spec_says_what_the_tensors_are(program: Program, config: NetworkCon
     ],
 )
 def test_a_state_has_the_published_size(kind: str, backbone: str, layers: int, segments: int, state_bytes: int) -> None:
-    """MODEL.md §6, d=64, C=4; read off the network and not off a table."""
-    config = NetworkConfig(
-        n_items=9, segment_length=200, kind=kind, backbone=backbone, layers=layers, segments=segments
+    """docs/model-spec.md, "State size": d=64, C=4; read off the network and not off a table."""
+    config = NetworkConfig.of_table(
+        {
+            "n_items": 9,
+            "segment_length": 200,
+            "kind": kind,
+            "backbone": backbone,
+            "layers": layers,
+            "segments": segments,
+        }
     )
     assert 4 * kinds.serving(kinds.build(config), torch.ones(10)).spec()["state_floats"] == state_bytes
 
@@ -169,7 +170,7 @@ def test_equal_scores_come_in_the_order_of_their_rows(program: Program) -> None:
 
 def test_the_order_of_equal_scores_is_fixed_however_many_there_are() -> None:
     """Seven values over 2,000 items for an unknown user, three item vectors for the others; k cuts through the ties."""
-    config = NetworkConfig(n_items=2_000, segment_length=L, d=16, layers=1, heads=2)
+    config = tiny.table(n_items=2_000, layers=1)
     popularity = torch.randint(0, 7, (2_001,), generator=torch.Generator().manual_seed(0)).float()
     network = tiny.network(config=config)
     with torch.no_grad():
@@ -187,7 +188,7 @@ def test_the_order_of_equal_scores_is_fixed_however_many_there_are() -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 5, 17, 60])
 def test_of_two_equal_items_at_the_end_of_a_list_the_one_with_the_lower_row_is_in_it(k: int) -> None:
-    network = tiny.network(config=NetworkConfig(n_items=2_000, segment_length=L, d=16, layers=1, heads=2))
+    network = tiny.network(config=tiny.table(n_items=2_000, layers=1))
     for seed in range(10):
         popularity = torch.randperm(2_001, generator=torch.Generator().manual_seed(seed)).float()
         order = popularity[1:].argsort(descending=True) + 1
@@ -213,8 +214,9 @@ def test_a_user_nothing_is_known_about_gets_the_popular_items_less_the_excluded(
 
 
 def test_memory_without_items_gives_a_list_of_its_own_where_the_model_has_a_row_for_it(
-    program: Program, memory: Tensor
+    program: Program, memory: Tensor, config: NetworkConfig
 ) -> None:
+    """KV-Mask has none: without an item its list is the popular items."""
     known = memory[1::2]
     lists = [
         program.recommend(known, torch.zeros(3, n, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), 10)
@@ -222,7 +224,7 @@ def test_memory_without_items_gives_a_list_of_its_own_where_the_model_has_a_row_
     ]
     assert torch.equal(lists[0][0], lists[1][0])
     assert torch.isfinite(lists[0][1]).all()
-    if program.spec()["min_recent"]:
+    if config.kind.startswith("kv-mask"):
         assert lists[0][0].tolist() == [list(range(1, 11))] * 3
     else:
         assert not torch.equal(lists[0][0][0], lists[0][0][1])
@@ -240,15 +242,6 @@ def test_ranking_from_the_hidden_state_of_a_fold_equals_recommending_from_the_se
     torch.testing.assert_close(scores, want_scores, atol=5e-6, rtol=0)
 
 
-def test_score_and_query_agree_with_the_list(program: Program, memory: Tensor) -> None:
-    items = tiny.rows(6, L)
-    rows, scores = program.recommend(memory, items, LENGTHS, 10)
-    torch.testing.assert_close(program.score(memory, items, LENGTHS, rows), scores, atol=1e-6, rtol=0)
-    assert (program.score(memory, items, LENGTHS, torch.tensor([[0, V + 1]]).expand(6, -1)) == float("-inf")).all()
-    norms = program.query(memory, items, LENGTHS).norm(dim=1)
-    torch.testing.assert_close(norms, torch.tensor([0.0, 0 if program.spec()["min_recent"] else 1, 1, 1, 1, 1]))
-
-
 def test_unknown_items_are_read_and_never_recommended(program: Program, memory: Tensor) -> None:
     unknown = torch.full((6, 4), V + 1)
     lengths = torch.full((6,), 4)
@@ -256,7 +249,7 @@ def test_unknown_items_are_read_and_never_recommended(program: Program, memory: 
     assert rows.max() == V
     assert torch.isfinite(scores).all()
     assert not torch.allclose(
-        program.query(memory, unknown, lengths), program.query(memory, torch.ones_like(unknown), lengths)
+        tiny.scores(program, memory, unknown, lengths), tiny.scores(program, memory, torch.ones_like(unknown), lengths)
     )
 
 
@@ -295,7 +288,10 @@ def test_right_padding_and_what_stands_in_it_change_nothing(program: Program, me
                 ):
                     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
                 torch.testing.assert_close(
-                    program.query(before, padded, exact), program.query(before, short, exact), atol=1e-5, rtol=0
+                    tiny.scores(program, before, padded, exact),
+                    tiny.scores(program, before, short, exact),
+                    atol=1e-5,
+                    rtol=0,
                 )
 
 
@@ -328,10 +324,10 @@ def test_a_memory_matters_and_so_does_the_order_of_its_segments(program: Program
             program.update(program.update(unknown, one, lengths)[0], other, lengths)[0]
             for one, other in ((first, second), (second, first))
         ]
-        queries = [program.query(each, items, torch.full((3,), 4)) for each in (unknown, *memories)]
+        scores = [tiny.scores(program, each, items, torch.full((3,), 4)) for each in (unknown, *memories)]
     for one in range(3):
         for other in range(one):
-            assert (queries[one] - queries[other]).abs().max() > 1e-4
+            assert (scores[one] - scores[other]).abs().max() > 1e-4
 
 
 def test_folding_on_after_the_state_is_full_goes_on(program: Program) -> None:

@@ -1,15 +1,16 @@
 """Full and Trunc: folding and then recommending equals one pass over the newest items."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from model.networks.history import History, HistoryServing
-from model.networks.network import NetworkConfig
 from model.networks.serving import LARGEST_ROW
 from model.version import artifact
 from tests.model import tiny
 
-L = tiny.CONFIG.segment_length
+L = tiny.L
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,8 @@ def test_folding_then_recommending_equals_one_pass_over_the_newest_items(kind: s
                 x = network.embed(seen)
                 for block in network.stack():
                     x = block(x)
-                query = program.query(state, items[:, h * L : h * L + n], torch.full((3,), n))
-                torch.testing.assert_close(query, torch.nn.functional.normalize(x[:, -1], dim=1), atol=5e-6, rtol=0)
+                found = tiny.scores(program, state, items[:, h * L : h * L + n], torch.full((3,), n))
+                torch.testing.assert_close(found, tiny.cosines(network, x[:, -1]), atol=5e-6, rtol=0)
             state, last = program.update(state, items[:, h * L : (h + 1) * L], torch.full((3,), L))
             torch.testing.assert_close(last, x[:, -1], atol=1e-5, rtol=1e-5)
 
@@ -54,7 +55,8 @@ def test_trunc_is_trained_on_windows_of_one_segment() -> None:
 
 
 def test_a_catalogue_that_float32_cannot_count_is_refused() -> None:
-    network = History(NetworkConfig(n_items=9, segment_length=L, kind="full", layers=1))
-    object.__setattr__(network.config, "n_items", LARGEST_ROW)
+    network = tiny.network(config=tiny.table("full", n_items=9, layers=1))
+    assert isinstance(network, History)
+    network.shape = replace(network.shape, n_items=LARGEST_ROW)
     with pytest.raises(ValueError, match="too large for item rows"):
         HistoryServing(network, torch.ones(10))

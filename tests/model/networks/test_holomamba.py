@@ -1,18 +1,18 @@
-"""HoloMambaRec: token by token equals the sequence pass, and binding is circular convolution (MODEL.md §5)."""
+"""HoloMambaRec: token by token equals the sequence pass, and binding is circular convolution (docs/model-spec.md,
+"HoloMambaRec").
+"""
 
 import math
-from dataclasses import replace
 
 import torch
 
-from model.attributes import Attributes
 from model.networks import kinds
 from model.networks.holomamba import HoloMamba, bind
 from model.networks.network import initialise
 from model.version import artifact
 from tests.model import tiny
 
-L = tiny.CONFIG.segment_length
+L = tiny.L
 CONFIG = tiny.config("holomambarec", "none")
 
 
@@ -54,8 +54,8 @@ def test_an_items_attribute_changes_what_it_means_and_items_without_one_are_them
 
 
 def test_a_new_networks_items_and_what_is_bound_to_them_are_of_one_size() -> None:
-    config = replace(CONFIG, d=64)
-    network = kinds.build(config, Attributes(tuple("abcde"), tuple(1 + row % 5 for row in range(config.n_items))))
+    config = tiny.changed(CONFIG, d=64)
+    network = kinds.build(config, torch.tensor([0, *(1 + row % 5 for row in range(config.shape.n_items)), 0]))
     assert isinstance(network, HoloMamba)
     initialise(network, torch.Generator().manual_seed(0))
     vectors = network.item.weight[1:-1].detach()

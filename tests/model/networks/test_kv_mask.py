@@ -1,4 +1,4 @@
-"""KV-Mask: one masked pass over a window equals folding it step by step (MODEL.md §3.3)."""
+"""KV-Mask: one masked pass over a window equals folding it step by step (docs/model-spec.md, "KV-Mask")."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from model.networks.kv_mask import KVMask
 from model.version import artifact
 from tests.model import tiny
 
-L = tiny.CONFIG.segment_length
+L = tiny.L
 
 
 @pytest.mark.parametrize("backbone", ["sasrec", "meta", "hstu"])
@@ -23,9 +23,9 @@ def test_the_masked_pass_equals_cached_steps(kind: str, backbone: str) -> None:
         for h in range(4):
             segment = items[:, h * L : (h + 1) * L]
             for n in (1, 7, L):
-                query = program.query(state, segment[:, :n], torch.full((3,), n))
-                expected = torch.nn.functional.normalize(hidden[:, h * L + n - 1], dim=1)
-                torch.testing.assert_close(query, expected, atol=5e-6, rtol=0)
+                found = tiny.scores(program, state, segment[:, :n], torch.full((3,), n))
+                expected = tiny.cosines(network, hidden[:, h * L + n - 1])
+                torch.testing.assert_close(found, expected, atol=5e-6, rtol=0)
             state, last = program.update(state, segment, torch.full((3,), L))
             torch.testing.assert_close(last, hidden[:, (h + 1) * L - 1], atol=1e-5, rtol=1e-5)
 
@@ -33,7 +33,7 @@ def test_the_masked_pass_equals_cached_steps(kind: str, backbone: str) -> None:
 def test_o_sees_the_last_folds_tokens_alone_and_a_those_before_too() -> None:
     items = tiny.rows(1, 4 * L)
     other = items.clone()
-    other[:, :L] = items[:, :L] % tiny.CONFIG.n_items + 1
+    other[:, :L] = items[:, :L] % tiny.V + 1
     for kind, direct in (("kv-mask-o", False), ("kv-mask-a", True)):
         network = tiny.network(config=tiny.config(kind, "sasrec"))
         assert isinstance(network, KVMask)
@@ -47,5 +47,4 @@ def test_o_sees_the_last_folds_tokens_alone_and_a_those_before_too() -> None:
             assert torch.equal(*tokens)
             one, two = network.hidden(items), network.hidden(other)
         assert not torch.allclose(one[:, L : 2 * L], two[:, L : 2 * L], atol=1e-5)
-        config = network.config
-        assert config.folds_kept == (3 if direct else 1)
+        assert network.folds_kept == (3 if direct else 1)

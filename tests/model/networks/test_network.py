@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from model.networks.network import NetworkConfig
+from model.networks.config import NetworkConfig
 from tests.model import tiny
 
-V = tiny.CONFIG.n_items
+V = tiny.V
 
 
 def test_a_negative_that_is_the_target_is_left_out() -> None:
@@ -30,7 +30,7 @@ def test_negatives_of_each_position_that_are_all_the_same_are_shared_ones() -> N
 def test_negatives_are_those_of_their_position(kind: str, backbone: str) -> None:
     """Shared negatives, written out for every position, give the same loss; one position's other ones change it."""
     network = tiny.network(config=tiny.config(kind, backbone))
-    items = tiny.rows(3, 4 * tiny.CONFIG.segment_length).clamp(max=V)
+    items = tiny.rows(3, 4 * tiny.L).clamp(max=V)
     items[0, 30:] = 0
     targets = items.roll(-1, 1).masked_fill(items == 0, 0)
     negatives, times = torch.arange(20, 26), tiny.window_times(items)
@@ -45,7 +45,7 @@ def test_negatives_are_those_of_their_position(kind: str, backbone: str) -> None
 def test_what_is_not_predicted_counts_for_nothing_and_every_parameter_is_trained(kind: str, backbone: str) -> None:
     network = tiny.network(config=tiny.config(kind, backbone))
     network.stage(99)
-    items = tiny.rows(3, 4 * tiny.CONFIG.segment_length).clamp(max=V)
+    items = tiny.rows(3, 4 * tiny.L).clamp(max=V)
     items[0, 30:], items[1, 5:] = 0, 0
     targets = items.roll(-1, 1).masked_fill(items == 0, 0)
     found = network.losses(items, targets, torch.arange(1, 21), tiny.window_times(items))
@@ -65,14 +65,18 @@ def test_what_is_not_predicted_counts_for_nothing_and_every_parameter_is_trained
         ({"kind": "rec2pm"}, "kind is 'rec2pm', must be one of full"),
         ({"backbone": "gpt"}, "backbone is 'gpt', must be one of sasrec"),
         ({"segments": 1}, "segments is 1"),
-        ({"kind": "holomambarec", "d": 7, "heads": 1}, "must be even"),
+        ({"kind": "holomambarec", "d": 7}, "must be even"),
         ({"stage1_weight": -1.0}, "stage1_weight is -1.0"),
         ({"rollout": 1.5}, "rollout is 1.5"),
-        ({"kind": "tok-serial-o", "rollout": 0.5}, "rollout is 0.5, which tok-serial-o does not have"),
-        ({"kind": "trunc", "overlap": 2}, "overlap is 2, which trunc does not have"),
+        ({"kind": "tok-serial-o", "rollout": 0.5}, "rollout is a field of rec2pm-o, rec2pm-a, not of tok-serial-o"),
+        ({"kind": "trunc", "overlap": 2}, "overlap is a field of rec2pm-o, .*, tok-serial-a, not of trunc"),
+        ({"kind": "holomambarec", "heads": 2}, "heads is a field of full, .*, kv-mask-a, not of holomambarec"),
+        ({"depth": 3, "segments": "four"}, "there is no field 'depth'"),
+        ({"segments": "four"}, "Expected `int`, got `str` - at `\\$.segments`"),
+        ({"d": 0, "slots": 0, "overlap": 6}, "d is 0, .*slots is 0, .*overlap is 6, must be at most segment_length"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(wrong: dict[str, float | str], message: str) -> None:
     values = {"n_items": 10, "segment_length": 5} | wrong
     with pytest.raises(ValueError, match=message):
-        NetworkConfig(**values)  # type: ignore[arg-type]
+        NetworkConfig.of_table(values)

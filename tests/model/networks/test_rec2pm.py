@@ -1,29 +1,28 @@
-"""What has to hold between training and serving of Rec2PM (MODEL.md §4.2), on the scripted network reloaded from
-disk.
+"""What has to hold between training and serving of Rec2PM (docs/model-spec.md, "Rec2PM"), on the scripted network
+reloaded from disk.
 """
-
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from model.networks.network import NetworkConfig
-from model.networks.rec2pm import Rec2PM, TokSerial
+from model.networks.config import NetworkConfig
+from model.networks.memory_network import MemoryNetwork
+from model.networks.rec2pm import Rec2PM
 from model.version import artifact
 from model.version.artifact import Program
 from tests.model import tiny
 
-L = tiny.CONFIG.segment_length
-V = tiny.CONFIG.n_items
+L = tiny.L
+V = tiny.V
 
 
 @pytest.fixture(scope="module", params=["sasrec", "meta", "hstu", "overlap", "write_from_memory"])
 def config(request: pytest.FixtureRequest) -> NetworkConfig:
     if request.param == "write_from_memory":
-        return replace(tiny.CONFIG, write_from_memory=True)
+        return tiny.config("rec2pm-o", "write_from_memory")
     if request.param == "overlap":
-        return tiny.OVERLAPPING
+        return tiny.config("rec2pm-o", "overlap")
     return tiny.config("rec2pm-o", request.param)
 
 
@@ -34,15 +33,15 @@ def program(config: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def tails(config: NetworkConfig, segments: Tensor) -> Tensor:
     """(B, K, L) → (B·(K - 1), R): the end of the segment before each later one."""
-    return segments[:, :-1, L - config.overlap :].flatten(0, 1)
+    return segments[:, :-1, L - config.options.overlap :].flatten(0, 1)
 
 
 def state_of(config: NetworkConfig, memory: Tensor, segment: Tensor) -> Tensor:
     """The state after a fold, (B, C, d) and (B, L)."""
-    if not config.overlap:
+    if not config.options.overlap:
         return memory
-    tail = torch.zeros(len(memory), 1, config.d)
-    tail[:, 0, : config.overlap] = segment[:, L - config.overlap :].float()
+    tail = torch.zeros(len(memory), 1, config.shape.d)
+    tail[:, 0, : config.options.overlap] = segment[:, L - config.options.overlap :].float()
     return torch.cat([memory, tail], dim=1)
 
 
@@ -94,9 +93,9 @@ def test_folding_in_parallel_equals_folding_one_after_another_from_the_reference
             torch.testing.assert_close(written.view(2, 3, 3, 16)[:, h - 1], memory[:, :3], atol=5e-6, rtol=0)
             torch.testing.assert_close(hidden.view(2, 3, 1 + L, -1)[:, h - 1, -1], last, atol=5e-6, rtol=0)
             empty = torch.zeros(2, dtype=torch.int64)
-            alone = program.query(state, segments[:, h], empty)
+            alone = tiny.scores(program, state, segments[:, h], empty)
             torch.testing.assert_close(
-                torch.nn.functional.normalize(hidden.view(2, 3, 1 + L, -1)[:, h - 1, 0], dim=1),
+                tiny.cosines(network, hidden.view(2, 3, 1 + L, -1)[:, h - 1, 0]),
                 alone,
                 atol=5e-6,
                 rtol=0,
@@ -117,7 +116,7 @@ def test_a_reference_memory_does_not_depend_on_later_segments(config: NetworkCon
 
 @pytest.mark.parametrize("rollout", [0.0, 1.0])
 def test_predicting_the_next_item_teaches_the_write_vectors(config: NetworkConfig, rollout: float) -> None:
-    network = rec2pm(replace(config, rollout=rollout))
+    network = rec2pm(tiny.changed(config, rollout=rollout))
     items = tiny.rows(3, 2 * L)
     found = network.losses(items, items.roll(-1, dims=1), torch.arange(1, 21))
     (gradient,) = torch.autograd.grad(found.next_item, network.write)
@@ -150,7 +149,7 @@ def test_the_consistency_loss_does_not_move_its_target(config: NetworkConfig) ->
     assert reference.grad is None
     assert written.grad is not None
     assert written.grad.abs().max() > 0
-    rec2pm(replace(config, con_target_grad=True)).consistency_loss(reference, written).backward()  # type: ignore[no-untyped-call]
+    rec2pm(tiny.changed(config, con_target_grad=True)).consistency_loss(reference, written).backward()  # type: ignore[no-untyped-call]
     assert reference.grad is not None
 
 
@@ -160,7 +159,7 @@ def test_the_consistency_loss_is_a_mean_over_full_later_segments(config: Network
     items[1, L:] = 0
     items[0, 2 * L + 3 :] = 0
     _, references = network.references(items)
-    _, written = network.fold(references[:1, 0], items[:1, L - config.overlap : L], items[:1, L : 2 * L])
+    _, written = network.fold(references[:1, 0], items[:1, L - config.options.overlap : L], items[:1, L : 2 * L])
     found = network.losses(items, torch.zeros_like(items).index_fill(1, torch.tensor([0]), 1), torch.arange(2, 5))
     torch.testing.assert_close(found.consistency, ((written - references[:1, 1]) ** 2).mean(), atol=1e-6, rtol=1e-5)
 
@@ -175,7 +174,7 @@ def test_stage_1_learns_to_predict_what_stage_2_predicts_of_later_segments(
 ) -> None:
     items = tiny.rows(2, 2 * L).clamp(max=V)
     targets, negatives = items.roll(-1, dims=1), torch.arange(1, 5)
-    network = rec2pm(replace(config, stage1_weight=0.5))
+    network = rec2pm(tiny.changed(config, stage1_weight=0.5))
     with torch.inference_mode():
         found = network.losses(items, targets, negatives)
         hidden, _ = network.references(items)
@@ -213,10 +212,10 @@ def test_with_rollout_segments_are_folded_and_predicted_from_memories_that_folds
     network = rec2pm(config)
     with torch.inference_mode():
         _, references = network.references(items)
-        _, second = network.fold(references[:, 0], segments[:, 0, L - config.overlap :], segments[:, 1])
+        _, second = network.fold(references[:, 0], segments[:, 0, L - config.options.overlap :], segments[:, 1])
         expected = {}
         for rollout, memory in ((0.0, references[:, 1]), (1.0, second)):
-            hidden, third = network.fold(memory, segments[:, 1, L - config.overlap :], segments[:, 2])
+            hidden, third = network.fold(memory, segments[:, 1, L - config.options.overlap :], segments[:, 2])
             next_item = network.next_item_loss(hidden[:, 1:].flatten(0, 1), targets[:, 2 * L :].flatten(), negatives)
             expected[rollout] = (
                 next_item,
@@ -224,7 +223,7 @@ def test_with_rollout_segments_are_folded_and_predicted_from_memories_that_folds
             )
         assert all(abs(a - b) > 1e-4 for a, b in zip(expected[0.0], expected[1.0], strict=True))
         for rollout, (next_item, consistency) in expected.items():
-            found = rec2pm(replace(config, rollout=rollout)).losses(items, targets, negatives)
+            found = rec2pm(tiny.changed(config, rollout=rollout)).losses(items, targets, negatives)
             torch.testing.assert_close(found.next_item, next_item, atol=1e-5, rtol=0)
             torch.testing.assert_close(found.consistency, consistency, atol=1e-5, rtol=0)
 
@@ -235,7 +234,8 @@ def test_with_accumulation_a_fold_reads_the_memories_before_it_and_the_oldest_ma
     kind: str, backbone: str
 ) -> None:
     config = tiny.config(kind, backbone)
-    network, program = rec2pm(config), artifact.script(tiny.serving(config=config))
+    network, program = tiny.network(config=config), artifact.script(tiny.serving(config=config))
+    assert isinstance(network, MemoryNetwork)
     items, lengths = tiny.rows(2, 6 * L).view(2, 6, L), torch.full((2,), L)
     state, written = program.initial_memory(2), list[Tensor]()
     with torch.inference_mode():
@@ -260,19 +260,3 @@ def test_absent_memories_are_not_seen() -> None:
         short_hidden, short_written = network.fold(memory[:, 6:], items[:, :0], items)
     torch.testing.assert_close(written, short_written, atol=5e-6, rtol=0)
     torch.testing.assert_close(hidden, short_hidden, atol=5e-6, rtol=0)
-
-
-def test_tok_serial_learns_through_its_memories_and_only_as_deep_as_its_stage() -> None:
-    network = tiny.network(config=replace(tiny.config("tok-serial-o", "sasrec"), curriculum_epochs=2))
-    assert isinstance(network, TokSerial)
-    items = tiny.rows(2, 3 * L).clamp(max=V)
-    for epoch, depth in ((1, 1), (2, 1), (3, 2), (6, 3), (99, 4)):
-        network.stage(epoch)
-        assert network.depth == depth
-    targets = torch.zeros_like(items)
-    targets[:, -1] = 5
-    loss = network.losses(items, targets, torch.arange(10, 20)).total
-    (gradient,) = torch.autograd.grad(loss, network.write)
-    assert gradient.abs().max() > 0, "the last prediction teaches what the first fold writes"
-    network.stage(1)
-    assert network.losses(items, items.roll(-1, 1), torch.arange(10, 20)).total.isfinite()

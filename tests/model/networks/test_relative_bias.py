@@ -1,19 +1,19 @@
 """HSTU's relative attention bias: by hand, however a pass is cut, and told in time."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from model.networks import kinds
 from model.networks.backbone import HSTUBlock, RelativeBias, time_buckets
 from model.networks.history import History
-from model.networks.network import NetworkConfig, initialise
+from model.networks.network import initialise
 from model.version import artifact
 from tests.model import tiny
 
-L, V = tiny.CONFIG.segment_length, tiny.CONFIG.n_items
+L, V = tiny.L, tiny.V
 S = 1_000
 """A second."""
 DAY = 86_400 * S
@@ -69,7 +69,8 @@ def block(bias: str, chunk: int = 52) -> HSTUBlock:
 
 @pytest.mark.parametrize("bias", ["pos", "pos_time"])
 def test_a_block_adds_the_bias_to_the_scores_before_silu_for_all_heads_alike(bias: str) -> None:
-    """The whole of MODEL.md §1.1 and §1.2 written out, entry by entry."""
+    """Both sections of the specification written out, entry by entry (docs/model-spec.md, "Backbones" and
+    docs/model-spec.md, "HSTU relative bias")."""
     made, x, n = block(bias), seeded(1, 5, 16), 5
     times = NOW + torch.tensor([[0, 5, 5, 700, 90_000, 95_000]]) * S
     u, q, k, v = torch.nn.functional.silu(torch.nn.functional.layer_norm(x, [16], eps=1e-6) @ made.uqkv.weight.t())[
@@ -133,10 +134,10 @@ def test_a_row_knows_when_its_target_happens_and_nothing_later() -> None:
 
 
 def test_the_bias_is_small_at_first_and_every_layers_own() -> None:
-    config = NetworkConfig(
-        n_items=9, segment_length=50, kind="full", backbone="hstu", d=16, heads=1, layers=2, rel_bias="pos_time"
+    network = kinds.build(
+        tiny.table("full", n_items=9, segment_length=50, backbone="hstu", heads=1, layers=2, rel_bias="pos_time")
     )
-    network = History(config)
+    assert isinstance(network, History)
     initialise(network, torch.Generator().manual_seed(0))
     biases = [
         (made.relative.position, made.relative.time)
@@ -196,8 +197,8 @@ def test_folding_and_then_asking_equals_one_pass_that_ends_at_the_query(kind: st
                 for each in network.stack():
                     x = each(x, None, torch.cat([times[:, seen], last[:, None]], dim=1))
                 new = slice(h * L, end)
-                query = program.query(state, items[:, new], torch.full((3,), n), times[:, new], query_time)
-                torch.testing.assert_close(query, torch.nn.functional.normalize(x[:, -1], dim=1), atol=5e-6, rtol=0)
+                found = tiny.scores(program, state, items[:, new], torch.full((3,), n), times[:, new], query_time)
+                torch.testing.assert_close(found, tiny.cosines(network, x[:, -1]), atol=5e-6, rtol=0)
             new = slice(h * L, (h + 1) * L)
             state, hidden = program.update(state, items[:, new], torch.full((3,), L), times[:, new])
             if asked is None:
@@ -235,14 +236,16 @@ def test_without_times_items_are_as_old_as_the_newest_that_is_held_or_as_the_que
         for query_time in (None, torch.full((2,), NOW + DAY)):
             if query_time is None and memory is not known:
                 continue
-            want = program.query(memory, items, lengths, then, query_time)
-            torch.testing.assert_close(program.query(memory, items, lengths, None, query_time), want, atol=1e-6, rtol=0)
-    at_once = program.query(program.initial_memory(2), items, lengths)
+            want = tiny.scores(program, memory, items, lengths, then, query_time)
+            torch.testing.assert_close(
+                tiny.scores(program, memory, items, lengths, None, query_time), want, atol=1e-6, rtol=0
+            )
+    at_once = tiny.scores(program, program.initial_memory(2), items, lengths)
     torch.testing.assert_close(
-        at_once, program.query(program.initial_memory(2), items, lengths, old), atol=1e-6, rtol=0
+        at_once, tiny.scores(program, program.initial_memory(2), items, lengths, old), atol=1e-6, rtol=0
     )
     assert (
-        at_once - program.query(program.initial_memory(2), items, lengths, old + DAY * torch.arange(L))
+        at_once - tiny.scores(program, program.initial_memory(2), items, lengths, old + DAY * torch.arange(L))
     ).abs().max() > 1e-3
 
 
@@ -250,16 +253,13 @@ def test_without_times_items_are_as_old_as_the_newest_that_is_held_or_as_the_que
     ("wrong", "message"),
     [
         ({"rel_bias": "time"}, "rel_bias is 'time', must be one of none, pos, pos_time"),
-        (
-            {"rel_bias": "pos", "backbone": "sasrec"},
-            "rel_bias is 'pos', which only full and trunc on hstu have, not full on sasrec",
-        ),
-        ({"rel_bias": "pos_time", "backbone": "meta"}, "not full on meta"),
-        ({"rel_bias": "pos_time", "kind": "rec2pm-o"}, "not rec2pm-o on hstu"),
-        ({"rel_bias": "pos", "kind": "kv-mask-a"}, "not kv-mask-a on hstu"),
-        ({"rel_bias": "pos", "kind": "holomambarec"}, "not holomambarec on hstu"),
+        ({"rel_bias": "pos", "backbone": "sasrec"}, "rel_bias is 'pos', which only hstu has, not sasrec"),
+        ({"rel_bias": "pos_time", "backbone": "meta"}, "not meta"),
+        ({"rel_bias": "pos_time", "kind": "rec2pm-o"}, "rel_bias is a field of full, trunc, not of rec2pm-o"),
+        ({"rel_bias": "pos", "kind": "kv-mask-a"}, "rel_bias is a field of full, trunc, not of kv-mask-a"),
+        ({"rel_bias": "none", "kind": "rec2pm-o"}, "rel_bias is a field of full, trunc, not of rec2pm-o"),
     ],
 )
 def test_a_bias_where_there_is_none_is_refused(wrong: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(tiny.config("full", "hstu"), **wrong)  # type: ignore[arg-type]
+        tiny.changed(tiny.config("full", "hstu"), **wrong)

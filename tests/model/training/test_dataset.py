@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from model.attributes import Attributes
 from model.errors import TrainingImpossible
 from model.log import read_log
-from model.training import dataset, validation
+from model.training import dataset, encoded_log, validation
+from model.version.attributes import Attributes
 
 L = 5
 
@@ -131,7 +131,7 @@ def test_histories_are_those_of_the_sorted_log_however_it_is_cut_into_pieces(
     assume(sum(n > 0 for n in trained) >= 2)
     assume(len({item for history, n in zip(histories, trained, strict=True) for item in history[:n]}) >= 2)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(dataset, "PIECE", piece)
+        patched.setattr(encoded_log, "PIECE", piece)
         data = loaded(log.lazy(), min_item_count=1, until_share=shares[0], validation_share=shares[1], split=split)
     there = sorted(set(log.sort("timestamp", maintain_order=True).head(round(len(log) * shares[0]))["user_id"]))
     users = [sorted(set(log["user_id"])).index(user) for user in there]
@@ -170,7 +170,7 @@ def test_an_items_attribute_is_its_most_frequent_value_in_the_training_part(
             seen.setdefault(item, Counter()).update([] if value is None else [value])
     expected = {item: min(counts, key=lambda value: (-counts[value], value)) for item, counts in seen.items() if counts}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(dataset, "PIECE", piece)
+        patched.setattr(encoded_log, "PIECE", piece)
         given = {"min_item_count": 1, "validation_share": 0.3, "split": split}
         data, without = loaded(log.lazy(), **given), loaded(plain.lazy(), **given)
     assert data.attributes is not None
@@ -242,7 +242,7 @@ def test_a_folder_keeps_the_same_dataset(tmp_path: Path) -> None:
 def test_times_are_kept_where_they_are_asked_for_beside_the_rows_they_belong_to(tmp_path: Path) -> None:
     log = random_log([30, 12, 40, 3]).with_columns(timestamp=(pl.int_range(pl.len()) * 7) % 83 * 1_000)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(dataset, "PIECE", 7)
+        patched.setattr(encoded_log, "PIECE", 7)
         data = loaded(log, with_times=True, folder=tmp_path)
     again, without = dataset.opened(tmp_path), loaded(log)
     assert isinstance(again.times, np.memmap)
@@ -278,7 +278,7 @@ def test_the_log_is_never_in_memory_whole(tmp_path: Path, monkeypatch: pytest.Mo
         return found
 
     monkeypatch.setattr(pl.LazyFrame, "collect", watched)
-    monkeypatch.setattr(dataset, "PIECE", 500)
+    monkeypatch.setattr(encoded_log, "PIECE", 500)
     data = loaded(read_log(path), folder=tmp_path)
     assert len(data.rows) == n
     assert max(heights) <= 500

@@ -3,10 +3,10 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from model.training.checkpoint import Checkpoint, Epoch
 from model.training.windows import Batch
 from model.version.registry import Registry
 from model.version.runtime import Runtime
+from stream.commands.command_line import REC2PM
 from stream.commands.main import main
 from tests.model import tiny
 from tests.model.quick import LOG, SMALL, recipe, run
@@ -114,7 +115,7 @@ def test_a_process_killed_with_sigkill_goes_on_to_the_same_weights(tmp_path: Pat
     LOG.write_parquet(tmp_path / "log.parquet")
     command = _command(tmp_path, "max_epochs=6", "batch=8", "checkpoint_minutes=1e-9")
     place = _unfinished(tmp_path / "cut", "rec2pm")
-    with subprocess.Popen([sys.executable, "-m", "stream", *command], stderr=subprocess.PIPE) as process:
+    with subprocess.Popen([*REC2PM, *command], stderr=subprocess.PIPE) as process:
         while process.poll() is None and not (place.exists() and checkpoint.read(place).learned_steps > 20):
             time.sleep(0.01)
         process.kill()
@@ -131,7 +132,7 @@ def test_a_process_killed_with_sigkill_goes_on_to_the_same_weights(tmp_path: Pat
 
 def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
     LOG.write_parquet(tmp_path / "log.parquet")
-    command = [sys.executable, "-m", "stream", *_command(tmp_path, "max_epochs=100000", "patience=100000")]
+    command = [*REC2PM, *_command(tmp_path, "max_epochs=100000", "patience=100000")]
     place = _unfinished(tmp_path / "cut", "rec2pm")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not (place.exists() and checkpoint.read(place).epoch > 0):
@@ -244,6 +245,18 @@ def test_an_unfinished_training_is_neither_overwritten_nor_continued_as_another(
     assert checkpoint.read(_unfinished(tmp_path)).epoch == 1
     run(tmp_path, how={"unfinished": "discard"}, seed=1, max_epochs=1)
     assert not _unfinished(tmp_path).exists()
+
+
+def test_a_checkpoint_with_the_fields_of_every_kind_is_gone_on_from(tmp_path: Path) -> None:
+    """As earlier builds wrote it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Rec2PM, "losses", _killed_at(13))
+        with pytest.raises(Killed):
+            run(tmp_path, **FAST)
+    there = checkpoint.read(_unfinished(tmp_path))
+    network = {**there.training["network"], "curriculum_epochs": 2, "state_size": 16, "rel_bias": "none"}
+    checkpoint.write(replace(there, training={**there.training, "network": network}), _unfinished(tmp_path))
+    assert run(tmp_path, how={"unfinished": "resume"}, **FAST).version == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"torn", b"PK\x03\x04"])

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from model.errors import ModelNotFound, TrainerMissing, TrainingDiverged, TrainingImpossible
+from model.networks import serving
 from model.networks.network import Losses
 from model.networks.rec2pm import Rec2PM
 from model.synthetic import SyntheticLog, generate
@@ -114,6 +115,17 @@ def test_segments_nobody_fills_are_refused_with_a_length_that_works(tmp_path: Pa
     assert run(tmp_path, segment_length=suggested, max_epochs=1).manifest().segment_length == suggested
 
 
+@pytest.mark.parametrize("kind", ["full", "trunc", "holomambarec"])
+def test_a_kind_that_does_not_learn_from_folds_learns_from_segments_nobody_fills(tmp_path: Path, kind: str) -> None:
+    assert run(tmp_path, kind=kind, segment_length=500, segments=1, max_epochs=1).manifest().segment_length == 500
+
+
+def test_a_catalogue_that_a_state_cannot_count_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "LARGEST_ROW", 20)
+    with pytest.raises(TrainingImpossible, match="too large for item rows as float32: at most 18"):
+        run(tmp_path, kind="full")
+
+
 @pytest.mark.parametrize(("kind", "backbone"), [("rec2pm-o", "sasrec"), ("full", "pos_time")])
 def test_validation_ranks_as_the_worker_would(tmp_path: Path, kind: str, backbone: str) -> None:
     """Every target's rank against folding and recommending through the runtime, one user at a time, told no query
@@ -171,7 +183,7 @@ def test_a_log_with_no_next_item_to_learn_or_nobody_to_validate_on_is_refused(tm
 
 
 def test_a_name_no_model_can_have_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="cannot name a model"):
+    with pytest.raises(ModelNotFound, match="cannot be the name of a model"):
         run(tmp_path, how={"name": "../x"})
     assert list(tmp_path.iterdir()) == []
 

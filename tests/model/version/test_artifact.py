@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.attributes import Attributes
 from model.errors import ArtifactUnreadable, ManifestMismatch, ManifestUnknown
 from model.version import artifact
 from model.version import manifest as manifests
+from model.version.attributes import Attributes
 from model.version.registry import ModelVersion
 from tests.model import tiny
 
@@ -85,7 +85,7 @@ def test_other_weights_than_the_manifest_says_are_refused(tmp_path: Path) -> Non
 def test_a_manifest_beside_it_that_says_something_else_is_refused(copy: Path) -> None:
     beside = copy.with_name("manifest.json")
     beside.write_text(json.dumps(json.loads(beside.read_text()) | {"weights_sha256": "0" * 64}))
-    with pytest.raises(ManifestMismatch, match="not the manifest inside"):
+    with pytest.raises(ManifestMismatch, match="differs from the manifest inside"):
         artifact.load(copy)
 
 
@@ -109,7 +109,7 @@ def test_attributes_travel_with_the_items(tmp_path: Path, version: ModelVersion)
     assert artifact.load(path).item_ids == tuple(tiny.IDS)
     assert artifact.load_weights(version.program).attributes is None
     artifact.save(serving, tiny.manifest(serving), tiny.IDS, path, Attributes(("drama",), (1, 0)))
-    with pytest.raises(ManifestMismatch, match=r"attributes\.json inside is of 2 items, the catalogue has 60"):
+    with pytest.raises(ManifestMismatch, match=r"attributes\.json inside has 2 items, the catalogue has 60"):
         artifact.load(path)
 
 

@@ -27,7 +27,7 @@ def test_versions_count_up_and_the_newest_is_meant(tmp_path: Path) -> None:
 def test_with_several_names_one_has_to_be_given(tmp_path: Path) -> None:
     tiny.add(tmp_path, "a")
     tiny.add(tmp_path, "b")
-    with pytest.raises(ModelNotFound, match="no single model to choose; there is a, b"):
+    with pytest.raises(ModelNotFound, match="has several models, name one of a, b"):
         Registry(tmp_path).resolve(None)
     assert Registry(tmp_path).resolve("b").reference == "b@1"
 
@@ -35,10 +35,10 @@ def test_with_several_names_one_has_to_be_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("other", "no model 'other'; there is tiny"),
-        ("tiny@7", "no version '7'; it has 1"),
+        ("other", "has no model 'other': it has tiny"),
+        ("tiny@7", "has no version '7' of tiny: it has 1"),
         ("tiny@01", "no version '01'"),
-        ("../tiny", "no model"),
+        ("../tiny", "'../tiny' is not NAME or NAME@VERSION of the registry .*: it has tiny"),
     ],
 )
 def test_what_is_not_there_is_said_with_what_is(tmp_path: Path, reference: str, message: str) -> None:
@@ -102,5 +102,5 @@ def test_two_trainers_at_once_get_a_version_each(tmp_path: Path, monkeypatch: py
 
 
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="cannot name a model"):
+    with pytest.raises(ModelNotFound, match="cannot be the name of a model"):
         tiny.add(tmp_path, "../outside")

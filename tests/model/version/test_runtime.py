@@ -14,8 +14,8 @@ from model.version.registry import ModelVersion
 from model.version.runtime import CHUNK, Runtime
 from tests.model import tiny
 
-L = tiny.CONFIG.segment_length
-V = tiny.CONFIG.n_items
+L = tiny.L
+V = tiny.V
 
 
 def _none(users: int) -> np.ndarray:
@@ -134,17 +134,17 @@ def _wrong(version: ModelVersion, **how: float) -> Runtime:
 def test_a_fold_that_is_not_finite_is_a_failure_of_the_model(version: ModelVersion, wrong: dict[str, float]) -> None:
     """It would be stored, and every list of the user after it would be wrong."""
     runtime = _wrong(version, **wrong)
-    with pytest.raises(ModelFailed, match="tiny@1 failed in update: it answered with what is not a finite number"):
+    with pytest.raises(ModelFailed, match="tiny@1 failed in update: the answer has numbers that are not finite"):
         runtime.fold(np.zeros((1, runtime.state_floats), np.float32), np.full((1, L), 3))
 
 
 def test_scores_that_are_no_numbers_are_a_failure_of_the_model(version: ModelVersion) -> None:
     runtime = _wrong(version, score=math.nan)
     memory = np.zeros((1, runtime.state_floats), np.float32)
-    with pytest.raises(ModelFailed, match="tiny@1 failed in recommend: it ranked by what is not a number"):
+    with pytest.raises(ModelFailed, match="tiny@1 failed in recommend: the answer has scores that are not numbers"):
         runtime.recommend(memory, np.full((1, L), 3), np.array([2]), 4, _none(1))
-    with pytest.raises(ModelFailed, match="tiny@1 failed in rank: it ranked by what is not a number"):
-        runtime.rank(np.zeros((1, tiny.CONFIG.d), np.float32), 4, _none(1))
+    with pytest.raises(ModelFailed, match="tiny@1 failed in rank: the answer has scores that are not numbers"):
+        runtime.rank(np.zeros((1, tiny.CONFIG.shape.d), np.float32), 4, _none(1))
 
 
 def test_what_a_program_raises_is_a_failure_of_the_model_by_its_last_line(

@@ -51,8 +51,8 @@ def test_it_writes_a_report_and_prints_a_table(log: Path, registry: Path, tmp_pa
         "tiny@2",
         "tiny@1",
     ]
-    assert f"the report is {tmp_path / 'out' / 'report.md'}" in done.stdout
-    assert "mind: tiny@2: its manifest does not say what it was trained on" in done.stderr
+    assert f"report: {tmp_path / 'out' / 'report.md'}" in done.stdout
+    assert "warning: tiny@2: its manifest does not say what it was trained on" in done.stderr
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"report.md", "metrics.json", "accuracy.png"} <= written
     assert "position.png" not in written, "fewer than 30 users a group: not for a picture"
@@ -61,7 +61,7 @@ def test_it_writes_a_report_and_prints_a_table(log: Path, registry: Path, tmp_pa
 def test_a_model_that_is_not_there_is_one_clear_line(log: Path, registry: Path, tmp_path: Path) -> None:
     done = _run(log, "--user-column", "who", "--model", "nobody", "--registry", registry, "--out", tmp_path / "out")
     assert done.exit_code == 1
-    assert done.stderr.splitlines() == [f"rec2pm: {registry}: no model 'nobody'; there is tiny"]
+    assert done.stderr.splitlines() == [f"rec2pm: the registry {registry} has no model 'nobody': it has tiny"]
     assert not (tmp_path / "out").exists()
 
 
@@ -84,7 +84,7 @@ def test_a_point_in_time_is_not_ignored_where_targets_are_the_last_interactions(
     for split in ((), ("--split", "last-out")):
         refused = _run(*usual, *split)
         assert refused.exit_code == 2
-        assert "--at is for --split time" in refused.stderr
+        assert "--at needs --split time" in refused.stderr
     assert not (tmp_path / "out").exists()
     assert _run(*usual, "--split", "time").exit_code == 0
 
@@ -96,7 +96,7 @@ def test_what_is_no_name_is_answered_with_what_one_looks_like(
     done = _run(log, "--user-column", "who", "--model", reference, "--registry", registry, "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert done.stderr.splitlines() == [
-        f"rec2pm: {registry}: {reference!r} names no model: expected NAME or NAME@VERSION; there is tiny"
+        f"rec2pm: {reference!r} is not NAME or NAME@VERSION of the registry {registry}: it has tiny"
     ]
 
 

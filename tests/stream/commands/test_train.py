@@ -7,7 +7,7 @@ import pytest
 from model.training import recipe as recipes
 from model.version.registry import Registry
 from stream.commands.main import main
-from tests.model.quick import LOG, SMALL
+from tests.model.quick import LOG, SMALL, small
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_column_of_the_log_says_what_items_are(tmp_path: Path, capsys: pytest.
     genres = LOG.with_columns(genre=pl.col("item_id").str.head(1), price=1.5)
     genres.write_csv(tmp_path / "log.csv")
     common = ["train", str(tmp_path / "log.csv"), "--out", str(tmp_path / "models"), "--name", "holo"]
-    holo = [*_set(*SMALL, "max_epochs=1"), "--recipe", "holomambarec"]
+    holo = [*_set(*small("holomambarec"), "max_epochs=1"), "--recipe", "holomambarec"]
     assert _rec2pm(*common, *holo, "--attribute-column", "genre") == 0
     assert capsys.readouterr().out == "holo@1\n"
     config = Registry(tmp_path / "models").resolve("holo").manifest().config

@@ -50,7 +50,7 @@ def test_a_broker_that_knows_no_ids_is_believed() -> None:
             Changelog(FITS.id, 8, 0, 1_000),
             "the input has 8 partitions and had 4 when the state in app.changelog[3] was made",
         ),
-        (Changelog(FITS.id, 4, 0, 999), "app.changelog[3] ends at 999, but 1000 was reached"),
+        (Changelog(FITS.id, 4, 0, 999), "app.changelog[3] ends at 999, but it reached 1000"),
     ],
 )
 def test_a_changelog_that_does_not_hold_the_state_is_refused_and_told_what_to_do(found: Changelog, said: str) -> None:

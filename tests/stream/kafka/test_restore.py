@@ -14,8 +14,8 @@ from stream.errors import ChangelogUnfit
 from stream.kafka.lineage import Changelog, Committed, Lineage
 from stream.kafka.options import CHANGELOG_READER
 from stream.kafka.restore import ChangelogRestore
-from stream.partitions import Partition
-from tests.fakes import restoring
+from stream.partition import Partition, Restore
+from tests.fakes import NothingToRestore, restoring
 
 MEMORY = StoreMemory(8 << 20)
 HOUR_MS = 3_600_000
@@ -91,6 +91,19 @@ def test_a_store_that_reaches_the_end_is_done_and_known_to_lack_nothing_now(part
     written(partition, offset=100)
     assert restore_of(partition, kafka).advance()
     assert partition.store.complete_ms() == NOW_MS
+
+
+@pytest.mark.parametrize("side", ["fake", "kafka"])
+def test_a_restore_with_nothing_to_restore_is_done_at_once_and_leaves_the_store(
+    partition: Partition, kafka: Kafka, side: str
+) -> None:
+    """The contract of `Restore`, as far as the fake has to keep it."""
+    written(partition, offset=100)
+    restore: Restore = NothingToRestore() if side == "fake" else restore_of(partition, kafka)
+    assert restore.progress() is None
+    assert restore.advance()
+    assert is_kept(partition)
+    restore.close()
 
 
 def test_the_end_is_asked_for_only_after_kafka_has_said_what_is_committed(partition: Partition, kafka: Kafka) -> None:

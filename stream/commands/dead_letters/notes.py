@@ -1,13 +1,12 @@
-"""Which dead letters were sent in again: ranges of offsets, kept by Kafka as a group's committed offset and its
-metadata.
+"""Which dead letters were replayed: ranges of offsets, kept by Kafka as a group's committed offset and its metadata.
 
-The committed offset stands behind the newest letter that was sent in again; the metadata counts down from there,
-letters' offsets sent in again and not, in turn: `r1:50,6,*` at offset 100 says 50 to 99 were, 44 to 49 were not,
-everything below was. Ranges are between letters that exist: offsets that hold none (a transaction's marker, a letter
-whose time is over) belong to either.
+The committed offset is one past the newest letter that was replayed. The metadata counts down from there, in turn,
+offsets that were replayed and offsets that were not. `r1:50,6,*` at offset 100 says: 50 to 99 were replayed, 44 to 49
+were not, everything below was. Offsets that hold no letter (a transaction's marker, a letter that was deleted) belong
+to either range.
 
-A committed offset without metadata says that everything below it was sent in again: what kafka-consumer-groups.sh
---reset-offsets leaves behind, and a broker that keeps no metadata (tansu).
+A committed offset without metadata says that everything below it was replayed. kafka-consumer-groups.sh
+--reset-offsets leaves such an offset, and so does a broker that keeps no metadata (tansu).
 """
 
 from bisect import bisect_right
@@ -25,10 +24,10 @@ _ALL_BELOW: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Of one partition, the letters that were sent in again."""
+    """The letters of one partition that were replayed."""
 
     ranges: tuple[tuple[int, int], ...] = ()
-    """(first offset, offset behind the last), in order, with a letter that was not sent between each two."""
+    """(first offset, one past the last), in order; between each two is a letter that was not replayed."""
 
     def __contains__(self, offset: object) -> bool:
         if not isinstance(offset, int):
@@ -37,27 +36,27 @@ class Replayed:
         return at >= 0 and offset < self.ranges[at][1]
 
 
-def noted(letters: Sequence[int], sent: Container[int]) -> Replayed:
-    """What to keep.
+def replayed_of(letters: Sequence[int], sent: Container[int]) -> Replayed:
+    """The ranges to keep.
 
     Args:
-        letters: the offsets of a partition's letters, in order; of others nothing needs to be known.
-        sent: those of them that were sent in again.
+        letters: the offsets of a partition's letters, in order; other offsets do not matter.
+        sent: those of them that were replayed.
     """
     ranges: list[tuple[int, int]] = []
-    going_on = False
+    continues = False
     for offset in letters:
         if offset in sent:
-            ranges[-1:] = [(ranges[-1][0], offset + 1)] if going_on else [*ranges[-1:], (offset, offset + 1)]
-        going_on = offset in sent
+            ranges[-1:] = [(ranges[-1][0], offset + 1)] if continues else [*ranges[-1:], (offset, offset + 1)]
+        continues = offset in sent
     return Replayed(tuple(ranges))
 
 
 def encoded(replayed: Replayed, limit: int = MAX_METADATA) -> tuple[int, str]:
     """As an offset and its metadata, of at most `limit` characters.
 
-    What does not fit is the oldest: there, letters that were not sent count as sent from now on, never the other way
-    round.
+    What does not fit is the oldest. There, letters that were not replayed count as replayed from now on, never the
+    other way round.
     """
     if not replayed.ranges:
         return 0, _FORMAT + "0"
@@ -76,7 +75,7 @@ def encoded(replayed: Replayed, limit: int = MAX_METADATA) -> tuple[int, str]:
 
 
 def decoded(position: int, metadata: str | None) -> Replayed:
-    """What `encoded` said.
+    """Read what `encoded` wrote.
 
     Raises:
         KafkaUnusable: a newer build wrote it.
@@ -86,7 +85,7 @@ def decoded(position: int, metadata: str | None) -> Replayed:
     runs = metadata.removeprefix(_FORMAT).split(",")
     if not metadata.startswith(_FORMAT) or not all(run.isdigit() or run == _ALL_BELOW for run in runs):
         raise KafkaUnusable(
-            f"which dead letters were replayed is kept as {metadata[:40]!r}, which this build cannot read: a newer rec2pm wrote it"
+            f"the note of replayed dead letters is {metadata[:40]!r}, which this build cannot read: a newer rec2pm wrote it"
         )
     ranges: list[tuple[int, int]] = []
     end = position

@@ -14,8 +14,9 @@ import torch
 
 from model.errors import RecipeInvalid, TrainingImpossible, TrainingUnfinished
 from model.networks import kinds
+from model.networks.config import NetworkConfig
 from model.networks.holomamba import HoloMamba
-from model.networks.network import Losses, NetworkConfig
+from model.networks.network import Losses
 from model.synthetic import SyntheticLog, generate
 from model.training import checkpoint
 from model.training.checkpoint import Checkpoint
@@ -118,8 +119,8 @@ def test_the_artifact_has_items_bound_to_their_attributes(whole: ModelVersion) -
         item: value_of[item] for item in loaded.item_ids if item in value_of
     }
     assert 0 < loaded.attributes.of.count(0) < len(loaded.item_ids)
-    config = NetworkConfig(**whole.manifest().config["network"])
-    network, bare = kinds.build(config, loaded.attributes), kinds.build(config)
+    config = NetworkConfig.of_table(whole.manifest().config["network"])
+    network, bare = kinds.build(config, loaded.attributes.by_row()), kinds.build(config)
     weights = {
         name.removeprefix("network."): value for name, value in loaded.weights.items() if name.startswith("network.")
     }
@@ -127,7 +128,7 @@ def test_the_artifact_has_items_bound_to_their_attributes(whole: ModelVersion) -
         assert isinstance(each, HoloMamba)
         each.load_state_dict(weights)
         each.eval()
-    rows = torch.arange(config.n_items + 2)
+    rows = torch.arange(config.shape.n_items + 2)
     with torch.inference_mode():
         table, without = network.inputs(rows), bare.inputs(rows)  # type: ignore[operator]
     torch.testing.assert_close(loaded.weights["table"], table)

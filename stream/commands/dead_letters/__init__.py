@@ -1,0 +1,1 @@
+"""`rec2pm dead-letters list | show | replay`."""

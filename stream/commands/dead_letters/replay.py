@@ -1,0 +1,106 @@
+"""`rec2pm dead-letters replay`: from the dead letters in Kafka to what is sent, and to the lines that say so."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from stream.commands.dead_letters.choose import Plan, Selection, Survey, choose
+from stream.commands.dead_letters.display import histogram
+from stream.commands.dead_letters.letters import LetterNotFound, read_letters
+from stream.commands.dead_letters.read_notes import offsets_kept_ms, read_notes
+from stream.commands.dead_letters.send import begin, send
+from stream.commands.output import counted
+from stream.kafka.read_topic import partitions
+
+_HOUR_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a replay sent, or a preview would send."""
+
+    topic: str
+    """Of the dead letters."""
+    letters: int
+    """How many the topic holds."""
+    plan: Plan
+    sent: int | None
+    """None: a preview. Fewer than planned when letters were deleted in the meantime."""
+
+
+def preview(kafka: Mapping[str, Any], app: str, topic: str, selection: Selection, now_ms: int) -> Outcome:
+    """What a replay would send. Nothing is sent, and no other replay is disturbed.
+
+    Raises:
+        LetterNotFound: the topic has no letter at a selected place.
+    """
+    surveyed = survey(kafka, app, topic, now_ms, "read_uncommitted")
+    return Outcome(topic, len(surveyed.letters), _planned(surveyed, selection, topic), None)
+
+
+def replay(
+    kafka: Mapping[str, Any],
+    app: str,
+    topic: str,
+    selection: Selection,
+    now_ms: int,
+    progress: Callable[[int, int], None],
+) -> Outcome:
+    """Send the selected letters to the topics they came from, each of them once.
+
+    Raises:
+        LetterNotFound: the topic has no letter at a selected place; nothing was sent.
+    """
+    producer = begin(kafka, app)
+    surveyed = survey(kafka, app, topic, now_ms, "read_committed")
+    plan = _planned(surveyed, selection, topic)
+    sent = send(kafka, app, topic, producer, surveyed, plan, progress=progress) if plan.send else 0
+    return Outcome(topic, len(surveyed.letters), plan, sent)
+
+
+def survey(
+    kafka: Mapping[str, Any],
+    app: str,
+    topic: str,
+    now_ms: int,
+    isolation: Literal["read_committed", "read_uncommitted"],
+) -> Survey:
+    """Read all letters up to the present end, and what earlier replays noted.
+
+    Args:
+        isolation: of the notes. read_committed waits for the end of a replay that is under way; read_uncommitted reads
+            the notes from before it.
+    """
+    numbers = partitions(kafka, topic)
+    notes = read_notes(kafka, app, topic, numbers, isolation)
+    since = 0 if None not in notes.values() else now_ms - offsets_kept_ms(kafka) + _HOUR_MS
+    return Survey(list(read_letters(kafka, topic, numbers)), notes, since)
+
+
+def _planned(surveyed: Survey, selection: Selection, topic: str) -> Plan:
+    missing = sorted((selection.places or frozenset()) - {each.place for each in surveyed.letters})
+    if missing:
+        raise LetterNotFound(topic, missing)
+    return choose(surveyed, selection)
+
+
+def lines(outcome: Outcome) -> list[str]:
+    """What `rec2pm dead-letters replay` prints."""
+    if not outcome.letters:
+        return [f"no dead letters in {outcome.topic}"]
+    planned = len(outcome.plan.send)
+    targets = ", ".join(sorted(outcome.plan.topics()))
+    if not planned:
+        printed = ["nothing to replay"]
+    elif outcome.sent is None:
+        printed = [f"would replay {counted(planned, 'dead letter')} to {targets}"]
+    else:
+        printed = [f"replayed {counted(outcome.sent, 'dead letter')} to {targets}"]
+    printed += histogram(outcome.plan.reasons())
+    if outcome.sent is not None and outcome.sent < planned:
+        printed.append(f"not sent because they were deleted in the meantime: {planned - outcome.sent}")
+    if outcome.plan.not_sent:
+        printed += ["not sent:", *histogram({why.value: count for why, count in outcome.plan.not_sent.items()})]
+    if outcome.sent is None and planned:
+        printed.append("nothing was sent: add --execute to send")
+    return printed

@@ -1,0 +1,194 @@
+"""Dead letters sent to the topic they came from, in transactions that also note what was sent.
+
+The guarantee: each letter is sent once. Sending a letter and noting that it was sent are one Kafka transaction. So a
+replay may be killed at any moment and run again, or two may run at a time (the second ends the first): readers of
+committed records see each letter once. Only `--again` sends a letter once more. A record that is refused again becomes
+another letter, with a higher count of attempts.
+
+The note is the committed offset of the group `<app>.dead-letters`, with metadata (`notes.py`). Kafka drops offsets that
+nobody renewed for `offsets.retention.minutes`, by default seven days; each replay renews them. Where the note is gone,
+letters younger than that time were certainly not sent: a replay sends them. Older letters may have been sent: a replay
+does not send them.
+
+A letter keeps its key, value, timestamp and headers, and gets a header with the count of attempts. It goes to the
+partition that it was in, or by key where the topic has fewer partitions now.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from stream.commands.dead_letters.choose import Plan, Survey
+from stream.commands.dead_letters.letters import Letter, headers_of
+from stream.commands.dead_letters.notes import Replayed, encoded, replayed_of
+from stream.commands.dead_letters.read_notes import group
+from stream.errors import Fenced, KafkaUnusable
+from stream.kafka.errors import is_fatal
+from stream.kafka.read_topic import committed_records, partitions
+from stream.wire import ATTEMPTS_HEADER, Refusal, refusal
+
+BATCH_LETTERS: Final = 2000
+_BATCH_BYTES: Final = 16 << 20
+_CALL_S: Final = 30.0
+_PATIENCE_S: Final = 60.0
+_AGAIN_AFTER_S: Final = 0.1
+_BY_KEY: Final = -1
+"""In place of a partition: the partitioner chooses one."""
+
+PRODUCER: Final[Mapping[str, Any]] = {
+    "partitioner": "murmur2_random",
+    "compression.type": "lz4",
+    "linger.ms": 20,
+    "transaction.timeout.ms": 60_000,
+    "log_level": 3,  # a coordinator that is still loading is not worth a line
+}
+
+
+def begin(kafka: Mapping[str, Any], app: str) -> Producer:
+    """The producer of a replay. Call this before the survey.
+
+    It ends another replay of the application that is under way or was killed, and Kafka then aborts what that replay
+    sent without noting it.
+    """
+    producer = Producer({**PRODUCER, **kafka, "transactional.id": f"{app}-dead-letters-replay"})
+    _until_done(lambda: producer.init_transactions(_CALL_S))
+    return producer
+
+
+def send(
+    kafka: Mapping[str, Any],
+    app: str,
+    topic: str,
+    producer: Producer,
+    surveyed: Survey,
+    plan: Plan,
+    *,
+    progress: Callable[[int, int], None],
+    batch_letters: int = BATCH_LETTERS,
+    before_commit: Callable[[], None] = lambda: None,
+) -> int:
+    """Send the plan's letters, a transaction per batch; returns how many: fewer than planned when letters were deleted
+    in the meantime.
+
+    Args:
+        topic: the topic of the dead letters.
+        producer: from `begin`, called before the survey.
+        before_commit: for tests; called when a batch is sent and neither committed nor noted yet.
+
+    Raises:
+        TopicsUnusable: a topic that letters came from no longer exists; nothing was sent.
+        Fenced: another replay began.
+        KafkaUnusable: a batch was not sent; the batches before it were sent and noted.
+    """
+    widths = {target: len(partitions(kafka, target)) for target in plan.topics()}
+    offsets = {
+        number: [each.offset for each in surveyed.letters if each.partition == number] for number in surveyed.notes
+    }
+    notes: dict[int, Replayed] = {number: replayed or Replayed() for number, replayed in surveyed.notes.items()}
+    metadata = _group_metadata(kafka, app)
+    sent = 0
+    for number, batch in _batches(kafka, topic, plan.send, batch_letters):
+        new = {message.offset() for message, _ in batch}
+        before = notes[number]
+        notes[number] = replayed_of(
+            offsets[number], {offset for offset in offsets[number] if offset in new or offset in before}
+        )
+        positions = [TopicPartition(topic, each, *encoded(replayed)) for each, replayed in notes.items()]
+        try:
+            producer.begin_transaction()
+            for message, refused in batch:
+                _produce(producer, message, refused, widths[refused.topic])
+            _until_done(lambda: producer.send_offsets_to_transaction(positions, metadata, _CALL_S))  # noqa: B023  # called here and now
+            before_commit()
+            _until_done(lambda: producer.commit_transaction(_CALL_S))
+        except KafkaException as error:
+            raise _aborted(producer, app, len(batch), error) from error
+        sent += len(batch)
+        progress(sent, len(plan.send))
+    return sent
+
+
+def _batches(
+    kafka: Mapping[str, Any], topic: str, chosen: Sequence[Letter], size: int
+) -> Iterator[tuple[int, list[tuple[Message, Refusal]]]]:
+    """The letters read again, with their bytes, in batches of one partition each."""
+    by_partition: dict[int, set[int]] = {}
+    for each in chosen:
+        by_partition.setdefault(each.partition, set()).add(each.offset)
+    for number, waiting in by_partition.items():
+        batch: list[tuple[Message, Refusal]] = []
+        held = 0
+        for message in committed_records(kafka, topic, number, min(waiting)):
+            refused = refusal(headers_of(message))
+            if message.offset() not in waiting or refused is None:
+                continue
+            waiting.discard(message.offset() or 0)
+            batch.append((message, refused))
+            held += len(message.value() or b"")
+            if len(batch) >= size or held >= _BATCH_BYTES:
+                yield number, batch
+                batch, held = [], 0
+            if not waiting:
+                break
+        if batch:
+            yield number, batch
+
+
+def _group_metadata(kafka: Mapping[str, Any], app: str) -> object:
+    """Names the group to Kafka. Nobody is a member of it, so it fences nothing: the transactional id does that."""
+    consumer = Consumer({**kafka, "group.id": group(app), "log_level": 3})
+    try:
+        return consumer.consumer_group_metadata()
+    finally:
+        consumer.close()
+
+
+def _aborted(producer: Producer, app: str, count: int, error: KafkaException) -> Exception:
+    """Abort the transaction, where that is still ours to do; returns the error to raise."""
+    reason: KafkaError = error.args[0]
+    if is_fatal(reason):
+        return Fenced(f"another replay of {app} began and ended this one: {reason.str()}")
+    with suppress(KafkaException):
+        producer.abort_transaction(_CALL_S)
+    if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return KafkaUnusable(
+            f"{count} dead letters were not sent: one of them is larger than the producer or its topic accepts. Raise "
+            "REC2PM_KAFKA_MESSAGE_MAX_BYTES and the topic's max.message.bytes, or name the other letters. Letters before these were sent and noted"
+        )
+    # A commit without an answer may have gone through.
+    return KafkaUnusable(
+        f"Kafka did not confirm that {count} dead letters were sent: {reason.str()}. What was sent is noted: run the command again for the rest"
+    )
+
+
+def _produce(producer: Producer, message: Message, refused: Refusal, width: int) -> None:
+    headers: list[tuple[str, str | bytes | None]] = [
+        *refused.headers,
+        (ATTEMPTS_HEADER, str(refused.attempts).encode()),
+    ]
+    # A letter that does not say its record's timestamp has its own, which is the closest there is.
+    timestamp = message.timestamp()[1] if refused.timestamp is None else refused.timestamp
+    to = refused.partition if refused.partition < width else _BY_KEY
+    while True:
+        try:
+            producer.produce(refused.topic, message.value(), message.key(), to, headers=headers, timestamp=timestamp)
+        except BufferError:
+            producer.poll(_AGAIN_AFTER_S)
+        else:
+            return
+
+
+def _until_done(call: Callable[[], None]) -> None:
+    """Call again after a retriable error; the call then continues where it was."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if not reason.retriable() or reason.fatal() or reason.txn_requires_abort() or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_AFTER_S)

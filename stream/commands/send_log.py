@@ -1,0 +1,75 @@
+"""`rec2pm produce`: an event log into the interactions topic, in time order."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+from confluent_kafka import KafkaError, Message, Producer
+
+from model.log import in_time_order
+from stream.errors import KafkaUnusable
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_CHUNK: Final = 5000
+
+PRODUCER: Final[Mapping[str, Any]] = {
+    "enable.idempotence": True,
+    "partitioner": "murmur2_random",  # Java's default: every client sends a user to the same partition
+    "linger.ms": 20,
+    "compression.type": "lz4",
+    "queue.buffering.max.messages": 500_000,
+}
+
+
+def send(
+    log: pl.LazyFrame,
+    *,
+    kafka: Mapping[str, Any],
+    topic: str,
+    limit: int | None,
+    rate: float | None,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    progress: Callable[[int, int], None],
+) -> int:
+    """Send every interaction, keyed by user, as MessagePack `{item, ts}`; returns how many were acknowledged.
+
+    Args:
+        log: columns user_id, item_id, timestamp (epoch ms).
+        limit: send only the first so many; None for all.
+        rate: interactions per second; None for as fast as Kafka accepts them.
+        progress: called with (sent, all).
+    """
+    frame = in_time_order(log).select("user_id", "item_id", "timestamp")
+    rows = (frame if limit is None else frame.head(limit)).collect()
+    failed: list[str] = []
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failed.append(str(error))
+
+    # The records' own timestamps are the present. With the log's, the topic's retention would delete old interactions
+    # at once.
+    producer = Producer({**PRODUCER, **kafka})
+    began = clock()
+    for start in range(0, len(rows), chunk := _CHUNK if rate is None else max(1, int(rate / 100))):
+        for user, item, time in rows.slice(start, chunk).iter_rows():
+            value = _encode({"item": item, "ts": time})
+            while True:
+                try:
+                    producer.produce(topic, value, str(user).encode(), on_delivery=delivered)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        producer.poll(0)
+        sent = min(start + chunk, len(rows))
+        progress(sent, len(rows))
+        if rate is not None and (ahead := sent / rate - (clock() - began)) > 0:
+            sleep(ahead)
+    left = producer.flush(60)
+    if failed or left:
+        raise KafkaUnusable(
+            f"{topic} did not accept {len(failed) + left} of {len(rows)} interactions: {(failed or ['no answer within 60 s'])[0]}"
+        )
+    return len(rows)

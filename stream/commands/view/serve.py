@@ -1,0 +1,94 @@
+"""The process of `rec2pm view`: HTTP and Faust in one event loop, until a signal or a crash ends both.
+
+Faust and aiohttp are an extra; importing this file without them says how to install them.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from typing import Final
+
+from stream.errors import KafkaUnusable, SettingsInvalid
+from stream.settings import Settings
+
+try:
+    from aiohttp import web
+
+    from stream.commands.view.faust_app import LatestLists
+    from stream.commands.view.routes import Routes
+except ImportError as missing:
+    raise SettingsInvalid(f"the view needs Faust ({missing}): pip install 'rec2pm[view]'") from missing
+
+logger = logging.getLogger(__name__)
+
+STOPS_WITHIN_S: Final = 4.0
+"""After a signal or a crash the process exits, even if Faust and its threads still wait for something."""
+_STREAMS_END_WITHIN_S: Final = 0.2
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+def run_view(settings: Settings, *, listen: str, name: str) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: the application's; its recommendations are served.
+        listen: HOST:PORT for HTTP.
+        name: of this process, its own among the application's views: part of its consumer group and its folder.
+
+    Raises:
+        SettingsInvalid: `listen`, `name` or a Kafka option cannot be used.
+        TopicsUnusable: there is no recommendations topic.
+        KafkaUnusable: reading the topic failed, and waiting would not help.
+    """
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise SettingsInvalid(f"--listen={listen}: expected HOST:PORT")
+    if not _NAME.fullmatch(name):
+        raise SettingsInvalid(f"--name={name}: expected 1 to 100 of letters, digits, `.`, `_` and `-`")
+    if not logger.isEnabledFor(logging.DEBUG):
+        for library in ("faust", "mode", "aiokafka"):
+            logging.getLogger(library).setLevel(logging.WARNING)
+    asyncio.run(_serve(settings, host.strip("[]"), int(port), name))
+
+
+async def _serve(settings: Settings, host: str, port: int, name: str) -> None:
+    began = time.monotonic()
+    stop = asyncio.create_task(_signalled())
+    lists = LatestLists(settings, name)
+    http = web.AppRunner(Routes(lists).application(), access_log=None, shutdown_timeout=_STREAMS_END_WITHIN_S)
+    await http.setup()
+    try:
+        await web.TCPSite(http, host, port).start()
+    except OSError as error:
+        raise SettingsInvalid(f"--listen={host}:{port}: {error.strerror}") from error
+    logger.info("view starts group=%s url=http://%s:%d/", lists.app.conf.id, host, port)
+    follow = asyncio.create_task(lists.follow())
+    ready = asyncio.create_task(lists.ready.wait())
+    await asyncio.wait({follow, ready, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        logger.info("view ready seconds=%.1f", time.monotonic() - began)
+        await asyncio.wait({follow, stop}, return_when=asyncio.FIRST_COMPLETED)
+    crashed = not stop.done()
+    # Nothing can be lost: offsets are not committed, and the store is a copy of the topic that RocksDB's log protects.
+    limit = threading.Timer(STOPS_WITHIN_S, os._exit, (int(crashed),))
+    limit.daemon = True
+    limit.start()
+    if crashed:
+        logger.error("view crashed reason=%r", follow.exception() or lists.app.crash_reason)
+    await http.cleanup()
+    await lists.app.stop()
+    if crashed:
+        raise KafkaUnusable(f"reading {settings.recommendations_topic} failed, see the log above; start the view again")
+    logger.info("view stopped")
+
+
+async def _signalled() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    signalled = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, signalled.set)
+    await signalled.wait()

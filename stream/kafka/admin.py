@@ -1,0 +1,11 @@
+"""The client that asks Kafka about topics and makes them."""
+
+from confluent_kafka.admin import AdminClient
+
+from stream.kafka.options import logger_of
+from stream.settings import Settings
+
+
+def admin_client(settings: Settings) -> AdminClient:
+    """Keep a reference to it until its futures are done: a temporary one ends them."""
+    return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logger_of("admin"))

@@ -1,0 +1,266 @@
+"""The worker's transactions: one producer, what each of its errors means, and when it is replaced.
+
+The order of calls and the errors were measured; docs/kafka.md has the reasons. The offsets go into the transaction with
+the group's metadata of the poll that gave the step its records: Kafka then refuses the transaction if another worker
+owns them by now.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NoReturn
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from stream.errors import Fenced, OutputTooLarge, StepAborted, StopAsked
+from stream.fault_points import At, Point
+from stream.kafka.call_thread import CallThread
+from stream.kafka.errors import NOT_ALLOWED, PUT_OUT, explained, is_fatal, stop
+from stream.kafka.outage import Outage
+from stream.ports import Outgoing
+from stream.wire import MODEL_HEADER, Recommendation
+
+logger = logging.getLogger(__name__)
+
+CALL_S: Final = 5.0
+"""How long one transaction call may wait; it is then called again."""
+_GRACE_S: Final = 1.0
+"""How long a transaction that Kafka calls too old is waited for: its clock and ours do not start together."""
+_FULL_QUEUE_WAIT_S: Final = 0.05
+_LOOK_EVERY_S: Final = 1.0
+"""How often a wait for Kafka looks whether the process is to stop."""
+
+
+class _Overdue(Exception):
+    """A call took longer than a transaction may last."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTopics:
+    """Where a step's records go."""
+
+    changelog: str
+    recommendations: str
+    dead_letters: str
+
+
+class Transactions:
+    """One transaction at a time."""
+
+    def __init__(
+        self,
+        *,
+        topics: OutputTopics,
+        encode: Callable[[Recommendation], bytes],
+        new_producer: Callable[[], Producer],
+        lasts_s: float,
+        outage: Outage,
+        at: At,
+    ) -> None:
+        """Args:
+        lasts_s: the longest time that Kafka lets a transaction last (`transaction.timeout.ms`).
+        """
+        self._topics = topics
+        self._encode = encode
+        self.new_producer = new_producer
+        self.producer = new_producer()
+        self.lasts_s = lasts_s
+        self._outage = outage
+        self._at = at
+        self._calls = CallThread("transaction")
+        self._first_reason: KafkaError | None = None
+        """Why the transaction failed. To further calls the client says only that it has failed."""
+        self.began = outage.clock()
+
+    def start(self) -> None:
+        """Put out this worker's last process, and end what it left open, however long Kafka is away.
+
+        The producer stays: one that was abandoned could still take the name from its successor.
+        """
+        try:
+            self._until_done(lambda producer: producer.init_transactions(CALL_S), "init_transactions", math.inf)
+        except KafkaException as error:
+            stop(error, "init_transactions")
+
+    def serve(self) -> None:
+        """Let the client call its log and error callbacks."""
+        self.producer.poll(0)
+
+    def publish(self, outgoing: Outgoing, offsets: Sequence[TopicPartition], metadata: object) -> Mapping[int, int]:
+        """One transaction. Returns the changelog offset that each partition's records reach.
+
+        Args:
+            offsets: what is committed of the input.
+            metadata: of the group, at the poll that gave the step its records.
+
+        Raises:
+            StepAborted: refused, or without an answer in time: then it may be committed.
+            Fenced, KafkaUnusable, OutputTooLarge, StopAsked: the process ends.
+        """
+        reached: dict[int, int] = {}
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            partition, offset = message.partition(), message.offset()
+            if error is None and partition is not None and offset is not None and offset >= 0:
+                reached[partition] = offset + 1
+
+        self.began = self._outage.clock()
+        try:
+            self.producer.begin_transaction()
+            self._at(Point.BEGUN)
+            self._produce_all(outgoing, delivered)
+            self._at(Point.PRODUCED)
+            # The only call that fences: it carries the generation that owned these records when they were polled.
+            self._until_done(
+                lambda producer: producer.send_offsets_to_transaction(offsets, metadata, CALL_S),
+                "send_offsets_to_transaction",
+            )
+            self._at(Point.OFFSETS_SENT)
+            self._until_done(lambda producer: producer.commit_transaction(CALL_S), "commit_transaction")
+        except KafkaException as error:
+            self._abort(error)
+        except _Overdue as overdue:
+            self._replace_producer(overdue)
+        except OutputTooLarge:
+            self._leave_nothing_open()
+            raise
+        self._first_reason = None
+        return reached
+
+    def _produce_all(self, outgoing: Outgoing, delivered: Callable[[KafkaError | None, Message], None]) -> None:
+        for partition, changes in outgoing.changes.items():
+            if not changes:
+                continue
+            for key, value in changes[:-1]:
+                self._produce(self._topics.changelog, value, key, partition)
+            # The last record's offset is the highest: one callback per partition is enough.
+            key, value = changes[-1]
+            self._produce(self._topics.changelog, value, key, partition, delivered)
+        for user, made in outgoing.recommendations:
+            headers = [] if made is None else [(MODEL_HEADER, made.model.encode())]
+            value = None if made is None else self._encode(made)
+            self._produce(self._topics.recommendations, value, user, headers=headers)
+        for dead in outgoing.dead:
+            self._produce(self._topics.dead_letters, dead.value, dead.key, headers=dead.headers)
+
+    def _produce(self, topic: str, value: bytes | None, key: bytes | None, *more: Any, **named: Any) -> None:
+        """`Producer.produce`, again while its queue is full: a record that was not queued must not be missed."""
+        while True:
+            try:
+                self.producer.produce(topic, value, key, *more, **named)
+            except BufferError:
+                self.producer.poll(_FULL_QUEUE_WAIT_S)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    # Swallowed, the transaction would commit without it.
+                    raise OutputTooLarge(
+                        f"a record of {len(value or b'')} bytes for {topic} is larger than the producer takes: raise "
+                        "REC2PM_KAFKA_MESSAGE_MAX_BYTES and the topic's max.message.bytes"
+                    ) from error
+                raise
+            else:
+                return
+
+    def _leave_nothing_open(self) -> None:
+        """Before the process ends with an error: readers would wait for an open transaction until its time-out."""
+        with suppress(KafkaException, _Overdue, StopAsked):
+            self._until_done(lambda producer: producer.abort_transaction(CALL_S), "abort_transaction")
+
+    def _abort(self, error: KafkaException) -> NoReturn:
+        """Turn a failed transaction into what it means for the step."""
+        reason: KafkaError = error.args[0]
+        if is_fatal(reason):
+            self._replace_producer(error)
+        if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self._leave_nothing_open()
+            raise OutputTooLarge(
+                f"the broker refused a record as too large: raise the topic's max.message.bytes ({reason})"
+            ) from error
+        if not reason.txn_requires_abort():
+            self._leave_nothing_open()
+            stop(error, "transaction")
+        try:
+            self._until_done(lambda producer: producer.abort_transaction(CALL_S), "abort_transaction")
+        except KafkaException as failed:
+            if is_fatal(failed.args[0]):
+                self._replace_producer(failed)
+            stop(failed, "abort_transaction")
+        except _Overdue as overdue:
+            self._replace_producer(overdue)
+        self._at(Point.ABORTED)
+        if reason.code() in NOT_ALLOWED:
+            stop(error, "publishing")
+        if reason.code() != KafkaError._STATE:
+            self._first_reason = reason
+        raise StepAborted(explained(self._first_reason or reason)) from error
+
+    def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
+        """Replace a producer that can do nothing any more: it lost track of its records, its transaction was too old
+        for Kafka, or another process has its name.
+
+        Kafka's answer is the same to the latter two, so the clock tells them apart. A new producer under the same name
+        ends whatever the old one left open, and goes on. Against another process that would be a quarrel without end.
+        """
+        open_s = self._outage.clock() - self.began
+        put_out = isinstance(error, KafkaException) and error.args[0].code() in PUT_OUT
+        if put_out and open_s < self.lasts_s:
+            raise Fenced(
+                f"another process uses this worker's name: {error}. Give each live worker its own REC2PM_WORKER"
+            ) from error
+        logger.warning("new producer after=%.1f s reason=%s", open_s, error)
+        self.producer = self.new_producer()
+        self.start()
+        self._at(Point.ABORTED)
+        raise StepAborted(f"the producer was replaced after {open_s:.1f} s: {error}") from error
+
+    def _until_done(self, call: Callable[[Producer], None], name: str, deadline: float | None = None) -> None:
+        """Call until it is done. A retriable error asks for the same call again; it then continues where it was.
+
+        Without a `deadline` it waits no longer than a transaction may last: then Kafka has ended it, whatever the call
+        would say. It does not rely on the call's own time-out, which `send_offsets_to_transaction` does not always keep
+        (librdkafka #5456): the call runs on a thread of its own, and is left behind.
+
+        Raises:
+            _Overdue: the transaction is too old by now.
+        """
+        deadline = self.began + self.lasts_s + _GRACE_S if deadline is None else deadline
+        producer = self.producer
+        while True:
+            try:
+                return self._returned(self._calls.submit(partial(call, producer)), name, deadline)
+            except KafkaException as error:
+                reason: KafkaError = error.args[0]
+                if not reason.retriable() or reason.fatal() or reason.txn_requires_abort():
+                    raise
+                self._outage.wait(name, reason)
+                if self._outage.stopping():
+                    raise StopAsked(f"asked to stop while waiting for Kafka in {name}") from error
+                if self._outage.clock() > deadline:
+                    raise _Overdue(f"{name}: {reason.str()}") from error
+
+    def _returned(self, done: "Future[None]", name: str, deadline: float) -> None:
+        """Wait for a call: until the deadline or, if the process is asked to stop, for `CALL_S`."""
+        try:
+            while not done.done():
+                now = self._outage.clock()
+                late = self._outage.stopping() and now > self.began + CALL_S
+                if late or now >= deadline:
+                    # Its thread ends when librdkafka lets go of it, and the producer with it.
+                    self._calls.leave()
+                    self._calls = CallThread("transaction")
+                    if late:
+                        raise StopAsked(f"asked to stop while {name} did not return")
+                    raise _Overdue(f"{name} did not return")
+                wait([done], min(deadline - now, _LOOK_EVERY_S))
+            done.result()
+        finally:
+            # It holds what the call raised, whose traceback holds this frame and the step's: a circle that stays, as
+            # circles are hardly ever looked for in this process (`stream.compose`).
+            del done
+
+    def close(self) -> None:
+        self._calls.leave()

@@ -1,0 +1,85 @@
+"""What a step hands over to Kafka, and Kafka as the worker sees it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from state.changelog import Change
+from state.user import User
+from stream.wire import DeadLetter, Recommendation, Record
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was done: by one step, or by a worker since it started."""
+
+    steps: int = 0
+    aborted: int = 0
+    records: int = 0
+    interactions: int = 0
+    folds: int = 0
+    lists: int = 0
+    dead_letters: int = 0
+    model_failures: int = 0
+    forgotten: int = 0
+    unknown_items: int = 0
+    rebuilt: int = 0
+
+    def add(self, other: "Counts") -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(slots=True)
+class Learned:
+    """What a partition may keep in memory once the step is published."""
+
+    taken: dict[bytes, int] = field(default_factory=dict)
+    """User → interactions remembered."""
+    users: dict[bytes, User] = field(default_factory=dict)
+    """User → the whole state."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Hashed item key → text; stored by now."""
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """The result of a step. The first four fields are published in one transaction; the others hold once it is."""
+
+    changes: dict[int, list[Change]] = field(default_factory=dict)
+    """Partition → changelog records, for the local store too."""
+    recommendations: list[tuple[bytes, Recommendation | None]] = field(default_factory=list)
+    """User id and list, in each user's order; None withdraws the user's last list."""
+    dead: Sequence[DeadLetter] = ()
+    next_offsets: Mapping[int, int] = field(default_factory=dict)
+    """Partition → the last record's offset + 1."""
+    learned: dict[int, Learned] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+
+
+class Link(Protocol):
+    """Kafka as the worker sees it: `stream.kafka.link.KafkaLink`, or `tests.fakes.FakeLink`.
+
+    Both pass the contract in tests/integration/test_link_contract.py.
+    """
+
+    def poll(self, limit: int, wait_s: float) -> Sequence[Record]:
+        """At most `limit` records of running partitions, in the order of offsets within each; none of them an error.
+
+        Nothing comes of a partition before it is resumed, or while it is paused. Rebalances happen in here.
+        """
+
+    def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
+        """One transaction; partition → the changelog offset that its records reach, if it has any.
+
+        Raises:
+            StepAborted: Kafka undid it as a whole. Or no answer came in time: then it may be committed as a whole.
+        """
+
+    @property
+    def input_id(self) -> str:
+        """Kafka's id of the topic that is polled; empty where the broker does not tell."""
+
+    @property
+    def waited_at(self) -> float:
+        """When Kafka last failed to answer, by the worker's clock."""

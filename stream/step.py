@@ -1,0 +1,342 @@
+"""The step: one poll as a pure computation, from what is stored to what is published.
+
+    read → remember → fold → recommend → collect
+
+`Step.compute` reads like that line. It reads stores and caches and writes to nothing: if it fails, nothing has
+happened. `stream.worker` decodes before it, and publishes and writes after it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import msgspec
+
+from state.changelog import Change, take
+from state.codec import (
+    INPUT,
+    POSITION,
+    SEGMENT_LENGTH,
+    name_key,
+    name_value,
+    number_value,
+    working_key,
+    working_value,
+)
+from state.errors import SegmentLengthChanged
+from state.user import NEW_USER, Preference, Remembered, User, packed, remember
+from stream.decode import Polled, Run, columns
+from stream.partition import Partition
+from stream.policy import Cadence, list_after, stride
+from stream.ports import Counts, Learned, Outgoing
+from stream.recommender import Floats, Fold, Query, RankedList, Recommender
+from stream.wire import Recommendation
+
+Exclude = Literal["none", "working", "kept"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator decides about lists and memory; the names of the settings are in `stream.settings`."""
+
+    cadence: Cadence
+    top_k: int
+    exclude: Exclude
+    keep_segments: int
+
+
+class Owned(Protocol):
+    """The partitions of this worker, by number."""
+
+    def __getitem__(self, number: int) -> Partition: ...
+
+
+class Touch(msgspec.Struct, gc=False):
+    """One run that needs the model, on its way through the step."""
+
+    run: Run
+    before: User
+    remembered: Remembered
+    preferences: tuple[Preference | None, ...]
+    """The preference memory before the step, and after each fold of it."""
+    list_after: Sequence[int]
+    """Indices of the run's interactions after which a list is made."""
+    hidden: tuple[Floats, ...] = ()
+    """The hidden state of each fold."""
+    lists: list[tuple[int, RankedList]] = msgspec.field(default_factory=list)
+    """The lists made, each with its index in the run, in the order of `list_after`."""
+
+
+Taken = Mapping[int, Mapping[bytes, int]]
+"""Partition → user → interactions remembered before the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Everything that a poll is computed with."""
+
+    partitions: Owned
+    recommender: Recommender
+    rules: Rules
+
+    def compute(self, polled: Polled, input_id: str) -> Outgoing:
+        """One poll's way through the step.
+
+        Args:
+            polled: the decoded poll.
+            input_id: Kafka's id of the topic that was polled; empty where the broker does not tell.
+
+        Raises:
+            ModelFailed: on some records of the poll; `stream.failing_records` finds out which.
+            SegmentLengthChanged: the stored state was built by folding another number of interactions.
+            StateCorrupted, StateFormatUnknown: a store cannot be read.
+        """
+        before = self.read(polled)
+        outgoing, loud = self.remember(polled, before)
+        touches = self.serve(loud, before, self.rules.cadence)
+        self._collect(outgoing, polled, touches, input_id)
+        return outgoing
+
+    def read(self, polled: Polled) -> Taken:
+        """How many interactions of each user of the poll are remembered: from memory, else from the store."""
+        before = {}
+        for number, runs in polled.runs.items():
+            partition = self.partitions[number]
+            self._check_segment_length(partition)
+            users = sorted(runs)
+            before[number] = dict(zip(users, partition.taken(users), strict=True))
+        return before
+
+    def _check_segment_length(self, partition: Partition) -> None:
+        """Counts and kept segments mean nothing under another segment length."""
+        model, stored = self.recommender.model, partition.segment_length()
+        if stored not in (None, model.segment_length):
+            raise SegmentLengthChanged(
+                f"the stored state was built by folding every {stored} interactions, but {model.reference} folds every "
+                f"{model.segment_length}: serve a model with the former segment_length, or choose a new REC2PM_APP for "
+                "this one"
+            )
+
+    def remember(self, polled: Polled, before: Taken) -> tuple[Outgoing, list[Run]]:
+        """Append each quiet run to its user's working memory; the loud ones are returned.
+
+        A quiet run completes no segment and asks for no list. One record settles it, for which it is enough to know
+        how many interactions of its user are remembered. With a list per fold most runs are quiet. A loud run needs
+        the whole user and the model.
+        """
+        length = self.recommender.model.segment_length
+        every = stride(self.rules.cadence, length)
+        outgoing = Outgoing(dead=polled.dead, next_offsets=polled.next_offsets)
+        loud = list(polled.superseded)
+        for number, users in before.items():
+            changes: list[Change] = []
+            learned = Learned(names=polled.names.get(number, {}))
+            outgoing.changes[number], outgoing.learned[number] = changes, learned
+            changed, known = changes.append, learned.taken
+            runs, fresh = polled.runs[number], polled.fresh.get(number, ())
+            for user, taken in users.items():
+                flat = runs[user]
+                if len(flat) == 3:
+                    now = taken + 1
+                    items, times = flat[:1], flat[1:2]
+                else:
+                    items, times = flat[::3], flat[1::3]
+                    now = taken + len(items)
+                if now // length != taken // length or now // every != taken // every or user in fresh:
+                    loud.append(columns(number, user, flat, fresh=user in fresh))
+                else:
+                    changed((working_key(user, now), working_value(items, times)))
+                    known[user] = now
+        return outgoing, loud
+
+    def serve(self, runs: Sequence[Run], before: Taken, cadence: Cadence) -> list[Touch]:
+        """What the model makes of runs: their folds and lists. What it makes of one does not depend on the others.
+
+        Raises:
+            ModelFailed: on some of them.
+        """
+        touches = self._touches(runs, before, cadence)
+        self._rebuild(touches)
+        self._fold(touches)
+        self._recommend(touches)
+        return touches
+
+    def _touches(self, runs: Sequence[Run], before: Taken, cadence: Cadence) -> list[Touch]:
+        """Each run with its user's whole state before it, and with that state's working memory after it."""
+        asked: dict[int, dict[bytes, int]] = {}
+        for run in runs:
+            if not run.fresh:
+                asked.setdefault(run.partition, {})[run.user] = before[run.partition][run.user]
+        users = {number: self.partitions[number].users(each) for number, each in asked.items()}
+        length = self.recommender.model.segment_length
+        # Items and times are packed once for all, then cut into runs.
+        items = packed([item for run in runs for item in run.items])
+        times = packed([time for run in runs for time in run.times])
+        touches = []
+        end = 0
+        for run in runs:
+            user = NEW_USER if run.fresh else users[run.partition][run.user]
+            start, end = end, end + (len(run.items) << 3)
+            remembered = remember(user, items[start:end], times[start:end], length)
+            after = list_after(cadence, user.folds, user.working, len(run.items), length)
+            if run.good:
+                after = [at for at in after if at >= run.good]
+            touches.append(Touch(run, user, remembered, (user.preference,), after))
+        return touches
+
+    def _rebuild(self, touches: Sequence[Touch]) -> None:
+        """Give a user whose preference memory is of another format one that this model can read."""
+        model = self.recommender.model
+        foreign = [
+            (touch, old)
+            for touch in touches
+            if (old := touch.before.preference) is not None
+            and old.memory_format != model.memory_format
+            and (touch.list_after or touch.remembered.segments)
+        ]
+        if not foreign:
+            return
+        kept = self._kept([(touch, old.folds) for touch, old in foreign])
+        rebuilt = self.recommender.rebuild([old for _, old in foreign], kept)
+        for (touch, _), preference in zip(foreign, rebuilt, strict=True):
+            touch.preferences = (preference,)
+
+    def _fold(self, touches: Sequence[Touch]) -> None:
+        """Fold every completed segment: the first of each user together, then the second of those who have one, …"""
+        turn = 0
+        while folding := [touch for touch in touches if len(touch.remembered.segments) > turn]:
+            for touch, fold in zip(folding, self._folded(turn, folding), strict=True):
+                touch.preferences += (fold.preference,)
+                touch.hidden += (fold.hidden,)
+            turn += 1
+
+    def _folded(self, turn: int, touches: Sequence[Touch]) -> list[Fold]:
+        segments = [touch.remembered.segments[turn] for touch in touches]
+        return self.recommender.fold(
+            [touch.preferences[-1] for touch in touches],
+            [segment.items for segment in segments],
+            [segment.as_of for segment in segments],
+            [segment.times for segment in segments],
+        )
+
+    def _recommend(self, touches: Sequence[Touch]) -> None:
+        """Make the lists."""
+        length, uses_time = self.recommender.model.segment_length, self.recommender.model.uses_time
+        asked = [
+            (touch, at, *divmod(touch.before.working + at + 1, length)) for touch in touches for at in touch.list_after
+        ]
+        if not asked:
+            return
+        kept: Sequence[Sequence[bytes]] = [()] * len(asked)
+        if self.rules.exclude == "kept":
+            kept = self._kept([(touch, touch.before.folds + folded) for touch, _, folded, _ in asked])
+        queries = []
+        for (touch, at, folded, within), segments in zip(asked, kept, strict=True):
+            # A list may know what came before its interaction, and nothing that came later in the poll.
+            run, new = touch.run, slice(max(0, at + 1 - within), at + 1)
+            before, before_ms = (b"", b"") if within <= at else (touch.before.items, touch.before.times)
+            items = before + packed(run.items[new])
+            exclude = b"" if self.rules.exclude == "none" else b"".join([items, *segments])
+            times = before_ms + packed(run.times[new]) if uses_time else b""
+            hidden = None if within else touch.hidden[folded - 1]
+            queries.append(Query(touch.preferences[folded], items, exclude, hidden, times, run.times[at]))
+        made = self.recommender.recommend(queries, self.rules.top_k)
+        for (touch, at, _, _), each in zip(asked, made, strict=True):
+            touch.lists.append((at, each))
+
+    def _kept(self, asked: Sequence[tuple[Touch, int]]) -> list[list[bytes]]:
+        """The kept segments of a touch's user after so many folds, oldest first: the store's, then this step's."""
+        keep = self.rules.keep_segments
+        wanted: dict[int, list[tuple[bytes, int]]] = {}
+        for touch, folds in asked:
+            stored = range(max(0, folds - keep), min(touch.before.folds, folds))
+            wanted.setdefault(touch.run.partition, []).extend((touch.run.user, number) for number in stored)
+        found = {
+            number: dict(zip(segments, self.partitions[number].store.kept(segments), strict=True))
+            for number, segments in wanted.items()
+        }
+        kept = []
+        for touch, folds in asked:
+            before, oldest = touch.before.folds, max(0, folds - keep)
+            mine = found[touch.run.partition]
+            stored_segments = [mine[touch.run.user, number] for number in range(oldest, min(before, folds))]
+            new = touch.remembered.segments[max(0, oldest - before) : max(0, folds - before)]
+            kept.append([*(packed(items) for items in stored_segments if items), *(segment.items for segment in new)])
+        return kept
+
+    def _collect(self, outgoing: Outgoing, polled: Polled, touches: Sequence[Touch], input_id: str) -> None:
+        """Add what the loud runs change, the positions and the lists."""
+        for touch in touches:
+            if not touch.run.superseded:
+                self._settle(touch, outgoing.changes[touch.run.partition], outgoing.learned[touch.run.partition])
+        for number, names in polled.names.items():
+            unnamed = self.partitions[number].unnamed(names)
+            outgoing.changes[number].extend((name_key(item), name_value(names[item])) for item in unnamed)
+        for number, next_offset in polled.next_offsets.items():
+            partition, changes = self.partitions[number], outgoing.changes.setdefault(number, [])
+            # The position is stored with the state, so that the two cannot come apart: Kafka may forget what a group
+            # has committed, and after a crash it did.
+            changes.append((POSITION, number_value(next_offset)))
+            if input_id and partition.store.input_id() != input_id:
+                changes.append((INPUT, name_value(input_id)))
+            if partition.segment_length() is None:
+                changes.append((SEGMENT_LENGTH, number_value(self.recommender.model.segment_length)))
+        for touch in touches:
+            self._address(touch, outgoing.recommendations)
+        outgoing.counts = self._counted(polled, touches)
+
+    def _settle(self, touch: Touch, changes: list[Change], learned: Learned) -> None:
+        """Note what a loud run makes of its user."""
+        run, known = touch.run, len(changes)
+        # What is stored of a user who was forgotten right before is deleted, except for what is written anew.
+        stored = self.partitions[run.partition].store.keys_of(run.user) if run.fresh else ()
+        preference = touch.preferences[-1]
+        user = take(
+            changes,
+            run.user,
+            touch.before,
+            run.items,
+            run.times,
+            touch.remembered,
+            preference,
+            self.rules.keep_segments,
+        )
+        if stored:
+            rewritten = {key for key, _ in changes[known:]}
+            changes += [(key, None) for key in stored if key not in rewritten]
+        learned.taken[run.user] = user.taken
+        if self.rules.cadence == "interaction":
+            # With fewer lists most runs of a user are quiet, and a quiet run makes the state kept here stale.
+            learned.users[run.user] = user
+
+    def _address(self, touch: Touch, recommendations: list[tuple[bytes, Recommendation | None]]) -> None:
+        """A touch's lists as records. A forgotten user's last list is withdrawn before a newer one follows."""
+        run, before, length = touch.run, touch.before, self.recommender.model.segment_length
+        if run.fresh:
+            recommendations.append((run.user, None))
+        for at, made in touch.lists:
+            recommendation = Recommendation(
+                items=made.items,
+                scores=made.scores,
+                as_of=run.times[at],
+                partition=run.partition,
+                offset=run.offsets[at],
+                taken=before.taken + at + 1,
+                folds=before.folds + (before.working + at + 1) // length,
+                model=self.recommender.model.reference,
+                source=made.source,
+            )
+            recommendations.append((run.user, recommendation))
+
+    def _counted(self, polled: Polled, touches: Sequence[Touch]) -> Counts:
+        return Counts(
+            steps=1,
+            records=polled.records,
+            interactions=polled.records - polled.forgotten - len(polled.dead),
+            folds=sum(len(touch.hidden) for touch in touches),
+            lists=sum(len(touch.lists) for touch in touches),
+            dead_letters=len(polled.dead),
+            forgotten=polled.forgotten,
+            unknown_items=self.recommender.unknown(packed(polled.items)),
+            rebuilt=sum(touch.preferences[0] is not touch.before.preference for touch in touches),
+        )
