@@ -76,6 +76,23 @@ class Link(Protocol):
             StepAborted: Kafka undid it as a whole. Or no answer came in time: then it may be committed as a whole.
         """
 
+    def resume(self, partition: int, position: int | None, input_id: str | None) -> int | None:
+        """Begin to fetch a partition's records, or move to another offset and lift a pause.
+
+        Args:
+            position: the offset stored with the state; None where there is no state.
+            input_id: of the topic that the state was made from; None where no worker has stored it.
+
+        Returns:
+            The lowest offset that the first record can have. None: Kafka does not say yet; call again.
+
+        Raises:
+            InputGap: the topic does not hold what follows.
+        """
+
+    def pause(self, partition: int) -> None:
+        """Stop the records of a partition until `resume`."""
+
     @property
     def input_id(self) -> str:
         """Kafka's id of the topic that is polled; empty where the broker does not tell."""
