@@ -141,7 +141,7 @@ def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> No
         _, said = process.communicate(timeout=30)
     assert process.returncode == 0, said
     assert "stopped by SIGTERM in " in said
-    assert "--resume goes on there" in said
+    assert "--resume continues there" in said
     assert place.exists()
     assert not (tmp_path / "cut" / ".training" / "rec2pm" / "data").exists()
 
@@ -157,7 +157,7 @@ def test_a_signal_ends_training_after_the_step(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Rec2PM, "losses", interrupted)
         with pytest.raises(
-            TrainingInterrupted, match="SIGINT in epoch 1, step 1; the same command with --resume"
+            TrainingInterrupted, match=r"SIGINT in epoch 1, step 1\. The same command with --resume"
         ) as caught:
             run(tmp_path)
         LOG.write_parquet(tmp_path / "log.parquet")
@@ -184,7 +184,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint_to_go_on_from(t
         patched.setattr(Rec2PM, "losses", spoilt)
         with pytest.raises(
             TrainingDiverged,
-            match=r"epoch 2, step \d+: the loss is no number: .* at the end of epoch 1, stays in .*--resume",
+            match=r"epoch 2, step \d+: the loss is not a number: .* at the end of epoch 1, is in .*--resume",
         ):
             run(tmp_path, **FAST)
     kept = checkpoint.read(_unfinished(tmp_path))
@@ -237,7 +237,7 @@ def test_an_unfinished_training_is_neither_overwritten_nor_continued_as_another(
         run(tmp_path, **FAST)
     with pytest.raises(
         TrainingUnfinished,
-        match=r"training\.oov_share was 0.01 and is 0.1; training\.seed was 0 and is 1\. The same log",
+        match=r"training\.oov_share was 0.01 and is 0.1; training\.seed was 0 and is 1\. --resume needs the same log",
     ):
         run(tmp_path, how={"unfinished": "resume"}, **(FAST | {"seed": 1, "oov_share": 0.1}))
     with pytest.raises(TrainingUnfinished, match="log_sha256 was"):
@@ -290,7 +290,7 @@ def test_a_process_that_is_gone_is_said_and_training_goes_on_from_the_checkpoint
         patched.setattr(fit.Fabric, "launch", gone)
         with pytest.raises(
             TrainingProcessLost,
-            match=r"one of 2 .* gone: process 1 terminated with signal SIGKILL; --resume goes on at the end of",
+            match=r"one of 2 .* has ended: process 1 terminated with signal SIGKILL\. --resume continues at the end of",
         ):
             run(tmp_path, how={"devices": 2})
     assert run(tmp_path, how={"unfinished": "resume"}, max_epochs=1).version == 1
