@@ -144,7 +144,7 @@ def train(
 def _check_installed() -> None:
     missing = [name for name in ("lightning_fabric", "tensorboardX") if util.find_spec(name) is None]
     if missing:
-        raise TrainerMissing(f"training needs {' and '.join(missing)}: pip install 'rec2pm[train]'")
+        raise TrainerMissing(f"training needs {' and '.join(missing)}: pip install '.[train]'")
 
 
 def _check_attributes(recipe: Recipe, column: str | None, start_from: ModelVersion | None) -> None:
