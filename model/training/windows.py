@@ -117,3 +117,24 @@ class Windows:
             batches.append(order[at : at + size])
             at += size
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def share(batch: Batch, rank: int, processes: int) -> tuple[Batch, float]:
+    """Every n-th window of a batch, for one of n processes, and its weight: its share of the targets times n.
+
+    A process without a window of its own gets one with weight 0.
+    """
+    if processes == 1:
+        return batch, 1.0
+    mine = slice(rank, None, processes) if rank < len(batch) else slice(0, 1)
+    negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[mine].copy()
+    # Copies: networks reshape a batch with `view`, which every n-th window of an array does not allow.
+    part = Batch(
+        batch.items[mine].copy(),
+        batch.targets[mine].copy(),
+        negatives,
+        None if batch.times is None else batch.times[mine].copy(),
+    )
+    if rank >= len(batch):
+        return part, 0.0
+    return part, processes * float((part.targets != 0).sum() / (batch.targets != 0).sum())

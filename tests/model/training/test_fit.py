@@ -23,7 +23,7 @@ from model.networks.network import Losses
 from model.networks.rec2pm import Rec2PM
 from model.training import checkpoint, fit
 from model.training.checkpoint import Checkpoint, Epoch
-from model.training.windows import Batch
+from model.training.windows import Batch, share
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from stream.commands.command_line import REC2PM
@@ -308,7 +308,7 @@ def test_every_window_is_one_processs_and_weights_add_up() -> None:
         items, targets = rng.integers(1, 9, (windows, 4)), rng.integers(0, 3, (windows, 4))
         targets[:, 0] = 1
         batch = Batch(items, targets, rng.integers(1, 9, (windows, 4, 2)), np.pad(items, ((0, 0), (0, 1))))
-        parts = [fit.share(batch, rank, 3) for rank in range(3)]
+        parts = [share(batch, rank, 3) for rank in range(3)]
         mean = sum(weight * float(part.items[part.targets != 0].mean()) for part, weight in parts) / 3
         assert mean == pytest.approx(items[targets != 0].mean())
         assert sum(len(part) for part, weight in parts if weight) == windows
@@ -322,7 +322,7 @@ def test_every_kind_learns_from_one_processs_share_of_a_batch(kind: str) -> None
     network = tiny.network(config=tiny.config(kind, backbone))
     rng = np.random.default_rng(0)
     batch = Batch(*rng.integers(1, 60, (2, 6, 36)), rng.integers(1, 60, (6, 36, 3)))
-    part, _ = fit.share(batch, 1, 2)
+    part, _ = share(batch, 1, 2)
     alone = [torch.from_numpy(rows[1::2].copy()) for rows in (batch.items, batch.targets, batch.negatives)]
     found = network.losses(*(torch.from_numpy(rows) for rows in (part.items, part.targets, part.negatives)))
     torch.testing.assert_close(found.total, network.losses(*alone).total)
