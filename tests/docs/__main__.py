@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.docs", description=__doc__)
     parser.add_argument("pages", nargs="*", metavar="PAGE", default=list(FOLLOWED))
     parser.add_argument("--long", action="store_true", help="train as long as the pages say, not as the tests do")
-    parser.add_argument("--write", action="store_true", help="write what is printed into the pages")
+    parser.add_argument("--write", action="store_true", help="replace the outputs that the pages show")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, metrics_port = Path(name) / "shop", free_port()
@@ -50,9 +50,11 @@ def _printing(done: list[tuple[Command, Ran]]) -> session.Told:
 
 
 def _write(page: Path, done: Sequence[tuple[Command, Ran]], change: Mapping[str, str]) -> None:
-    """Replace the output below each command that was run, from the last one to the first."""
+    """Replace the output that the page shows, from its last command to its first."""
     lines = page.read_text().splitlines()
     for command, ran in reversed(done):
+        if not command.output:
+            continue  # its page leaves the output out
         printed = ran.printed
         for written, instead in reversed(change.items()):
             printed = printed.replace(instead, written)

@@ -82,7 +82,7 @@ def _stripped(words: list[str]) -> Iterator[list[str]]:
     kept = []
     skip = False
     for word in words:
-        if not skip and not re.match(r"\d?[<>]", word):
+        if not skip and word != "…" and not re.match(r"\d?[<>]", word):
             kept.append(word)
         skip = bool(re.fullmatch(r"\d?[<>]+", word))
     if kept:

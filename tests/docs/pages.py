@@ -1,7 +1,8 @@
 """The pages that people read, and the commands in them.
 
-A command stands in a fenced block: `console` has `$ ` before each command (`> ` before a continued line) and the output
-below it, `sh` has commands alone. A comment right above a block says how it is treated:
+A command stands in a fenced block: `console` has `$ ` before each command and the output below it, `sh` has commands
+alone. A command goes on after a line that ends in a backslash, and in `console` in lines that begin with `> `. A
+comment right above a block says how it is treated:
 
     <!-- not run: REASON -->          the commands are parsed, never run
     <!-- output varies: REASON -->    the commands are run, the output is not compared
@@ -55,6 +56,10 @@ class Page:
     name: str
     blocks: tuple[Block, ...]
     prose: str
+
+    def is_followed(self) -> bool:
+        """Whether there is a command that is not marked as one that is not run."""
+        return any(block.commands() and "not run" not in block.marks for block in self.blocks)
 
     def spans(self) -> list[str]:
         """What stands between backquotes in the running text."""
@@ -118,8 +123,8 @@ def _typed(first: int, lines: tuple[str, ...]) -> Iterator[Command]:
             at, typed, output = number, line[2:], []
         elif not typed:
             raise ValueError(f"line {number}: output before the first `$ `")
-        elif line.startswith("> ") and not output:
-            typed += "\n" + line[2:]
+        elif not output and (line.startswith("> ") or typed.endswith("\\")):
+            typed += "\n" + line.removeprefix("> ")
         else:
             output.append(line)
     if typed:

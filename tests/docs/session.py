@@ -137,7 +137,7 @@ def followed(name: str, folder: Path, env: Mapping[str, str], change: Mapping[st
             commands = block.commands()
             asked_for = {before for before, after in pairwise(commands) if after.text == "echo $?"}
             for command in commands:
-                ran = _run(bash, command, block, change)
+                ran = _run(bash, command, block, change, fails=command in asked_for)
                 told(command, ran)
                 if ran.code and command not in asked_for:
                     return [*wrong, f"{name}:{command.line}: {ran.text}: exit code {ran.code}:\n{ran.printed}"]
@@ -146,12 +146,14 @@ def followed(name: str, folder: Path, env: Mapping[str, str], change: Mapping[st
     return wrong
 
 
-def _run(bash: Shell, command: Command, block: Block, change: Mapping[str, str]) -> Ran:
-    """Once, or until it shows what the page shows where it changes nothing."""
+def _run(bash: Shell, command: Command, block: Block, change: Mapping[str, str], *, fails: bool) -> Ran:
+    """Once; a command that only looks, until it shows what its page shows. `fails`: its page shows its exit code."""
     deadline = time.monotonic() + SETTLED_S
     while True:
         ran = bash.run(_changed(command.text, change))
-        as_shown = not ran.code and ("output varies" in block.marks or not first_missing(command, ran.printed))
+        as_shown = (fails or not ran.code) and (
+            "output varies" in block.marks or not first_missing(command, ran.printed)
+        )
         if as_shown or not _LOOKS.match(command.text) or time.monotonic() > deadline:
             return ran
         time.sleep(0.2)

@@ -100,7 +100,8 @@ def test_a_block_has_its_commands_their_output_and_its_marks() -> None:
             "> two",
             "out",
             "",
-            "$ three",
+            "$ three \\",
+            "  and",
             "```",
             "```sh",
             "four \\",
@@ -116,7 +117,7 @@ def test_a_block_has_its_commands_their_output_and_its_marks() -> None:
     assert page.spans() == ["rec2pm user show"]
     assert [(each.text, each.output) for each in page.blocks[0].commands()] == [
         ("one \\\ntwo", ("out", "")),
-        ("three", ()),
+        ("three \\\n  and", ()),
     ]
     assert page.blocks[0].marks == {"output varies": "it has\na time"}
     assert [each.text for each in page.blocks[1].commands()] == ["four \\\n  five", "six"]

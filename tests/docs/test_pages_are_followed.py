@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from stream.commands.broker import found_broker
-from tests.docs import session
+from tests.docs import pages, session
 from tests.docs.pages import Command
 
-FOLLOWED = ("docs/quickstart.md", "docs/records.md", "docs/operate.md", "README.md")
+FIRST = ("docs/quickstart.md", "docs/records.md", "docs/operate.md", "README.md")
+FOLLOWED = (*FIRST, *(name for name in pages.names() if name not in FIRST and pages.page(name).is_followed()))
 """In this order, in one folder, on one Kafka: the later pages go on with what the quickstart made."""
 
 

@@ -6,9 +6,11 @@ import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
+
+from tests.docs.pages import parsed
 
 ROOT: Final = Path(__file__).parents[2]
 ROOMS: Final = ("bench", "deploy", "docs", "model", "state", "stream", "tests")
@@ -64,9 +66,10 @@ def missing_paths(page: str) -> Iterator[str]:
                 yield word
         if (member := _MEMBER.match(code)) and member[1] in members() and member[2] not in members()[member[1]]:
             yield code
+    written_by_the_reader = set(re.findall(r'^```python title="(.*)"$', text, re.MULTILINE))
     for word in _PYTHON_FILE.findall(text):
         # A bare name may stand in any room: a map and a table of tests name files below a folder.
-        if word.rpartition("/")[2] not in python_files() | ELSEWHERE:
+        if word.rpartition("/")[2] not in python_files() | ELSEWHERE | written_by_the_reader:
             yield word
     for module in _RUN.findall(text):
         place = ROOT / module.replace(".", "/")
@@ -94,12 +97,6 @@ def broken_links(page: str) -> Iterator[str]:
             yield link
 
 
-def pages(*waiting: str) -> list[Any]:
-    """All pages; those that wait to be rewritten are expected to fail, and the test says when they do not any more."""
-    rewritten = pytest.mark.xfail(reason="waits to be rewritten", strict=True)
-    return [pytest.param(page, marks=rewritten) if page in waiting else page for page in PAGES]
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_that_a_page_names_exists(page: str) -> None:
     assert not list(missing_paths(page))
@@ -110,12 +107,19 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     assert not list(broken_links(page))
 
 
-@pytest.mark.parametrize("page", pages("README.md"))
+@pytest.mark.parametrize("page", PAGES)
 def test_the_lines_of_a_page_fit(page: str) -> None:
-    """Tables excepted, and lines that are one link or one piece of code."""
+    """Tables and what programs print excepted, and lines that are one link or one piece of code."""
+    printed = {
+        line for block in parsed(page, text_of(page)).blocks for each in block.commands() for line in each.output
+    }
     long = [
         line
         for line in text_of(page).splitlines()
-        if len(line) > WIDTH and not line.lstrip().startswith("|") and " " in line.strip() and "http" not in line
+        if len(line) > WIDTH
+        and not line.lstrip().startswith("|")
+        and " " in line.strip()
+        and "http" not in line
+        and line not in printed
     ]
     assert not long
