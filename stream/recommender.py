@@ -225,13 +225,13 @@ class Recommender:
     def _rank(
         self,
         lists: list[RankedList | None],
-        places: Sequence[int],
+        at: Sequence[int],
         sources: Sequence[Literal["memory", "working", "popular"]],
         excludes: Sequence[Ints],
         ranked_without: Callable[[Ints], Ranked],
     ) -> None:
-        """Fill `lists` at `places`."""
-        exclude = padded([excludes[at] for at in places])
+        """Make the lists of the queries with these indices, and put them into `lists` there."""
+        exclude = padded([excludes[index] for index in at])
         ranked = ranked_without(exclude)
         allowed = np.isfinite(ranked.scores)
         if not allowed.any(axis=1).all():
@@ -244,10 +244,10 @@ class Recommender:
                 True,
             )
         ids = self.model.item_ids
-        for place, source, rows, scores, count in zip(
-            places, sources, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True
+        for index, source, rows, scores, count in zip(
+            at, sources, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True
         ):
-            lists[place] = RankedList([ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), source)
+            lists[index] = RankedList([ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), source)
 
     def _cut(self, items: Sequence[bytes], unknown: int) -> list[Ints]:
         """The rows of each of many packed sequences, looked up at once; `unknown` for items that the model does not
