@@ -82,13 +82,13 @@ def interleaved(log: pl.DataFrame, records: int, primer: int) -> Load:
     """
     frame = log.head(records - primer * PARTITIONS)
     order = (
-        frame.select(slot=pl.col("user_id").shuffle(seed=7))
+        frame.select(drawn=pl.col("user_id").shuffle(seed=7))
         .with_row_index("at")
-        .with_columns(k=pl.int_range(pl.len()).over("slot"))
+        .with_columns(k=pl.int_range(pl.len()).over("drawn"))
     )
     frame = (
         frame.with_columns(k=pl.int_range(pl.len()).over("user_id"))
-        .join(order, left_on=["user_id", "k"], right_on=["slot", "k"])
+        .join(order, left_on=["user_id", "k"], right_on=["drawn", "k"])
         .sort("at")
     )
     users = frame["user_id"].cast(pl.String).to_list()

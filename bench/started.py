@@ -104,15 +104,13 @@ class Started:
 
 
 class StartedWorker(Started):
-    """A `rec2pm worker` with a port of its own, in the slot that it is given or, without one, in that of its state
-    folder.
-    """
+    """A `rec2pm worker` with its own metrics port. `name` is its REC2PM_WORKER; None: the worker makes a name."""
 
     def __init__(
-        self, env: Mapping[str, str], log: Path, slot: str | None = None, command: Sequence[str] = (*REC2PM, "worker")
+        self, env: Mapping[str, str], log: Path, name: str | None = None, command: Sequence[str] = (*REC2PM, "worker")
     ) -> None:
         self.port = free_port()
-        named = {} if slot is None else {"REC2PM_WORKER": slot}
+        named = {} if name is None else {"REC2PM_WORKER": name}
         super().__init__(command, {**env, **named, "REC2PM_METRICS_LISTEN": f"127.0.0.1:{self.port}"}, log)
 
     def ready(self) -> bool:

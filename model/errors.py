@@ -1,12 +1,12 @@
-"""What can go wrong with a model, a registry or an event log, named for what happened."""
+"""What can go wrong with a model, a registry or an event log. Each error is named for what happened."""
 
 
 class ModelError(Exception):
-    """The root of this package's errors; the message says what was found, what was expected, and where."""
+    """The root of the errors of this package. A message says what was found, what was expected, and where."""
 
 
 class LogUnreadable(ModelError):
-    """The event log is missing, empty or not what its columns promise; the message says which and how to help it."""
+    """The event log is missing, empty or malformed. The message says which, and what to do."""
 
 
 class TrainingImpossible(ModelError):
@@ -14,19 +14,19 @@ class TrainingImpossible(ModelError):
 
 
 class RecipeInvalid(ModelError):
-    """A recipe is not there, not readable, or has fields that are unknown or cannot be."""
+    """There is no such recipe, it is not readable, or it has fields that are unknown or cannot be."""
 
 
 class TrainingDiverged(ModelError):
-    """The loss or its gradient stopped being a number; the last good checkpoint stays."""
+    """The loss or its gradient is no longer a number. The last good checkpoint stays."""
 
 
 class EvaluationImpossible(ModelError):
-    """The log has nothing to ask about."""
+    """The log has no target to evaluate on."""
 
 
 class TrainingInterrupted(ModelError):
-    """A signal stopped training; its checkpoint stays. `signal` is its number."""
+    """A signal stopped training. The checkpoint stays. `signal` is the number of the signal."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -34,25 +34,25 @@ class TrainingInterrupted(ModelError):
 
 
 class TrainingProcessLost(ModelError):
-    """One of several training processes ended by itself, killed for its memory perhaps; the checkpoint stays."""
+    """One of several training processes has ended, perhaps because memory ran out. The checkpoint stays."""
 
 
 class TrainingUnfinished(ModelError):
-    """An earlier training of the same name is there and was neither to be resumed nor to be discarded, or does not
-    fit.
+    """There is an earlier training of the same name. The caller neither resumes nor discards it, or it is another
+    training.
     """
 
 
 class TrainerMissing(ModelError):
-    """The packages that only training needs are not installed."""
+    """Packages that only training needs are not installed."""
 
 
 class ArtifactUnreadable(ModelError):
-    """The file is no TorchScript artifact of this program, or lacks a part of the contract."""
+    """The file is not a TorchScript artifact of this program, or a method of the contract is missing."""
 
 
 class ManifestUnknown(ModelError):
-    """The manifest is missing, malformed or of a schema this build does not know."""
+    """The manifest is missing, malformed, or has a schema that this build does not know."""
 
 
 class ManifestMismatch(ModelError):
@@ -60,8 +60,8 @@ class ManifestMismatch(ModelError):
 
 
 class ModelFailed(ModelError):
-    """The program raised, or answered with what is not a number."""
+    """The program raised an error, or its answer has numbers that are not finite."""
 
 
 class ModelNotFound(ModelError):
-    """The registry has no such name or version, or a name has to be given because there are several."""
+    """The registry has no such model or version, or has several models and the caller named none."""

@@ -1,10 +1,9 @@
-"""A seeded event log with something to remember: users who keep coming back to a few favourite genres between passing
-moods.
+"""A synthetic event log in which memory helps: users return to a few favourite genres.
 
-A user's every interaction is either drawn from one of their favourite genres, which never change, or from the genre of
-the session, which sticks from one interaction to the next and otherwise moves on. A recommender that only sees the
-newest items knows the mood; the favourites are for memory. Popularity is skewed within a genre, so a popularity list is
-a baseline that knows something.
+Every interaction of a user is either from one of their favourite genres, which never change, or from the genre of the
+session, which mostly stays the same from one interaction to the next. A recommender that sees only the newest items
+knows the genre of the session. Favourites are for memory. Popularity is skewed within a genre, so a popularity list is
+a useful baseline.
 """
 
 from dataclasses import dataclass
@@ -16,20 +15,20 @@ from numpy.typing import NDArray
 _DAY_MS = 86_400_000
 
 _NAMES = """
-    anna ben carla dmitri elif farid grace hana ivan jonas keiko lena marco nadia omar priya quentin rosa sami tara ugo vera wanda
-    xavier yara zoe
+    anna ben carla dmitri elif farid grace hana ivan jonas keiko lena marco nadia omar priya quentin rosa sami tara ugo
+    vera wanda xavier yara zoe
 """.split()  # noqa: SIM905
 _GENRES = """
-    western noir comedy horror musical romance mystery fantasy heist courtroom sport nature travel history space spy family war food
-    science opera silent road ghost ocean school robot island circus winter
+    western noir comedy horror musical romance mystery fantasy heist courtroom sport nature travel history space spy
+    family war food science opera silent road ghost ocean school robot island circus winter
 """.split()  # noqa: SIM905
 _ADJECTIVES = """
-    silent golden broken distant hidden crimson electric velvet lonely burning frozen restless paper midnight second hollow gentle
-    stolen northern wild patient scarlet secret tall blue final early bitter quiet open
+    silent golden broken distant hidden crimson electric velvet lonely burning frozen restless paper midnight second
+    hollow gentle stolen northern wild patient scarlet secret tall blue final early bitter quiet open
 """.split()  # noqa: SIM905
 _NOUNS = """
-    river harbour garden letter station mirror orchard lantern engine window island promise shadow bridge market summer stranger
-    compass theatre mountain voyage corridor kingdom melody signal desert winter carousel archive horizon
+    river harbour garden letter station mirror orchard lantern engine window island promise shadow bridge market summer
+    stranger compass theatre mountain voyage corridor kingdom melody signal desert winter carousel archive horizon
 """.split()  # noqa: SIM905
 
 
@@ -37,10 +36,10 @@ _NOUNS = """
 class SyntheticLog:
     """What the log looks like. Shares are probabilities per interaction.
 
-    `favourite_share` is how often a user follows a favourite genre instead of the session's; `stickiness` how often the
-    session keeps its genre, given that one interaction follows another at once, and it is halved with every
-    `drift_half_life_days` between them. Interactions per user are log-normal around `interactions_median`.
-    `popularity_skew` is the exponent of the Zipf law within a genre.
+    `favourite_share`: how often a user follows a favourite genre and not that of the session. `stickiness`: how often
+    the session keeps its genre if one interaction follows another at once; it halves with every `drift_half_life_days`
+    between them. The number of interactions per user is log-normal around `interactions_median`. `popularity_skew` is
+    the exponent of the Zipf law within a genre.
     """
 
     users: int = 1_500
@@ -63,7 +62,9 @@ class SyntheticLog:
                 f"genres is {self.genres}, must be in 1..{len(_GENRES)} and at least favourites ({self.favourites})"
             )
         if not self.genres <= self.items <= len(_ADJECTIVES) * len(_NOUNS):
-            raise ValueError(f"items is {self.items}: at least one a genre, and no more than there are titles")
+            raise ValueError(
+                f"items is {self.items}, must be from {self.genres}, one per genre, to {len(_ADJECTIVES) * len(_NOUNS)}, the number of titles"
+            )
         if self.users < 1:
             raise ValueError(f"users is {self.users}, must be at least 1")
 
@@ -148,8 +149,8 @@ def _genres(
 def _choose(
     log: SyntheticLog, rng: np.random.Generator, user: NDArray[np.int64], genre: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Items of the genres asked for. Within a genre a user draws by a Zipf law and without replacement, until they know
-    all of it.
+    """Items of the wanted genres. Within a genre a user draws by a Zipf law, without replacement until all items are
+    drawn.
     """
     size = -(-log.items // log.genres)
     members = np.arange(size)[:, None] * log.genres + np.arange(

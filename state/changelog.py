@@ -20,20 +20,23 @@ def take(
     preference: Preference | None,
     keep: int,
 ) -> User:
-    """The state after a step; the records that say so are appended to `changes`.
+    """Return the state after a step, and append the records that store it to `changes`.
 
-    A step that completes no segment writes one working record. That needs nothing of the state but `taken`: a caller
-    who has no other use for the rest writes `working_key` and `working_value` itself.
+    A step that completes no segment writes one working record. For that, `taken` is all that must be known of the state
+    before. A caller who needs nothing else writes `working_key` and `working_value` itself.
 
     Args:
-        changes: those of the partition's whole step: one list, where thousands of users are taken at a time.
+        changes: the changes of the whole step in this partition. One list, because a step has thousands of users.
         user_id: 1 to 255 bytes of UTF-8.
         before: the state that was read.
-        items: the item keys that the step took, oldest first; none leaves everything as it is.
+        items: the item keys of the step's interactions, oldest first; none leaves everything as it is.
         times: their times, epoch ms.
-        remembered: what `remember` made of them.
-        preference: the preference memory after the last of the remembered segments; as before when there is none.
+        remembered: what `remember` returned for them.
+        preference: the preference memory after the last completed segment; as before if no segment was completed.
         keep: how many folded segments to keep, the newest ones.
+
+    Raises:
+        ValueError: the preference memory does not have one more fold for each completed segment.
     """
     if not items:
         return before
@@ -49,9 +52,9 @@ def take(
         )
     folds = preference.folds
     changes.append((preference_key(user_id), preference_value(preference)))
-    # The preference record alone makes every working record below stale; they are deleted to give the space back.
+    # The preference record alone makes every working record below stale. They are deleted to free the space.
     changes += [(working_key(user_id, end), None) for end in before.ends]
-    # Without a rest it is empty: the newest working record says how far the user is, whatever is left over below it.
+    # Without leftover items the record is empty. It is still written: the newest working record holds `taken`.
     rest = len(remembered.items) >> 3
     changes.append((working_key(user_id, taken), working_value(items[len(items) - rest :], times[len(items) - rest :])))
     for segment in remembered.segments[-keep:] if keep else ():

@@ -4,18 +4,18 @@
     user ∥ 1 ∥ taken             working: item key, time, item key, time … (the first time, then differences)
     user ∥ 2                     preference: memory format, segment length, folds, as_of, float32[C·d]
     user ∥ 3 ∥ segment           folded: item keys
-    0 ∥ "l"                      segment length that all of the partition's users are folded by
-    0 ∥ "p"                      position: the input's offset up to which this state has taken
-    0 ∥ "i"                      which input that is: Kafka's id of the topic
+    0 ∥ "l"                      segment length of all users in the partition
+    0 ∥ "p"                      position: the offset of the next input record that this state lacks
+    0 ∥ "i"                      input of that position: Kafka's id of the topic
     0 ∥ "n" ∥ item key           name: the text of a hashed item id
-    0 ∥ "o"                      offset: how far into the changelog the store reaches (RocksDB only, as the next two)
-    0 ∥ "c"                      which changelog it is a copy of: Kafka's id of the topic
-    0 ∥ "t"                      when it last was known to lack nothing, epoch ms
+    0 ∥ "o"                      offset: the next changelog record to restore (only in RocksDB, as the next two)
+    0 ∥ "c"                      changelog that the store is a copy of: Kafka's id of the topic
+    0 ∥ "t"                      when the store last was known to be complete, epoch ms
 
-`user` is one length byte and the id's UTF-8, so no user's keys are a prefix of another's; ids are never empty, which
-leaves 0 for what belongs to the partition. `taken` is how many interactions of the user there are with this record's
-last one, counted down from the largest number, so that a user's newest record is their first: how far they are is read
-off one key. Values are MessagePack. Every format ever written stays readable: `tests/state/golden` holds bytes of each.
+`user` is one length byte and the id's UTF-8, so no user's keys are a prefix of another's. Ids are never empty, so 0
+marks the partition's own records. `taken` in a key counts the user's interactions up to the last one in this record. It
+is stored as MAX_TAKEN − `taken`, so the newest record of a user comes first, and one key is enough to know `taken`.
+Values are MessagePack. Every format ever written stays readable: `tests/state/golden` holds bytes of each.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,10 +42,10 @@ OFFSET: Final = b"\x00o"
 CHANGELOG: Final = b"\x00c"
 COMPLETE: Final = b"\x00t"
 LOCAL: Final = frozenset({OFFSET, CHANGELOG, COMPLETE})
-"""Keys that say something of a store and not of users: the changelog does not hold them."""
+"""Keys that describe the store, not users. The changelog does not hold them."""
 
 MAX_TAKEN: Final = (1 << 40) - 1
-"""Interactions of one user that five bytes can count: a thousand a second for 34 years."""
+"""The most interactions of one user: what five bytes can count, a thousand a second for 34 years."""
 _FIRST_WORKING: Final = (WORKING[0] << 40) + MAX_TAKEN
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -59,7 +59,7 @@ _LENGTHS: Final = tuple(bytes((length,)) for length in range(256))
 
 
 def user_prefix(user: bytes) -> bytes:
-    """What all keys of a user start with. `user` has 1 to 255 bytes."""
+    """The prefix of all keys of a user. `user` has 1 to 255 bytes."""
     return _LENGTHS[len(user)] + user
 
 
@@ -75,7 +75,7 @@ def working_key(user: bytes, taken: int) -> bytes:
 
 
 def taken_of(rest: bytes) -> int:
-    """`taken` of a working record, of the rest of its key (see `user_of`)."""
+    """`taken` of a working record, from the rest of its key (see `user_of`)."""
     return _FIRST_WORKING - int.from_bytes(rest, "big")
 
 
@@ -96,7 +96,7 @@ def preference_value(preference: Preference) -> bytes:
 
 
 def working_value(items: Sequence[int], times: Sequence[int]) -> bytes:
-    """The items that one step took, and their times, as many."""
+    """The items of a user in one step, and the time of each."""
     if len(items) == 1:
         return _FORMAT + _encode((items[0], times[0]))
     flat = [0] * (2 * len(items))
@@ -141,7 +141,7 @@ def read_preference(value: bytes) -> Preference:
 
 
 def read_working(value: bytes) -> tuple[list[int], list[int]]:
-    """Item keys and times, as many."""
+    """Item keys, and the time of each."""
     try:
         flat = _decode_numbers(_body(value))
     except _UNREADABLE as error:
@@ -173,16 +173,14 @@ def read_number(value: bytes) -> int:
 
 
 def named_item(rest: bytes) -> int | None:
-    """The item key of a name record, of the rest of its key (see `user_of`); None for another of the partition's
-    records.
-    """
+    """The item key of a name record, from the rest of its key (see `user_of`); None for any other record."""
     return int.from_bytes(rest[1:], "big") if rest[:1] == b"n" else None
 
 
 def read_user(records: Iterable[tuple[bytes, bytes]]) -> User:
     """A user's state from their working and preference records, in key order: (the key after the user's prefix, value).
 
-    Working records of what is folded by now are what a fold left behind; they are passed over.
+    Working records of interactions that are already folded are stale leftovers of a fold. They are skipped.
     """
     preference: Preference | None = None
     working: list[tuple[int, bytes]] = []
@@ -195,7 +193,7 @@ def read_user(records: Iterable[tuple[bytes, bytes]]) -> User:
     if not working:
         if preference is None:
             return NEW_USER
-        raise StateCorrupted(f"a preference memory of {folded} interactions stands without a working record")
+        raise StateCorrupted(f"a preference memory of {folded} interactions is stored without a working record")
     items: list[int] = []
     times: list[int] = []
     reached = folded

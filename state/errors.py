@@ -1,4 +1,4 @@
-"""What can go wrong with remembered state. What the worker does about each stands in `stream/errors.py`."""
+"""Errors about stored state. `stream/errors.py` says what the worker does about each."""
 
 from pathlib import Path
 
@@ -8,19 +8,17 @@ class StateError(Exception):
 
 
 class StateCorrupted(StateError):
-    """The local store cannot be read, or holds bytes that no format explains. `folder` is the store, where one is
-    involved.
-    """
+    """The store cannot be read, or holds bytes that no format explains. `folder`: the store, if one is involved."""
 
     folder: Path | None = None
 
 
 class StateFormatUnknown(StateError):
-    """A record carries a format number of a newer build; reading on would lose what it says."""
+    """A record has a format number of a newer build; to continue would destroy what it holds."""
 
 
 class StoreLocked(StateError):
-    """Another process, or an unfinished close, holds the store's lock."""
+    """Another process has the store's lock, or an earlier close has not finished."""
 
 
 class StoreUnwritable(StateError):
@@ -28,4 +26,4 @@ class StoreUnwritable(StateError):
 
 
 class SegmentLengthChanged(StateError):
-    """The model folds after another number of interactions than the stored state was built with."""
+    """The model has another segment length than the one that built the stored state."""

@@ -1,6 +1,6 @@
-"""An item's identity, apart from any model.
+"""The identity of an item, independent of any model.
 
-Items come as integers or text; state keeps a 64-bit key for each, so that a model with another catalogue can read the
+Items come as integers or text. State keeps a 64-bit key for each, so that a model with another catalogue can read the
 same history.
 """
 
@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Final
 
 NAMED: Final = 1 << 62
-"""Keys below this are the integer itself; keys from here on are a hash whose text is stored beside it."""
+"""A key below this is the integer itself. A key from here on is a hash; the text of the item is stored beside it."""
 
 MAX_ID_BYTES: Final = 255
 """The longest user or item id, in UTF-8 bytes: a user's length is one byte of every key."""

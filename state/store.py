@@ -1,8 +1,8 @@
 """One partition's users in RocksDB.
 
-The changelog is the truth; a store is a copy that may be behind it and is never ahead: its offset and its data are
-written in one batch, and what a crash takes from it is read again from the changelog. So RocksDB's own log is off. This
-is the one file that knows rocksdict, which raises bare `Exception` with RocksDB's status word first.
+The changelog is the truth. A store is a copy: it may be behind the changelog, and it is never ahead. One batch writes
+the data and the changelog offset together. What a crash loses is read again from the changelog, so RocksDB's own log is
+off. This is the only file that knows rocksdict, which raises bare `Exception` with RocksDB's status word first.
 """
 
 import shutil
@@ -86,27 +86,27 @@ class Store:
         return self._number(OFFSET)
 
     def position(self) -> int | None:
-        """The offset of the input up to which these users have taken; None when nothing was ever written."""
+        """The offset of the next input record that this state lacks; None when nothing was ever written."""
         return self._number(POSITION)
 
     def input_id(self) -> str | None:
-        """Which topic the position is in; None when that was never said."""
+        """Kafka's id of the input topic that the position belongs to; None when it was never stored."""
         return self._name(INPUT)
 
     def changelog_id(self) -> str | None:
-        """Which changelog this is a copy of; None when that was never said."""
+        """Kafka's id of the changelog that this is a copy of; None when it was never stored."""
         return self._name(CHANGELOG)
 
     def complete_ms(self) -> int | None:
-        """When the store last was known to lack nothing, epoch ms; None when it never was."""
+        """When the store last was known to be complete, epoch ms; None when it never was."""
         return self._number(COMPLETE)
 
     def belong_to(self, changelog_id: str) -> None:
-        """Note which changelog this is a copy of, before anything of it is written."""
+        """Store which changelog this is a copy of. Call it before anything else is written."""
         self._put(CHANGELOG, name_value(changelog_id))
 
     def mark_complete(self, now_ms: int) -> None:
-        """Note that the store lacks nothing of what is published now, epoch ms."""
+        """Store that the store is complete at this time, epoch ms."""
         self._put(COMPLETE, number_value(now_ms))
 
     def _put(self, key: bytes, value: bytes) -> None:
@@ -116,10 +116,10 @@ class Store:
             self._rocks.write(batch, self._unlogged)
 
     def segment_length(self) -> int | None:
-        """What the partition's users are folded by; None when nothing was ever written.
+        """The segment length of all users in the partition; None when nothing was ever written.
 
         Raises:
-            StateFormatUnknown: there are records, but none says it, so their keys are not those of this layout.
+            StateFormatUnknown: there are records but no segment length, so the keys do not have this layout.
         """
         length = self._number(SEGMENT_LENGTH)
         if length is None and next(self.records(), None) is not None:
@@ -168,7 +168,7 @@ class Store:
             return [key for key, _ in _records(self._rocks.iter(), user_prefix(user))]
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
-        """Everything that the changelog holds too, in key order."""
+        """All records that the changelog holds as well, in key order."""
         with _translated(self.folder):
             for key, value in _records(self._rocks.iter(), b""):
                 if key not in LOCAL:
@@ -189,12 +189,12 @@ class Store:
             self._rocks.write(batch, self._unlogged)
 
     def flush(self) -> None:
-        """Bring what is in memory to disk, so that a crash leaves less to restore."""
+        """Write what is in memory to disk, so that a crash leaves less to restore."""
         with _translated(self.folder):
             self._rocks.flush()
 
     def close(self) -> None:
-        """Bring everything to disk and let go of the folder; of the folder also where the disk takes nothing."""
+        """Write everything to disk and release the folder. It is released even if the disk refuses the write."""
         with _translated(self.folder):
             try:
                 self._rocks.flush()
@@ -217,11 +217,11 @@ def _records(found: RdictIter, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
             return
         yield key, found.value()
         found.next()
-    found.status()  # raises where it was damage that ended the scan, and not the last record
+    found.status()  # raises if damage ended the scan, not the last record
 
 
 def _taken(found: RdictIter, users: Sequence[bytes]) -> list[int]:
-    """What each user's first record, the newest working one, says in its key."""
+    """Each user's `taken`, from the key of their first record, which is the newest working record."""
     seek, valid, key = found.seek, found.valid, found.key
     taken = []
     for user in users:
@@ -231,13 +231,13 @@ def _taken(found: RdictIter, users: Sequence[bytes]) -> list[int]:
             first = key()
             taken.append(taken_of(first[len(prefix) - 1 :]) if first.startswith(prefix) else 0)
         else:
-            found.status()  # raises where it was damage that ended the scan, and not the last record
+            found.status()  # raises if damage ended the scan, not the last record
             taken.append(0)
     return taken
 
 
 def _user(found: RdictIter, prefix: bytes) -> User:
-    """A user's state, of their working and preference records."""
+    """A user's state, from their working and preference records."""
     end = len(prefix)
     found.seek(prefix)
     records: list[tuple[bytes, bytes]] = []
@@ -257,7 +257,7 @@ _LOCKED: Final = ("lock hold by current process", "While lock file")
 
 @contextmanager
 def _translated(folder: Path) -> Iterator[None]:
-    """RocksDB's errors, by the words they begin with, and the codec's, as this package's own with the folder named."""
+    """Translate errors of RocksDB (by their first words) and of the codec into this package's, with the folder."""
     try:
         yield
     except StateCorrupted as error:
@@ -267,22 +267,22 @@ def _translated(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreUnwritable(f"{folder}: {error}") from error
     except Exception as error:
-        said = str(error)
-        if said.startswith(_DAMAGED):
-            raise _corrupted(folder, said) from error
-        if said.startswith("IO error"):
-            # The message ends with the path, which may say anything; what RocksDB says of the lock stands before it.
-            if any(words in said.split(str(folder), 1)[0] for words in _LOCKED):
+        message = str(error)
+        if message.startswith(_DAMAGED):
+            raise _corrupted(folder, message) from error
+        if message.startswith("IO error"):
+            # The message ends with the path, which may contain any words. RocksDB's own words come before it.
+            if any(words in message.split(str(folder), 1)[0] for words in _LOCKED):
                 raise StoreLocked(
-                    f"{folder} is locked: another process has it open, which no second worker should ({said})"
+                    f"{folder} is locked: another process has it open, and no second worker should use this folder ({message})"
                 ) from error
-            raise StoreUnwritable(f"{folder}: {said}") from error
-        if "(os error " in said:  # of rocksdict, which keeps a small file of its own beside RocksDB's
-            raise StoreUnwritable(f"{folder}: {said}") from error
+            raise StoreUnwritable(f"{folder}: {message}") from error
+        if "(os error " in message:  # from rocksdict, which keeps a small file of its own beside RocksDB's
+            raise StoreUnwritable(f"{folder}: {message}") from error
         raise
 
 
-def _corrupted(folder: Path, said: str) -> StateCorrupted:
-    error = StateCorrupted(f"{folder} cannot be read: {said}")
+def _corrupted(folder: Path, message: str) -> StateCorrupted:
+    error = StateCorrupted(f"{folder} cannot be read: {message}")
     error.folder = folder
     return error

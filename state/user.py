@@ -1,6 +1,4 @@
-"""One user's state as a value, and the two things that can happen to it: interactions are remembered, a segment is
-folded.
-"""
+"""One user's state as a value. Two things can happen to it: interactions are remembered, a segment is folded."""
 
 from array import array
 from collections.abc import Iterable
@@ -14,9 +12,9 @@ class Preference(msgspec.Struct, frozen=True, gc=False):
     memory_format: str
     """Names what `memory` means; only a model with the same memory format may read it."""
     segment_length: int
-    """How many interactions each of them had."""
+    """Interactions in each folded segment."""
     folds: int
-    """How many segments are in it."""
+    """Segments folded into the memory."""
     as_of: int
     """Time of the newest interaction folded, epoch ms."""
     memory: bytes
@@ -24,9 +22,7 @@ class Preference(msgspec.Struct, frozen=True, gc=False):
 
 
 class User(msgspec.Struct, frozen=True, gc=False):
-    """A user's state, whole: what a fold or a list needs. Items and times are packed as int64: many users are bytes,
-    not millions of integers.
-    """
+    """A user's whole state. Items and times are int64s packed into bytes: a step may hold many users."""
 
     taken: int = 0
     """Interactions remembered so far, folded ones included."""
@@ -35,12 +31,12 @@ class User(msgspec.Struct, frozen=True, gc=False):
     times: bytes = b""
     """Their times, epoch ms, int64 each."""
     ends: tuple[int, ...] = ()
-    """The stored working records of this user, each by what `taken` was with it, newest first; stale ones included."""
+    """The stored working records of this user, newest first, stale ones included: `taken` of each."""
     preference: Preference | None = None
 
     @property
     def folds(self) -> int:
-        """Segments that are in the preference memory."""
+        """Segments folded into the preference memory."""
         return 0 if self.preference is None else self.preference.folds
 
     @property
@@ -70,7 +66,7 @@ class Remembered(msgspec.Struct, frozen=True, gc=False):
 
 
 def packed(values: Iterable[int]) -> bytes:
-    """Integers as int64, in this machine's order: packed values stay in memory."""
+    """Integers as int64, in this machine's byte order: packed values stay in memory."""
     return array("q", values).tobytes()
 
 
@@ -85,7 +81,7 @@ def remember(user: User, items: bytes, times: bytes, segment_length: int) -> Rem
     Args:
         user: the state before.
         items: item keys, oldest first, packed.
-        times: epoch ms, as many, packed.
+        times: epoch ms, one for each item, packed.
         segment_length: `L_seg`; afterwards the working memory is shorter than this.
     """
     working, stamps = user.items + items, user.times + times

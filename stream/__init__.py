@@ -1,3 +1,1 @@
-"""Where I/O happens: Kafka, clock, signals, settings, command line, composition root. Imports `state` and `model`;
-nothing imports it.
-"""
+"""I/O and composition: Kafka, clock, signals, settings, command line. `state` and `model` do not import it."""

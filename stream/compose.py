@@ -1,6 +1,4 @@
-"""The composition root: from settings to a running worker. Clock, logging, signals and torch's threads are set here and
-nowhere else.
-"""
+"""From settings to a running worker: the composition root. It alone sets clock, logging, signals and torch threads."""
 
 import ctypes
 import gc
@@ -41,9 +39,9 @@ _ARENAS: Final = 2
 
 
 def run_worker(settings: Settings, at: At = passing) -> Worker:
-    """One worker process, until SIGTERM or SIGINT: finish the step, commit, leave the group. Returns it for its counts.
+    """Run one worker until SIGTERM or SIGINT: finish the step, commit, leave the group. Returns it for its counts.
 
-    `at` is called at the named points of a step and of a partition's life: for the fault tests.
+    `at` is called at the fault points, for the fault tests.
     """
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     give_back = _keep_memory_together()
@@ -128,8 +126,8 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
                 raise
             logger.info("%s", error)
         finally:
-            # Leaving the group revokes the partitions, which closes their stores; what an error left open is closed
-            # after it.
+            # Leaving the group revokes the partitions, which closes their stores. What an error left open is closed
+            # after that.
             link.close()
             partitions.close()
             worker_name.release()
@@ -161,18 +159,18 @@ def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int |
 
 
 def _spare_the_cycle_collector() -> None:
-    """Reference counting frees the tens of thousands of lists of a step: looking for cycles in them is wasted work."""
+    """Run the cycle collector rarely: reference counting frees the lists of a step, so it finds nothing in them."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(500_000, 50, 100)
 
 
 def _keep_memory_together() -> Callable[[], object]:
-    """Have the allocator keep few arenas. The function returned gives free memory back to the system.
+    """Make the allocator use few arenas. The returned function gives free memory back to the system.
 
-    The threads of clients come and go. glibc would give each of the first eight per core an arena of its own, and they
-    leave pieces in it. It gives free memory back only on request, which takes milliseconds, or a tenth of a second for
-    a large fragmented heap. Other allocators have no such calls.
+    Clients start and end threads. glibc would give each of the first eight threads per core its own arena, and every
+    arena keeps fragments. glibc gives free memory back only on request. That takes milliseconds, or a tenth of a second
+    for a large fragmented heap. Other allocators do not have these calls.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
@@ -183,7 +181,7 @@ def _keep_memory_together() -> Callable[[], object]:
 
 @contextmanager
 def _stopped_by_signals(worker: Worker) -> Iterator[None]:
-    """SIGTERM and SIGINT ask the worker to stop; the handlers of before return afterwards."""
+    """SIGTERM and SIGINT ask the worker to stop. The previous handlers return afterwards."""
 
     def stop(number: int, _: FrameType | None) -> None:
         logger.info("stopping signal=%s", signal.Signals(number).name)

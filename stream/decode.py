@@ -1,8 +1,7 @@
-"""What one poll brought: decoded, grouped by user, with what could not be decoded set aside.
+"""Decode one poll: group its interactions by user, and set aside what cannot be decoded.
 
-The hot path: one pass over the records, no object per interaction. A user's interactions of one poll are a *run*; a
-null value (forget this user) ends a run and starts a fresh one, so that the result is the same wherever the broker cut
-its polls.
+This is the hot path: one pass over the records, no object per interaction. A user's interactions in one poll are a
+*run*. A null value (forget this user) ends a run and starts a fresh one, so it does not matter where polls end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +27,7 @@ Place: TypeAlias = tuple[int, int]
 """Partition and offset of a record."""
 
 Flat: TypeAlias = list[int]
-"""A run's interactions: item key, time and offset of the first, of the second, and so on. One list, where thousands of
-users come at a time.
-"""
+"""A run's interactions: item key, time, offset of each. One list per user, as a poll has thousands of users."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,27 +37,27 @@ class Run:
     partition: int
     user: bytes
     fresh: bool
-    """The user was forgotten right before; what the store has about them no longer counts."""
+    """The user was forgotten right before this run; what the store has about them no longer counts."""
     items: Sequence[int]
     times: Sequence[int]
     offsets: Sequence[int]
     superseded: bool = False
-    """A null value ended it within the same poll: its lists are published, its state is gone."""
+    """A null value ended the run within the same poll: its lists are published, its state is deleted."""
     good: int = 0
-    """Its first so many interactions are known not to make the model fail (`stream.failing_records`)."""
+    """This number of its first interactions is known not to fail the model (`stream.failing_records`)."""
 
     def first(self, count: int) -> "Run":
-        """The run as if its first `count` interactions were all."""
+        """The run with only its first `count` interactions."""
         return replace(self, items=self.items[:count], times=self.times[:count], offsets=self.offsets[:count])
 
     def without(self, at: int) -> "Run":
-        """The run as if one of its interactions had not come."""
+        """The run without one of its interactions."""
         items, times, offsets = ([*column[:at], *column[at + 1 :]] for column in (self.items, self.times, self.offsets))
         return replace(self, items=items, times=times, offsets=offsets)
 
 
 def columns(partition: int, user: bytes, flat: Flat, *, fresh: bool, superseded: bool = False) -> Run:
-    """A run by its flat form."""
+    """Make a run from its flat form."""
     return Run(partition, user, fresh, flat[::3], flat[1::3], flat[2::3], superseded)
 
 
@@ -72,9 +69,9 @@ class Polled:
     runs: dict[int, dict[bytes, Flat]] = field(default_factory=dict)
     """Partition → user → their last run."""
     fresh: dict[int, set[bytes]] = field(default_factory=dict)
-    """Partition → users whose last run is fresh: forgotten right before it."""
+    """Partition → users who were forgotten right before their last run."""
     superseded: list[Run] = field(default_factory=list)
-    """Runs that a null value ended within the same poll: their lists are published, their state is gone."""
+    """Runs that a null value ended within the same poll: their lists are published, their state is deleted."""
     items: list[int] = field(default_factory=list)
     """The item key of every interaction."""
     dead: list[DeadLetter] = field(default_factory=list)
@@ -98,8 +95,8 @@ def decode(
         refused: the records that the model fails on.
 
     Raises:
-        StepAborted: a record came a second time. A client may go back by itself, as one has; that must not make an
-            interaction count twice.
+        StepAborted: a record came a second time. librdkafka has been seen to go back to an earlier offset by itself; an
+            interaction must not count twice.
     """
     polled = Polled(records=len(records))
     noted = polled.items.append
@@ -127,11 +124,11 @@ def decode(
         try:
             run = runs.get(key)  # type: ignore[arg-type]  # a null key is not there
             if run is None and not (key and len(key) <= MAX_ID_BYTES and key.isascii()):
-                user_id(key)  # says what is wrong, or that it is UTF-8 beyond ASCII
+                user_id(key)  # raises what is wrong; returns if it is UTF-8 beyond ASCII
             if value is None:
                 _forget(polled, partition, key)  # type: ignore[arg-type]  # a null key is refused by now
                 continue
-            # MessagePack maps take the short way; the rest is told apart, or refused, in `interaction`.
+            # A MessagePack map is decoded here, for speed. `interaction` decodes or refuses everything else.
             decoded = from_msgpack(value) if value and value[0] > 0x7F else interaction(value)
             item = decoded.item
             if item.__class__ is not int or not 0 <= item < NAMED:
@@ -153,7 +150,7 @@ def decode(
 
 
 def _forget(polled: Polled, partition: int, user: bytes) -> None:
-    """End the user's run, and begin a fresh one."""
+    """End the user's run, and start a fresh one."""
     runs, fresh = polled.runs[partition], polled.fresh.setdefault(partition, set())
     if flat := runs.get(user):
         polled.superseded.append(columns(partition, user, flat, fresh=user in fresh, superseded=True))
@@ -163,7 +160,7 @@ def _forget(polled: Polled, partition: int, user: bytes) -> None:
 
 
 def _named(item: int | str, names: dict[int, str]) -> int:
-    """The key of an item that is not its own key; hashed ones are noted with their text."""
+    """The key of an item that is not its own key. The text of a hashed item is noted."""
     text = item_text(item) if isinstance(item, str) else str(item)
     key = item_key(item)
     if key >= NAMED:

@@ -1,14 +1,14 @@
 """What the worker does about each error.
 
-    MalformedInteraction   DEAD_LETTER  the record can never succeed: keep it with its reason, go on
+    MalformedInteraction   DEAD_LETTER  the record can never succeed: keep it with its reason, continue
     ModelFailed            DEAD_LETTER  the same, once the record that the model fails on is found
-    StepAborted            ABANDON      drop the step, read on in the changelog, which knows what is published
+    StepAborted            ABANDON      drop the step, continue reading the changelog, which has what is published
     StateCorrupted         RESTORE      wipe the local store, rebuild it from the changelog
     StopAsked              LEAVE        leave the group; exit code 0
     everything else        STOP         one line: what was found, what was expected, what to do; exit code 1 or 2
 
-`ACTIONS` is this table. The worker's loop and `stream.compose` ask it by `action_on`. A test walks every error of the
-project and fails on one without a row.
+`ACTIONS` is this table. The worker's loop and `stream.compose` read it with `action_on`. A test checks that every
+error of the project has a row.
 """
 
 from enum import Enum, auto
@@ -27,9 +27,7 @@ class MalformedInteraction(StreamError):
 
 
 class StepAborted(StreamError):
-    """The transaction was refused in a way that another attempt can mend, or had no answer in time: a rebalance, a
-    broker that was away.
-    """
+    """Kafka refused the transaction or did not answer in time, in a rebalance or an outage. A retry can help."""
 
 
 class Fenced(StreamError):
@@ -37,7 +35,7 @@ class Fenced(StreamError):
 
 
 class KafkaUnusable(StreamError):
-    """Kafka reported something that no waiting mends: topic gone, no permission, a fatal client error."""
+    """Kafka reported something that waiting cannot fix: topic gone, no permission, a fatal client error."""
 
 
 class TopicsUnusable(StreamError):
@@ -45,17 +43,15 @@ class TopicsUnusable(StreamError):
 
 
 class OutputTooLarge(StreamError):
-    """A record is larger than the broker takes."""
+    """A record is larger than the broker accepts."""
 
 
 class InputGap(StreamError):
-    """The input does not hold what follows the committed offset. Which records to do without is not the worker's to
-    decide.
-    """
+    """The input lacks records after the committed offset. An operator must decide to continue without them."""
 
 
 class ChangelogUnfit(StreamError):
-    """The changelog does not hold the state that goes with the committed offsets: going on would lose it in silence."""
+    """The changelog lacks the state that belongs to the committed offsets: to continue would lose it silently."""
 
 
 class RestoreBroken(StreamError):
@@ -63,17 +59,15 @@ class RestoreBroken(StreamError):
 
 
 class StopAsked(StreamError):
-    """The worker was asked to stop while it waited for Kafka: nothing is under way that a restart would not settle.
-    Exit code 0.
-    """
+    """The worker was asked to stop while it waited for Kafka. A restart settles what is unfinished. Exit code 0."""
 
 
 class TooManyRefused(StreamError):
-    """A larger share of the input is refused than the settings allow: what sends it is broken, not single records."""
+    """A larger share of the input is refused than the settings allow: a producer is broken, not single records."""
 
 
 class StoreBehind(StreamError):
-    """The step is published, but the local store did not take it; a restart restores what is missing."""
+    """The step is published, but a store could not write it. A restart restores what is missing."""
 
 
 class SettingsInvalid(StreamError):
@@ -115,5 +109,5 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
 
 
 def action_on(error: Exception) -> Action:
-    """What to do about an error: its own row in `ACTIONS`, or the nearest one of the errors that it derives from."""
+    """The action for an error: its own row in `ACTIONS`, or the row of its nearest base class."""
     return next((ACTIONS[each] for each in type(error).__mro__ if each in ACTIONS), Action.STOP)

@@ -1,8 +1,8 @@
-"""Records that the model fails on: which they are, so that the others go on as if these had never come.
+"""Find the records that the model fails on, so that the other records are processed as if these had not come.
 
-A record fails where the shortest poll that ends with it fails. It is then left out, and so on with the rest: what comes
-out does not depend on how the broker cut its polls. Runs do not depend on each other, so each is searched alone, and
-all at the same time: a probe of many runs is one call of the model as long as none of them fails.
+A record fails if the shortest poll that ends with it fails. It is left out, and the search continues with the rest. So
+the result does not depend on where polls end. Runs do not depend on each other, so each is searched alone, and all at
+the same time: one call of the model probes many runs, as long as none of them fails.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,14 @@ from stream.step import Step
 
 @dataclass(slots=True)
 class _Search:
-    """For the shortest part of one run that fails: its first `good` records succeed, its first `bad` fail."""
+    """Search for the shortest part of one run that fails. Its first `good` records succeed; its first `bad` fail."""
 
     run: Run
     bad: int
     error: ModelFailed
     good: int = 0
     stride: int = 1
-    """Doubled while probes succeed: records that fail often stand next to each other."""
+    """Doubled while probes succeed. A small start is good because failing records are often neighbours."""
 
     def probe(self) -> Run:
         return replace(self.run.first(self._probed()), good=self.good)
@@ -47,24 +47,24 @@ class _Search:
         return self.run.partition, self.run.offsets[self.bad - 1]
 
     def rest(self) -> Run:
-        """The run without the record that was found; what comes before it succeeds."""
+        """The run without the record that was found. The records before that one succeed."""
         return replace(self.run.without(self.bad - 1), good=self.good)
 
 
 def failing_records(step: Step, polled: Polled, stopping: Callable[[], bool]) -> Mapping[Place, ModelFailed]:
-    """The records of a poll that the model fails on, and why; empty where it fails on no record alone.
+    """The records of a poll that the model fails on, and why; empty if it fails on no record alone.
 
     Args:
-        step: what failed on the poll.
-        stopping: whether the worker is to stop.
+        step: the step that failed on the poll.
+        stopping: True when the worker must stop.
 
     Raises:
-        StopAsked: it is.
+        StopAsked: `stopping` returned True.
     """
     before = step.read(polled)
     _, runs = step.remember(polled, before)
     cadence = step.rules.cadence
-    # A shorter poll would have ended after each of its interactions, with a list there.
+    # A shorter poll could end after any interaction, with a list there.
     every = 1 if cadence == "interaction" else cadence
     found: dict[Place, ModelFailed] = {}
     while True:
@@ -87,12 +87,12 @@ def failing_records(step: Step, polled: Polled, stopping: Callable[[], bool]) ->
 
 
 def _failures(serve: Callable[[Sequence[Run]], object], runs: Sequence[Run]) -> list[ModelFailed | None]:
-    """For each run, why the model fails on it, or None: all together, and in halves where that fails."""
+    """For each run, the model's error, or None. All runs are tried together; if that fails, in halves."""
     try:
         serve(runs)
     except ModelFailed as error:
         if len(runs) == 1:
-            return [ModelFailed(str(error))]  # without its traceback, which holds what was asked
+            return [ModelFailed(str(error))]  # without its traceback, which keeps the arguments alive
     else:
         return [None] * len(runs)
     middle = len(runs) // 2

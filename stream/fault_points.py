@@ -1,7 +1,8 @@
-"""The named moments between which a crash, a pause or a rebalance may come: what the fault tests aim at.
+"""The named moments at which the fault tests crash, pause or rebalance a worker.
 
-The worker calls `at(point)` as it passes each. In production that does nothing (`passing`); `tests/crash` hands in a
-function that kills, stops or delays the process there. Nothing may depend on what the function does but return.
+The worker calls `at(point)` at each of them. In production that does nothing (`passing`). `tests/crash` passes a
+function that kills, stops or delays the process there. The worker must not depend on what the function does, only on
+its return.
 """
 
 from collections.abc import Callable
@@ -10,38 +11,38 @@ from typing import TypeAlias
 
 
 class Point(StrEnum):
-    """In the order in which a step and a partition's life pass them."""
+    """The points, in the order in which a step and a partition's life reach them."""
 
     ASSIGNED = "assigned"
-    """In the rebalance, partitions noted and not yet opened."""
+    """In the rebalance: partitions are noted and not yet opened."""
     OPENED = "opened"
     """A partition's store is open, nothing restored."""
     RESTORING = "restoring"
-    """A batch of the changelog is in the store, and more is to come."""
+    """A batch of the changelog is in the store, and more will follow."""
     RESTORED = "restored"
-    """The store holds everything that the changelog does; no record is taken yet."""
+    """The store is complete; no record of the partition has been read yet."""
     POLLED = "polled"
-    """Records are there, and the group's generation that goes with them."""
+    """A poll brought records; the group's generation that belongs to them is noted."""
     COMPUTED = "computed"
-    """Everything the step publishes is known, nothing is sent."""
+    """Everything that the step publishes is computed; nothing is sent."""
     BEGUN = "begun"
     PRODUCED = "produced"
-    """All records are handed to the client; some may be at the broker."""
+    """The client has all records; some may be at the broker."""
     OFFSETS_SENT = "offsets-sent"
     """The consumed offsets are part of the transaction, which is open."""
     COMMITTED = "committed"
-    """Published; no local store knows it."""
+    """Published; no store has the step yet."""
     WRITTEN_PARTLY = "written-partly"
-    """In the store of one partition of the step."""
+    """One partition's store has the step; the other stores may lack it."""
     WRITTEN = "written"
     ABORTED = "aborted"
-    """The transaction is undone, and the consumer still stands behind its records."""
+    """The transaction is aborted; the consumer's position is still after its records."""
     GONE = "gone"
-    """In the rebalance, partitions revoked or lost and their stores closed."""
+    """In the rebalance: partitions are revoked or lost, and their stores are closed."""
 
 
 At: TypeAlias = Callable[[Point], None]
 
 
 def passing(point: Point) -> None:
-    """Go on."""
+    """Do nothing."""

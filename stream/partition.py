@@ -1,15 +1,15 @@
-"""One partition: the phases of its life, its store, and what is remembered of its users without asking the store.
+"""One partition: the phases of its life, its store, and a cache of its users.
 
     assigned ──▶ ASSIGNED ──▶ RESTORING ──▶ RESUMING ──▶ RUNNING
                     ▲           │   ▲          │            │
-                    │           │   └─────(1)──┼────────────┤    (1) a step was aborted: read on in the changelog
-                    └────(2)────┴──────────────┴────────────┘    (2) the store is damaged: wiped, begun again
+                    │           │   └─────(1)──┼────────────┤    (1) a step was aborted: read the rest of the changelog
+                    └────(2)────┴──────────────┴────────────┘    (2) the store is damaged: it is wiped
 
-    from each of the four    ──▶ REVOKED    Kafka asks for it back: it is ours until we let go, so the store is complete
-                             ──▶ LOST       the group went on without us: another owner may have published since
+    from each of the four    ──▶ REVOKED    Kafka takes it back: it is ours until we return, so the store is complete
+                             ──▶ LOST       the group removed us: another owner may have published since
 
-A RESTORING partition reads the changelog. A RESUMING one has read it, and waits for Kafka to say where to go on. Only
-RUNNING partitions receive records: their stores hold everything that the changelog does. `MOVES` is this drawing, and
+A RESTORING partition reads the changelog. A RESUMING one has read it, and waits until Kafka answers from which offset
+to continue. Only RUNNING partitions receive records: their stores are complete. `MOVES` is this drawing, and
 `Partition.become` refuses every other move.
 """
 
@@ -46,18 +46,18 @@ OWNED: Final = (Phase.ASSIGNED, Phase.RESTORING, Phase.RESUMING, Phase.RUNNING)
 
 
 class Progress(NamedTuple):
-    """How far a restore is."""
+    """The progress of a restore."""
 
     records: int
-    """Read so far."""
+    """Records read so far."""
     per_s: float
-    """Of them, in the mean since the first."""
+    """Records per second, on average since the first."""
     remaining: int
-    """Offsets between what is restored and the end."""
+    """Offsets from what is restored to the end."""
 
     @property
     def seconds_left(self) -> float | None:
-        """At most, as offsets that compaction has removed are passed in no time; None while there is no rate."""
+        """At most: offsets that compaction has removed take no time. None while there is no rate."""
         return self.remaining / self.per_s if self.per_s else None
 
 
@@ -65,7 +65,7 @@ class Restore(Protocol):
     """A restore in progress."""
 
     def advance(self) -> bool:
-        """Read and write some more; True when the store holds everything that the changelog does."""
+        """Read and write one more slice; True when the store is complete."""
 
     def progress(self) -> Progress | None:
         """None while the end is not known."""
@@ -77,8 +77,9 @@ V = TypeVar("V")
 
 
 class Recent(Generic[V]):
-    """What was noted of users last, for a bounded number of them: when half of what may be kept is new, the half
-    untouched since goes.
+    """The values noted last, for a bounded number of users.
+
+    Two halves: when the young half is full, it becomes the old half, and the old half is dropped.
     """
 
     def __init__(self, size: int) -> None:
@@ -87,7 +88,7 @@ class Recent(Generic[V]):
         self._old: dict[bytes, V] = {}
 
     def get(self, users: Iterable[bytes]) -> list[V | None]:
-        """What is noted of each user; None for those who made room."""
+        """The value of each user; None if it was dropped or never noted."""
         young, old = self._young.get, self._old.get
         return [old(user) if (noted := young(user)) is None else noted for user in users]
 
@@ -101,7 +102,7 @@ class Recent(Generic[V]):
 
 
 class Partition:
-    """One partition's store, and what is known of its users without asking it."""
+    """One partition's store, and what is known of its users without reading the store."""
 
     def __init__(self, number: int, cache_users: int) -> None:
         self.number: Final = number
@@ -121,9 +122,7 @@ class Partition:
         return self.restore is not None and self.restore.progress() is not None
 
     def become(self, phase: Phase) -> None:
-        """Raises RuntimeError for a move that the drawing does not have: a mistake of ours, after which nothing is to
-        be trusted.
-        """
+        """Raises RuntimeError for a move that the drawing does not have: a bug, so nothing can be trusted after it."""
         if phase not in MOVES[self.phase]:
             raise RuntimeError(
                 f"partition {self.number} cannot become {phase.name.lower()}: it is {self.phase.name.lower()}"
@@ -140,7 +139,7 @@ class Partition:
         self._store = Store(folder, memory)
 
     def reopen_empty(self, memory: StoreMemory) -> None:
-        """Throw the store away, because it is not a copy of this changelog, and begin with nothing."""
+        """Wipe the store, because it is not a copy of this changelog, and open an empty one."""
         store, self._store = self.store, None
         folder = store.folder
         self.forget()
@@ -149,7 +148,7 @@ class Partition:
         self._store = Store(folder, memory)
 
     def segment_length(self) -> int | None:
-        """What the users here are folded by; None while nothing is stored."""
+        """The segment length of all users here; None while nothing is stored."""
         if self._segment_length is None:
             self._segment_length = self.store.segment_length()
         return self._segment_length
@@ -163,7 +162,7 @@ class Partition:
         return [next(read) if taken is None else taken for taken in found]
 
     def users(self, asked: Mapping[bytes, int]) -> dict[bytes, User]:
-        """The whole state of user ids, each given with what `taken` says of them."""
+        """The whole state of each user; `asked` has each user's `taken`."""
         found = {
             user: state
             for (user, taken), state in zip(asked.items(), self._users.get(asked), strict=True)
@@ -198,7 +197,7 @@ class Partition:
         self._named.update(items)
 
     def mark_complete(self, known_ms: int) -> None:
-        """Note that the store lacked nothing at a time, epoch ms; only a running one does."""
+        """Store that the store was complete at this time, epoch ms. Only a running partition does so."""
         if self.phase is Phase.RUNNING and known_ms > (self.store.complete_ms() or 0):
             self.store.mark_complete(known_ms)
 

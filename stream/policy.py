@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
 Cadence: TypeAlias = Literal["interaction", "fold"] | int
-"""When a user gets a list: once per step that touched them, at each fold, or at every N-th of their interactions."""
+"""When a user gets a list: once per step with an interaction of theirs, at each fold, or at every N-th interaction."""
 
 
 def list_after(cadence: Cadence, folds: int, working: int, new: int, segment_length: int) -> Sequence[int]:
@@ -15,8 +15,8 @@ def list_after(cadence: Cadence, folds: int, working: int, new: int, segment_len
         cadence: the setting `REC2PM_RECOMMEND`.
         folds: segments folded before these interactions.
         working: items in the working memory before them.
-        new: how many they are.
-        segment_length: interactions to a segment.
+        new: number of new interactions.
+        segment_length: interactions in a segment.
 
     Returns:
         Indices into the new interactions, ascending.
@@ -30,19 +30,19 @@ def list_after(cadence: Cadence, folds: int, working: int, new: int, segment_len
 
 
 def stride(cadence: Cadence, segment_length: int) -> int:
-    """A list can be made only after a whole multiple of so many interactions of a user."""
+    """A list can come only after a multiple of this number of interactions of a user."""
     if cadence == "interaction":
         return 1
     return segment_length if cadence == "fold" else cadence
 
 
 class StepSize:
-    """How many records the next step may take.
+    """How many records the next step may have.
 
-    A step takes all of a backlog that fits its time budget: a transaction costs the same for ten records as for ten
-    thousand. What a record costs differs a thousandfold between models, so it is measured, without the transaction: a
-    Kafka that is slow to commit is no reason for smaller steps. The wait for records does not depend on the limit, so
-    light load stays as quick as it is.
+    A step has as many records of a backlog as its time budget allows: a transaction costs the same for ten records as
+    for ten thousand. The cost of a record differs a thousandfold between models, so the worker measures it. The
+    measurement leaves out the transaction: a Kafka that commits slowly is no reason for smaller steps. The wait for
+    records does not depend on the limit, so latency at light load stays low.
     """
 
     def __init__(self, *, budget_s: float, largest: int, first: int = 500) -> None:
@@ -51,17 +51,17 @@ class StepSize:
         self.limit = min(first, largest)
 
     def learn(self, records: int, seconds: float) -> None:
-        """Learn from a step that took so many records and so long.
+        """Learn from the number of records in a step and its seconds.
 
-        A step that was full, or over the budget, sets the next limit in proportion; growth is at most twofold, because
-        fixed costs make a small step look dearer per record than a large one is.
+        A step that was full, or over the budget, sets the next limit in proportion. The limit grows at most twofold,
+        because fixed costs make a small step look more expensive per record than a large one.
         """
         if records >= self.limit or seconds > self._budget_s:
             share = self._budget_s / seconds if seconds > 0 else 2.0
             self.limit = max(1, min(int(records * min(share, 2.0)), self._largest))
 
     def halve(self) -> None:
-        """Take fewer records at once: so many together were too much."""
+        """Halve the limit: this number of records was too much for one step."""
         self.limit = max(1, self.limit // 2)
 
 
@@ -70,25 +70,24 @@ JUDGED_FROM: Final = 100
 
 
 class RefusedShare:
-    """Whether so many of the newest records are refused that it is not single records that are broken, but what sends
-    them.
+    """Whether so many of the newest records are refused that a producer must be broken, not single records.
 
-    Judged are the newest thousand records or, where there are fewer yet, those there are, from a hundred on.
+    It looks at the newest thousand records. If there are fewer yet, it looks at all, from a hundred on.
     """
 
     def __init__(self, limit: float) -> None:
-        """`limit`: the share, of 1, that may be refused."""
+        """`limit`: the share that may be refused, from 0 to 1."""
         self.limit = limit
         self._steps: deque[tuple[int, int]] = deque()
         self.records = self.refused = 0
 
     def exceeded_by(self, records: int, refused: int) -> bool:
-        """Whether a step of so many records, so many of them refused, goes beyond the limit."""
+        """Whether the limit is exceeded after a step with these numbers of records and of refused records."""
         records, refused = self.records + records, self.refused + refused
         return records >= JUDGED_FROM and refused > self.limit * records
 
     def note(self, records: int, refused: int) -> None:
-        """Note a step that is published."""
+        """Note a published step."""
         self._steps.append((records, refused))
         self.records += records
         self.refused += refused

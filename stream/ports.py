@@ -1,4 +1,4 @@
-"""What a step hands over to Kafka, and Kafka as the worker sees it."""
+"""What a step gives to Kafka, and Kafka as the worker sees it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from stream.wire import DeadLetter, Recommendation, Record
 
 @dataclass(slots=True)
 class Counts:
-    """What was done: by one step, or by a worker since it started."""
+    """What one step did, or a worker since it started."""
 
     steps: int = 0
     aborted: int = 0
@@ -39,17 +39,17 @@ class Learned:
     users: dict[bytes, User] = field(default_factory=dict)
     """User → the whole state."""
     names: Mapping[int, str] = field(default_factory=dict)
-    """Hashed item key → text; stored by now."""
+    """Hashed item key → text; the store has it."""
 
 
 @dataclass(slots=True)
 class Outgoing:
-    """The result of a step. The first four fields are published in one transaction; the others hold once it is."""
+    """The result of a step. One transaction publishes the first four fields. The others are used after it."""
 
     changes: dict[int, list[Change]] = field(default_factory=dict)
     """Partition → changelog records, for the local store too."""
     recommendations: list[tuple[bytes, Recommendation | None]] = field(default_factory=list)
-    """User id and list, in each user's order; None withdraws the user's last list."""
+    """User id and list, in the order of each user's interactions; None withdraws the user's last list."""
     dead: Sequence[DeadLetter] = ()
     next_offsets: Mapping[int, int] = field(default_factory=dict)
     """Partition → the last record's offset + 1."""
@@ -64,21 +64,38 @@ class Link(Protocol):
     """
 
     def poll(self, limit: int, wait_s: float) -> Sequence[Record]:
-        """At most `limit` records of running partitions, in the order of offsets within each; none of them an error.
+        """At most `limit` records of running partitions, ordered by offset within each; none of them an error.
 
-        Nothing comes of a partition before it is resumed, or while it is paused. Rebalances happen in here.
+        A partition has no records before `resume`, or while it is paused. Rebalances happen in this call.
         """
 
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
-        """One transaction; partition → the changelog offset that its records reach, if it has any.
+        """Publish in one transaction. Returns partition → the changelog offset that its records reach, if it has any.
 
         Raises:
-            StepAborted: Kafka undid it as a whole. Or no answer came in time: then it may be committed as a whole.
+            StepAborted: Kafka aborted all of it. Or no answer came in time: then all of it may be committed.
         """
+
+    def resume(self, partition: int, position: int | None, input_id: str | None) -> int | None:
+        """Begin to fetch a partition's records, or move to another offset and lift a pause.
+
+        Args:
+            position: the offset stored with the state; None if there is no state.
+            input_id: id of the topic that the state was made from; None if no worker has stored it.
+
+        Returns:
+            The lowest offset that the first record can have; None if Kafka has not answered yet: call again.
+
+        Raises:
+            InputGap: the topic does not hold the next record.
+        """
+
+    def pause(self, partition: int) -> None:
+        """Fetch no records of a partition until `resume`."""
 
     @property
     def input_id(self) -> str:
-        """Kafka's id of the topic that is polled; empty where the broker does not tell."""
+        """Kafka's id of the input topic; empty if the broker has no topic ids."""
 
     @property
     def waited_at(self) -> float:

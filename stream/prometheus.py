@@ -1,7 +1,7 @@
-"""What a running worker tells over HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for a supervisor.
+"""What a running worker answers over HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for a supervisor.
 
-The numbers are read from the worker at each scrape; the worker itself only counts. Labels never hold ids of users or
-items. docs/metrics.md is made from this file.
+Each scrape reads the numbers from the worker; the worker itself only counts. Labels never hold ids of users or items.
+docs/metrics.md is made from this file.
 """
 
 import logging
@@ -24,27 +24,27 @@ from stream.worker import Worker
 logger = logging.getLogger(__name__)
 
 ALIVE_WITHIN_S: Final = 60.0
-"""A loop that has not turned for so long is stuck; a step and one call to a broker that is away are shorter."""
+"""A loop without a turn for this long is stuck. A step, or one call to a broker that is away, takes less."""
 WAITING_WITHIN_S: Final = 15.0
-"""One call may wait for 5 s, or twice that, before it says that Kafka does not answer."""
+"""Longer than one call waits before it reports that Kafka does not answer: 5 s, or twice that."""
 
 _COUNTS: Final = {
     "steps": "Steps published",
     "aborted": "Steps aborted and computed again",
-    "records": "Records of the interactions topic that a published step has dealt with",
+    "records": "Records of the interactions topic in published steps",
     "interactions": "Interactions remembered",
     "folds": "Segments folded",
     "lists": "Lists published",
     "dead_letters": "Records refused and sent to the dead-letter topic",
     "model_failures": "Records refused because the model failed on them",
-    "forgotten": "Users forgotten, because a null value asked for it",
+    "forgotten": "Users forgotten because of a null value",
     "unknown_items": "Interactions with an item that the model does not know",
     "rebuilt": "Preference memories rebuilt because the model has another memory format",
 }
 
 
 class WorkerMetrics(Collector):
-    """The worker's counts at the moment of the scrape."""
+    """The worker's counts at the time of the scrape."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -77,7 +77,7 @@ class WorkerMetrics(Collector):
 
 def _restores(worker: Worker) -> Iterator[Metric]:
     remaining = GaugeMetricFamily(
-        "rec2pm_restore_remaining_records", "Changelog offsets that are still to be restored.", labels=["partition"]
+        "rec2pm_restore_remaining_records", "Changelog offsets not restored yet.", labels=["partition"]
     )
     read = GaugeMetricFamily(
         "rec2pm_restore_records", "Changelog records that the restore has read.", labels=["partition"]
@@ -89,7 +89,7 @@ def _restores(worker: Worker) -> Iterator[Metric]:
     )
     left = GaugeMetricFamily(
         "rec2pm_restore_seconds_left",
-        "Seconds that the restore still takes at this rate, at most.",
+        "Seconds until the restore ends at this rate, at most.",
         labels=["partition"],
     )
     for partition in worker.partitions.all():
@@ -105,11 +105,11 @@ def _restores(worker: Worker) -> Iterator[Metric]:
 
 @contextmanager
 def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_default: bool) -> Iterator[int | None]:
-    """Answer on `listen` (HOST:PORT) while the block runs; empty: do not. Yields the port.
+    """Answer on `listen` (HOST:PORT) while the block runs; do not if it is empty. Yields the port.
 
     Raises:
-        SettingsInvalid: the port cannot be had. A port nobody asked for (`by_default`) is gone without, as by a second
-            worker on a machine.
+        SettingsInvalid: the port cannot be used. With `by_default` (the operator did not choose it) there is only a
+            warning: a second worker on the machine has the same default.
     """
     if not listen:
         yield None
@@ -124,7 +124,7 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
         if path == "/metrics":
             return cast("Iterable[bytes]", metrics(environ, start))
         if path == "/livez":
-            # A worker that waits for Kafka is alive: starting it again would not bring Kafka back.
+            # A worker that waits for Kafka is alive: a restart would not bring Kafka back.
             silent = clock() - max(worker.turned_at, worker.link.waited_at)
             return _plain(
                 start, silent < ALIVE_WITHIN_S, f"the loop turned, or noticed that Kafka is away, {silent:.1f} s ago"
@@ -145,7 +145,7 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
     except (OSError, OverflowError) as error:
         if by_default:
             logger.warning(
-                "metrics off: %s is taken (%s); give each worker on a machine its own REC2PM_METRICS_LISTEN",
+                "metrics off: %s is in use (%s); give each worker on a machine its own REC2PM_METRICS_LISTEN",
                 listen,
                 error,
             )
@@ -164,9 +164,9 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
         server.server_close()
 
 
-def _plain(start: Callable[..., Any], good: bool, said: str) -> list[bytes]:
+def _plain(start: Callable[..., Any], good: bool, text: str) -> list[bytes]:
     start("200 OK" if good else "503 Service Unavailable", [("Content-Type", "text/plain")])
-    return [f"{said}\n".encode()]
+    return [f"{text}\n".encode()]
 
 
 class _Quiet(WSGIRequestHandler):

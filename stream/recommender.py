@@ -1,6 +1,4 @@
-"""Where state meets the model: item keys become catalogue rows, preference memory is folded, lists are ranked, rows
-become item ids.
-"""
+"""Connects state and model: from item keys to rows, from segments to memories, from rankings to lists of item ids."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -37,7 +35,7 @@ class Folded(Protocol):
 
 
 class Model(Protocol):
-    """What is used of `model.version.runtime.Runtime`."""
+    """What the step uses of `model.version.runtime.Runtime`."""
 
     @property
     def reference(self) -> str: ...
@@ -83,9 +81,9 @@ class Query(msgspec.Struct, frozen=True, gc=False):
     exclude: bytes
     """Item keys that may not be recommended, int64."""
     hidden: Floats | None
-    """The fold's hidden state, when the interaction in question completed a segment."""
+    """The hidden state of the fold, if the list's interaction completed a segment."""
     times: bytes
-    """When the items of working memory happened, epoch ms, int64; of a model that uses time, else empty."""
+    """Times of the items in working memory, epoch ms, int64; empty for a model that does not use time."""
     query_time: int
     """The time of the user's newest item, epoch ms."""
 
@@ -108,9 +106,7 @@ class Recommender:
         self._sorted: Final = keys[self._order]
 
     def rows(self, items: bytes) -> Ints:
-        """The catalogue row of each item key (packed int64); the out-of-vocabulary row for those that the model does
-        not know.
-        """
+        """The catalogue row of each item key (packed int64); unknown items get the out-of-vocabulary row."""
         keys = np.frombuffer(items, dtype=np.int64)
         if not len(self._sorted):
             return np.full(len(keys), self.model.oov_row, dtype=np.int64)
@@ -131,11 +127,10 @@ class Recommender:
         """Fold one segment of each of B users.
 
         Args:
-            before: preference memories, None for a user who has none.
+            before: preference memories; None for a user who has none.
             segments: item keys, `segment_length` each.
             as_of: time of each segment's last interaction, epoch ms.
-            times: of all of a segment's interactions, packed epoch ms; where they are not known, `as_of` stands for
-                each of them.
+            times: of all interactions of a segment, packed epoch ms; unknown ones are replaced by `as_of`.
         """
         model = self.model
         rows = self.rows(b"".join(segments)).reshape(len(segments), model.segment_length)
@@ -159,11 +154,10 @@ class Recommender:
         ]
 
     def rebuild(self, preferences: Sequence[Preference], kept: Sequence[Sequence[bytes]]) -> list[Preference]:
-        """Preference memories of another memory format, made anew from the kept segments, oldest first; folds stay as
+        """Make preference memories in this model's memory format, from the kept segments, oldest first. Folds stay as
         they are.
 
-        What was folded before the oldest kept segment is lost to the new memory, and so is when the items of kept
-        segments happened.
+        The new memory lacks what was folded before the oldest kept segment. Times of kept segments are unknown.
         """
         made: list[Preference | None] = [None] * len(preferences)
         for turn in range(max(map(len, kept), default=0)):
@@ -184,7 +178,7 @@ class Recommender:
         ]
 
     def recommend(self, queries: Sequence[Query], k: int) -> list[RankedList]:
-        """Rank B lists of at most k items; shorter only where the catalogue has no more."""
+        """Rank B lists of at most k items; a list is shorter only if the catalogue is."""
         lists: list[RankedList | None] = [None] * len(queries)
         after_fold = [at for at, query in enumerate(queries) if query.hidden is not None]
         others = [at for at, query in enumerate(queries) if query.hidden is None]
@@ -201,8 +195,7 @@ class Recommender:
                 "memory" if memory else "working" if (known != self.model.oov_row).any() else "popular"
                 for memory, known in zip(usable, rows, strict=True)
             ]
-            # Without a memory and a known item there is nothing to go by: no items, and the model answers with its
-            # popularity list.
+            # Without a memory and without a known item, the model gets no items and returns its popularity list.
             rows = [known[:0] if source == "popular" else known for known, source in zip(rows, sources, strict=True)]
             memory = self._memories([queries[at].preference for at in others])
             lengths = np.array([len(known) for known in rows], dtype=np.int64)
@@ -225,17 +218,17 @@ class Recommender:
     def _rank(
         self,
         lists: list[RankedList | None],
-        places: Sequence[int],
+        at: Sequence[int],
         sources: Sequence[Literal["memory", "working", "popular"]],
         excludes: Sequence[Ints],
         ranked_without: Callable[[Ints], Ranked],
     ) -> None:
-        """Fill `lists` at `places`."""
-        exclude = padded([excludes[at] for at in places])
+        """Make the lists of the queries with these indices, and put them into `lists` there."""
+        exclude = padded([excludes[index] for index in at])
         ranked = ranked_without(exclude)
         allowed = np.isfinite(ranked.scores)
         if not allowed.any(axis=1).all():
-            # A list is never empty: who has had the whole catalogue gets it again.
+            # A list is never empty: if everything would be left out, nothing is.
             again = ranked_without(np.zeros_like(exclude[:, :1]))
             emptied = ~allowed.any(axis=1)
             ranked.rows[emptied], ranked.scores[emptied], allowed[emptied] = (
@@ -244,15 +237,13 @@ class Recommender:
                 True,
             )
         ids = self.model.item_ids
-        for place, source, rows, scores, count in zip(
-            places, sources, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True
+        for index, source, rows, scores, count in zip(
+            at, sources, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True
         ):
-            lists[place] = RankedList([ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), source)
+            lists[index] = RankedList([ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), source)
 
     def _cut(self, items: Sequence[bytes], unknown: int) -> list[Ints]:
-        """The rows of each of many packed sequences, looked up at once; `unknown` for items that the model does not
-        know.
-        """
+        """The rows of each packed sequence, from one lookup; `unknown` is the row for unknown items."""
         rows = self.rows(b"".join(items))
         rows[rows == self.model.oov_row] = unknown
         ends = list(accumulate(len(each) >> 3 for each in items))
@@ -261,11 +252,11 @@ class Recommender:
     def _memories(self, preferences: Sequence[Preference | None]) -> Floats:
         """(B, S) float32; zeros for a user without preference memory."""
         empty = bytes(4 * self.model.state_floats)
-        # A bytearray, because torch takes no array that it may not write to.
+        # A bytearray, because torch refuses an array that it cannot write to.
         joined = bytearray().join(empty if preference is None else preference.memory for preference in preferences)
         return np.frombuffer(joined, dtype=np.float32).reshape(len(preferences), self.model.state_floats)
 
 
 def _unpacked(times: Sequence[bytes]) -> Ints:
-    """Packed int64s, one after another; a bytearray, because torch takes no array that it may not write to."""
+    """Packed int64s, joined. A bytearray, because torch refuses an array that it cannot write to."""
     return np.frombuffer(bytearray().join(times), dtype=np.int64)

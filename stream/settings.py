@@ -1,4 +1,4 @@
-"""The settings: one frozen value, a pure function of the environment. Every mistake is reported, all at once, before
+"""The settings: one frozen value, a pure function of the environment. All mistakes are reported at once, before
 anything starts.
 """
 
@@ -50,13 +50,13 @@ class Settings(BaseModel):
     )
     state_dir: Path = Field(
         Path("var/state"),
-        description="folder of the local stores, APP/WORKER/PARTITION below it; a store that is missing is restored from the changelog",
+        description="folder of the local stores, in APP/WORKER/PARTITION; a missing store is restored from the changelog",
     )
     worker: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$",
         description="name of this worker: the same after a restart, and never shared by two live workers. Kafka waits for a named worker that "
-        "restarts (default: a name is made once and kept in the state folder, and a worker that stops gives its partitions away at once)",
+        "restarts (default: the worker makes a name once and keeps it in the state folder; when it stops, other workers get its partitions at once)",
     )
     models: Path = Field(Path("var/models"), description="folder of the model registry")
     model: str | None = Field(
@@ -116,10 +116,10 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read every `REC2PM_` variable; an empty one counts as not set.
+        """Read every `REC2PM_` variable. An empty one counts as not set.
 
         Raises:
-            SettingsInvalid: names every unknown variable and every wrong value.
+            SettingsInvalid: lists every unknown variable and every wrong value.
         """
         wrong: list[str] = []
         given: dict[str, Any] = {}
@@ -161,7 +161,7 @@ def _did_you_mean(variable: str, settings: type[Settings]) -> str:
 
 
 def described() -> list[tuple[str, str, str]]:
-    """Variable, default, meaning of each setting: what `rec2pm worker --help` prints."""
+    """Variable, default and meaning of each setting, as `rec2pm worker --help` prints them."""
     rows = []
     for name, field in Settings.model_fields.items():
         if name == "kafka":

@@ -2,8 +2,8 @@
 
     read → remember → fold → recommend → collect
 
-`Step.compute` reads like that line. It reads stores and caches and writes to nothing: if it fails, nothing has
-happened. `stream.worker` decodes before it, and publishes and writes after it.
+`Step.compute` follows this line. It reads stores and caches and writes to nothing, so an error leaves everything as it
+was. `stream.worker` decodes before it, and publishes and writes after it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class Owned(Protocol):
 
 
 class Touch(msgspec.Struct, gc=False):
-    """One run that needs the model, on its way through the step."""
+    """One run that needs the model, while the step works on it."""
 
     run: Run
     before: User
@@ -64,7 +64,7 @@ class Touch(msgspec.Struct, gc=False):
     hidden: tuple[Floats, ...] = ()
     """The hidden state of each fold."""
     lists: list[tuple[int, RankedList]] = msgspec.field(default_factory=list)
-    """The lists made, each with its index in the run, in the order of `list_after`."""
+    """The finished lists, each with its index in the run, in the order of `list_after`."""
 
 
 Taken = Mapping[int, Mapping[bytes, int]]
@@ -73,22 +73,22 @@ Taken = Mapping[int, Mapping[bytes, int]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Everything that a poll is computed with."""
+    """What is needed to compute a poll."""
 
     partitions: Owned
     recommender: Recommender
     rules: Rules
 
     def compute(self, polled: Polled, input_id: str) -> Outgoing:
-        """One poll's way through the step.
+        """Compute one poll.
 
         Args:
             polled: the decoded poll.
-            input_id: Kafka's id of the topic that was polled; empty where the broker does not tell.
+            input_id: Kafka's id of the input topic; empty if the broker has no topic ids.
 
         Raises:
             ModelFailed: on some records of the poll; `stream.failing_records` finds out which.
-            SegmentLengthChanged: the stored state was built by folding another number of interactions.
+            SegmentLengthChanged: the stored state was built with another segment length.
             StateCorrupted, StateFormatUnknown: a store cannot be read.
         """
         before = self.read(polled)
@@ -98,7 +98,7 @@ class Step:
         return outgoing
 
     def read(self, polled: Polled) -> Taken:
-        """How many interactions of each user of the poll are remembered: from memory, else from the store."""
+        """`taken` of each user of the poll: from memory, else from the store."""
         before = {}
         for number, runs in polled.runs.items():
             partition = self.partitions[number]
@@ -108,7 +108,7 @@ class Step:
         return before
 
     def _check_segment_length(self, partition: Partition) -> None:
-        """Counts and kept segments mean nothing under another segment length."""
+        """Check that the model has the segment length of the stored state; with another, the state means nothing."""
         model, stored = self.recommender.model, partition.segment_length()
         if stored not in (None, model.segment_length):
             raise SegmentLengthChanged(
@@ -118,11 +118,10 @@ class Step:
             )
 
     def remember(self, polled: Polled, before: Taken) -> tuple[Outgoing, list[Run]]:
-        """Append each quiet run to its user's working memory; the loud ones are returned.
+        """Append each quiet run to its user's working memory; return the loud runs.
 
-        A quiet run completes no segment and asks for no list. One record settles it, for which it is enough to know
-        how many interactions of its user are remembered. With a list per fold most runs are quiet. A loud run needs
-        the whole user and the model.
+        A quiet run completes no segment and gets no list. One record stores it, and that needs only the `taken` of its
+        user. With a list per fold most runs are quiet. A loud run needs the user's whole state and the model.
         """
         length = self.recommender.model.segment_length
         every = stride(self.rules.cadence, length)
@@ -150,7 +149,7 @@ class Step:
         return outgoing, loud
 
     def serve(self, runs: Sequence[Run], before: Taken, cadence: Cadence) -> list[Touch]:
-        """What the model makes of runs: their folds and lists. What it makes of one does not depend on the others.
+        """Make the folds and lists of runs. The result of one run does not depend on the others.
 
         Raises:
             ModelFailed: on some of them.
@@ -162,14 +161,14 @@ class Step:
         return touches
 
     def _touches(self, runs: Sequence[Run], before: Taken, cadence: Cadence) -> list[Touch]:
-        """Each run with its user's whole state before it, and with that state's working memory after it."""
+        """Each run with its user's state before it, and that state's working memory after it."""
         asked: dict[int, dict[bytes, int]] = {}
         for run in runs:
             if not run.fresh:
                 asked.setdefault(run.partition, {})[run.user] = before[run.partition][run.user]
         users = {number: self.partitions[number].users(each) for number, each in asked.items()}
         length = self.recommender.model.segment_length
-        # Items and times are packed once for all, then cut into runs.
+        # Items and times of all runs are packed at once, then cut into runs.
         items = packed([item for run in runs for item in run.items])
         times = packed([time for run in runs for time in run.times])
         touches = []
@@ -185,7 +184,7 @@ class Step:
         return touches
 
     def _rebuild(self, touches: Sequence[Touch]) -> None:
-        """Give a user whose preference memory is of another format one that this model can read."""
+        """Rebuild each preference memory that is in another memory format."""
         model = self.recommender.model
         foreign = [
             (touch, old)
@@ -232,7 +231,7 @@ class Step:
             kept = self._kept([(touch, touch.before.folds + folded) for touch, _, folded, _ in asked])
         queries = []
         for (touch, at, folded, within), segments in zip(asked, kept, strict=True):
-            # A list may know what came before its interaction, and nothing that came later in the poll.
+            # A list depends on its interaction and those before it, on none that comes later in the poll.
             run, new = touch.run, slice(max(0, at + 1 - within), at + 1)
             before, before_ms = (b"", b"") if within <= at else (touch.before.items, touch.before.times)
             items = before + packed(run.items[new])
@@ -245,7 +244,7 @@ class Step:
             touch.lists.append((at, each))
 
     def _kept(self, asked: Sequence[tuple[Touch, int]]) -> list[list[bytes]]:
-        """The kept segments of a touch's user after so many folds, oldest first: the store's, then this step's."""
+        """The kept segments of each touch's user after some folds, oldest first: the stored ones, then this step's."""
         keep = self.rules.keep_segments
         wanted: dict[int, list[tuple[bytes, int]]] = {}
         for touch, folds in asked:
@@ -265,7 +264,7 @@ class Step:
         return kept
 
     def _collect(self, outgoing: Outgoing, polled: Polled, touches: Sequence[Touch], input_id: str) -> None:
-        """Add what the loud runs change, the positions and the lists."""
+        """Add the changes of the loud runs, the positions and the lists."""
         for touch in touches:
             if not touch.run.superseded:
                 self._settle(touch, outgoing.changes[touch.run.partition], outgoing.learned[touch.run.partition])
@@ -274,8 +273,8 @@ class Step:
             outgoing.changes[number].extend((name_key(item), name_value(names[item])) for item in unnamed)
         for number, next_offset in polled.next_offsets.items():
             partition, changes = self.partitions[number], outgoing.changes.setdefault(number, [])
-            # The position is stored with the state, so that the two cannot come apart: Kafka may forget what a group
-            # has committed, and after a crash it did.
+            # The position is stored with the state, so the two always agree. Kafka can lose the offsets that a group
+            # has committed: after a broker crash it did.
             changes.append((POSITION, number_value(next_offset)))
             if input_id and partition.store.input_id() != input_id:
                 changes.append((INPUT, name_value(input_id)))
@@ -286,9 +285,9 @@ class Step:
         outgoing.counts = self._counted(polled, touches)
 
     def _settle(self, touch: Touch, changes: list[Change], learned: Learned) -> None:
-        """Note what a loud run makes of its user."""
+        """Add the changes of one loud run, and its user's new state."""
         run, known = touch.run, len(changes)
-        # What is stored of a user who was forgotten right before is deleted, except for what is written anew.
+        # The user was forgotten right before: every stored key is deleted, except those that this step writes.
         stored = self.partitions[run.partition].store.keys_of(run.user) if run.fresh else ()
         preference = touch.preferences[-1]
         user = take(
@@ -306,11 +305,11 @@ class Step:
             changes += [(key, None) for key in stored if key not in rewritten]
         learned.taken[run.user] = user.taken
         if self.rules.cadence == "interaction":
-            # With fewer lists most runs of a user are quiet, and a quiet run makes the state kept here stale.
+            # With fewer lists most runs are quiet, and a quiet run would make a cached state stale.
             learned.users[run.user] = user
 
     def _address(self, touch: Touch, recommendations: list[tuple[bytes, Recommendation | None]]) -> None:
-        """A touch's lists as records. A forgotten user's last list is withdrawn before a newer one follows."""
+        """A touch's lists as records. The last list of a forgotten user is withdrawn before the next one."""
         run, before, length = touch.run, touch.before, self.recommender.model.segment_length
         if run.fresh:
             recommendations.append((run.user, None))

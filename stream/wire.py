@@ -13,7 +13,7 @@ Header = tuple[str, bytes | None]
 
 
 class Record(Protocol):
-    """What is used of a consumed Kafka record (`confluent_kafka.Message`)."""
+    """What the worker uses of a consumed Kafka record (`confluent_kafka.Message`)."""
 
     def key(self) -> bytes | None: ...
     def value(self) -> bytes | None: ...
@@ -41,11 +41,11 @@ _JSON: Final = frozenset(b"{ \t\r\n")
 _CONFLUENT: Final = 0x00
 
 UNREADABLE: Final = (MalformedInteraction, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding a value raises when it is not an interaction; `malformed` makes one error of them."""
+"""The errors of decoding a value that is not an interaction; `malformed` turns them into one error."""
 
 
 def interaction(value: bytes) -> Interaction:
-    """Decode a value, MessagePack or JSON, told apart by its first byte. Raises one of `UNREADABLE`."""
+    """Decode a value. Its first byte says whether it is MessagePack or JSON. Raises one of `UNREADABLE`."""
     first = value[0] if value else None
     if first in _MAPS:
         return from_msgpack(value)
@@ -105,7 +105,7 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False):
     """Item ids, best first, as they came in."""
     scores: list[float]
     as_of: int
-    """Epoch ms of the newest interaction taken into account."""
+    """Epoch ms of the newest interaction that the list is made from."""
     partition: int
     """Where that interaction is in the interactions topic."""
     offset: int
@@ -115,9 +115,7 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False):
     model: str
     """NAME@VERSION"""
     source: Literal["memory", "working", "popular"]
-    """`memory`: preference memory and working memory; `working`: working memory alone; `popular`: neither was
-    usable.
-    """
+    """`memory`: preference and working memory; `working`: working memory alone; `popular`: neither was usable."""
 
 
 recommendation_as_msgpack: Final = msgspec.msgpack.Encoder().encode
@@ -129,13 +127,13 @@ TIMESTAMP_HEADER: Final = "rec2pm.timestamp"
 _ERROR_HEADER: Final = "__streams.errors."
 _REASON: Final = tuple(_ERROR_HEADER + name for name in ("exception", "message", "topic", "partition", "offset"))
 _MAX_ATTEMPTS: Final = 10**9
-"""A counter beyond it was not written here."""
+"""A higher counter was not written by a worker."""
 _NO_TIMESTAMP: Final = 0
-"""Kafka's type of a timestamp that is none: of a record by a client from before there were any."""
+"""Kafka's type for a record without a timestamp, from a client older than timestamps."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """A record that can never succeed: its original bytes, and headers that say why, and where it came from."""
+    """A refused record: its original bytes, with headers that say why, and from which topic, partition and offset."""
 
     key: bytes | None
     value: bytes | None
@@ -143,26 +141,25 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """What a dead letter's headers say, and the headers that the record had before it was refused."""
+    """What a dead letter's headers say, and the headers of the record before it was refused."""
 
     exception: str
     message: str
     topic: str
-    """Where the record came from."""
+    """The topic that the record was in."""
     partition: int
     offset: int
     attempts: int
-    """How often it was refused by now."""
+    """How often it was refused, this time included."""
     timestamp: int | None
-    """The record's own, epoch ms; None where it had none, or the letter is from before this was kept."""
+    """The record's own, epoch ms; None if it had none, or if an older rec2pm wrote the dead letter."""
     headers: list[Header]
 
 
 def dead_letter(record: Record, topic: str, error: MalformedInteraction | ModelFailed) -> DeadLetter:
-    """Original headers first, then Kafka Streams' names, the record's own timestamp, and how often this record was
-    tried.
+    """Make a dead letter. Its headers: the original ones, the reason under Kafka Streams' names, timestamp, attempts.
 
-    `refusal` reads them back: with them a letter has everything that is needed to send the record in again.
+    `refusal` reads them back. They hold everything that is needed to send the record into its topic again.
     """
     original = record.headers() or []
     reason = (type(error).__name__, str(error), topic, str(record.partition()), str(record.offset()))
@@ -183,9 +180,9 @@ def dead_letter(record: Record, topic: str, error: MalformedInteraction | ModelF
 
 
 def refusal(headers: Sequence[Header]) -> Refusal | None:
-    """What `dead_letter` appended, and what stood before it; None when these are not a dead letter's headers.
+    """Read what `dead_letter` appended, and the headers before that; None if the headers are not of a dead letter.
 
-    Ours are the last ones: an original that had headers of the same names keeps them.
+    Ours are the last ones. If the original has headers with the same names, it keeps them.
     """
     *rest, attempts = headers or [("", None)]
     timestamp = rest.pop()[1] if rest and rest[-1][0] == TIMESTAMP_HEADER else None
@@ -201,5 +198,5 @@ def refusal(headers: Sequence[Header]) -> Refusal | None:
 
 
 def _number(text: bytes | None) -> int | None:
-    """A header's whole number; None when it is not one, or beyond Kafka's 64 bits."""
+    """A header's whole number; None if it is not one, or has more than Kafka's 64 bits."""
     return number if text and text.isdigit() and len(text) < 20 and (number := int(text)) < 1 << 63 else None

@@ -2,9 +2,9 @@
 
     poll → decode → compute → publish → write
 
-`stream.decode` decodes, `stream.step` computes: until then everything is computation on values, and if it fails,
-nothing has happened. *publish* is one Kafka transaction. *write* puts the same changes into RocksDB, after the
-transaction: a crash between the two is healed from the changelog. The other order would keep what never happened.
+`stream.decode` decodes and `stream.step` computes. Both only compute values, so an error there has no effect. *publish*
+is one Kafka transaction. *write* puts the same changes into RocksDB, after the transaction. After a crash between the
+two, the restore reads the changes from the changelog. The other order could keep changes that were never published.
 """
 
 import logging
@@ -26,15 +26,15 @@ from stream.wire import Record, refusal
 logger = logging.getLogger(__name__)
 
 MAX_ABORTS_IN_A_ROW: Final = 10
-"""Each of them may be another's rebalance; what aborts more often than that will not stop by itself."""
+"""Each abort may come from a rebalance. If more steps in a row are aborted, waiting does not help."""
 _FIRST_REST_S: Final = 0.05
 _LONGEST_REST_S: Final = 2.0
 FLUSH_EVERY_S: Final = 60.0
-"""How often stores are brought to disk: a crash leaves at most this much to restore."""
+"""How often stores are flushed to disk: a crash leaves at most this much to restore."""
 
 
 class Worker:
-    """Runs steps until it is told to stop."""
+    """Runs steps until `stop` is called."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Worker:
         """Args:
         topic: the interactions topic, named in dead letters.
         wait_s: how long a poll waits for records.
-        give_back: give memory that is not used back to the system; called with each flush.
+        give_back: gives free memory back to the system; called with each flush.
         """
         self.link = link
         self.partitions = partitions
@@ -75,7 +75,7 @@ class Worker:
         self._rests_until = clock()
 
     def stop(self) -> None:
-        """Finish the step, then leave."""
+        """Let `run` return after the present step."""
         self.stopping = True
 
     def run(self) -> None:
@@ -84,7 +84,7 @@ class Worker:
             self.turn()
 
     def turn(self) -> None:
-        """One poll and the step it makes, and what surrounds it: restore, recovery, flush."""
+        """One poll and its step, with the restores, recovery and flush around it."""
         self.turned_at = self.clock()
         hurry = False
         if self.turned_at >= self._rests_until:
@@ -106,14 +106,14 @@ class Worker:
                     self._rest(error)
                     self.partitions.catch_up()
                 case Action.RESTORE, StateCorrupted():
-                    # Found before anything was published: the step had no effect.
+                    # The error came before anything was published: the step had no effect.
                     self.partitions.catch_up()
                     self.partitions.wipe(error)
                 case _:
                     raise
 
     def _rest(self, aborted: Exception) -> None:
-        """Before another attempt. Raises the error when there were too many already."""
+        """Count an aborted step and rest before the next attempt. Raises StepAborted after too many in a row."""
         self._aborts += 1
         self.counts.aborted += 1
         logger.warning("step aborted attempt=%d reason=%s", self._aborts, aborted)
@@ -121,7 +121,7 @@ class Worker:
             raise StepAborted(
                 f"{self._aborts} steps in a row were aborted, the last one because of: {aborted}"
             ) from aborted
-        # The group may go on without us for a moment before the client hears of it.
+        # The group may have removed this worker, and the client learns of that a moment later.
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
     def _process(self, records: Sequence[Record]) -> None:
@@ -141,7 +141,7 @@ class Worker:
         self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
 
     def _computed(self, records: Sequence[Record]) -> Outgoing:
-        """What a poll publishes. Records that the model fails on become dead letters, as if they had never come."""
+        """What a poll publishes. Records that the model fails on become dead letters and change nothing else."""
         failing: dict[Place, ModelFailed] = {}
         while True:
             polled = self._decoded(records, failing)
@@ -168,7 +168,9 @@ class Worker:
         return polled
 
     def _check_refused(self, polled: Polled) -> None:
-        """A broken producer is not a million dead letters."""
+        """Stop when a large share is refused: then a producer is broken, and its records should not all be
+        dead-lettered.
+        """
         if polled.dead and self.refused.exceeded_by(polled.records, len(polled.dead)):
             last = refusal(polled.dead[-1].headers)
             raise TooManyRefused(
@@ -179,7 +181,7 @@ class Worker:
             )
 
     def _write(self, outgoing: Outgoing, reached: Mapping[int, int]) -> None:
-        """Put a published step into the local stores and caches."""
+        """Write a published step into the stores and caches."""
         damaged: list[StateCorrupted] = []
         for number, changes in outgoing.changes.items():
             try:
@@ -187,7 +189,7 @@ class Worker:
             except StateCorrupted as error:
                 damaged.append(error)
             except StateError as error:
-                # Going on from what the caches and the other stores know would publish older states over newer ones.
+                # A worker that continued from this older store would publish older states over newer ones.
                 raise StoreBehind(
                     f"a published step is not in the local store, a restart restores it: {error}"
                 ) from error

@@ -23,6 +23,7 @@ import polars as pl
 
 from model.log import in_time_order, read_log
 from model.synthetic import SyntheticLog, generate
+from model.version.padding import padded
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from stream.commands.broker import Broker, found_broker
@@ -186,10 +187,7 @@ def recompute(log: pl.DataFrame, runtime: Runtime) -> dict[str, Expected]:
             memory[now] = folded.memory
             exclude = [rows[at][max(0, turn + 1 - KEPT_SEGMENTS) * length : (turn + 1) * length] for at in now]
             exclude = [each[each != oov] for each in exclude]
-            padded = np.zeros((len(now), max(1, *(len(each) for each in exclude))), dtype=np.int64)
-            for line, each in zip(padded, exclude, strict=True):
-                line[: len(each)] = each
-            ranked = runtime.rank(folded.hidden, TOP_K, padded)
+            ranked = runtime.rank(folded.hidden, TOP_K, padded(exclude))
             for at, best, scores in zip(now, ranked.rows, ranked.scores, strict=True):
                 lists[at].append(([runtime.item_ids[row - 1] for row in best], scores))
         for at, (user, items, _) in enumerate(chunk):

@@ -1,4 +1,4 @@
-"""What an evaluation's models have to beat: rankings that anybody can count from the log."""
+"""Rankings that are counted from the log. A model should be better than they are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from model.evaluation.holdout import Holdout, Rows
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A target's rank, 1 the best and infinity where it is never listed, and the first ten items."""
+    """The rank of a target, 1 the best, infinity if it is never listed; and the first ten items of the list."""
 
     rank: float
     first: Rows
@@ -18,7 +18,9 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """`ask(history, target)` ranks all items that are in anybody's history, but not those of the given one."""
+    """`ask(history, target)` ranks all items that are in the history of any user, without those of the given
+    history.
+    """
 
     name: str
     description: str
@@ -26,9 +28,7 @@ class Baseline:
 
 
 def baselines(holdout: Holdout) -> list[Baseline]:
-    """Counted from the histories of all users of the log, those who are not asked about among them; never from a
-    target.
-    """
+    """The baselines, counted from the histories of all users, also of those without a target; never from a target."""
     followers = _Followers.of(holdout)
 
     def popular(history: Rows, target: int) -> Listed:
@@ -54,7 +54,9 @@ def baselines(holdout: Holdout) -> list[Baseline]:
 
 @dataclass(frozen=True, slots=True)
 class _Followers:
-    """`items[start[i] : start[i + 1]]` came directly after item i, most often first, ties by popularity."""
+    """`items[start[i] : start[i + 1]]` came directly after item i, most often first, of equal counts the more popular
+    first.
+    """
 
     items: Rows
     start: Rows
@@ -62,7 +64,7 @@ class _Followers:
     @staticmethod
     def of(holdout: Holdout) -> "_Followers":
         at = np.arange(len(holdout.items))
-        # The end of the history that an interaction is in or after; the pair (at, at + 1) counts when both are inside.
+        # The end of the history that an interaction is in or after. The pair (at, at + 1) counts if both are inside.
         end = np.repeat(holdout.end, np.diff(np.append(holdout.start, len(holdout.items))))
         first = np.flatnonzero(at + 1 < end)
         n_items = len(holdout.item_ids)
@@ -76,17 +78,15 @@ class _Followers:
 
 
 def _listed(ahead: Rows, history: Rows, target: int, n_known: int) -> Listed:
-    """The list `ahead`, then all other items by popularity, less the history; item numbers are their place by
-    popularity.
-    """
+    """The list `ahead`, then all other items by popularity, without the history. Items are numbered by popularity."""
     ahead = ahead[~np.isin(ahead, history)]
-    gone = np.unique(np.concatenate([ahead, history]))
-    # Of the most popular items, at most as many as are gone can be missing.
-    rest = np.setdiff1d(np.arange(min(n_known, len(gone) + 10)), gone, assume_unique=True)
+    left_out = np.unique(np.concatenate([ahead, history]))
+    # So many of the most popular items are enough for ten, whichever are left out.
+    rest = np.setdiff1d(np.arange(min(n_known, len(left_out) + 10)), left_out, assume_unique=True)
     first = np.concatenate([ahead, rest])[:10]
     if target >= n_known or np.isin(target, history):
         return Listed(np.inf, first)
-    place = np.flatnonzero(ahead == target)
-    if len(place):
-        return Listed(float(place[0] + 1), first)
-    return Listed(float(len(ahead) + target + 1 - np.searchsorted(gone, target)), first)
+    found = np.flatnonzero(ahead == target)
+    if len(found):
+        return Listed(float(found[0] + 1), first)
+    return Listed(float(len(ahead) + target + 1 - np.searchsorted(left_out, target)), first)

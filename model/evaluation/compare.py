@@ -1,9 +1,9 @@
-"""Model versions side by side on a log: what each would have recommended, asked through the artifact's contract alone.
+"""Model versions side by side on a log: what each would have recommended, through the contract of a version alone.
 
-Two modes. `stream` is the worker's: the whole history, folded on its grid, and nothing of it recommended again.
-`readme` is the published HSTU protocol (docs/model-spec.md, "Evaluation protocol"): the newest 200 items only, and only
-those are left out. There a model that goes by time is told when the target happens, as the published one is; in
-`stream` no model is.
+There are two modes. `stream` is that of a worker: the model sees the whole history, folded segment by segment, and
+lists leave it out. `readme` is the published HSTU protocol (docs/model-spec.md, "Evaluation protocol"): the model sees
+the newest 200 items, and lists leave out only those. In `readme`, a model that uses time knows when the target happens,
+as the published model does. In `stream`, no model knows it.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,18 +27,18 @@ from model.version.runtime import Runtime
 ModeName = Literal["stream", "readme"]
 
 WINDOWS: dict[ModeName, int | None] = {"stream": None, "readme": 200}
-"""How many of a user's newest items each mode sees and leaves out."""
+"""How many of the newest items of a user each mode shows to a model and leaves out of lists; None: all."""
 
 COVERED = 10
-"""Catalogue coverage is over the lists' first so many items."""
+"""Coverage of the catalogue counts so many items of each list, the first ones."""
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
-    """What to ask. `users` limits how many are asked, drawn by `seed`; `at` is where the split `time` is, as a share of
-    the log.
+    """`users` limits the number of users, who are drawn with `seed`. `at`: where the split `time` is, as a share of the
+    log.
     """
 
     split: SplitName = "last-out"
@@ -55,7 +55,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Some of the targets; `least` orders the groups."""
+    """Some of the targets. `least` orders the groups."""
 
     label: str
     least: float
@@ -66,10 +66,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """How one model or baseline did. `hr` and `ndcg` by K.
+    """How good one model or baseline is. `hr` and `ndcg` are by k.
 
-    `covered`: how many different items are in the lists' first ten, of `catalogue` that could be. `against_first`:
-    compared with the first model. `by_position`: by how full working memory is, of users with a fold.
+    `covered`: how many distinct items are among the first ten of any list, of the `catalogue` items that could be.
+    `against_first`: the comparison with the first model. `by_position`: by how full working memory is, for users with a
+    fold.
     """
 
     name: str
@@ -87,7 +88,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """All rankings in one mode: the models in the order they were named, then the baselines."""
+    """All rankings of one mode: the models in the order of the command, then the baselines."""
 
     name: ModeName
     window: int | None
@@ -96,12 +97,11 @@ class Mode:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model version and what it has to do with the targets.
+    """A model version, and how many of the targets it cannot predict or has seen.
 
-    `outside`: targets that its catalogue does not have; they count as missed. `saw`: targets it was trained on; None
-    where its manifest does not say until when it was trained. `uses_time`: it goes by time, and in README-mode was told
-    when the target happened. `repeated`: targets that the user had before, which no list that leaves out the history
-    can have.
+    `outside`: targets that its catalogue does not have, which count as missed. `saw`: targets that it was trained on;
+    None if its manifest does not say until when it was trained. `uses_time`: it uses time, and in README-mode it knows
+    when the target happened.
     """
 
     reference: str
@@ -114,8 +114,8 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The targets. `sha256` is over them in the order of user ids; `repeated`: the user had the item before;
-    `new_items`: in no history at all.
+    """The targets. `sha256` is over them in the order of user ids. `repeated`: targets that the user had before, which
+    no list that leaves out the history can have. `new_items`: targets that are in no history.
     """
 
     split: str
@@ -133,7 +133,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything the report says. The first of `subjects` is what others are compared with."""
+    """Everything that a report shows. The first of `subjects` is the one that others are compared with."""
 
     log: str
     options: EvaluationOptions
@@ -151,23 +151,22 @@ def evaluate(
     log_name: str,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
-    """Ask every model version, and the baselines, about the same targets. Models are loaded one at a time.
+    """Rank the same targets with every model version and with the baselines. Models are loaded one at a time.
 
     Args:
         log: `user_id`, `item_id`, `timestamp` (ms), as `model.log.read_log` gives it.
         versions: at least one, all different.
-        log_name: what the report calls the log.
+        log_name: the name of the log in the report.
         progress: called with (done, of).
 
     Raises:
-        EvaluationImpossible: no target is left.
+        EvaluationImpossible: there is no target.
         What `model.version.artifact.load` raises.
     """
     holdout = cut(log, options.split, options.at)
     if options.users is not None:
         holdout = holdout.drawn(options.users, options.seed)
-    N = len(holdout.asked)
-    done, steps = 0, N * (len(versions) * (len(WINDOWS) + 1) + 2 * len(WINDOWS))
+    done, steps = 0, len(holdout.asked) * (len(versions) * (len(WINDOWS) + 1) + 2 * len(WINDOWS))
 
     def advance(users: int) -> None:
         nonlocal done
@@ -208,7 +207,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """`ranks` (N,) in the order of `holdout.asked`; `segment_length` is None for a baseline, which has no grid."""
+    """`ranks` (N,) in the order of `holdout.asked`. `segment_length` is None for a baseline, which has no segments."""
 
     name: str
     ranks: Values
@@ -223,13 +222,13 @@ def _ask_model(
     V, window = runtime.manifest.n_items, WINDOWS[mode]
     ranks, shown = np.empty(len(holdout.asked)), np.zeros(V + 1, bool)
     targets = rows[holdout.target]
-    for at in offline.together(holdout.history_length, V):
+    for at in offline.batches(holdout.history_length, V):
         histories = [rows[holdout.history(user, window)] for user in holdout.asked[at].tolist()]
         times = [holdout.history_ms(user, window) for user in holdout.asked[at].tolist()] if runtime.uses_time else None
         query_time = holdout.target_ms[at] if runtime.uses_time and mode == "readme" else None
-        # The whole catalogue in order: a rank is never an estimate.
+        # The list is the whole catalogue, so a rank is exact.
         ranked = offline.rank(runtime, offline.fold(runtime, histories, times), histories, V, times, query_time)
-        ranks[at] = offline.places(ranked, targets[at])
+        ranks[at] = offline.target_ranks(ranked, targets[at])
         first = ranked.rows[:, :COVERED][np.isfinite(ranked.scores[:, :COVERED])]
         shown[first] = True
         advance(len(at))
@@ -249,15 +248,15 @@ def _ask_baseline(baseline: Baseline, holdout: Holdout, window: int | None, adva
 
 
 def _saw(manifest: Manifest, holdout: Holdout) -> int | None:
-    """How many targets the model was trained on, as far as its manifest says; of the same millisecond as its last one
-    counts as seen.
+    """How many targets the model was trained on, if its manifest says so. A target of the same millisecond as the last
+    interaction that it was trained on counts as seen.
     """
     training = manifest.training
     if training is None:
         return None
     seen = holdout.target_ms <= training.until_ms
     if training.split.startswith(LAST_OUT):
-        # Such training leaves everybody's last interaction alone, however early it was.
+        # Such a training never sees the last interaction of a user, however early it was.
         last = np.append(holdout.start[1:], len(holdout.items))[holdout.asked] - 1
         seen &= holdout.end[holdout.asked] != last
     return int(seen.sum())

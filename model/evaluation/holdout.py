@@ -1,8 +1,8 @@
-"""What models are asked in an offline evaluation: everybody's history up to some point, and the interaction that came
+"""The question of an offline evaluation: the history of every user up to some point, and the interaction that came
 next.
 
-One target a user, so that users are independent draws. Nothing here knows of models: items are numbered as the log has
-them, and every model is asked about the same targets.
+There is one target per user, so users are independent draws. Nothing here depends on a model: items are numbered by the
+log, and every model has the same targets.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ SplitName = Literal["last-out", "time"]
 class Holdout:
     """A log cut into histories and targets.
 
-    Interactions are grouped by user, oldest first; of the same millisecond, in file order. User u's history is
-    `items[start[u] : end[u]]`. Items are numbered by how often they are in the histories of all users, most frequent
-    first, ties by id; those of number `n_known` and above are in no history.
+    Interactions are grouped by user, oldest first; of the same millisecond, in file order. The history of user u is
+    `items[start[u] : end[u]]`. Items are numbered by how often they are in all histories, most frequent first, of
+    equally frequent ones by id. Items with the number `n_known` or above are in no history.
     """
 
     split: str
@@ -37,7 +37,7 @@ class Holdout:
     times: Rows  # (n,) epoch ms
     start: Rows  # (U,)
     end: Rows  # (U,)
-    asked: Rows  # (N,) the users who are asked about: they have a target, which is `items[end]`
+    asked: Rows  # (N,) the users with a target, which is `items[end]`; N targets
 
     @property
     def target(self) -> Rows:
@@ -49,24 +49,24 @@ class Holdout:
 
     @property
     def history_length(self) -> Rows:
-        """Of the users who are asked about, (N,)."""
+        """The length of the history of each user with a target, (N,)."""
         return (self.end - self.start)[self.asked]
 
     def history(self, user: int, window: int | None = None) -> Rows:
-        """A user's history, or its newest `window` items."""
-        return self.items[self._place(user, window)]
+        """The history of a user, or its newest `window` items."""
+        return self.items[self._slice(user, window)]
 
     def history_ms(self, user: int, window: int | None = None) -> Rows:
         """When the items of `history` happened."""
-        return self.times[self._place(user, window)]
+        return self.times[self._slice(user, window)]
 
-    def _place(self, user: int, window: int | None) -> slice:
+    def _slice(self, user: int, window: int | None) -> slice:
         start, end = int(self.start[user]), int(self.end[user])
         return slice(start if window is None else max(start, end - window), end)
 
     def target_sha256(self) -> str:
-        """Over a line `user,item,epoch ms` for every target, UTF-8, in the order of user ids: equal hashes are equal
-        targets.
+        """The hash of a line `user,item,epoch ms` for every target, UTF-8, in the order of user ids. Equal hashes mean
+        equal targets.
         """
         digest = hashlib.sha256()
         for user, item, ms in zip(self.asked.tolist(), self.target.tolist(), self.target_ms.tolist(), strict=True):
@@ -74,7 +74,7 @@ class Holdout:
         return digest.hexdigest()
 
     def drawn(self, users: int, seed: int) -> "Holdout":
-        """So many of the users who are asked about, drawn by a seed; all of them where there are no more."""
+        """The same with only so many of the users who have a target, drawn with a seed."""
         if users >= len(self.asked):
             return self
         chosen = np.random.default_rng(seed).permutation(len(self.asked))[:users]
@@ -86,13 +86,13 @@ def cut(log: pl.LazyFrame, split: SplitName, at: float = 0.9) -> Holdout:
 
     Args:
         log: `user_id`, `item_id`, `timestamp` (ms), as `model.log.read_log` gives it.
-        split: `last-out`: everybody's last interaction is a target, what came before it a history. `time`: histories
-            end with the first share `at` of the log in time order, and the targets are everybody's first interaction
-            after that.
-        at: for `time` only.
+        split: `last-out`: the last interaction of every user is a target, and those before it are the history. `time`:
+            histories end with the first share `at` of the log in time order, and the first interaction of every user
+            after that is a target.
+        at: only for `time`.
 
     Raises:
-        EvaluationImpossible: no target is left.
+        EvaluationImpossible: there is no target.
     """
     frame = in_time_order(log.select("user_id", "item_id", "timestamp")).collect()
     user_ids, item_ids = (frame.select(pl.col(name).unique().sort()) for name in ("user_id", "item_id"))
@@ -105,21 +105,21 @@ def cut(log: pl.LazyFrame, split: SplitName, at: float = 0.9) -> Holdout:
     start = np.cumsum(counts) - counts
     if split == "last-out":
         end, has_target = start + counts - 1, np.ones(len(counts), bool)
-        described = "leave-last-out: everybody's last interaction is the target"
+        described = "leave-last-out: the last interaction of each user is the target"
     else:
         rows = round(len(user) * at)
         end = start + np.bincount(user[:rows], minlength=len(user_ids))
         has_target = end < start + counts
-        described = f"by time: histories end with the first {at:.0%} of the log; the target is everybody's first interaction after that"
+        described = f"by time: histories end with the first {at:.0%} of the log; the target is the first interaction of each user after that"
         if rows and rows < len(frame):
             described += f" (from {frame['timestamp'][rows]} ms)"
     asked = np.flatnonzero(has_target)
     if len(asked) == 0:
         raise EvaluationImpossible(
-            f"nobody has an interaction after the first {at:.0%} of the log; expected a smaller share"
+            f"no user has an interaction after the first {at:.0%} of the log. Choose a smaller share"
         )
 
-    # Whether an interaction is part of a history, in the order of `by_user`.
+    # Whether each interaction is part of a history, in the order of `by_user`.
     in_history = np.arange(len(user)) - np.repeat(start, counts) < np.repeat(end - start, counts)
     item = item[by_user]
     seen = np.bincount(item[in_history], minlength=len(item_ids))

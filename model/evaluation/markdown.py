@@ -6,6 +6,7 @@ from model.evaluation.significance import Estimate
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """A table. The columns `left` are aligned to the left, others to the right."""
     rule = "|".join(":--" if at in left else "--:" for at in range(len(heads)))
     return "\n".join(
         [

@@ -1,5 +1,5 @@
-"""An evaluation's pictures. matplotlib comes with the extra `evaluate`; its figures are made one by one, without
-pyplot's global state.
+"""The pictures of an evaluation. The extra `evaluate` installs matplotlib. Figures are made without the global state of
+pyplot.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,24 +20,24 @@ GREYS = ("#9a9a9a", "#5c5c5c")
 INK = "#2b2b2b"
 DPI = 144
 LABEL_DISTANCE = 0.055
-"""Between names beside lines, as a share of the picture's height."""
+"""Between names at the ends of lines, as a share of the height of a picture."""
 
 
 def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
-    """Write the PNG files for which there is something to show, and return a caption for each name."""
+    """Write the PNG files that have something to show, and return a caption for each name."""
     mode, colours = evaluation.modes[0], _colours(evaluation)
-    in_mode = f"NDCG@10, {mode_label(mode)}; groups of fewer than {FEW} users are in the table only"
+    in_mode = f"NDCG@10, {mode_label(mode)}. Groups with fewer than {FEW} users are only in the table"
     drawn = {
         "accuracy.png": (
-            "HR@10 and NDCG@10 with 95 % intervals; README-mode is hollow.",
+            "HR@10 and NDCG@10 with 95 % intervals. Hollow: README-mode.",
             _accuracy(evaluation, colours),
         ),
         "history.png": (
-            f"By length of the history: {in_mode}.",
+            f"By length of the history. {in_mode}.",
             _grouped(mode, colours, lambda ranking: ranking.by_history, "interactions before the target"),
         ),
         "position.png": (
-            f"By how full working memory was, of users with a fold: {in_mode}.",
+            f"By how full working memory was, for users with a fold. {in_mode}.",
             _grouped(
                 mode,
                 colours,
@@ -46,15 +46,15 @@ def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
             ),
         ),
         "folds.png": (
-            f"By number of folds: {in_mode}.",
+            f"By number of folds. {in_mode}.",
             _grouped(mode, colours, lambda ranking: ranking.by_folds, "folds before the target"),
         ),
         "shuffle.png": (
-            "What another user's memory costs, with the 95 % interval over users: right of zero, memories are of use.",
+            "NDCG@10 that is lost with another user's memory, with the 95 % interval over users. To the right of zero, memories help.",
             _shuffle(evaluation, colours),
         ),
         "drift.png": (
-            "How far memories folded one by one are from those of one call; models without drift, or whose two cannot be compared, are in the table.",
+            "How far the memory of folds one by one is from the memory of one call. Models without drift, or without comparable memories, are only in the table.",
             _drift(evaluation, colours),
         ),
     }
@@ -68,7 +68,7 @@ def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
 
 
 def labels_in_order(groups: Iterable[Sequence[Group]]) -> list[str]:
-    """The labels that any of the rankings has, as their numbers go."""
+    """The labels of all rankings, in the order of their numbers."""
     least = {group.label: group.least for of_one in groups for group in of_one}
     return sorted(least, key=lambda label: least[label])
 
@@ -134,7 +134,7 @@ def _dot(axes: Axes, estimate: Estimate, y: float, colour: str, *, filled: bool)
 def _grouped(
     mode: Mode, colours: dict[str, str], groups: Callable[[Ranking], Sequence[Group]], x_label: str
 ) -> Figure | None:
-    """A line per ranking over its groups, with 95 % intervals; below each group how many users it has."""
+    """A line per ranking over its groups, with 95 % intervals. Below each group is its number of users."""
     enough = {ranking.name: [group for group in groups(ranking) if group.targets >= FEW] for ranking in mode.rankings}
     with_groups = [ranking for ranking in mode.rankings if enough[ranking.name]]
     if not with_groups:
@@ -148,7 +148,7 @@ def _grouped(
     axes = figure.subplots()
     ends = []
     for at, ranking in enumerate(with_groups):
-        # Side by side, so that intervals can be told apart.
+        # Side by side, so that intervals do not cover each other.
         shift = (at - (len(with_groups) - 1) / 2) * min(0.08, 0.5 / len(with_groups))
         found = enough[ranking.name]
         x = [labels.index(group.label) + shift for group in found]
@@ -174,22 +174,22 @@ def _grouped(
 
 
 def _drift(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
-    told = {subject.reference: _told(subject) for subject in evaluation.subjects}
-    drifting = [subject for subject in evaluation.subjects if told[subject.reference]]
+    points = {subject.reference: _visible_drift(subject) for subject in evaluation.subjects}
+    drifting = [subject for subject in evaluation.subjects if points[subject.reference]]
     if not drifting:
         return None
     figure = Figure(figsize=(8.5, 4.4), layout="constrained")
     axes, ends = figure.subplots(), []
     trained = {subject.probes.trained_segments for subject in drifting}
     for subject in drifting:
-        folds, ratios = zip(*told[subject.reference], strict=True)
+        folds, ratios = zip(*points[subject.reference], strict=True)
         colour = colours[subject.reference]
         axes.plot(folds, ratios, "o-", color=colour, markersize=4.5, linewidth=1.8)
         ends.append((ratios[-1], subject.reference, colour))
-    all_ratios = [ratio for found in told.values() for _, ratio in found]
+    all_ratios = [ratio for found in points.values() for _, ratio in found]
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    numbers = sorted({number for found in told.values() for number, _ in found})
+    numbers = sorted({number for found in points.values() for number, _ in found})
     axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(all_ratios) < 100 * min(all_ratios) else (1,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -212,29 +212,29 @@ def _drift(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
     return figure
 
 
-def _told(subject: Subject) -> list[tuple[int, float]]:
-    """Folds and drift. Nothing of it, as after one fold, has no place on a logarithmic axis; rounding is nothing."""
+def _visible_drift(subject: Subject) -> list[tuple[int, float]]:
+    """Folds and drift. Zero, as after one fold, has no place on a logarithmic axis, and rounding counts as zero."""
     return [
         (drift.folds, drift.ratio) for drift in subject.probes.drift if drift.ratio is not None and drift.ratio > 1e-6
     ]
 
 
 def _shuffle(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
-    told = [
+    shown = [
         (subject.reference, subject.probes.shuffled)
         for subject in evaluation.subjects
         if subject.probes.shuffled is not None
     ]
-    if not told:
+    if not shown:
         return None
-    figure = Figure(figsize=(8.5, 1.2 + 0.42 * len(told)), layout="constrained")
+    figure = Figure(figsize=(8.5, 1.2 + 0.42 * len(shown)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="#9a9a9a", linewidth=1)
-    for y, (name, shuffled) in enumerate(told):
+    for y, (name, shuffled) in enumerate(shown):
         _dot(axes, shuffled.lost, y, colours[name], filled=True)
-        said = f"p = {shuffled.p:.2g}; {shuffled.ndcg_own.value:.4f} with the own one"
+        label = f"p = {shuffled.p:.2g}; {shuffled.ndcg_own.value:.4f} with the own one"
         axes.annotate(
-            said,
+            label,
             (1, y),
             xycoords=("axes fraction", "data"),
             xytext=(8, 0),
@@ -243,9 +243,9 @@ def _shuffle(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
             fontsize=9,
             color=INK,
         )
-    axes.set_yticks(range(len(told)), [name for name, _ in told])
+    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(told) - 0.4, -0.6)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="x", color="#e6e6e6")
     axes.locator_params(axis="x", nbins=6)
     _plain(axes, x_label="NDCG@10 lost with another user's memory")
@@ -265,17 +265,17 @@ def _plain(axes: Axes, x_label: str, y_label: str = "") -> None:
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names beside the ends of their lines, moved apart where they would lie on each other."""
+    """Names beside the ends of their lines, moved apart where they would overlap."""
     if not ends:
         return
     to_axes = (axes.transScale + axes.transLimits).transform
-    places = sorted((float(to_axes((1.0, value))[1]), name, colour) for value, name, colour in ends)
-    # Least squares under a least distance: each label as near to its line's end as the others let it.
-    steps = np.arange(len(places)) * LABEL_DISTANCE
-    placed = isotonic_regression(np.array([y for y, _, _ in places]) - steps).x + steps
+    ends_by_height = sorted((float(to_axes((1.0, value))[1]), name, colour) for value, name, colour in ends)
+    # Least squares with a least distance: each label is as near to the end of its line as the others allow.
+    steps = np.arange(len(ends_by_height)) * LABEL_DISTANCE
+    placed = isotonic_regression(np.array([y for y, _, _ in ends_by_height]) - steps).x + steps
     placed += max(0.0, -placed[0])
     placed -= max(0.0, placed[-1] - 1.0)
-    for y, (_, name, colour) in zip(placed, places, strict=True):
+    for y, (_, name, colour) in zip(placed, ends_by_height, strict=True):
         axes.annotate(
             name,
             (1, y),

@@ -1,7 +1,8 @@
-"""What a preference memory is worth: whether it tells users apart, whether their own serves them better than another's,
-and what folding segment by segment loses against compressing everything at once.
+"""What a preference memory is worth: whether memories differ between users, whether a user's own memory helps more than
+that of another user, and what folding segment by segment loses against one call over everything.
 
-Asked in the stream grid, of users with a full segment; a memory is what `update` returns, whatever is inside it.
+Users are folded as in a stream. Only those with a full segment count. A memory is what `update` returns, whatever it
+holds.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,24 +14,24 @@ from numpy.typing import NDArray
 
 from model.errors import ModelFailed
 from model.evaluation import offline, ranking_metrics, significance, user_groups
-from model.evaluation.offline import Standing
+from model.evaluation.offline import UserStates
 from model.evaluation.significance import Estimate, Paired
 from model.version.runtime import Floats, Ranked, Rows, Runtime
 
 MEMORY_BYTES = 256 << 20
-"""Of memories held at a time; it bounds how many users are probed."""
+"""Of memories held at a time. It limits how many users are probed."""
 
 SHUFFLES = 3
-"""Rounds in which every user gets another's memory."""
+"""Rounds in which every user gets the memory of another user."""
 
 ONE_TIME_USERS = 400
 DRIFT_USERS = 100
 FEWEST_DRIFT_USERS = 10
-"""One call over a whole history costs the square of its length, so of this only so many users are asked."""
+"""One call over a whole history costs the square of its length, so only so many users are computed in this way."""
 
 LEAST_VARIANCE_SHARE = 0.005
-"""Below it memories are called collapsed. A choice: what all memories have in common costs nothing, so a useful one may
-differ by 1 % only; one that has learned nothing differs by some hundredths of a percent."""
+"""With less, memories count as collapsed. The limit is a choice: useful memories may differ by only 1 %, because what
+they have in common costs nothing. Memories that have learned nothing differ by some hundredths of a percent."""
 
 SIGNIFICANT = 0.05
 
@@ -39,11 +40,11 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Shuffled:
-    """Users ranked with their own memory, and with those of `shuffles` other users in turn (working memory and
-    exclusion stay their own).
+    """Users ranked with their own memory, and with those of `shuffles` other users in turn. Working memory and excluded
+    items stay their own.
 
-    `lost`: by how much NDCG@10 is better with the own one. `p`: one-sided permutation test over users, signs drawn at
-    random.
+    `lost`: how much better NDCG@10 is with the own memory. `p`: a one-sided permutation test over users with random
+    signs.
     """
 
     users: int
@@ -58,7 +59,7 @@ class Shuffled:
 
 @dataclass(frozen=True, slots=True)
 class FoldGroup:
-    """NDCG@10 of users with about as many folds, iteratively and at one time."""
+    """NDCG@10 of users with about equally many folds, iterative and one-time."""
 
     label: str
     users: int
@@ -68,10 +69,10 @@ class FoldGroup:
 
 @dataclass(frozen=True, slots=True)
 class OneTime:
-    """Users with two folds or more, ranked from the memory folded segment by segment, and from one call over all full
-    segments.
+    """Users with two folds or more, ranked from the memory that was folded segment by segment (iterative), and from one
+    call over all full segments (one-time).
 
-    `difference` is one-time less iterative.
+    `difference` is one-time minus iterative.
     """
 
     users: int
@@ -85,11 +86,11 @@ class OneTime:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Mean squared difference of iterative and one-time memories after so many folds, over the variance of the one-time
-    ones across users.
+    """Mean squared difference of iterative and one-time memories after so many folds, divided by the variance of the
+    one-time memories between users.
 
-    `ratio` is None where the two do not fill the same floats: a memory that keeps something of each fold, when one call
-    is one fold to it.
+    `ratio` is None if the two do not fill the same floats: for a memory that keeps something of each fold, one call is
+    one fold.
     """
 
     folds: int
@@ -99,12 +100,12 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """`variance_share`: of the memories' mean square, what is variance between users with the same number of folds;
-    None without two such.
+    """What was found.
 
-    `shuffled` is None with fewer than two users to shuffle, `one_time` when nobody has two folds or the model takes no
-    more than a segment in a call (`one_time_refused` says what it answered). `trained_segments` is the length of a
-    training window, as far as the manifest says.
+    `variance_share`: the share of the mean square of memories that is variance between users with the same number of
+    folds; None without two such users. `shuffled` is None with fewer than two users to shuffle. `one_time` is None if
+    no user has two folds, or if the model accepts no more than a segment in a call (`one_time_refused` is its answer).
+    `trained_segments`: the segments of a training window, if the manifest says so.
     """
 
     users: int
@@ -127,10 +128,10 @@ def probe(
     """Probe a model.
 
     Args:
-        histories: item rows, oldest first; of every user who is asked about.
+        histories: item rows, oldest first, of every user with a target.
         targets: (N,) item rows.
-        advance: called with how many users are done; as often as there are histories in all.
-        times: epoch ms of the histories, of a model that uses time.
+        advance: called with how many more users are done; in all, as many as there are histories.
+        times: epoch ms of the items of the histories, for a model that uses time.
     """
     L = runtime.segment_length
     rng = np.random.default_rng(seed)
@@ -142,9 +143,9 @@ def probe(
     hidden: list[Floats] = []
     for at in range(0, len(able), offline.USERS):
         part = able[at : at + offline.USERS]
-        standing = offline.fold(runtime, _of(histories, part), _of(times, part))
-        memory[at : at + len(part)] = standing.memory
-        hidden.append(standing.hidden)
+        states = offline.fold(runtime, _of(histories, part), _of(times, part))
+        memory[at : at + len(part)] = states.memory
+        hidden.append(states.hidden)
         advance(len(part))
     chosen, chosen_times, chosen_targets, chosen_folds = (
         _of(histories, able),
@@ -156,7 +157,7 @@ def probe(
     several = rng.permutation(np.flatnonzero(chosen_folds > 1))[:ONE_TIME_USERS]
     one_time = None
     if len(several) > 1 and refused is None:
-        iterative = Standing(memory[several], np.concatenate(hidden)[several])
+        iterative = UserStates(memory[several], np.concatenate(hidden)[several])
         one_time = _one_time(
             runtime, iterative, _of(chosen, several), chosen_targets[several], _of(chosen_times, several)
         )
@@ -173,7 +174,7 @@ def probe(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One check of one model in a line; `passed` is None where there was nothing to check it on."""
+    """One check of one model. `passed` is None if there were no users to check it with."""
 
     check: str
     passed: bool | None
@@ -181,23 +182,23 @@ class Verdict:
 
 
 def verdicts(probes: Probes) -> list[Verdict]:
-    """Whether memories tell users apart, and whether a user's own one serves them better than another's."""
+    """Whether memories differ between users, and whether a user's own memory helps more than that of another user."""
     share, shuffled = probes.variance_share, probes.shuffled
-    nobody = f"{probes.users} users with a memory to compare; at least two are needed"
+    too_few = f"{probes.users} users have a memory to compare, and at least two are needed"
     apart, own = (
-        Verdict("memories differ between users", None, nobody),
-        Verdict("a user's own memory helps", None, nobody),
+        Verdict("memories differ between users", None, too_few),
+        Verdict("a user's own memory helps", None, too_few),
     )
     if share is not None:
         passed = share >= LEAST_VARIANCE_SHARE
         apart = Verdict(
             apart.check,
             passed,
-            f"{share:.2%} of their mean square is variance between users, at least {LEAST_VARIANCE_SHARE:.1%} needed",
+            f"{share:.2%} of their mean square is variance between users; at least {LEAST_VARIANCE_SHARE:.1%} is needed",
         )
     if shuffled is not None:
         passed = shuffled.lost.value > 0 and shuffled.p < SIGNIFICANT
-        why = f"another user's memory costs {shuffled.lost.value:.4f} NDCG@10 of {shuffled.ndcg_own.value:.4f} (p = {shuffled.p:.2g}), {shuffled.users} users"
+        why = f"with another user's memory, {shuffled.lost.value:.4f} of {shuffled.ndcg_own.value:.4f} NDCG@10 is lost (p = {shuffled.p:.2g}, {shuffled.users} users)"
         own = Verdict(own.check, passed, why)
     return [apart, own]
 
@@ -207,18 +208,18 @@ def _of(histories: Sequence[Rows], users: NDArray[np.intp]) -> list[Rows]: ...
 @overload
 def _of(histories: Sequence[Rows] | None, users: NDArray[np.intp]) -> list[Rows] | None: ...
 def _of(histories: Sequence[Rows] | None, users: NDArray[np.intp]) -> list[Rows] | None:
-    """Those of some users; None for times that no one has."""
+    """The histories of some users. None stays None: times of a model that uses none."""
     return None if histories is None else [histories[i] for i in users.tolist()]
 
 
 def _gains(
-    runtime: Runtime, standing: Standing, histories: Sequence[Rows], targets: Rows, times: Sequence[Rows] | None
+    runtime: Runtime, states: UserStates, histories: Sequence[Rows], targets: Rows, times: Sequence[Rows] | None
 ) -> tuple[Values, Values]:
     """NDCG@10 and HR@10 of each user."""
     ranks = np.concatenate(
         [
-            offline.places(
-                _ranked(runtime, standing, histories, times, slice(at, at + offline.USERS)),
+            offline.target_ranks(
+                _ranked(runtime, states, histories, times, slice(at, at + offline.USERS)),
                 targets[at : at + offline.USERS],
             )
             for at in range(0, len(histories), offline.USERS)
@@ -228,21 +229,22 @@ def _gains(
 
 
 def _ranked(
-    runtime: Runtime, standing: Standing, histories: Sequence[Rows], times: Sequence[Rows] | None, part: slice
+    runtime: Runtime, states: UserStates, histories: Sequence[Rows], times: Sequence[Rows] | None, part: slice
 ) -> Ranked:
-    theirs = Standing(standing.memory[part], standing.hidden[part])
+    theirs = UserStates(states.memory[part], states.hidden[part])
     return offline.rank(runtime, theirs, histories[part], 10, None if times is None else times[part])
 
 
 def variance_share(memory: Floats, folds: Rows) -> float | None:
-    """Within groups of equal numbers of folds, so that a memory which only counts them tells nobody apart."""
+    """As in `Probes`. Groups have equal numbers of folds, so a memory that only counts folds does not tell users
+    apart.
+    """
     between = total = 0.0
     for number in np.unique(folds):
         group = memory[folds == number]
         n = len(group)
         if n > 1:
-            # Not (group - mean)**2: that would be two more copies of what may be most of MEMORY_BYTES, and twice as
-            # wide.
+            # Not (group - mean)**2, which would make two more copies of up to MEMORY_BYTES, each twice as wide.
             squares, mean = (
                 float(np.einsum("us,us->", group, group, dtype=np.float64)),
                 group.mean(axis=0, dtype=np.float64),
@@ -261,23 +263,23 @@ def _shuffled(
     rng: np.random.Generator,
     seed: int,
 ) -> Shuffled | None:
-    """With an empty working memory a list comes from the fold's hidden state, not from memory: those users are left
-    out.
+    """Users with an empty working memory are left out: their lists come from the hidden state of the fold, not from
+    memory.
     """
     at = np.flatnonzero([len(history) % runtime.segment_length > 0 for history in histories])
     if len(at) < 2 or not runtime.state_floats:
         return None
     histories, times, targets, memory = _of(histories, at), _of(times, at), targets[at], memory[at]
     nothing = np.zeros((len(at), 0), np.float32)
-    ndcg_own, hr_own = _gains(runtime, Standing(memory, nothing), histories, targets, times)
+    ndcg_own, hr_own = _gains(runtime, UserStates(memory, nothing), histories, targets, times)
     lost, hr_others = np.zeros(len(at)), np.zeros(len(at))
     for _ in range(SHUFFLES):
-        # Around a circle in random order, everybody takes their neighbour's: nobody gets their own.
+        # In a circle in random order, every user takes the memory of the next one, so no user gets their own.
         circle = rng.permutation(len(at))
         other = np.empty(len(at), np.int64)
         other[circle] = np.roll(circle, 1)
-        ndcg, hr = _gains(runtime, Standing(memory[other], nothing), histories, targets, times)
-        # Differences are summed, not means subtracted: users for whom nothing changes stay at exactly zero.
+        ndcg, hr = _gains(runtime, UserStates(memory[other], nothing), histories, targets, times)
+        # Differences are summed instead of subtracting means, so that users for whom nothing changes stay exactly zero.
         lost += ndcg_own - ndcg
         hr_others += hr
     lost /= SHUFFLES
@@ -294,7 +296,7 @@ def _shuffled(
 
 
 def _refused(runtime: Runtime) -> str | None:
-    """What a model says to more than a segment in one call; None if it takes it."""
+    """The error of a model that is given more than a segment in one call; None if it accepts them."""
     two = np.ones((1, 2 * runtime.segment_length), np.int64)
     try:
         runtime.fold(np.zeros((1, runtime.state_floats), np.float32), two)
@@ -304,10 +306,10 @@ def _refused(runtime: Runtime) -> str | None:
 
 
 def _one_time(
-    runtime: Runtime, iterative: Standing, histories: Sequence[Rows], targets: Rows, times: Sequence[Rows] | None
+    runtime: Runtime, iterative: UserStates, histories: Sequence[Rows], targets: Rows, times: Sequence[Rows] | None
 ) -> OneTime:
     ndcg, hr = _gains(runtime, iterative, histories, targets, times)
-    ndcg_one, hr_one = _gains(runtime, offline.at_one_time(runtime, histories, times), histories, targets, times)
+    ndcg_one, hr_one = _gains(runtime, offline.fold_at_once(runtime, histories, times), histories, targets, times)
     folds = np.array([len(history) // runtime.segment_length for history in histories], np.int64)
     return OneTime(
         users=len(histories),
@@ -331,8 +333,8 @@ def _one_time(
 def _drift(
     runtime: Runtime, histories: Sequence[Rows], times: Sequence[Rows] | None, order: NDArray[np.intp]
 ) -> list[Drift]:
-    """For numbers of folds that grow by about a half, as long as there are users who have them; the first in the order
-    are asked.
+    """Drift for numbers of folds that grow by about a half, as long as there are users who have so many. The first
+    users in `order` are taken.
     """
     L = runtime.segment_length
     drifts: list[Drift] = []
@@ -344,7 +346,7 @@ def _drift(
         begun = [history[: number * L] for history in _of(histories, able)]
         when = None if times is None else [each[: number * L] for each in _of(times, able)]
         iterative = offline.fold(runtime, begun, when).memory.astype(np.float64)
-        one_time = offline.at_one_time(runtime, begun, when).memory.astype(np.float64)
+        one_time = offline.fold_at_once(runtime, begun, when).memory.astype(np.float64)
         comparable = bool((iterative.any(axis=0) == one_time.any(axis=0)).all())
         variance = float(one_time.var(axis=0, ddof=1).mean())
         if variance > 0:

@@ -1,7 +1,7 @@
-"""Next-item metrics as functions of ranks: one target a user, rank 1 the best, infinity for a target that is not in the
-list at all.
+"""Next-item metrics as functions of ranks: one target per user, rank 1 the best, infinity for a target that is not in
+the list.
 
-With one relevant item, HR@K is recall@K, and NDCG@K = 1 / log2(rank + 1) for ranks up to K (docs/model-spec.md,
+With one relevant item, HR@k is recall@k, and NDCG@k = 1 / log2(rank + 1) for ranks up to k (docs/model-spec.md,
 "Evaluation protocol").
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CUTS = (1, 10, 50, 200)
-"""The K of HR@K and NDCG@K."""
+"""The k of HR@k and NDCG@k."""
 
 Values = NDArray[np.float64]
 
@@ -20,10 +20,10 @@ def hits(ranks: Values, k: int) -> Values:
 
 
 def gains(ranks: Values, k: int) -> Values:
-    """Each user's NDCG@k."""
+    """NDCG@k of each user."""
     return np.where(ranks <= k, 1.0 / np.log2(ranks + 1.0), 0.0)
 
 
 def reciprocals(ranks: Values) -> Values:
-    """Each user's reciprocal rank, over the whole list; their mean is the MRR."""
+    """The reciprocal rank of each user, over the whole list. Their mean is the MRR."""
     return 1.0 / ranks

@@ -1,5 +1,5 @@
-"""An evaluation as a folder that a person and a program can read: report.md, pictures, metrics.json; and as one table
-for the terminal.
+"""An evaluation as a folder for people and programs: report.md, pictures, metrics.json. And as one table for a
+terminal.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,14 +21,14 @@ METRICS = "metrics.json"
 
 
 def write(evaluation: Evaluation, folder: Path, *, arguments: dict[str, Any], versions: dict[str, str]) -> Path:
-    """Write report.md, its pictures and metrics.json; what is there of these names is replaced.
+    """Write report.md, its pictures and metrics.json. Files of these names are replaced.
 
     Args:
-        arguments: what the command was called with.
-        versions: program and libraries, by name.
+        arguments: the arguments of the command.
+        versions: the versions of the program and of libraries, by name.
 
     Returns:
-        The report's path.
+        The path of report.md.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = {
@@ -47,36 +47,36 @@ def write(evaluation: Evaluation, folder: Path, *, arguments: dict[str, Any], ve
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
-    """What makes the numbers mean something else than they seem to."""
+    """What a reader must know before trusting the numbers."""
     found = []
     N = evaluation.asked.targets
     for subject in evaluation.subjects:
         training = subject.manifest.training
         if training is None:
             found.append(
-                f"{subject.reference}: its manifest does not say what it was trained on; it may have seen the targets in training"
+                f"{subject.reference}: its manifest does not say what it was trained on, so it may have seen the targets in training"
             )
             continue
         if subject.saw:
             found.append(
-                f"{subject.reference} saw the targets in training: {subject.saw:,} of {N:,} ({subject.saw / N:.0%}); it was trained until "
-                f"{_moment(training.until_ms)} ({training.split}). Its numbers are too good"
+                f"{subject.reference} saw {subject.saw:,} of {N:,} targets ({subject.saw / N:.0%}) in training, so its numbers are too good. "
+                f"It was trained until {_moment(training.until_ms)} ({training.split})"
             )
         if training.log != evaluation.log:
             found.append(
-                f"{subject.reference} was trained on {training.log!r}, not {evaluation.log!r}: whether it saw the targets is told by time alone"
+                f"{subject.reference} was trained on {training.log!r}, not on {evaluation.log!r}. Only times say whether it saw the targets"
             )
         if subject.outside:
             found.append(
                 f"{subject.reference}: {subject.outside:,} of {N:,} targets are not in its catalogue and count as missed"
             )
     if N < 100:
-        found.append(f"{N} targets: the intervals are wide, and rough")
+        found.append(f"there are only {N} targets, so the intervals are wide and inexact")
     return found
 
 
 def table(evaluation: Evaluation) -> Table:
-    """Everything in one glance: both modes, the test against the first model, and the checks of its memory."""
+    """The main results: both modes, the test against the first model, and the checks of the memory."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("model")
     for mode in evaluation.modes:
@@ -110,22 +110,22 @@ def _sections(evaluation: Evaluation, pictures: dict[str, str], versions: dict[s
     asked, options = evaluation.asked, evaluation.options
     yield f"# Offline evaluation on {evaluation.log}"
     yield "\n".join(f"- {line}" for line in _what_was_asked(evaluation))
-    told = warnings(evaluation)
-    if told:
-        yield "\n".join(["**Mind:**", "", *(f"- {line}." for line in told)])
+    found = warnings(evaluation)
+    if found:
+        yield "\n".join(["**Warnings:**", "", *(f"- {line}." for line in found)])
     yield "## Models"
     yield _models(evaluation.subjects)
     yield "\n".join(f"- *{name}*: {described}." for name, described in evaluation.baselines.items())
     yield "## Side by side"
     for mode in evaluation.modes:
         window = (
-            "the whole history is seen and left out of the lists"
+            "a model sees the whole history, and lists leave it out"
             if mode.window is None
-            else f"the newest {mode.window} items are seen, and only they are left out of the lists"
+            else f"a model sees the newest {mode.window} items, and lists leave out only those"
         )
         yield f"### {plots.mode_label(mode)}: {window}"
         yield _accuracy(mode)
-        yield f"Against {mode.rankings[0].name}, user by user; p-values corrected for {len(mode.rankings) - 1} comparisons (Holm):"
+        yield f"Compared with {mode.rankings[0].name}, user by user. p-values are corrected for {len(mode.rankings) - 1} comparisons (Holm):"
         yield _against(mode)
     yield pictures["accuracy.png"]
     for title, picture, name in (
@@ -138,7 +138,7 @@ def _sections(evaluation: Evaluation, pictures: dict[str, str], versions: dict[s
             if picture in pictures:
                 yield pictures[picture]
             for mode in evaluation.modes:
-                yield f"NDCG@10 and HR@10, {plots.mode_label(mode)}; * fewer than {FEW} users:"
+                yield f"NDCG@10 and HR@10, {plots.mode_label(mode)} (*: fewer than {FEW} users):"
                 yield _groups(
                     [(ranking, getattr(ranking, name)) for ranking in mode.rankings if getattr(ranking, name)]
                 )
@@ -151,34 +151,34 @@ def _sections(evaluation: Evaluation, pictures: dict[str, str], versions: dict[s
     yield from memory_sections.shuffled(evaluation, pictures)
     yield from memory_sections.one_time(evaluation)
     yield from memory_sections.drift(evaluation, pictures)
-    yield "## How it was made"
+    yield "## How the numbers were made"
     yield "\n".join(
         [
             f"- Split {options.split}, seed {options.seed}; targets from {_moment(asked.from_ms)} to {_moment(asked.until_ms)}.",
-            "- Ranks are over each model's whole catalogue, never sampled; equal scores are ordered by catalogue row.",
-            _who_is_told(evaluation),
-            "- Intervals are 95 %: Wilson's for HR, Student's t over users for the others. Coverage is over the lists' first ten.",
+            "- A rank is over the whole catalogue of a model, never sampled. Of equal scores, the lower catalogue row comes first.",
+            _who_knows_the_time(evaluation),
+            "- Intervals are 95 %: Wilson's for HR, Student's t over users for the others. Coverage counts the first ten items of each list.",
             f"- {', '.join(f'{name} {version}' for name, version in versions.items())}.",
         ]
     )
 
 
-def _who_is_told(evaluation: Evaluation) -> str:
-    told = [subject.reference for subject in evaluation.subjects if subject.uses_time]
-    if not told:
-        return "- No model is told when the target happened."
-    return f"- In README-mode {', '.join(told)} knows when the target happened, which others do not; in stream-mode no model does."
+def _who_knows_the_time(evaluation: Evaluation) -> str:
+    knowing = [subject.reference for subject in evaluation.subjects if subject.uses_time]
+    if not knowing:
+        return "- No model knows when the target happened."
+    return f"- In README-mode, only {', '.join(knowing)} knows when the target happened. In stream-mode, no model knows it."
 
 
 def _what_was_asked(evaluation: Evaluation) -> Iterable[str]:
     asked, users = evaluation.asked, evaluation.options.users
     drawn = f", drawn with seed {evaluation.options.seed}" if users is not None and users <= asked.targets else ""
     yield f"{asked.interactions:,} interactions of {asked.users_in_log:,} users with {asked.items:,} items."
-    yield f"{asked.split[0].upper()}{asked.split[1:]}. Histories are ordered by time; of the same millisecond, in file order."
-    yield f"{asked.targets:,} targets, one a user{drawn}; sha256 `{asked.sha256}`."
+    yield f"{asked.split[0].upper()}{asked.split[1:]}. Histories are ordered by time, those of the same millisecond by file order."
+    yield f"{asked.targets:,} targets, one per user{drawn}. Their sha256 is `{asked.sha256}`."
     yield (
-        f"{asked.without_history:,} users have no history; {asked.repeated:,} targets are items that the user had before, which lists without "
-        f"the history cannot have; {asked.new_items:,} targets are in no history at all."
+        f"{asked.without_history:,} users have no history. {asked.repeated:,} targets are items that the user had before, which no list "
+        f"without the history can have. {asked.new_items:,} targets are in no history."
     )
 
 
@@ -193,7 +193,7 @@ def _models(subjects: Sequence[Subject]) -> str:
                 str(manifest.segment_length),
                 f"{4 * manifest.state_floats:,}",
                 f"{manifest.n_items:,}",
-                "not said" if training is None else f"{_moment(training.until_ms)}; {training.split}",
+                "not known" if training is None else f"{_moment(training.until_ms)}; {training.split}",
                 "not known" if subject.saw is None else f"**{subject.saw:,}**" if subject.saw else "none",
                 f"{subject.outside:,}",
             ]
@@ -221,13 +221,13 @@ def _accuracy(mode: Mode) -> str:
     ]
     rows = []
     for ranking in mode.rankings:
-        told = [
+        estimates = [
             *(ranking.hr[k] for k in ranking_metrics.CUTS),
             *(ranking.ndcg[k] for k in ranking_metrics.CUTS if k > 1),
             ranking.mrr,
         ]
         share = f"{ranking.covered / ranking.catalogue:.1%} of {ranking.catalogue:,}"
-        rows.append([ranking.name, *(markdown.interval(estimate) for estimate in told), share])
+        rows.append([ranking.name, *(markdown.interval(estimate) for estimate in estimates), share])
     return markdown.table(heads, rows)
 
 

@@ -1,6 +1,6 @@
-"""How sure a difference is. Values in, values out; a value is one user's, and users are taken as independent.
+"""How certain a difference is. Each value belongs to one user, and users count as independent.
 
-scipy comes with the extra `evaluate`.
+The extra `evaluate` installs scipy.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Values = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
-"""Sign flips of a permutation test; its smallest p is 1 / (RESAMPLES + 1)."""
+"""Sign flips of a permutation test. Its smallest p is 1 / (RESAMPLES + 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,10 @@ class Estimate:
 class Paired:
     """How much better one ranking is than another on the same targets.
 
-    `ndcg_at_10`: mean difference of users' NDCG@10, with the t interval; `ndcg_p`: two-sided paired t-test.
-    `only_first`, `only_second`: users that only one of the two hits among its first 10, and `hits_p` McNemar's exact
-    test of these two numbers. The `_holm` ones are corrected for how many rankings were compared (Holm 1979).
+    `ndcg_at_10`: the mean difference of the users' NDCG@10, with the t interval. `ndcg_p`: the two-sided paired t-test.
+    `only_first`, `only_second`: how many users only one of the two hits among its first 10. `hits_p`: McNemar's exact
+    test of these two numbers. `ndcg_p_holm` and `hits_p_holm` are corrected for how many rankings were compared (Holm
+    1979).
     """
 
     ndcg_at_10: Estimate
@@ -52,8 +53,8 @@ def share(successes: Values) -> Estimate:
 
 
 def mean(values: Values, least: float = 0.0) -> Estimate:
-    """Mean with the t interval, which is cut at `least`, below which no mean can be; of a single value, the interval is
-    that value.
+    """Mean with the t interval, cut at `least`, the smallest mean that can be. The interval of a single value is that
+    value.
     """
     n, centre = len(values), float(values.mean())
     if n < 2:
@@ -63,11 +64,11 @@ def mean(values: Values, least: float = 0.0) -> Estimate:
 
 
 def paired(gains: Values, first_gains: Values, hits: Values, first_hits: Values) -> Paired:
-    """How much better a ranking is than the first one; positive means better. All (N,), user by user. The `_holm`
-    values are the plain ones.
+    """How much better a ranking is than the first one; positive means better. All (N,), user by user. The corrected
+    values are still the plain ones.
     """
     difference = gains - first_gains
-    # A t-test of differences that are all equal divides by zero: they are either all nothing, or certain.
+    # A t-test divides by zero if all differences are equal. They are then all zero, p = 1, or certain, p = 0.
     ndcg_p = float(stats.ttest_rel(gains, first_gains).pvalue) if difference.std() > 0 else float(not difference.any())
     only_second, only_first = int(((hits > 0) & (first_hits == 0)).sum()), int(((hits == 0) & (first_hits > 0)).sum())
     hits_p = float(stats.binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
@@ -75,9 +76,7 @@ def paired(gains: Values, first_gains: Values, hits: Values, first_hits: Values)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values, corrected for how many there are: below 0.05 with at most 5 % chance that any of them is there by
-    accident.
-    """
+    """The p-values, corrected for their number: with at most 5 % chance, any of them is below 0.05 by accident."""
     m = len(p_values)
     corrected, highest = [0.0] * m, 0.0
     for turn, at in enumerate(sorted(range(m), key=lambda i: p_values[i])):
@@ -87,20 +86,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def worse_by_chance(differences: Values, seed: int) -> float:
-    """One-sided p of a permutation test: how often the mean is as high or higher when every user's sign is drawn at
-    random.
-    """
+    """One-sided p of a permutation test: how often the mean is at least as high if the sign of every user is random."""
     if not differences.any():
         return 1.0
-    # A difference of zero changes nothing, whatever its sign: one stands for all, since scipy wants two observations.
-    told = np.append(differences[differences != 0], 0.0)
+    # The sign of a zero changes nothing, so one zero stands for all of them. scipy needs two observations.
+    observed = np.append(differences[differences != 0], 0.0)
     test = stats.permutation_test(
-        (told,),
+        (observed,),
         lambda values, axis: values.sum(axis=axis),
         permutation_type="samples",
         vectorized=True,
         n_resamples=RESAMPLES,
-        batch=max(1, 2_000_000 // len(told)),
+        batch=max(1, 2_000_000 // len(observed)),
         alternative="greater",
         rng=np.random.default_rng(seed),
     )

@@ -1,4 +1,4 @@
-"""Users grouped by what an evaluation breaks its numbers down by. Empty groups are left out."""
+"""Groups of users, for which an evaluation has numbers of their own. Empty groups are left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ HISTORY_LENGTHS = (0, 1, 10, 50, 100, 200, 500)
 FOLDS = (0, 1, 2, 3, 5, 9, 17, 33)
 
 FEW = 30
-"""A group with fewer users than this says little: it is marked in tables and left out of pictures."""
+"""A group with fewer users says little. Tables mark it, pictures leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some users, by index; `least` orders the parts of a whole."""
+    """Some users, by index. `least` orders the groups."""
 
     label: str
     least: float
@@ -30,12 +30,12 @@ def by_history(length: Rows) -> list[Part]:
 
 
 def by_folds(folds: Rows) -> list[Part]:
-    """By how many segments were folded before the target; the groups double."""
+    """By how many segments were folded before the target. Each group is about twice as wide as the one before."""
     return _between(folds, FOLDS)
 
 
 def by_position(length: Rows, segment_length: int) -> list[Part]:
-    """Users with a fold by how full working memory is: empty just after it, then by quarters of a segment."""
+    """Users with a fold, by how full working memory is: empty, right after a fold; then by quarters of a segment."""
     folded, working = length >= segment_length, length % segment_length
     quarter = np.where(working == 0, 0, (4 * working - 1) // segment_length + 1)
     parts = [

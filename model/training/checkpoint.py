@@ -1,7 +1,7 @@
-"""A training that can go on after a crash: one file with everything that a step depends on, replaced atomically.
+"""Checkpoints: one file with everything that a training step depends on, so that training can resume after a crash.
 
-Its folder is REGISTRY/.training/NAME/, hidden from whoever lists models. It holds `checkpoint.pt` and the encoded log,
-and is removed when the version is written. One process at a time has it.
+The folder of a training is REGISTRY/.training/NAME/, which a list of models does not show. It holds `checkpoint.pt` and
+the encoded log, and is removed when the version is written. One process at a time has it.
 """
 
 import contextlib
@@ -29,9 +29,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What an epoch brought: the mean losses of its steps, and how well the network did after it. Epoch 0 is before the
-    first step.
-    """
+    """The mean losses of an epoch's steps, and the metrics after it. Epoch 0 is before the first step."""
 
     number: int
     next_item: float | None
@@ -41,12 +39,13 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Between two steps. Random numbers are drawn from (seed, epoch, step, process), so these places are their state.
+    """Training between two steps. Random numbers are drawn from (seed, epoch, step, process), so no state of a
+    generator is kept.
 
-    `training` says what is trained: recipe, data, version started from. `step` counts the batches of the running epoch
-    that are done, `epoch` the epochs; `next_item` and `consistency` are sums over those batches. `learned_steps` and
-    `samples` count over all epochs, `elapsed_s` is wall time over all attempts, `validation_s` what the last validation
-    took. `best` is the number of the epoch that `best_weights` are from.
+    `training` says what is trained: recipe, data, and the version it started from. `epoch` counts finished epochs.
+    `step` counts the batches of the current epoch that are done; `next_item` and `consistency` are the sums of their
+    losses. `learned_steps` and `samples` count over all epochs. `elapsed_s` is wall time over all attempts.
+    `validation_s` is how long the last validation took. `best` is the number of the epoch that has `best_weights`.
     """
 
     training: dict[str, Any]
@@ -69,13 +68,13 @@ class Checkpoint:
         return self.curve[self.best].metrics
 
     @property
-    def place(self) -> str:
-        """Where it is, for a message."""
+    def reached(self) -> str:
+        """How far training is, for a message."""
         return f"epoch {self.epoch + 1}, step {self.step}" if self.step else f"the end of epoch {self.epoch}"
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
-    """Replace the file at once: after a crash there is the old or the new one."""
+    """Replace the file in one step: after a crash there is the old file or the new one."""
     whole = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
     whole["curve"] = [asdict(epoch) for epoch in checkpoint.curve]
     beside = path.with_suffix(".new")
@@ -95,14 +94,16 @@ def read(path: Path) -> Checkpoint:
     """The checkpoint in a file, on the CPU.
 
     Raises:
-        TrainingUnfinished: it is not one that this build reads.
+        TrainingUnfinished: this build cannot read it.
     """
     if not zipfile.is_zipfile(path):
-        raise TrainingUnfinished(f"{path}: not a checkpoint; --discard starts afresh")
+        raise TrainingUnfinished(f"{path}: not a checkpoint. --discard starts from the beginning")
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True)
         if whole.pop("format", None) != FORMAT:
-            raise TrainingUnfinished(f"{path}: a checkpoint of another build of rec2pm; --discard starts afresh")
+            raise TrainingUnfinished(
+                f"{path}: another build of rec2pm wrote this checkpoint. --discard starts from the beginning"
+            )
         whole["curve"] = tuple(msgspec.convert(epoch, Epoch) for epoch in whole["curve"])
         return Checkpoint(**whole)
     except (
@@ -116,12 +117,12 @@ def read(path: Path) -> Checkpoint:
         OSError,
         msgspec.ValidationError,
     ) as error:
-        raise TrainingUnfinished(f"{path}: not a checkpoint: {error}; --discard starts afresh") from error
+        raise TrainingUnfinished(f"{path}: not a checkpoint: {error}. --discard starts from the beginning") from error
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingFolder:
-    """The folder of a training that this process has."""
+    """The folder of a training, while this process has it."""
 
     folder: Path
 
@@ -149,8 +150,8 @@ class TrainingFolder:
 
 @contextlib.contextmanager
 def held(root: Path, name: str) -> Iterator[TrainingFolder]:
-    """The folder of a model's name below a registry's root, for this process alone. Without a checkpoint nothing stays
-    behind.
+    """The folder for training a model of this name, for this process alone. Afterwards it stays only if it has a
+    checkpoint.
 
     Raises:
         TrainingUnfinished: another process has it.
@@ -158,13 +159,13 @@ def held(root: Path, name: str) -> Iterator[TrainingFolder]:
     folder = root / ".training" / name
     descriptor = lock(folder / "lock")
     if descriptor is None:
-        raise TrainingUnfinished(f"{folder}: another process is training {name!r}; give this one another --name")
-    place = TrainingFolder(folder)
+        raise TrainingUnfinished(f"{folder}: another process is training {name!r}. Choose another --name for this one")
+    training = TrainingFolder(folder)
     try:
-        yield place
+        yield training
     finally:
-        shutil.rmtree(place.data, ignore_errors=True)
-        if not place.unfinished():
+        shutil.rmtree(training.data, ignore_errors=True)
+        if not training.unfinished():
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
@@ -174,12 +175,12 @@ def held(root: Path, name: str) -> Iterator[TrainingFolder]:
 def differences(
     found: Mapping[str, Any], wanted: Mapping[str, Any], but: tuple[str, ...], prefix: str = ""
 ) -> list[str]:
-    """Which values differ between two nested maps, in words; the fields `but` may."""
-    told = []
+    """Which values differ between two nested maps, in words. Fields in `but` are not compared."""
+    different = []
     for key in sorted({*found, *wanted} - set(but)):
         old, new = found.get(key), wanted.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            told += differences(old, new, but, f"{prefix}{key}.")
+            different += differences(old, new, but, f"{prefix}{key}.")
         elif old != new:
-            told.append(f"{prefix}{key} was {old!r} and is {new!r}")
-    return told
+            different.append(f"{prefix}{key} was {old!r} and is {new!r}")
+    return different

@@ -1,8 +1,7 @@
-"""A log as the trainer sees it: a catalogue, everyone's history as item rows, and a line after which nothing is learned
-from.
+"""A log as training sees it: a catalogue, the history of every user as item rows, and a split into parts.
 
-Users and items have to fit in memory, interactions do not: polars streams the log into a form that can be read in
-pieces, and all that follows is done piece by piece on disk. With a `folder` the histories stay on disk too,
+Users and items must fit in memory; interactions need not. polars streams the log into a file that can be read in
+pieces, and everything else works on disk, piece by piece. With a `folder`, the histories stay on disk too,
 memory-mapped.
 """
 
@@ -29,21 +28,21 @@ from model.version.attributes import Attributes
 class Dataset:
     """All histories, one after another.
 
-    Item rows: 1..V by how often an item was seen in the training part, most popular first; V + 1 for any other item.
-    `rows[start[u] : start[u + 1]]` is user u's history, oldest first; its first `trained[u]` interactions are the
-    training part, the others validation. Users are in the order of their ids. What a split keeps for a test is not in
-    here at all.
+    Item rows are 1..V by how often the training part has an item, most popular first, and V + 1 for any other item.
+    `rows[start[u] : start[u + 1]]` is the history of user u, oldest first. Its first `trained[u]` interactions are the
+    training part, the others are for validation. Users are in the order of their ids. What a split keeps for a test is
+    left out.
     """
 
     item_ids: tuple[int | str, ...]
-    popularity: NDArray[np.float32]  # (V + 1,): share of the training interactions; index 0 is padding
-    rows: NDArray[Any]  # integers; memory-mapped where the dataset has a folder
+    popularity: NDArray[np.float32]  # (V + 1,) share of the training interactions; index 0 is padding
+    rows: NDArray[Any]  # integers; memory-mapped if the dataset has a folder
     start: Rows  # (U + 1,)
     trained: Rows  # (U,)
     from_ms: int
     until_ms: int
-    times: NDArray[Any] | None = None  # int64 epoch ms of `rows`, where they were asked for; memory-mapped as they are
-    attributes: Attributes | None = None  # where the log has a column of them
+    times: NDArray[Any] | None = None  # int64 epoch ms of `rows`, if loaded with times
+    attributes: Attributes | None = None  # if the log has a column of them
 
     @property
     def oov_row(self) -> int:
@@ -53,16 +52,16 @@ class Dataset:
         return self.rows[self.start[user] : self.start[user + 1]]
 
     def history_ms(self, user: int) -> NDArray[Any]:
-        """The times of a history, of a dataset with times."""
-        assert self.times is not None, "loaded without times"
+        """The times of a history, for a dataset with times."""
+        assert self.times is not None, "the dataset was loaded without times"
         return self.times[self.start[user] : self.start[user + 1]]
 
     def attribute_of(self) -> Tensor | None:
-        """(V + 2,) int64, the number of each item row's attribute; None without attributes."""
+        """The number of the attribute of each item row, (V + 2,) int64; None without attributes."""
         return None if self.attributes is None else self.attributes.by_row()
 
     def digest(self) -> str:
-        """One hash over everything that training depends on."""
+        """One hash over everything in the dataset that training depends on."""
         digest = hashlib.sha256(msgspec.json.encode(self.item_ids))
         for array in (self.start, self.trained):
             digest.update(np.ascontiguousarray(array, np.int64).tobytes())
@@ -90,38 +89,40 @@ def load(
     """A log, encoded and split.
 
     Args:
-        log: `user_id`, `item_id`, `timestamp` (ms), and `attribute` if items have any: an item's is its most frequent
-            value in the training part, ties the smallest. Of interactions of the same millisecond the earlier in the
-            log comes first.
-        min_item_count: how often the training part has to have an item for it to get a row.
-        split: "time": the first `until_share` of the log in time order, of which the last `validation_share` is the
-            validation part. "last-out" (docs/model-spec.md, "Evaluation protocol"): everybody's last interaction is for
-            a test elsewhere and left out, the one before it is the validation part; `until_share` counts as above,
-            `validation_share` does not count.
-        known: items that get a row whether the log has them or not. `42` and `"42"` are the same item.
-        with_times: keep when interactions happened as well, three times the space.
-        known_attributes: those of `known`, as `attributes.of_catalogue` takes them; read where the log has attributes.
-        folder: where the histories stay, for `opened`; None keeps them in memory.
+        log: `user_id`, `item_id`, `timestamp` (ms), and `attribute` if items have any. The attribute of an item is its
+            most frequent value in the training part, of equally frequent ones the smallest. Interactions of the same
+            millisecond keep their order in the log.
+        min_item_count: how often the training part must have an item for the item to get a row.
+        split: "time": the first `until_share` of the log in time order; its last `validation_share` is the validation
+            part. "last-out" (docs/model-spec.md, "Evaluation protocol"): the last interaction of every user is for a
+            test and left out, the one before it is the validation part. `until_share` counts as above,
+            `validation_share` does not.
+        known: items that get a row even if the log does not have them. `42` and `"42"` are the same item.
+        with_times: also keep the times of interactions, which takes three times the space.
+        known_attributes: the attributes of `known`, for `attributes.of_catalogue`; read if the log has attributes.
+        folder: where the histories stay, for `opened`. None keeps them in memory.
 
     Raises:
-        TrainingImpossible: nothing, one user or no item is left to learn from.
+        TrainingImpossible: no interactions, one user or no items are left to learn from.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".encoded-") as scratch:
-        encoded, users, things = encoded_log.encode(log, Path(scratch))
+        encoded, users, variants = encoded_log.encode(log, Path(scratch))
         n_seen = round(encoded.length * until_share)
         n_trained = n_seen - round(n_seen * validation_share) if split == "time" else n_seen
         if n_trained < 2:
             raise TrainingImpossible(f"the log has {n_trained} interactions to learn from")
         if users < 2:
-            raise TrainingImpossible("the log has one user; what users have in common is what there is to learn")
+            raise TrainingImpossible(
+                "the log has one user. Training learns what users have in common, so it needs several"
+            )
         grouped = encoded_log.by_user(encoded, Path(scratch), users, n_seen, n_trained)
-        sorted_ = encoded_log.in_time_order(grouped, split, len(things), with_times, folder)
+        sorted_ = encoded_log.in_time_order(grouped, split, len(variants), with_times, folder)
     if sorted_.trained.sum() < 2 or (sorted_.trained > 0).sum() < 2:
         raise TrainingImpossible(
-            f"{sorted_.trained.sum()} interactions of {(sorted_.trained > 0).sum()} users are left to learn from, besides what is held out: "
-            "one user or none; what users have in common is what there is to learn"
+            f"{sorted_.trained.sum()} interactions of {(sorted_.trained > 0).sum()} users are left to learn from, without what is held out. "
+            "Training learns what users have in common, so it needs several"
         )
-    items, item_of = _items(things["item_id"])
+    items, item_of = _items(variants["item_id"])
     counts = np.bincount(item_of, weights=sorted_.counts, minlength=len(items)).astype(np.int64)
     codes, item_ids = _catalogue(items, counts, min_item_count, known)
     row_of = np.full(len(items), len(item_ids) + 1, np.int32)
@@ -132,8 +133,8 @@ def load(
     popularity = np.zeros(len(item_ids) + 1, np.float32)
     popularity[1 : len(codes) + 1] = counts[codes] / sorted_.trained.sum()
     found = None
-    if "attribute" in things.columns:
-        value_of = attributes.most_frequent(things.with_columns(count=sorted_.counts))
+    if "attribute" in variants.columns:
+        value_of = attributes.most_frequent(variants.with_columns(count=sorted_.counts))
         found = attributes.of_catalogue(item_ids, value_of, known_attributes, known)
     dataset = Dataset(
         item_ids=item_ids,
@@ -152,22 +153,22 @@ def load(
 
 
 def opened(folder: Path) -> Dataset:
-    """What `load` left in a folder; the histories stay on disk."""
-    said = msgspec.json.decode((folder / "dataset.json").read_bytes(), type=_Said)
+    """The dataset that `load` left in a folder. The histories stay on disk."""
+    stored = msgspec.json.decode((folder / "dataset.json").read_bytes(), type=_Stored)
     arrays = {name: np.load(folder / f"{name}.npy") for name in ("popularity", "start", "trained")}
     times = _mapped(folder / TIMES) if (folder / TIMES).is_file() else None
     return Dataset(
-        tuple(said.item_ids),
+        tuple(stored.item_ids),
         rows=_mapped(folder / ROWS),
-        from_ms=said.from_ms,
-        until_ms=said.until_ms,
+        from_ms=stored.from_ms,
+        until_ms=stored.until_ms,
         times=times,
-        attributes=said.attributes,
+        attributes=stored.attributes,
         **arrays,
     )
 
 
-class _Said(msgspec.Struct):
+class _Stored(msgspec.Struct):
     item_ids: list[int | str]
     from_ms: int
     until_ms: int
@@ -180,8 +181,8 @@ def _save(dataset: Dataset, folder: Path) -> None:
             mapped.flush()
     for name in ("popularity", "start", "trained"):
         np.save(folder / f"{name}.npy", getattr(dataset, name))
-    said = _Said(list(dataset.item_ids), dataset.from_ms, dataset.until_ms, dataset.attributes)
-    (folder / "dataset.json").write_bytes(msgspec.json.encode(said))
+    stored = _Stored(list(dataset.item_ids), dataset.from_ms, dataset.until_ms, dataset.attributes)
+    (folder / "dataset.json").write_bytes(msgspec.json.encode(stored))
 
 
 def _mapped(path: Path) -> NDArray[Any]:
@@ -189,17 +190,17 @@ def _mapped(path: Path) -> NDArray[Any]:
     return array
 
 
-def _items(of_things: pl.Series) -> tuple[pl.Series, NDArray[np.intp]]:
-    """The different items of things in the order of their items, and where each thing's is among them."""
-    items = of_things.unique(maintain_order=True)
-    return items, np.cumsum((of_things != of_things.shift(1)).fill_null(value=False).to_numpy(), dtype=np.intp)
+def _items(of_variants: pl.Series) -> tuple[pl.Series, NDArray[np.intp]]:
+    """The distinct items of variants, in order, and the index of the item of each variant."""
+    items = of_variants.unique(maintain_order=True)
+    return items, np.cumsum((of_variants != of_variants.shift(1)).fill_null(value=False).to_numpy(), dtype=np.intp)
 
 
 def _catalogue(
     items: pl.Series, counts: Rows, min_item_count: int, known: Sequence[int | str]
 ) -> tuple[NDArray[np.intp], tuple[int | str, ...]]:
-    """The codes of the items that get rows 1, 2, …, and the ids of all rows: these, and then the known items that the
-    log has not.
+    """The codes of the items that get rows 1, 2, …, and the ids of all rows: of these items, and then of the known
+    items that the log does not have.
     """
     texts = items.cast(pl.String)
     kept = counts >= min_item_count
@@ -211,6 +212,6 @@ def _catalogue(
     item_ids = (*items.gather(codes).to_list(), *(item for item in known if str(item) not in there))
     if len(item_ids) < 2:
         raise TrainingImpossible(
-            f"{len(item_ids)} items were seen {min_item_count} times or more; lower min_item_count"
+            f"the training part has {len(item_ids)} items with at least {min_item_count} interactions, and training needs 2. A smaller min_item_count may help"
         )
     return codes, item_ids

@@ -1,6 +1,7 @@
-"""A log as arrays on disk: coded, grouped by user and sorted by time, a piece at a time.
+"""A log as arrays on disk: encoded, then grouped by user, then sorted by time, one piece after another.
 
-Users and items have to fit in memory, interactions do not.
+Users and items must fit in memory; interactions need not. A *variant* is an item, or an item with one of its attributes
+if the log has attributes. Variants are kept apart until the training part is known.
 """
 
 from collections.abc import Iterator
@@ -16,14 +17,14 @@ Rows = NDArray[np.int64]
 Split = Literal["time", "last-out"]
 
 PIECE = 1 << 20
-"""Interactions held in memory at a time, some tens of MB; a user with more is one piece."""
+"""Interactions in memory at a time, some tens of MB. A user with more interactions is one piece."""
 ROWS, TIMES = "rows.npy", "times.npy"
 BINS = 1 << 16
-"""Of the histogram of times in which the line is looked for: three passes find a millisecond in ten years."""
+"""Of the histogram of times that finds where a part ends: three passes find a millisecond in ten years."""
 
 
 def _empty(path: Path | None, dtype: type, n: int) -> NDArray[Any]:
-    """An array in a file, or in memory without one. A file cannot map nothing."""
+    """An array in a file; in memory without a path, or if it is empty, because an empty file cannot be mapped."""
     if path is None or n == 0:
         return np.empty(n, dtype)
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(n,))
@@ -31,11 +32,7 @@ def _empty(path: Path | None, dtype: type, n: int) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The log in its own order: codes of users and of things, in the order of their ids, and times.
-
-    A thing is an item, or an item with an attribute where the log has them: they are told apart until the training part
-    is known.
-    """
+    """The log in its own order: codes of users and of variants, which are in the order of their ids, and times."""
 
     users: NDArray[np.int32]
     items: NDArray[np.int32]
@@ -56,18 +53,18 @@ class Encoded:
 
 
 def encode(log: pl.LazyFrame, scratch: Path) -> tuple[Encoded, int, pl.DataFrame]:
-    """The encoded log, how many users it has, and its things by code: `item_id`, and `attribute` where the log has it.
+    """The encoded log, how many users it has, and its variants by code: `item_id`, and `attribute` if the log has it.
 
-    A copy of the log that can be read in pieces comes first: polars' own group_by and join take memory in proportion to
-    the interactions, though they stream.
+    It first writes a copy of the log that can be read in pieces. group_by and join of polars need memory in proportion
+    to the interactions, although they stream.
     """
     copy = scratch / "log.parquet"
-    thing = ["item_id", "attribute"] if "attribute" in log.collect_schema() else ["item_id"]
-    log.select("user_id", *thing, "timestamp").sink_parquet(
+    variant = ["item_id", "attribute"] if "attribute" in log.collect_schema() else ["item_id"]
+    log.select("user_id", *variant, "timestamp").sink_parquet(
         copy, compression="lz4", row_group_size=PIECE // 4 or 1, engine="streaming"
     )
     length = int(pl.scan_parquet(copy).select(pl.len()).collect(engine="streaming").item())
-    users, things = (_distinct(copy, columns, length) for columns in (["user_id"], thing))
+    users, variants = (_distinct(copy, columns, length) for columns in (["user_id"], variant))
     encoded = Encoded(
         _empty(scratch / "users.npy", np.int32, length),
         _empty(scratch / "items.npy", np.int32, length),
@@ -76,14 +73,14 @@ def encode(log: pl.LazyFrame, scratch: Path) -> tuple[Encoded, int, pl.DataFrame
     for at in range(0, length, PIECE):
         frame = pl.scan_parquet(copy).slice(at, PIECE).collect(engine="streaming")
         encoded.users[at : at + PIECE] = _codes(frame, users)
-        encoded.items[at : at + PIECE] = _codes(frame, things)
+        encoded.items[at : at + PIECE] = _codes(frame, variants)
         encoded.timestamps[at : at + PIECE] = frame["timestamp"].to_numpy()
     copy.unlink()
-    return encoded, len(users), things
+    return encoded, len(users), variants
 
 
 def _codes(frame: pl.DataFrame, ids: pl.DataFrame) -> NDArray[Any]:
-    """Where each row of a frame is among the ids, by the columns that these have."""
+    """The index among the ids of each row of a frame, by the columns of `ids`."""
     codes = ids.with_row_index("code")
     return (
         frame.select(ids.columns)
@@ -93,8 +90,8 @@ def _codes(frame: pl.DataFrame, ids: pl.DataFrame) -> NDArray[Any]:
 
 
 def _distinct(copy: Path, columns: list[str], length: int) -> pl.DataFrame:
-    """The different rows of some columns, sorted. Merged whenever as many have come together as there are, so that it
-    takes a few passes over them only."""
+    """The distinct rows of some columns, sorted. New rows are merged when there are as many as before, so each row is
+    merged only a few times."""
     merged = pl.scan_parquet(copy).select(columns).head(0).collect(engine="streaming")
     new: list[pl.DataFrame] = []
     for at in range(0, length, PIECE):
@@ -105,22 +102,26 @@ def _distinct(copy: Path, columns: list[str], length: int) -> pl.DataFrame:
 
 
 class _Prefix:
-    """The first `count` interactions in time order, told piece by piece while the log goes by once in its own order."""
+    """Says which interactions are among the first `count` in time order, while the log is read once in its own
+    order.
+    """
 
     def __init__(self, encoded: Encoded, count: int) -> None:
         self._time, self._ties = _time_of(encoded, count)
         self._met = 0
 
-    def takes(self, times: Rows) -> NDArray[np.bool_]:
+    def contains(self, times: Rows) -> NDArray[np.bool_]:
         tied = times == self._time
         nth = self._met + np.cumsum(tied)
         self._met += int(tied.sum())
-        taken: NDArray[np.bool_] = (times < self._time) | (tied & (nth <= self._ties))
-        return taken
+        inside: NDArray[np.bool_] = (times < self._time) | (tied & (nth <= self._ties))
+        return inside
 
 
 def _time_of(encoded: Encoded, count: int) -> tuple[int, int]:
-    """The time of interaction number `count` (from 1) in time order, and which of that very time it is (from 1)."""
+    """The time of interaction number `count` (from 1) in time order, and its number among those of that time (from
+    1).
+    """
     bounds = [(int(times.min()), int(times.max())) for times in encoded.times()]
     low, high = min(least for least, _ in bounds), max(most for _, most in bounds)
     before = 0  # interactions earlier than `low`
@@ -150,7 +151,7 @@ def by_user(encoded: Encoded, scratch: Path, users: int, n_seen: int, n_trained:
     seen = _Prefix(encoded, n_seen)
     counts = np.zeros(users, np.int64)
     for user, _, times in encoded.pieces():
-        counts += np.bincount(user[seen.takes(times)], minlength=users)
+        counts += np.bincount(user[seen.contains(times)], minlength=users)
     start = np.concatenate([[0], np.cumsum(counts)])
     grouped = Grouped(
         start,
@@ -161,20 +162,22 @@ def by_user(encoded: Encoded, scratch: Path, users: int, n_seen: int, n_trained:
     seen, training = _Prefix(encoded, n_seen), _Prefix(encoded, n_trained)
     free = start[:-1].copy()
     for user, item, times in encoded.pieces():
-        taken, trained = seen.takes(times), training.takes(times)
-        order = np.argsort(user[taken], kind="stable")
-        owner = user[taken][order]
+        inside, trained = seen.contains(times), training.contains(times)
+        order = np.argsort(user[inside], kind="stable")
+        owner = user[inside][order]
         of, first, count = np.unique(owner, return_index=True, return_counts=True)
-        place = free[owner] + np.arange(len(owner)) - np.repeat(first, count)
+        index = free[owner] + np.arange(len(owner)) - np.repeat(first, count)
         free[of] += count
-        grouped.items[place], grouped.times[place] = item[taken][order], times[taken][order]
-        grouped.training[place] = trained[taken][order]
+        grouped.items[index], grouped.times[index] = item[inside][order], times[inside][order]
+        grouped.training[index] = trained[inside][order]
     return grouped
 
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """Histories in time order, as item codes, and their times if asked for; `counts` by code, of the training part."""
+    """Histories in time order, as codes of variants, and their times if wanted. `counts`: of each code, in the training
+    part.
+    """
 
     rows: NDArray[np.int32]
     times: Rows | None
@@ -203,7 +206,8 @@ def in_time_order(grouped: Grouped, split: Split, n_items: int, with_times: bool
         order = np.lexsort((grouped.times[part], user))
         items, times = grouped.items[part][order], grouped.times[part][order]
         if split == "time":
-            # The line goes by time and then by the log's order, as this sort does: a user's training part comes first.
+            # The training part ends by time and then by the order of the log, as this sort does. So the training part
+            # of a user comes first.
             trained[first:last] = np.bincount(user[grouped.training[part]] - first, minlength=last - first)
         nth = np.arange(part.start, part.stop) - grouped.start[user]
         rows[start[first] : start[last]] = items[nth < kept[user]]

@@ -1,9 +1,9 @@
-"""The training loop, from a checkpoint to the last one, in one process or several.
+"""The training loop, from one checkpoint to the last, in one process or several.
 
-A training begins with a checkpoint before its first step and ends with one after its last, so starting, going on after
-a crash and handing over the result are the same thing. Random numbers are a function of the seed and the place: (seed,
-epoch, step) for what is drawn in numpy, which is the same in every process, and (seed, epoch, step, process) for
-dropout. A batch is the same whatever the number of processes; each learns from every n-th of its windows.
+A training begins with a checkpoint before its first step and ends with one after its last. So starting, resuming after
+a crash and handing over the result are the same. numpy draws from (seed, epoch, step), the same in every process.
+Dropout draws from (seed, epoch, step, process). A batch does not depend on the number of processes: of n processes,
+each learns from every n-th window of it.
 """
 
 import logging
@@ -32,7 +32,7 @@ from model.training.checkpoint import Checkpoint, Epoch, Weights
 from model.training.progress import Reporter
 from model.training.recipe import TrainingOptions
 from model.training.signals import caught, passed_on
-from model.training.windows import Batch, Windows
+from model.training.windows import Batch, Windows, share
 from model.version.manifest import Metrics
 
 logger = logging.getLogger(__name__)
@@ -40,10 +40,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a training process has to know; it travels to other processes.
+    """What a training process needs to know. It is sent to other processes.
 
-    `data` is a folder for `dataset.opened`, `checkpoint` a file that there is. `clock` gives monotonic seconds.
-    `threads` is torch's number of threads in each process.
+    `data` is a folder for `dataset.opened`, `checkpoint` an existing file. `clock` gives monotonic seconds. `threads`
+    is the number of threads that torch uses in each process.
     """
 
     data: Path
@@ -58,7 +58,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended; `detail` in words where it did not finish, `signal` where one interrupted it."""
+    """How training ended. `detail` says why it did not finish; `signal` is the signal that interrupted it."""
 
     ended: Literal["finished", "interrupted", "diverged", "lost"]
     detail: str = ""
@@ -66,26 +66,24 @@ class Outcome:
 
 
 def fit(job: Job, devices: int) -> Outcome:
-    """Train on so many devices: GPUs where there are some, else processes on the CPU. The result is in the
-    checkpoint.
-    """
+    """Train on so many devices: GPUs if there are any, else processes on the CPU. The result is in the checkpoint."""
     if devices == 1:
         fabric = Fabric(accelerator="auto", devices=1, precision=job.training.precision)
         return Outcome(**fabric.launch(partial(_run, job=job)))
-    # Which parameters a batch uses depends on it: windows of one segment never read a memory.
+    # Not every batch uses every parameter: windows of one segment never read a memory.
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
     fabric = Fabric(accelerator="auto", devices=devices, strategy=strategy, precision=job.training.precision)
     with passed_on() as passed:
         try:
             return Outcome(**fabric.launch(partial(_run, job=job)))
         except ProcessExitedException as error:
-            # A signal may meet processes that are still starting: they end by it, and the checkpoint is the one they
-            # were to begin with.
+            # A signal ends processes that are still starting. The checkpoint is then the one that they were to start
+            # from.
             if passed:
                 return Outcome(
                     "interrupted", f"{signal.Signals(passed[0]).name} while its processes were starting", passed[0]
                 )
-            return Outcome("lost", f"one of {devices} training processes is gone: {error}")
+            return Outcome("lost", f"one of {devices} training processes has ended: {error}")
 
 
 def _run(fabric: Fabric, job: Job) -> dict[str, Any]:
@@ -167,8 +165,8 @@ class _Fit:
         return outcome
 
     def _epochs(self) -> Outcome:
-        # Validated before the first step, so that there is a best epoch however little time there is, and what a
-        # validation costs is known.
+        # Validate before the first step: so there is a best epoch even if no epoch finishes, and it is known how long a
+        # validation takes.
         if not self.state.curve:
             self._validated(None, None)
         elif self.reporter is not None:
@@ -217,7 +215,7 @@ class _Fit:
         )
         if flags.diverged:
             detail = (
-                f"epoch {epoch}, step {state.step + 1}: the loss is no number: next item {losses.next_item:g}, "
+                f"epoch {epoch}, step {state.step + 1}: the loss is not a number: next item {losses.next_item:g}, "
                 f"consistency {losses.consistency:g}, norm of the gradient {losses.gradient_norm:g}"
             )
             return _Stepped(Outcome("diverged", detail))
@@ -242,17 +240,17 @@ class _Fit:
         if flags.signalled:
             self._save()
             number = self.caught[0] if self.caught else signal.SIGINT
-            return _Stepped(Outcome("interrupted", f"{signal.Signals(number).name} in {self.state.place}", number))
+            return _Stepped(Outcome("interrupted", f"{signal.Signals(number).name} in {self.state.reached}", number))
         if self.job.clock() - self.saved > 60.0 * self.options.checkpoint_minutes:
             self._save()
         return _Stepped(late=flags.late)
 
     def _learn(self, batch: Batch, epoch: int) -> _Losses:
-        """Leave the gradient of a batch, clipped, with the parameters."""
+        """Compute the gradient of a batch, clipped; it is left with the parameters."""
         mine, weight = share(batch, self.fabric.global_rank, self.fabric.world_size)
-        # Torch's state of random numbers then is a function of the place, and there is none to keep in a checkpoint.
-        place = [self.options.seed, epoch, self.state.step, self.fabric.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+        # So the random numbers of torch depend on the step alone, and a checkpoint need not keep their state.
+        entropy = [self.options.seed, epoch, self.state.step, self.fabric.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr(self.state.learned_steps + 1)
         self.optimizer.zero_grad()
@@ -261,7 +259,7 @@ class _Fit:
             for rows in (mine.items, mine.targets, mine.negatives, mine.times)
         )
         total, next_item, consistency = self.objective(items, targets, negatives, times)
-        # Processes' gradients are averaged; weighted by the targets each has, that is the mean over the batch.
+        # Gradients of processes are averaged. Weighted by their numbers of targets, this is the mean over the batch.
         self.fabric.backward(total * weight)
         norm = self.fabric.clip_gradients(
             self.objective, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False
@@ -290,9 +288,7 @@ class _Fit:
         return self.options.lr * min(1.0, step / max(1, self.options.warm_up_steps))
 
     def _validated(self, next_item: float | None, consistency: float | None) -> None:
-        """Ends an epoch: its metrics join the curve, its weights are kept if they are the best, and a checkpoint is
-        written.
-        """
+        """End an epoch: add its metrics to the curve, keep its weights if they are the best, write a checkpoint."""
         before = self.job.clock()
         metrics = self.fabric.broadcast(self._metrics() if self.fabric.is_global_zero else None)
         assert metrics is not None
@@ -335,7 +331,7 @@ class _Fit:
 
 
 def windows(data: dataset.Dataset, shape: Shape, options: TrainingOptions) -> Windows:
-    """How batches are cut under these options."""
+    """How batches are cut with these options."""
     return Windows(
         dataset=data,
         segment_length=shape.segment_length,
@@ -347,26 +343,6 @@ def windows(data: dataset.Dataset, shape: Shape, options: TrainingOptions) -> Wi
         negative_mode=options.negative_mode,
         seed=options.seed,
     )
-
-
-def share(batch: Batch, rank: int, processes: int) -> tuple[Batch, float]:
-    """Every n-th window of a batch, and its weight: its share of the targets times n. One without a window of its own
-    gets one at weight 0.
-    """
-    if processes == 1:
-        return batch, 1.0
-    mine = slice(rank, None, processes) if rank < len(batch) else slice(0, 1)
-    negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[mine].copy()
-    # Copies, because a network may ask for another view of a batch than every n-th window of it can give.
-    part = Batch(
-        batch.items[mine].copy(),
-        batch.targets[mine].copy(),
-        negatives,
-        None if batch.times is None else batch.times[mine].copy(),
-    )
-    if rank >= len(batch):
-        return part, 0.0
-    return part, processes * float((part.targets != 0).sum() / (batch.targets != 0).sum())
 
 
 class _Objective(nn.Module):
@@ -386,7 +362,7 @@ def _weights(network: nn.Module) -> Weights:
 
 
 def _parameter_groups(network: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
-    """Weight decay for linear maps and the item table; not for biases, norms, positions and the memory's vectors."""
+    """Weight decay for linear maps and tables; not for biases, norms, positions and the vectors of a memory."""
     decayed: list[Tensor] = [
         module.weight for module in network.modules() if isinstance(module, nn.Linear | nn.Embedding)
     ]
@@ -396,7 +372,7 @@ def _parameter_groups(network: nn.Module, options: TrainingOptions) -> list[dict
 
 
 def first_checkpoint(training: dict[str, Any], network: nn.Module) -> Checkpoint:
-    """Before the first step."""
+    """The checkpoint before the first step."""
     weights = _weights(network)
     return Checkpoint(
         training=training,

@@ -1,4 +1,4 @@
-"""What is seen of training while it runs: a bar on a terminal, and scalars for TensorBoard."""
+"""What training shows while it runs: a bar on a terminal, and scalars for TensorBoard."""
 
 import shutil
 from pathlib import Path
@@ -9,17 +9,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from model.training.checkpoint import Epoch
 
 EVERY_STEPS = 10
-"""Between scalars of single steps: more would be noise, and a file to carry around."""
+"""The scalars of every 10th step are written: more would be noise in a large file."""
 
 
 TENSORBOARD = ".tensorboard"
-"""The folder of event files in a registry; below it are models' names, and below these versions and the training that
-goes on.
-"""
+"""The folder of event files in a registry: TENSORBOARD/NAME/VERSION, and TENSORBOARD/NAME/running during training."""
 
 
 def kept_scalars(folder: Path, version: int | None) -> None:
-    """Files the scalars of a training under the version it became; without one they are removed."""
+    """Move the scalars of a training to the version that it became; remove them if `version` is None."""
     running = folder / "running"
     if version is None:
         shutil.rmtree(running, ignore_errors=True)
@@ -29,18 +27,18 @@ def kept_scalars(folder: Path, version: int | None) -> None:
 
 
 def progress_bar() -> Progress:
-    """Where training reports to on a terminal: stderr."""
+    """The bar on a terminal, on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[metrics]}"), TimeElapsedColumn())
     return Progress(*columns, console=Console(stderr=True))
 
 
 class Reporter:
-    """The bar counts seconds where the time is limited, else epochs. TensorBoard's steps count batches learned from.
+    """The bar counts seconds if the time is limited, else epochs. A step of TensorBoard is a batch.
 
     Args:
-        bar: None is silent.
-        tensorboard: a folder for event files, or None for none.
-        learned_steps: where training goes on: later scalars of an attempt that was cut off are purged.
+        bar: None shows nothing.
+        tensorboard: a folder for event files; None writes none.
+        learned_steps: where training resumes. Later scalars of an interrupted attempt are purged.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class Reporter:
         max_seconds: float | None,
         max_epochs: int,
     ) -> None:
-        # Imported here, so that the bar can be had without it.
+        # Imported here, because the bar does not need it.
         from tensorboardX import SummaryWriter
 
         self._bar = bar or Progress(disable=True)
@@ -70,8 +68,8 @@ class Reporter:
     def epoch(self, epoch: Epoch, best: Epoch, learned_steps: int, samples: int, elapsed_s: float) -> None:
         found, known = epoch.metrics, best.metrics
         rate = samples / max(elapsed_s, 1e-3)  # validation included
-        said = f"HR@10 {found.hr_at_10:.3f} (best {known.hr_at_10:.3f}, popularity {known.popularity_hr_at_10:.3f}), {rate:.0f} windows/s"
-        self._bar.update(self._task, completed=elapsed_s if self._by_time else epoch.number, metrics=said)
+        shown = f"HR@10 {found.hr_at_10:.3f} (best {known.hr_at_10:.3f}, popularity {known.popularity_hr_at_10:.3f}), {rate:.0f} windows/s"
+        self._bar.update(self._task, completed=elapsed_s if self._by_time else epoch.number, metrics=shown)
         scalars = {
             "validation/ndcg_at_10": found.ndcg_at_10,
             "validation/hr_at_10": found.hr_at_10,

@@ -1,4 +1,4 @@
-"""Recipes: what to train and how, as small TOML files.
+"""Recipes: what to train and how, in small TOML files.
 
 A recipe has a description, a table [network] with the fields of its kind (model/networks/config.py), and a table
 [training] with fields of `TrainingOptions`. Fields that it leaves out have their defaults. The recipes of this program
@@ -31,12 +31,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
-    """Everything about training but the network's shape.
+    """Everything about training but the network: the table [training].
 
-    Data: `split` and its shares as in `model.training.dataset.load`; `min_item_count` is how often an item has to be in
-    the training part to get a row. Sampling: as in `model.training.windows`. Optimiser: AdamW, whose learning rate
-    rises to `lr` over `warm_up_steps` and stays; gradients are clipped to the norm `clip`. End: after `max_epochs`,
-    after `max_seconds` of wall time (validation included), or when `patience` epochs brought no better NDCG@10 on
+    Data: `split` and its shares are those of `model.training.dataset.load`. An item needs `min_item_count` interactions
+    in the training part to get a row. Sampling: see `model.training.windows`. Optimiser: AdamW; its learning rate rises
+    to `lr` over `warm_up_steps` and stays; gradients are clipped to the norm `clip`. Training ends after `max_epochs`,
+    after `max_seconds` of wall time (validation included), or after `patience` epochs without a better NDCG@10 on
     `validation_targets` interactions of the validation part. A checkpoint is written after every epoch and every
     `checkpoint_minutes`.
     """
@@ -60,7 +60,7 @@ class TrainingOptions:
     max_seconds: float | None = None
     patience: int = 10
     checkpoint_minutes: float = 5.0
-    # 16-bit floats with a loss scale are left out: the scale would be one more thing to resume.
+    # 16-bit floats with a loss scale are missing: the scale would have to be resumed too.
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = 0
 
@@ -100,7 +100,7 @@ class Recipe:
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     def config(self, n_items: int, attributes: int = 0) -> NetworkConfig:
-        """The network for so many items with so many values of an attribute.
+        """The network for so many items, with so many attribute values.
 
         Raises:
             RecipeInvalid: a field of [network] is unknown or cannot be.
@@ -108,7 +108,7 @@ class Recipe:
         kind = self.network.get("kind")
         if kind is not None and kind not in KINDS:
             raise RecipeInvalid(
-                f"recipe {self.name}: [network] kind is {kind!r}; known are {', '.join(KINDS)}{_meant(str(kind), KINDS)}"
+                f"recipe {self.name}: [network] kind is {kind!r}{_meant(str(kind), KINDS)}. The kinds are {', '.join(KINDS)}"
             )
         table = {**self.network, "n_items": n_items}
         if attributes:
@@ -119,7 +119,7 @@ class Recipe:
             raise RecipeInvalid(f"recipe {self.name}: [network]: {error}") from error
 
     def resolved(self, config: NetworkConfig) -> dict[str, Any]:
-        """All of it, defaults included, as plain values for the manifest."""
+        """The whole recipe, defaults included, as plain values for the manifest."""
         return {
             "recipe": {"name": self.name, "description": self.description},
             "network": config.table(),
@@ -133,16 +133,16 @@ def names() -> list[str]:
 
 
 def descriptions() -> dict[str, str]:
-    """What the recipes of this program are, by name."""
+    """The descriptions of the recipes of this program, by name."""
     return {name: load(name).description for name in names()}
 
 
 def load(name: str) -> Recipe:
-    """A recipe that comes with this program, or a file: a path that ends in .toml.
+    """A recipe that comes with this program, by its name, or a file of your own: a path that ends in .toml.
 
     Raises:
-        RecipeInvalid: there is none, it is not TOML, or fields are unknown or cannot be; all that is wrong is in one
-            message.
+        RecipeInvalid: there is none, it is not TOML, or fields are unknown or cannot be. The message has everything
+            that is wrong.
     """
     path = Path(name)
     if path.suffix == ".toml":
@@ -151,56 +151,54 @@ def load(name: str) -> Recipe:
         return parse(path.read_text(encoding="utf-8"), path.stem, name)
     if name not in names():
         raise RecipeInvalid(
-            f"no recipe {name!r}{_meant(name, names())}: `rec2pm train --list` shows them; your own is a path ending in .toml"
+            f"no recipe {name!r}{_meant(name, names())}. `rec2pm train --list` shows all. A recipe of your own is a path that ends in .toml"
         )
     return parse((_shipped() / f"{name}.toml").read_text(encoding="utf-8"), name, f"recipe {name}")
 
 
 def parse(text: str, name: str, where: str) -> Recipe:
-    """A recipe's text; raises as `load`."""
+    """The recipe in a text. Raises what `load` raises."""
     try:
-        said = tomllib.loads(text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeInvalid(f"{where}: not TOML: {error}") from error
     strange = [
         f"unknown table or field {key!r}{_meant(key, ('description', 'network', 'training'))}"
-        for key in said
+        for key in tables
         if key not in ("description", "network", "training")
     ]
-    tables = [
-        f"[{key}] is {said[key]!r}, expected a table"
+    strange += [
+        f"[{key}] is {tables[key]!r}, expected a table"
         for key in ("network", "training")
-        if not isinstance(said.get(key, {}), dict)
+        if not isinstance(tables.get(key, {}), dict)
     ]
-    if strange or tables:
-        raise RecipeInvalid(
-            f"{where}: {'; '.join(strange + tables)}. A recipe has a description, [network] and [training]"
-        )
-    return _made(name, str(said.get("description", "")), said.get("network", {}), said.get("training", {}), where)
+    if strange:
+        raise RecipeInvalid(f"{where}: {'; '.join(strange)}. A recipe has a description, [network] and [training]")
+    return _made(name, str(tables.get("description", "")), tables.get("network", {}), tables.get("training", {}), where)
 
 
 def of_manifest(config: Mapping[str, Any], reference: str) -> Recipe:
-    """The recipe a model version was trained by, from its manifest's `config`.
+    """The recipe that a model version was trained with, from the `config` of its manifest.
 
     Raises:
-        RecipeInvalid: its manifest says nothing of a recipe, or this build no longer knows what it says.
+        RecipeInvalid: the manifest has no recipe, or one that this build does not know.
     """
     if not all(isinstance(config.get(table), Mapping) for table in ("network", "training")):
-        raise RecipeInvalid(f"{reference}: its manifest names no recipe; say one with --recipe")
+        raise RecipeInvalid(f"{reference}: its manifest has no recipe. Name one with --recipe")
     network = without_foreign_fields(config["network"])
     network = {key: value for key, value in network.items() if key not in OF_THE_LOG}
-    said = config.get("recipe", {})
+    recipe = config.get("recipe", {})
     training = {key: value for key, value in config["training"].items() if value is not None}
     return _made(
-        said.get("name", reference), said.get("description", ""), network, training, f"the manifest of {reference}"
+        recipe.get("name", reference), recipe.get("description", ""), network, training, f"the manifest of {reference}"
     )
 
 
 def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """The recipe with fields set by KEY=VALUE. KEY is a field of either table, or TABLE.FIELD; VALUE is TOML, or text
-    without quotes.
+    """The recipe with other values of some fields. A setting is KEY=VALUE. KEY is a field of either table, or
+    TABLE.FIELD. VALUE is TOML, or text without quotes.
 
-    With another kind, what the recipe says of fields that this kind does not have is left out.
+    If a setting changes the kind, the fields of the recipe that the new kind does not have are left out.
 
     Raises:
         RecipeInvalid: a key is unknown or a value cannot be.
@@ -216,7 +214,7 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             wrong.append(f"{setting!r} is not KEY=VALUE")
         elif len(holders) != 1:
             known = [field for each in FIELDS if table in ("", each) for field in FIELDS[each]]
-            wrong.append(f"unknown field {key!r}{_meant(name, known)}; there are {_listed(FIELDS)}")
+            wrong.append(f"unknown field {key!r}{_meant(name, known)}. The fields are {_listed(FIELDS)}")
         else:
             changes[holders[0]][name] = _value(value.strip())
     if wrong:
@@ -237,20 +235,20 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 def _made(name: str, description: str, network: Mapping[str, Any], training: Mapping[str, Any], where: str) -> Recipe:
     wrong = [
         f"[{table}] has no field {key!r}{_meant(key, FIELDS[table])}"
-        for table, said in (("network", network), ("training", training))
-        for key in said
+        for table, fields in (("network", network), ("training", training))
+        for key in fields
         if key not in FIELDS[table]
     ]
     if wrong:
-        raise RecipeInvalid(f"{where}: {'; '.join(wrong)}. There are {_listed(FIELDS)}")
+        raise RecipeInvalid(f"{where}: {'; '.join(wrong)}. The fields are {_listed(FIELDS)}")
     recipe = Recipe(name, description, dict(network), _converted(training, TrainingOptions, f"{where}: [training]"))
     recipe.config(n_items=1)
     return recipe
 
 
-def _converted(said: Mapping[str, Any], to: type[T], where: str) -> T:
+def _converted(table: Mapping[str, Any], to: type[T], where: str) -> T:
     try:
-        return msgspec.convert(said, to)
+        return msgspec.convert(table, to)
     except msgspec.ValidationError as error:
         raise RecipeInvalid(f"{where}: {error}") from error
 
@@ -279,4 +277,4 @@ FIELDS: dict[str, list[str]] = {
     "network": [name for name in ALL_FIELDS if name not in OF_THE_LOG],
     "training": [each.name for each in dataclasses.fields(TrainingOptions)],
 }
-"""What a recipe can say, by table."""
+"""The fields of a recipe, by table."""

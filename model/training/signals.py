@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while training runs: noted for the end of the step, or sent on to the training processes."""
+"""SIGINT and SIGTERM during training: the step is finished first, or the training processes get the signal."""
 
 import multiprocessing
 import os
@@ -10,8 +10,8 @@ from types import FrameType
 
 
 def caught(*, escalates: bool) -> AbstractContextManager[list[int]]:
-    """Signals wait for the end of the step; a second one ends it at once, except where the terminal and the parent
-    process both send the same.
+    """Signals are noted until the end of the step. A second signal interrupts the step, if `escalates`. With several
+    processes it does not, because the terminal and the parent process both send the first one.
     """
 
     def react(_: int, again: bool) -> None:
@@ -22,7 +22,7 @@ def caught(*, escalates: bool) -> AbstractContextManager[list[int]]:
 
 
 def passed_on() -> AbstractContextManager[list[int]]:
-    """Signals go to the processes that train; this one waits for how they end, and knows which ones there were."""
+    """Signals are noted and sent on to the training processes, for which this process waits."""
 
     def react(number: int, _: bool) -> None:
         for child in multiprocessing.active_children():
@@ -34,8 +34,11 @@ def passed_on() -> AbstractContextManager[list[int]]:
 
 @contextmanager
 def _signals(react: Callable[[int, bool], None]) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM call `react` with their number and whether there was one before, and are noted. Outside the
-    main thread they are somebody else's."""
+    """SIGINT and SIGTERM call `react` with their number and whether there was a signal before. They are noted in the
+    list.
+
+    Outside the main thread, signals are left alone.
+    """
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield noted

@@ -1,8 +1,8 @@
-"""An event log in, a new model version in the registry out.
+"""Training: an event log in, a new version in the registry out.
 
-The clock and the progress bar are arguments. Randomness comes from one seed: the same log, recipe, number of devices
-and of threads give the same weights on a CPU, whether or not training was interrupted, unless `max_seconds` cuts it
-short.
+The clock and the progress bar are arguments. All randomness comes from one seed. On a CPU, the same log, recipe, number
+of devices and number of threads give the same weights, whether or not training was interrupted, unless `max_seconds`
+ends it.
 """
 
 import logging
@@ -41,9 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAY_CHANGE = ("lr", "clip", "max_epochs", "max_seconds", "patience", "checkpoint_minutes", "description")
-"""Fields of a recipe that may be others when training is resumed; with others of the rest it would be another
-training.
-"""
+"""Fields of a recipe that may change when training is resumed. If another field changes, it is another training."""
 
 
 def train(
@@ -66,21 +64,22 @@ def train(
     Args:
         log: `user_id`, `item_id`, `timestamp` (ms) and, if there is an `attribute_column`, `attribute`, as
             `model.log.read_log` gives it.
-        name: of the model; at most one training of a name runs in a registry at a time.
-        log_name: what the manifest calls the log; of a path, only the last part is kept.
+        name: the name of the model. At most one training of a name runs in a registry at a time.
+        log_name: what the manifest calls the log. Of a path, the last part.
         clock: monotonic seconds.
-        attribute_column: what the log calls the column that is `attribute` here; only for `kinds.WITH_ATTRIBUTES`.
-        devices: GPUs where there are some, else processes on the CPU.
-        start_from: a version whose weights training starts from; its items stay in the catalogue.
-        unfinished: what to do about an earlier training of this name that has not finished. "resume" without one starts
-            afresh.
-        progress: makes the bar to report on; None is silent.
+        attribute_column: the name in the log of the column `attribute`; only for `kinds.WITH_ATTRIBUTES`.
+        devices: GPUs if there are any, else processes on the CPU.
+        start_from: a version whose weights training starts from. Its items stay in the catalogue.
+        unfinished: what to do about an earlier training of this name that has not finished. Without such a training,
+            "resume" starts from the beginning.
+        progress: makes the bar to report on; None: no bar.
 
     Raises:
-        RecipeInvalid: the recipe's network cannot be, or reads no attributes though there are some.
-        TrainingImpossible: nothing useful can be learned from this log by this recipe.
-        TrainingUnfinished: an earlier training is there and not to be resumed, or does not fit.
-        TrainingDiverged, TrainingInterrupted, TrainingProcessLost: it stopped; the last good checkpoint stays for
+        RecipeInvalid: the network of the recipe cannot be, or it reads no attributes and there is an
+        `attribute_column`.
+        TrainingImpossible: this recipe can learn nothing useful from this log.
+        TrainingUnfinished: there is an earlier training, and it must not be resumed or is another one.
+        TrainingDiverged, TrainingInterrupted, TrainingProcessLost: training stopped. The last good checkpoint stays for
             "resume".
         TrainerMissing: lightning-fabric or tensorboardX is not installed.
     """
@@ -91,23 +90,23 @@ def train(
     began = clock()
     _check_attributes(recipe, attribute_column, start_from)
     registry.check_name(name)
-    # New networks and dropout draw from torch's global generator: the caller's is put back.
-    with torch.random.fork_rng(devices=[]), checkpoint.held(registry.root, name) as place:
-        if place.unfinished() and unfinished == "refuse":
+    # New networks and dropout draw from the global generator of torch. Its state is restored for the caller.
+    with torch.random.fork_rng(devices=[]), checkpoint.held(registry.root, name) as training:
+        if training.unfinished() and unfinished == "refuse":
             raise TrainingUnfinished(
-                f"{place.folder}: an earlier training of {name!r} stopped at {checkpoint.read(place.checkpoint).place}: "
-                "--resume goes on with it, --discard forgets it"
+                f"{training.folder}: an earlier training of {name!r} stopped at {checkpoint.read(training.checkpoint).reached}: "
+                "--resume continues it, --discard deletes it"
             )
         if unfinished == "discard":
-            place.discard()
-        data = _data(log, recipe, place, start_from)
+            training.discard()
+        data = _data(log, recipe, training, start_from)
         if data.attributes is not None and not data.attributes.values:
-            raise TrainingImpossible(f"column {attribute_column!r} has no value for any item that is learned from")
+            raise TrainingImpossible(f"column {attribute_column!r} has no value for any item of the training part")
         config = _config(recipe, data)
-        told = {**_resolved(recipe, data, attribute_column, start_from), "log_sha256": data.digest()}
+        identity = {**_resolved(recipe, data, attribute_column, start_from), "log_sha256": data.digest()}
         scalars = registry.root / TENSORBOARD / name
-        if place.unfinished():
-            _check_same(checkpoint.read(place.checkpoint), told, place)
+        if training.unfinished():
+            _check_same(checkpoint.read(training.checkpoint), identity, training)
         else:
             kept_scalars(scalars, None)
             network = kinds.build(config, data.attribute_of())
@@ -117,13 +116,13 @@ def train(
                     network, data.item_ids, start_from.program, start_from.reference, data.attributes
                 )
                 logger.info(
-                    "started from %s: %d of %d items are known to it", start_from.reference, known, len(data.item_ids)
+                    "starting from %s, which knows %d of %d items", start_from.reference, known, len(data.item_ids)
                 )
             _check(data, config, network)
-            checkpoint.write(first_checkpoint(told, network), place.checkpoint)
+            checkpoint.write(first_checkpoint(identity, network), training.checkpoint)
         job = Job(
-            data=place.data,
-            checkpoint=place.checkpoint,
+            data=training.data,
+            checkpoint=training.checkpoint,
             tensorboard=scalars / "running",
             config=config,
             training=recipe.training,
@@ -131,13 +130,13 @@ def train(
             progress=progress,
             threads=torch.get_num_threads(),
         )
-        _raise_unless_finished(fit(job, devices), place)
+        _raise_unless_finished(fit(job, devices), training)
         resolved = _resolved(recipe, data, attribute_column, start_from)
         version = _add(
-            registry, recipe, name, log_name, program_version, data, checkpoint.read(place.checkpoint), resolved
+            registry, recipe, name, log_name, program_version, data, checkpoint.read(training.checkpoint), resolved
         )
         kept_scalars(scalars, version.version)
-        place.discard()
+        training.discard()
     logger.info("trained %s in %.0f s: %s", version.reference, clock() - began, version.manifest().metrics)
     return version
 
@@ -145,7 +144,7 @@ def train(
 def _check_installed() -> None:
     missing = [name for name in ("lightning_fabric", "tensorboardX") if util.find_spec(name) is None]
     if missing:
-        raise TrainerMissing(f"training needs {' and '.join(missing)}: pip install 'rec2pm[train]'")
+        raise TrainerMissing(f"training needs {' and '.join(missing)}: pip install '.[train]'")
 
 
 def _check_attributes(recipe: Recipe, column: str | None, start_from: ModelVersion | None) -> None:
@@ -157,8 +156,8 @@ def _check_attributes(recipe: Recipe, column: str | None, start_from: ModelVersi
     earlier = None if start_from is None else start_from.manifest().config.get("attributes")
     if start_from is not None and earlier and column is None:
         raise TrainingImpossible(
-            f"{start_from.reference} cannot be started from without attributes: it learned those of column {earlier['column']!r}. "
-            "Say what the log calls it with --attribute-column"
+            f"training cannot start from {start_from.reference} without attributes: it learned those of column {earlier['column']!r}. "
+            "Name this column of the log with --attribute-column"
         )
 
 
@@ -169,7 +168,7 @@ def _config(recipe: Recipe, data: Dataset) -> NetworkConfig:
 def _resolved(
     recipe: Recipe, data: Dataset, attribute_column: str | None, start_from: ModelVersion | None
 ) -> dict[str, Any]:
-    """What the manifest says of the recipe and of what the command added to it."""
+    """What the manifest says about the recipe and about what the command added to it."""
     config = _config(recipe, data)
     attributes = (
         None if data.attributes is None else {"column": attribute_column, "values": len(data.attributes.values)}
@@ -177,7 +176,7 @@ def _resolved(
     return {**recipe.resolved(config), "attributes": attributes, "from": start_from and start_from.reference}
 
 
-def _data(log: pl.LazyFrame, recipe: Recipe, place: TrainingFolder, start_from: ModelVersion | None) -> Dataset:
+def _data(log: pl.LazyFrame, recipe: Recipe, training: TrainingFolder, start_from: ModelVersion | None) -> Dataset:
     options = recipe.training
     earlier = None if start_from is None else artifact.load_weights(start_from.program)
     return dataset.load(
@@ -189,7 +188,7 @@ def _data(log: pl.LazyFrame, recipe: Recipe, place: TrainingFolder, start_from: 
         known=() if earlier is None else earlier.item_ids,
         known_attributes=None if earlier is None else earlier.attributes,
         with_times=recipe.config(n_items=1).options.uses_time,
-        folder=place.fresh_data(),
+        folder=training.fresh_data(),
     )
 
 
@@ -208,37 +207,37 @@ def _check(data: Dataset, config: NetworkConfig, network: Network) -> None:
             f"segment_length={max(2, min(longest - 1, median // 2))} would work"
         )
     if longest < 2:
-        raise TrainingImpossible("no user has two interactions before validation: there is no next item to learn")
+        raise TrainingImpossible("no user has two interactions before validation, so there is no next item to learn")
     targets = validation.choose(data, np.random.default_rng(0), 1, L)
     if len(targets.user) == 0:
         raise TrainingImpossible(
-            "nobody in the validation part has a history to predict from; a larger validation_share may help"
+            "no user of the validation part has a history to predict from. A larger validation_share may help"
         )
 
 
-def _check_same(found: Checkpoint, told: dict[str, Any], place: TrainingFolder) -> None:
+def _check_same(found: Checkpoint, identity: dict[str, Any], training: TrainingFolder) -> None:
     network = without_foreign_fields(found.training["network"])
-    different = checkpoint.differences({**found.training, "network": network}, told, MAY_CHANGE)
+    different = checkpoint.differences({**found.training, "network": network}, identity, MAY_CHANGE)
     if different:
         raise TrainingUnfinished(
-            f"{place.folder}: the training that stopped at {found.place} is another one: {'; '.join(different)}. "
-            "The same log and recipe go on with it (other values of lr, clip, patience and the limits are fine); --discard forgets it"
+            f"{training.folder}: the training that stopped at {found.reached} is another one: {'; '.join(different)}. "
+            "--resume needs the same log and recipe (lr, clip, patience and the limits may change). --discard deletes the training"
         )
-    logger.info("going on at %s", found.place)
+    logger.info("resuming at %s", found.reached)
 
 
-def _raise_unless_finished(outcome: "Outcome", place: TrainingFolder) -> None:
+def _raise_unless_finished(outcome: "Outcome", training: TrainingFolder) -> None:
     if outcome.ended == "finished":
         return
-    last = checkpoint.read(place.checkpoint).place
+    last = checkpoint.read(training.checkpoint).reached
     if outcome.ended == "lost":
-        raise TrainingProcessLost(f"{outcome.detail}; --resume goes on at {last}")
+        raise TrainingProcessLost(f"{outcome.detail}. --resume continues at {last}")
     if outcome.ended == "interrupted":
         raise TrainingInterrupted(
-            f"stopped by {outcome.detail}; the same command with --resume goes on there", outcome.signal
+            f"stopped by {outcome.detail}. The same command with --resume continues there", outcome.signal
         )
     raise TrainingDiverged(
-        f"{outcome.detail}. The last good checkpoint, at {last}, stays in {place.folder}: --resume with a lower --set lr=… goes on from there"
+        f"{outcome.detail}. The last good checkpoint, at {last}, is in {training.folder}. --resume with a lower --set lr=… continues there"
     )
 
 
@@ -252,7 +251,7 @@ def _add(
     last: Checkpoint,
     resolved: dict[str, Any],
 ) -> ModelVersion:
-    """The best epoch as a version."""
+    """Add the best epoch as a version."""
     config = _config(recipe, data)
     network = kinds.build(config, data.attribute_of())
     network.load_state_dict(last.best_weights)
@@ -295,4 +294,4 @@ def _split_in_words(recipe: Recipe) -> str:
     first = f"the first {options.until_share:.0%} of the log"
     if options.split == "time":
         return f"by time: {first}, its last {options.validation_share:.0%} for validation"
-    return f"{LAST_OUT}: of {first}, everybody's last interaction is for a test and the one before it for validation"
+    return f"{LAST_OUT}: of {first}, each user's last interaction is for a test, and the one before it for validation"

@@ -1,8 +1,8 @@
-"""How well a network predicts what came next, asked the way the worker asks: segment by segment, then from working
-memory.
+"""How well a network predicts what came next, folded and ranked as a worker would: segment by segment, then from
+working memory.
 
-Only what every kind of model answers is asked for: the contract of `model.networks.serving`. As in a stream, nobody is
-told when the target happens.
+It calls only the methods that every kind has, those of `model.networks.serving`. As in a stream, no model knows when
+the target happens.
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from model.training.dataset import Dataset
 from model.version.manifest import Metrics
 
 CHUNK = 64
-"""Targets a call."""
-K = 10
+"""Targets per call."""
+LIST_LENGTH = 10
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What is to be predicted: interaction number `position` (≥ 1) of `user`, from everything before it. Fewest
-    segments first.
+    """What must be predicted: interaction number `position` (≥ 1) of `user`, from everything before it. Those with the
+    fewest segments come first.
     """
 
     user: Rows
@@ -34,7 +34,7 @@ class Targets:
 
 
 def choose(dataset: Dataset, rng: np.random.Generator, most: int, segment_length: int) -> Targets:
-    """At most `most` interactions of the validation part that have a history: one of every user, then a second, and so
+    """At most `most` interactions of the validation part that have a history: one per user, then a second one, and so
     on.
     """
     first = np.maximum(dataset.trained, 1)
@@ -51,18 +51,16 @@ def choose(dataset: Dataset, rng: np.random.Generator, most: int, segment_length
 
 
 def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
-    """HR@10 and NDCG@10 = 1/log2(rank + 1), over all items but the user's own earlier ones; the popularity list by the
-    same rules.
-
-    A target outside the catalogue counts as missed.
+    """HR@10 and NDCG@10 = 1/log2(rank + 1), over all items but the user's own earlier ones. The popularity list has the
+    same rules. A target outside the catalogue counts as missed.
 
     Args:
-        serving: a network that answers the contract, on the device that torch makes tensors on.
+        serving: a network that answers the contract, on the default device of torch.
     """
     popular = np.argsort(-dataset.popularity[1:], kind="stable") + 1
     chunks = [slice(at, at + CHUNK) for at in range(0, len(targets.user), CHUNK)]
     ranks = np.concatenate([_ranks(serving, dataset, popular, targets.user[at], targets.position[at]) for at in chunks])
-    hits = ranks <= K
+    hits = ranks <= LIST_LENGTH
     gains = np.where(hits[:, 0], 1.0 / np.log2(ranks[:, 0] + 1.0), 0.0)
     return Metrics(
         targets=len(ranks),
@@ -73,18 +71,20 @@ def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
 
 
 def _ranks(serving: Ranker, dataset: Dataset, popular: Rows, user: Rows, position: Rows) -> Rows:
-    """(B, 2): the target's rank, 1 the best, by the model and by popularity; K + 1 for any worse than K."""
+    """(B, 2): the rank of the target, 1 the best, by the model and by popularity; LIST_LENGTH + 1 if it is in no
+    list.
+    """
     items = np.zeros((len(user), int(position.max())), np.int64)
     times = np.zeros_like(items) if serving.spec()["uses_time"] else None
     target = np.empty(len(user), np.int64)
-    best_known = np.zeros((len(user), K), np.int64)
+    best_known = np.zeros((len(user), LIST_LENGTH), np.int64)
     for i, (u, p) in enumerate(zip(user, position, strict=True)):
         history = dataset.history(u)
         items[i, :p], target[i] = history[:p], history[p]
         if times is not None:
             times[i, :p] = dataset.history_ms(u)[:p]
-        ahead = popular[: K + p]
-        ahead = ahead[~np.isin(ahead, items[i, :p])][:K]
+        ahead = popular[: LIST_LENGTH + p]
+        ahead = ahead[~np.isin(ahead, items[i, :p])][:LIST_LENGTH]
         best_known[i, : len(ahead)] = ahead
     with torch.inference_mode():
         lists = _lists(serving, torch.from_numpy(items), None if times is None else torch.from_numpy(times), position)
@@ -92,12 +92,12 @@ def _ranks(serving: Ranker, dataset: Dataset, popular: Rows, user: Rows, positio
 
 
 def _lists(serving: Ranker, items: Tensor, times: Tensor | None, position: Rows) -> Rows:
-    """What is recommended after the first `position` items, (B, ≤ K); 0 where the catalogue is exhausted."""
+    """What is recommended after the first `position` items, (B, ≤ LIST_LENGTH); 0 where no items are left."""
     L = serving.spec()["segment_length"]
     memory = serving.initial_memory(len(position))
     items = items.to(memory.device)
     times = None if times is None else times.to(memory.device)
-    lists = np.zeros((len(position), min(K, serving.spec()["n_items"])), np.int64)
+    lists = np.zeros((len(position), min(LIST_LENGTH, serving.spec()["n_items"])), np.int64)
     for h in range(int(position.max()) // L):
         folds = torch.from_numpy(np.flatnonzero(position // L > h)).to(memory.device)
         lengths = torch.full((len(folds),), L)
@@ -107,7 +107,7 @@ def _lists(serving: Ranker, items: Tensor, times: Tensor | None, position: Rows)
         here = np.flatnonzero(position == (h + 1) * L)
         if len(here):
             of = torch.from_numpy(np.searchsorted(folds.cpu().numpy(), here)).to(memory.device)
-            lists[here] = _rows(serving.rank(hidden[of], K, items[torch.from_numpy(here).to(memory.device)]))
+            lists[here] = _rows(serving.rank(hidden[of], LIST_LENGTH, items[torch.from_numpy(here).to(memory.device)]))
     rest = np.flatnonzero(position % L)
     if len(rest):
         new = torch.from_numpy(position[rest] % L).to(memory.device)
@@ -117,7 +117,7 @@ def _lists(serving: Ranker, items: Tensor, times: Tensor | None, position: Rows)
         column = column.clamp(max=items.size(1) - 1)
         working = items[where].gather(1, column).masked_fill(at >= new[:, None], 0)
         when = None if times is None else times[where].gather(1, column)
-        lists[rest] = _rows(serving.recommend(memory[where], working, new, K, when, None, items[where]))
+        lists[rest] = _rows(serving.recommend(memory[where], working, new, LIST_LENGTH, when, None, items[where]))
     return lists
 
 
@@ -128,6 +128,6 @@ def _rows(ranked: tuple[Tensor, Tensor]) -> Rows:
 
 
 def _rank(lists: Rows, target: Rows) -> Rows:
-    """The place of each target in its list, from 1; K + 1 where it is not there."""
+    """The rank of each target in its list, from 1; LIST_LENGTH + 1 if it is not there."""
     there = lists == target[:, None]
-    return np.where(there.any(axis=1), there.argmax(axis=1) + 1, K + 1)
+    return np.where(there.any(axis=1), there.argmax(axis=1) + 1, LIST_LENGTH + 1)

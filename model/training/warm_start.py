@@ -1,4 +1,4 @@
-"""Daily retraining: a new network that begins with what an earlier version knows."""
+"""Daily retraining: a new network that starts with the weights of an earlier version."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from model.version.attributes import Attributes
 
 ITEMS, ATTRIBUTES = "item.weight", "attribute.weight"
 BY_ROW = (ITEMS, ATTRIBUTES)
-"""Tables whose rows may be more or fewer."""
+"""Tables that may have more or fewer rows than those of the earlier version."""
 
 
 def copy_into(
@@ -22,21 +22,21 @@ def copy_into(
     reference: str,
     attributes: Attributes | None = None,
 ) -> int:
-    """Give a network the weights of a version; known items and attribute values keep their rows' weights, other rows
-    stay as they are.
+    """Give a network the weights of a version. Items and attribute values that the version knows get their rows; other
+    rows stay as they are.
 
     Args:
         network: with `config.n_items` + 2 item rows.
-        item_ids: of its rows 1..V. `42` and `"42"` are the same item.
-        version: the version's model.pt.
-        attributes: the network's, if it has any.
+        item_ids: the items of the network's rows 1..V. `42` and `"42"` are the same item.
+        version: model.pt of the version.
+        attributes: those of the network, if it has any.
 
     Returns:
-        How many of the items were known.
+        How many of the items the version knows.
 
     Raises:
-        TrainingImpossible: the version's network has another shape.
-        ArtifactUnreadable, ManifestUnknown, ManifestMismatch: as `artifact.load`.
+        TrainingImpossible: the network of the version has another shape.
+        What `artifact.load` raises.
     """
     earlier = artifact.load_weights(version)
     there = {
@@ -45,9 +45,9 @@ def copy_into(
     wanted = network.state_dict()
     strange = _differences(there, wanted)
     if strange:
-        raise TrainingImpossible(f"{reference} cannot be started from: {'; '.join(strange)}")
+        raise TrainingImpossible(f"training cannot start from {reference}: {'; '.join(strange)}")
     items, known = _with_known_rows(wanted[ITEMS], item_ids, there[ITEMS], earlier.item_ids)
-    items[-1] = there[ITEMS][-1]  # of items outside the catalogue, the last one in both
+    items[-1] = there[ITEMS][-1]  # the last row of both stands for items outside the catalogue
     tables = {ITEMS: items}
     if ATTRIBUTES in wanted:
         values, values_before = (() if each is None else each.values for each in (attributes, earlier.attributes))
@@ -59,8 +59,8 @@ def copy_into(
 def _with_known_rows(
     table: Tensor, ids: Sequence[int | str], table_before: Tensor, ids_before: Sequence[int | str]
 ) -> tuple[Tensor, int]:
-    """A table whose rows 1, 2, … are of these ids, with the rows of another where its ids are the same; and how many
-    they are.
+    """The table of `ids`, whose rows are 1, 2, …, with the rows of an earlier table for ids that both have; and how
+    many those are.
     """
     row_of = {str(each): row for row, each in enumerate(ids_before, start=1)}
     rows = [(row, row_of[str(each)]) for row, each in enumerate(ids, start=1) if str(each) in row_of]
@@ -74,10 +74,15 @@ def _with_known_rows(
 
 
 def _differences(there: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    told = [f"it has no {name}" for name in sorted(wanted.keys() - there.keys())]
-    told += [f"it has {name}, this recipe's network has not" for name in sorted(there.keys() - wanted.keys())]
+    found = [f"it has no {name}" for name in sorted(wanted.keys() - there.keys())]
+    found += [
+        f"it has {name}, which the network of this recipe does not have"
+        for name in sorted(there.keys() - wanted.keys())
+    ]
     for name in sorted(wanted.keys() & there.keys()):
-        found, expected = (list(tensors[name].shape)[1 if name in BY_ROW else 0 :] for tensors in (there, wanted))
-        if found != expected:
-            told.append(f"its {name} has shape {list(there[name].shape)}, this recipe's has {list(wanted[name].shape)}")
-    return told
+        shape, expected = (list(tensors[name].shape)[1 if name in BY_ROW else 0 :] for tensors in (there, wanted))
+        if shape != expected:
+            found.append(
+                f"its {name} has shape {list(there[name].shape)}, that of this recipe has {list(wanted[name].shape)}"
+            )
+    return found

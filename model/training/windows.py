@@ -1,6 +1,6 @@
-"""What is learned from in one step: windows of the training histories, and negatives.
+"""Batches: windows of the training histories, and negatives.
 
-Everything is a function of the seed, the epoch and the number of the batch, so training can go on from any batch of any
+Everything is a function of the seed, the epoch and the number of the batch, so training can resume at any batch of any
 epoch.
 """
 
@@ -19,9 +19,12 @@ NegativeMode = Literal["shared", "position"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """(B, n) int64 item rows, right-padded, n a whole number of segments; the item after each, 0 where none is learned;
-    and negatives: (N,) for all positions, or (B, n, N). `times`: (B, n + 1) int64 epoch ms, each item's and that of the
-    last target; None of a dataset without."""
+    """What a network learns from in one step; all int64.
+
+    `items`: (B, n) item rows, right-padded, n a whole number of segments. `targets`: (B, n), the item after each, 0
+    where none is learned. `negatives`: (J,) for all positions, or (B, n, J). `times`: (B, n + 1) epoch ms, the time of
+    each item and of the last target; None if the dataset has no times.
+    """
 
     items: Rows
     targets: Rows
@@ -36,11 +39,12 @@ class Batch:
 class Windows:
     """How batches are cut from a dataset.
 
-    A window has up to `segments` · `segment_length` inputs. `placed` "anywhere": it starts anywhere in a history longer
-    than itself, and within the first segment of a shorter one, so that what a position means does not depend on the
-    grid; longer histories have several an epoch. "newest": the end of every history, once. A batch has about `batch` ·
-    `segments` segments. `oov_share` of the inputs are replaced by the row for unknown items. `negatives` are uniform
-    over the catalogue: as many for the whole batch ("shared"), or for each position.
+    A window has up to `segments` · `segment_length` inputs. With `placed` "anywhere", a window starts anywhere in a
+    history that is longer than the window, and within the first segment of a shorter one. So no position is tied to the
+    grid of segments. Longer histories have several windows an epoch. With "newest", a window is the end of a history,
+    once an epoch. A batch has about `batch` · `segments` segments. The row for unknown items replaces `oov_share` of
+    the inputs. `negatives` are drawn uniformly from the catalogue: so many for the whole batch ("shared"), or for each
+    position ("position").
     """
 
     dataset: Dataset
@@ -56,23 +60,23 @@ class Windows:
     def epoch(self, number: int) -> list[Rows]:
         """The windows of every batch of an epoch: (B, 3) user, first interaction and number of inputs.
 
-        Every user of the training part appears. Windows of about the same number of segments share a batch, so that
-        little of it is padding.
+        Every user of the training part appears. Windows with about equally many segments share a batch, so there is
+        little padding.
         """
         rng = np.random.default_rng([self.seed, number])
         windows = self._windows(rng)
         return [windows[index] for index in self._batches(windows[:, 2], rng)]
 
     def cut(self, windows: Rows, epoch: int, number: int) -> Batch | None:
-        """Batch number `number` of an epoch, whose windows these are; None if no position in it has a target."""
+        """The batch of these windows, number `number` of the epoch; None if no position of it has a target."""
         rng = np.random.default_rng([self.seed, epoch, number])
         dataset = self.dataset
         user, first, inputs = windows.T
         width = -(-int(inputs.max()) // self.segment_length) * self.segment_length
         at = np.arange(width + 1)
         begin = dataset.start[user] + first
-        place = np.minimum(begin[:, None] + at, (begin + inputs)[:, None])  # (B, width + 1)
-        whole = np.take(dataset.rows, place).astype(np.int64)
+        index = np.minimum(begin[:, None] + at, (begin + inputs)[:, None])  # (B, width + 1)
+        whole = np.take(dataset.rows, index).astype(np.int64)
         items, targets = whole[:, :-1].copy(), whole[:, 1:].copy()
         padding = at[:-1] >= inputs[:, None]
         items[padding] = 0
@@ -83,7 +87,7 @@ class Windows:
             return None
         items, targets = items[learned], targets[learned]
         shape = (self.negatives,) if self.negative_mode == "shared" else (*items.shape, self.negatives)
-        times = None if dataset.times is None else np.take(dataset.times, place[learned])
+        times = None if dataset.times is None else np.take(dataset.times, index[learned])
         return Batch(items, targets, rng.integers(1, len(dataset.item_ids) + 1, shape), times)
 
     def _windows(self, rng: np.random.Generator) -> Rows:
@@ -99,7 +103,7 @@ class Windows:
         return np.stack([user, first, np.minimum(T, dataset.trained[user] - first - 1)], axis=1)
 
     def _batches(self, inputs: Rows, rng: np.random.Generator) -> list[NDArray[np.intp]]:
-        """Indices of windows, grouped; a group's number of windows times its most segments is within the budget."""
+        """Indices of windows, in groups: the number of windows times the most segments of one is within the budget."""
         budget = self.batch * self.segments
         segments = -(-inputs // self.segment_length)
         order = rng.permutation(len(inputs))
@@ -113,3 +117,24 @@ class Windows:
             batches.append(order[at : at + size])
             at += size
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def share(batch: Batch, rank: int, processes: int) -> tuple[Batch, float]:
+    """Every n-th window of a batch, for one of n processes, and its weight: its share of the targets times n.
+
+    A process without a window of its own gets one with weight 0.
+    """
+    if processes == 1:
+        return batch, 1.0
+    mine = slice(rank, None, processes) if rank < len(batch) else slice(0, 1)
+    negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[mine].copy()
+    # Copies: networks reshape a batch with `view`, which every n-th window of an array does not allow.
+    part = Batch(
+        batch.items[mine].copy(),
+        batch.targets[mine].copy(),
+        negatives,
+        None if batch.times is None else batch.times[mine].copy(),
+    )
+    if rank >= len(batch):
+        return part, 0.0
+    return part, processes * float((part.targets != 0).sum() / (batch.targets != 0).sum())

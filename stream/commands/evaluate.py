@@ -78,7 +78,7 @@ def evaluate(
     writes report.md with pictures, and metrics.json.
     """
     if missing := [name for name in ("matplotlib", "scipy") if find_spec(name) is None]:
-        raise click.ClickException(f"evaluating needs {' and '.join(missing)}: pip install 'rec2pm[evaluate]'")
+        raise click.ClickException(f"evaluating needs {' and '.join(missing)}: pip install '.[evaluate]'")
     given = click.get_current_context().get_parameter_source("at") is not ParameterSource.DEFAULT
     if split == "last-out" and given:
         raise click.UsageError(

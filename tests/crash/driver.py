@@ -106,7 +106,7 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
         for worker in world.workers.values():
             worker.start()
         progress = Progress(world.kafka.direct, APP, TOPIC)
-        usage = Usage(lambda: {slot: worker.pid for slot, worker in world.workers.items() if worker.pid is not None})
+        usage = Usage(lambda: {name: worker.pid for name, worker in world.workers.items() if worker.pid is not None})
         try:
             feeder.start()
             _all_take(world, "at the start", outcome)
@@ -165,7 +165,7 @@ def _look_for_the_silent(world: World, outcome: Outcome) -> None:
         silent_s = time.time() - max(worker.silent_since(), everybody_since)
         if silent_s > SILENT_S:
             outcome.failures.append(
-                f"{_clock(time.time())} {worker.slot} has taken no record for {silent_s:.0f} s; log: {worker.log}"
+                f"{_clock(time.time())} {worker.name} has taken no record for {silent_s:.0f} s; log: {worker.log}"
             )
             worker.tell_stacks()
             time.sleep(0.5)  # for the stacks
@@ -206,7 +206,7 @@ def _all_take(world: World, when: str, outcome: Outcome) -> None:
         for worker in world.workers.values():
             if not worker.taking():
                 outcome.failures.append(
-                    f"{when}: {worker.slot} takes no records, not within {TAKING_WITHIN_S:.0f} s; log: {worker.log}"
+                    f"{when}: {worker.name} takes no records, not within {TAKING_WITHIN_S:.0f} s; log: {worker.log}"
                 )
                 worker.tell_stacks()
 
@@ -232,14 +232,14 @@ def _end(world: World, outcome: Outcome) -> None:
             outcome.failures.append(f"at the end: {error}")
             continue
         if code != 0:
-            outcome.failures.append(f"at the end: SIGTERM ended {worker.slot} with {code}, expected 0")
+            outcome.failures.append(f"at the end: SIGTERM ended {worker.name} with {code}, expected 0")
 
 
 def _stores_that_differ(world: World) -> list[str]:
     """Of the workers, which have ended."""
     admin = AdminClient({"bootstrap.servers": world.kafka.direct, "log_level": 2})
     changelog = stores.newest(records(world.kafka.direct, topics.changelog_topic(APP)), world.partitions)
-    folders = [worker.files / APP / worker.slot for worker in world.workers.values()]
+    folders = [worker.files / APP / worker.name for worker in world.workers.values()]
     there = [folder for folder in folders if folder.exists()]
     return list(stores.differing(there, dict(enumerate(changelog)), ends(admin, places_of(admin, TOPIC))))
 
@@ -272,7 +272,7 @@ def _world(options: Options, items: Sequence[int | str]) -> Iterator[World]:
         supervisor = Supervisor()
         running.callback(supervisor.close)
         workers = {
-            slot: Worker(slot, env, folder) for slot in (BYSTANDER, *(f"w{n}" for n in range(1, options.workers - 1)))
+            name: Worker(name, env, folder) for name in (BYSTANDER, *(f"w{n}" for n in range(1, options.workers - 1)))
         }
         last = f"w{options.workers - 1}"
         workers[last] = (

@@ -42,15 +42,11 @@ class Ledger(nn.Module):
 
     def spec(self) -> dict[str, int]:
         return {
-            "abi": 1,
             "n_items": self.n_items,
             "d": 1,
             "segment_length": self.segment_length,
-            "min_recent": 0,
             "state_floats": 3,
             "uses_time": 0,
-            "uses_history": 0,
-            "needs_fold": 1,
         }
 
     def initial_memory(self, batch: int) -> Tensor:
@@ -104,29 +100,6 @@ class Ledger(nn.Module):
             scores = scores.scatter(1, exclude.masked_fill(exclude > self.n_items, 0), float("-inf"))
         best, index = scores[:, 1:].topk(min(k, self.n_items), dim=1)
         return index + 1, best
-
-    def query(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        times: Tensor | None = None,
-        query_time: Tensor | None = None,
-    ) -> Tensor:
-        return self.encode(memory, items, lengths)
-
-    def score(
-        self,
-        memory: Tensor,
-        items: Tensor,
-        lengths: Tensor,
-        candidates: Tensor,
-        times: Tensor | None = None,
-        query_time: Tensor | None = None,
-    ) -> Tensor:
-        outside = (candidates < 1) | (candidates > self.n_items)
-        scores = self.scores(self.encode(memory, items, lengths))
-        return scores.gather(1, candidates.masked_fill(outside, 0)).masked_fill(outside, float("-inf"))
 
 
 def write(

@@ -28,7 +28,7 @@ class Exit:
     """How a process ended: its exit code, or minus the signal's number; and what it said last."""
 
     time: float
-    slot: str
+    name: str
     code: int
     asked: bool
     """Whether it was told to end."""
@@ -41,13 +41,11 @@ class Exit:
 
 
 class Worker:
-    """One slot: a folder with its log, plan and events, its own state folder, and the process that runs in it, if one
-    does.
-    """
+    """One worker name: its folder with log, plan, events and state, and the process that runs under it, if any."""
 
     def __init__(
         self,
-        slot: str,
+        name: str,
         env: Mapping[str, str],
         folder: Path,
         *,
@@ -57,24 +55,25 @@ class Worker:
         named: bool = True,
     ) -> None:
         """Args:
-        folder: gets the log, and a folder of the slot's own.
-        state: REC2PM_STATE_DIR, when it is not in the slot's folder.
-        files: the path of `state` as the driver sees it, when it is another.
-        prefix: a command that runs the worker's, in another mount namespace say.
+        name: the worker name; REC2PM_WORKER if `named`.
+        folder: gets the log, and a folder for this worker.
+        state: REC2PM_STATE_DIR; None puts it into the worker's folder.
+        files: the path of `state` as the driver sees it, if that differs.
+        prefix: a command that runs the worker's command, for example in another mount namespace.
         named: whether REC2PM_WORKER is set, which makes it a static member of the group.
         """
-        self.slot = slot
-        self.folder = folder / slot
+        self.name = name
+        self.folder = folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / f"{slot}.log"
+        self.log = folder / f"{name}.log"
         self.state = state or self.folder / "state"
         self.files = files or self.state
         self.exits: list[Exit] = []
         self.starts = 0
         self.started_at = 0.0
         self._prefix = prefix
-        name = {"REC2PM_WORKER": slot} if named else {}
-        self._env = {**env, **name, "REC2PM_STATE_DIR": str(self.state), "CRASH_FOLDER": str(self.folder)}
+        given = {"REC2PM_WORKER": name} if named else {}
+        self._env = {**env, **given, "REC2PM_STATE_DIR": str(self.state), "CRASH_FOLDER": str(self.folder)}
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._wanted = False
@@ -95,7 +94,7 @@ class Worker:
 
     def _launch(self) -> None:
         if self.running():
-            raise RuntimeError(f"worker {self.slot} runs already")
+            raise RuntimeError(f"worker {self.name} runs already")
         self._failed_at = None
         self.starts += 1
         self.started_at = time.time()
@@ -171,7 +170,7 @@ class Worker:
 
     def ended(self, timeout_s: float) -> int:
         """Wait for an end that comes by itself; the exit code."""
-        wait_until(lambda: not self.running(), timeout_s, f"worker {self.slot} ends")
+        wait_until(lambda: not self.running(), timeout_s, f"worker {self.name} ends")
         self.tend()
         return self.exits[-1].code
 
@@ -214,7 +213,7 @@ class Worker:
                 process.kill()
                 process.wait()
                 raise TimeoutError(
-                    f"worker {self.slot} did not end within {timeout_s:.0f} s of {number.name}; log: {self.log}"
+                    f"worker {self.name} did not end within {timeout_s:.0f} s of {number.name}; log: {self.log}"
                 ) from None
             self._note_end(asked=True)
             return code
@@ -226,7 +225,7 @@ class Worker:
         if process.stdin is not None:
             process.stdin.close()
         self._process = None
-        self.exits.append(Exit(time.time(), self.slot, process.returncode, asked, _last_line(self.log)))
+        self.exits.append(Exit(time.time(), self.name, process.returncode, asked, _last_line(self.log)))
         self._failed_at = None if process.returncode == 0 else time.time()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -263,7 +262,7 @@ class Supervisor:
         return sorted((each for worker in self._workers for each in worker.exits), key=lambda each: each.time)
 
     def restarts(self) -> int:
-        """How often a process was started in a slot that had had one."""
+        """How often a worker was started again."""
         return sum(max(0, worker.starts - 1) for worker in self._workers)
 
     def _tend(self) -> None:

@@ -97,7 +97,7 @@ class Used(NamedTuple):
     """What a process used at a moment."""
 
     time: float
-    slot: str
+    name: str
     pid: int
     rss_mb: float
     files: int
@@ -111,7 +111,7 @@ Pids: TypeAlias = Callable[[], Mapping[str, int]]
 
 
 class Usage:
-    """Memory and open files of processes, once a second. `pids`: called for slot → process id."""
+    """Memory and open files of processes, once a second. `pids`: called for worker name → process id."""
 
     def __init__(self, pids: Pids) -> None:
         self._pids = pids
@@ -126,10 +126,10 @@ class Usage:
 
     def _sample(self) -> None:
         while not self._ended.wait(1.0):
-            for slot, pid in self._pids().items():
+            for name, pid in self._pids().items():
                 try:
                     process = psutil.Process(pid)
-                    used = Used(time.time(), slot, pid, process.memory_info().rss / 2**20, process.num_fds())
+                    used = Used(time.time(), name, pid, process.memory_info().rss / 2**20, process.num_fds())
                 except psutil.Error:
                     continue  # it ended in this moment
                 self.samples.append(used)

@@ -36,7 +36,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         )
         yield from (f"- {example}" for example in verdict.examples)
     yield ""
-    yield from _usage([used for used in outcome.usage if used.slot == BYSTANDER])
+    yield from _usage([used for used in outcome.usage if used.name == BYSTANDER])
     yield ""
     yield from _exits(outcome)
     if outcome.new_producers:

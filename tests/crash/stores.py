@@ -29,7 +29,7 @@ def differing(folders: Iterable[Path], changelog: Mapping[int, State], ends: Map
     """What is wrong with the stores below some folders, a line each.
 
     Args:
-        folders: of the slots, with a store for each partition that the slot ever had.
+        folders: one per worker name, with a store for each partition that this worker ever had.
         changelog: partition → what is committed in it.
         ends: partition → the end of the input, all of which is taken. A store that says it has taken as much must hold
             all of the changelog; one of a partition that went elsewhere is behind, and says so.

@@ -54,7 +54,7 @@ class Patience:
 
 @dataclass(slots=True)
 class World:
-    """All of it. `workers` by slot; `env` is a worker's environment without its slot."""
+    """What a run has. `workers` by worker name; `env`: the environment of every worker, without its name."""
 
     kafka: Kafka
     proxy: Proxy
@@ -71,20 +71,20 @@ class World:
     on_disk: Worker | None = None
     """The worker whose state is on `disk`."""
     older: dict[str, Path] = field(default_factory=dict)
-    """By slot, a copy of the state folder from an earlier moment."""
+    """Worker name → a copy of its state folder from an earlier moment."""
     deletions_kept_s: float = DELETIONS_KEPT_S
     extras: int = 0
     """Workers that came and went."""
 
     def victim(self, fits: Callable[[Worker], bool] = lambda worker: True) -> Worker:
         """A worker that takes records now, and that may be harmed."""
-        allowed = [worker for slot, worker in self.workers.items() if slot != BYSTANDER and fits(worker)]
+        allowed = [worker for name, worker in self.workers.items() if name != BYSTANDER and fits(worker)]
 
         def taking() -> list[Worker]:
             return [worker for worker in allowed if worker.taking()]
 
         wait_until(
-            lambda: bool(taking()), TAKING_WITHIN_S, f"one of {[worker.slot for worker in allowed]} takes records"
+            lambda: bool(taking()), TAKING_WITHIN_S, f"one of {[worker.name for worker in allowed]} takes records"
         )
         return self.chosen.choice(taking())
 
@@ -103,17 +103,17 @@ class World:
             withdraw(worker.folder)
             # In the moment of withdrawing it may have come to it.
             if len(worker.events()) <= before:
-                raise NotReached(f"{worker.slot} did not come to it within {POINT_WITHIN_S:.0f} s") from None
+                raise NotReached(f"{worker.name} did not come to it within {POINT_WITHIN_S:.0f} s") from None
         return worker.events()[before]
 
     def pause_between(self, shortest_s: float, longest_s: float) -> None:
         """Some time that is not a multiple of anything."""
         time.sleep(self.chosen.uniform(shortest_s, longest_s))
 
-    def extra(self, slot: str, *, state: Path | None = None, named: bool = True) -> Worker:
+    def extra(self, name: str, *, state: Path | None = None, named: bool = True) -> Worker:
         """One more worker, started once; whoever asks for it ends it."""
         self.extras += 1
-        worker = Worker(slot, self.env, self.folder / "extras" / str(self.extras), state=state, named=named)
+        worker = Worker(name, self.env, self.folder / "extras" / str(self.extras), state=state, named=named)
         self.supervisor.look_after(worker)
         worker.start_once()
         return worker

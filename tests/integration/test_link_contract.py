@@ -30,13 +30,6 @@ SESSION_MS: Final = 6000
 ANOTHER_TOPIC: Final = "the-id-of-another-topic"
 
 
-class LinkOfPartitions(Link, Protocol):
-    """The whole link: what the worker calls, and what its partitions call."""
-
-    def resume(self, partition: int, position: int | None, input_id: str | None) -> int | None: ...
-    def pause(self, partition: int) -> None: ...
-
-
 class Kafka(Protocol):
     """A link, and what happens around it."""
 
@@ -44,7 +37,7 @@ class Kafka(Protocol):
     """The link's."""
 
     @property
-    def link(self) -> LinkOfPartitions:
+    def link(self) -> Link:
         """What is tested; there is none before `start`."""
 
     def put(self, partition: int, count: int) -> list[FakeRecord]:

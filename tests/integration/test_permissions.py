@@ -103,4 +103,4 @@ def test_topics_that_are_hidden_are_not_only_said_to_be_missing(application: App
     allowed(application, ResourceType.TOPIC, f"{application.name}.dead-letter", AclOperation.READ, to="somebody")
     said = application.rec2pm("worker")
     assert said.returncode == 2
-    assert "hidden from these credentials" in said.stderr
+    assert "these credentials may not see it" in said.stderr

@@ -249,7 +249,7 @@ def test_two_views_of_other_names_both_know_every_user(worker: Worker, start: St
     [
         (RUNS_THE_VIEW, "view-1", "recommendations is missing: run `rec2pm topics create`"),
         (RUNS_THE_VIEW, "no/name", "--name=no/name: expected"),
-        (f"import sys; sys.modules['faust'] = None\n{RUNS_THE_VIEW}", "view-1", "pip install 'rec2pm[view]'"),
+        (f"import sys; sys.modules['faust'] = None\n{RUNS_THE_VIEW}", "view-1", "pip install '.[view]'"),
     ],
 )
 def test_a_view_that_cannot_run_says_what_to_do(

@@ -58,8 +58,8 @@ def test_an_attribute_is_read_if_asked_for_and_may_be_missing(tmp_path: Path, va
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ("kind", "no column 'kind'; the log has .*--attribute-column"),
-        ("share", "column 'share' holds Float64; attributes are strings"),
+        ("kind", "no column 'kind'. The log has .*--attribute-column"),
+        ("share", "column 'share' has type Float64. Attributes must be strings"),
     ],
 )
 def test_an_attribute_that_cannot_be_is_said(tmp_path: Path, column: str, message: str) -> None:
@@ -139,12 +139,12 @@ def _text(name: str, content: str) -> Callable[[Path], None]:
         (lambda folder: None, "no such log"),
         (_text("log.csv", ""), "is empty"),
         (_text("log.jsonl", ""), "is empty"),
-        (_text("log.csv", "user_id,item_id,timestamp\n"), "is empty: it has columns and no rows"),
+        (_text("log.csv", "user_id,item_id,timestamp\n"), "is empty: it has columns but no rows"),
         (_text("log.parquet", "not parquet, but long enough to look at"), "not readable as Parquet"),
         (_text("log.jsonl", "{broken\n"), "not readable as JSON lines"),
         (
             _text("log.csv", "user_id,movie,timestamp\na,1,1700000000\n"),
-            "no column 'item_id'; the log has user_id, movie, timestamp.*--item-column",
+            "no column 'item_id'. The log has user_id, movie, timestamp.*--item-column",
         ),
         (
             _text("log.csv", "u,movie,t\na,1,2\n"),
@@ -152,14 +152,14 @@ def _text(name: str, content: str) -> Callable[[Path], None]:
         ),
         (
             _text("log.csv", "user_id,item_id,timestamp\na,,1700000000\nb,,1700000000\n,3,1700000000\n"),
-            "1 in 'user_id', 2 in 'item_id', of 3 rows",
+            "1 in 'user_id', 2 in 'item_id', in 3 rows",
         ),
-        (_changed(timestamp=[1.5, 2.5, 3.5]), "'timestamp' holds Float64; expected integer epoch"),
-        (_changed(timestamp=["a", "b", "c"]), "'timestamp' holds String"),
-        (_changed(timestamp=[-1, 2, 3]), "down to -1"),
+        (_changed(timestamp=[1.5, 2.5, 3.5]), "'timestamp' has type Float64. Expected integer epoch"),
+        (_changed(timestamp=["a", "b", "c"]), "'timestamp' has type String"),
+        (_changed(timestamp=[-1, 2, 3]), "has the value -1"),
         (_changed(timestamp=[1_700_000_000, 1_700_000_000_000, 1_700_000_000]), "mixes seconds and milliseconds"),
         (_changed(timestamp=[1_700_000_000_000_000] * 3), "finer than milliseconds"),
-        (_changed(item_id=[1.0, 2.0, 3.0]), "'item_id' holds Float64; ids are strings or integers"),
+        (_changed(item_id=[1.0, 2.0, 3.0]), "'item_id' has type Float64. Ids must be strings or integers"),
     ],
 )
 def test_what_is_wrong_with_a_log_is_said(tmp_path: Path, write: Callable[[Path], None], message: str) -> None:

@@ -21,7 +21,7 @@ try:
     from stream.commands.view.faust_app import LatestLists
     from stream.commands.view.routes import Routes
 except ImportError as missing:
-    raise SettingsInvalid(f"the view needs Faust ({missing}): pip install 'rec2pm[view]'") from missing
+    raise SettingsInvalid(f"the view needs Faust ({missing}): pip install '.[view]'") from missing
 
 logger = logging.getLogger(__name__)
 

@@ -38,4 +38,4 @@ def until(at: float) -> None:
 def ends_well(extra: Worker) -> None:
     code = extra.terminate()
     if code != 0:
-        raise Broken(f"SIGTERM ended {extra.slot} with exit code {code}, expected 0; log: {extra.log}")
+        raise Broken(f"SIGTERM ended {extra.name} with exit code {code}, expected 0; log: {extra.log}")

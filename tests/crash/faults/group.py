@@ -32,28 +32,26 @@ def another_worker(world: World) -> float:
     return began
 
 
-def same_slot_twice(world: World) -> float:
-    """A second worker in a live one's slot is refused; the first goes on."""
+def same_name_twice(world: World) -> float:
+    """A second worker with the name of a live one is refused; the first keeps running."""
     worker = world.victim(lambda each: each is not world.on_disk)
     began = time.time()
-    second = world.extra(worker.slot, state=worker.state)
+    second = world.extra(worker.name, state=worker.state)
     code = second.ended(TAKING_WITHIN_S)
     if code != EXIT_USAGE:
-        raise Broken(
-            f"a second worker in slot {worker.slot} ended with {code}, expected {EXIT_USAGE}; log: {second.log}"
-        )
+        raise Broken(f"a second worker named {worker.name} ended with {code}, expected {EXIT_USAGE}; log: {second.log}")
     return began
 
 
 def same_folder_twice(world: World) -> float:
-    """Two slots in one state folder are nothing special."""
+    """Two workers with different names share one state folder, which is allowed."""
     worker = world.victim(lambda each: each is not world.on_disk)
     began = time.time()
     second = world.extra(f"beside-{world.extras}", state=worker.state, named=world.extras % 2 == 0)
     wait_until(
         second.taking,
         TAKING_WITHIN_S,
-        f"a second worker in the state folder of {worker.slot} takes records; log: {second.log}",
+        f"a second worker in the state folder of {worker.name} takes records; log: {second.log}",
     )
     world.pause_between(0.5, 2)
     ends_well(second)
@@ -95,7 +93,7 @@ def full_queue(world: World) -> float:
     worker.terminate()
     worker.start(KAFKA_QUEUE_BUFFERING_MAX_MESSAGES="20")
     began = time.time()
-    wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.slot} takes records with a small queue")
+    wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.name} takes records with a small queue")
     worker.pause()
     go_on_at(worker, time.time() + 1.0)
     world.pause_between(1, 2)

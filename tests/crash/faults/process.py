@@ -83,7 +83,7 @@ def terminated(world: World) -> float:
     code = worker.terminate()
     worker.start()
     if code != 0:
-        raise Broken(f"SIGTERM ended {worker.slot} with exit code {code}, expected 0; log: {worker.log}")
+        raise Broken(f"SIGTERM ended {worker.name} with exit code {code}, expected 0; log: {worker.log}")
     return began
 
 

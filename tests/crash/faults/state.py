@@ -81,24 +81,24 @@ def lost(world: World) -> float:
 def older(world: World) -> float:
     """The state folder as it was some time ago: at the last fault of this kind, else a few seconds ago."""
     worker = world.victim()
-    if worker.slot not in world.older:
+    if worker.name not in world.older:
         _keep_copy(world, worker)
-        wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.slot} takes records")
+        wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.name} takes records")
         world.pause_between(1, 2)
     began = time.time()
     with worker.killed():
         worker.lose_state()
-        shutil.copytree(world.older[worker.slot], worker.files)
+        shutil.copytree(world.older[worker.name], worker.files)
     if world.chosen.random() < 0.5:
-        wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.slot} takes records")
+        wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.name} takes records")
         _keep_copy(world, worker)
     return began
 
 
 def _keep_copy(world: World, worker: Worker) -> None:
-    copy = world.folder / "older" / worker.slot
+    copy = world.folder / "older" / worker.name
     with worker.terminated():
         if copy.exists():
             shutil.rmtree(copy)
         shutil.copytree(worker.files, copy)
-    world.older[worker.slot] = copy
+    world.older[worker.name] = copy

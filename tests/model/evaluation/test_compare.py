@@ -102,8 +102,8 @@ def test_ranks_are_those_of_asking_one_user_at_a_time(
             known = {item: row for row, item in enumerate(runtime.item_ids, start=1)}
             rows = np.array([known.get(item, V + 1) for item in items], np.int64)
             history = rows[:-1] if window is None else rows[:-1][-window:]
-            standing = offline.fold(runtime, [history])
-            listed = offline.rank(runtime, standing, [history], V).rows[0].tolist()
+            states = offline.fold(runtime, [history])
+            listed = offline.rank(runtime, states, [history], V).rows[0].tolist()
             seen = set(history.tolist())
             listed = [row for row in listed if row not in seen]
             ranks.append(listed.index(rows[-1]) + 1.0 if rows[-1] in listed else np.inf)

@@ -84,5 +84,5 @@ def test_users_are_drawn_by_the_seed() -> None:
 
 
 def test_a_point_in_time_after_which_nothing_happens_is_refused() -> None:
-    with pytest.raises(EvaluationImpossible, match="nobody has an interaction after the first 99%"):
+    with pytest.raises(EvaluationImpossible, match="no user has an interaction after the first 99%"):
         cut(LOG, "time", 0.99)

@@ -81,15 +81,15 @@ def test_without_a_query_time_the_newest_item_s_stands_in_and_with_one_lists_go_
     """Also of users whose working memory is empty: their fold knew nothing of the query."""
     known = [history for history in histories if (history <= V).any()]
     times = _days_apart(known)
-    standing = offline.fold(timed, known, times)
+    states = offline.fold(timed, known, times)
     newest = np.array([each[-1] for each in times])
     unknowing, told, later = (
-        offline.rank(timed, standing, known, 10, times, at) for at in (None, newest, newest + 10**11)
+        offline.rank(timed, states, known, 10, times, at) for at in (None, newest, newest + 10**11)
     )
     np.testing.assert_allclose(unknowing.scores, told.scores, atol=5e-6)
     for b, history in enumerate(known):
         assert np.abs(later.scores[b] - told.scores[b]).max() > 1e-3, len(history)
-    np.testing.assert_allclose(offline.at_one_time(timed, known, times).hidden, standing.hidden, atol=5e-6)
+    np.testing.assert_allclose(offline.fold_at_once(timed, known, times).hidden, states.hidden, atol=5e-6)
 
 
 def test_a_list_of_the_whole_catalogue_has_every_item_that_the_user_did_not_have(
@@ -103,24 +103,24 @@ def test_a_list_of_the_whole_catalogue_has_every_item_that_the_user_did_not_have
 
 
 def test_one_call_takes_all_full_segments_of_each_user(runtime: Runtime, histories: list[np.ndarray]) -> None:
-    standing = offline.at_one_time(runtime, histories)
+    states = offline.fold_at_once(runtime, histories)
     folded = offline.fold(runtime, histories)
     for b, history in enumerate(histories):
         n = len(history) // L * L
         if n == 0:
-            assert not standing.memory[b].any()
+            assert not states.memory[b].any()
             continue
         alone = runtime.fold(np.zeros((1, runtime.state_floats), np.float32), history[None, :n])
-        np.testing.assert_allclose(standing.memory[b], alone.memory[0], atol=5e-6)
-        np.testing.assert_allclose(standing.hidden[b], alone.hidden[0], atol=5e-6)
-        assert np.allclose(standing.memory[b], folded.memory[b], atol=5e-6) == (n == L)
+        np.testing.assert_allclose(states.memory[b], alone.memory[0], atol=5e-6)
+        np.testing.assert_allclose(states.hidden[b], alone.hidden[0], atol=5e-6)
+        assert np.allclose(states.memory[b], folded.memory[b], atol=5e-6) == (n == L)
 
 
-def test_places_count_from_one_and_leave_out_what_was_excluded() -> None:
+def test_ranks_count_from_one_and_leave_out_what_was_excluded() -> None:
     ranked = offline.Ranked(
         np.array([[3, 1, 2], [3, 1, 2], [3, 1, 2], [3, 1, 2]]), np.array([[0.5, 0.1, -np.inf]] * 4, np.float32)
     )
-    assert offline.places(ranked, np.array([3, 1, 2, 4])).tolist() == [1, 2, np.inf, np.inf]
+    assert offline.target_ranks(ranked, np.array([3, 1, 2, 4])).tolist() == [1, 2, np.inf, np.inf]
 
 
 def test_catalogue_rows_know_items_by_their_text(runtime: Runtime) -> None:
@@ -129,13 +129,13 @@ def test_catalogue_rows_know_items_by_their_text(runtime: Runtime) -> None:
 
 def test_users_together_are_alike_and_no_more_than_fit() -> None:
     lengths = np.random.default_rng(0).integers(0, 900, 1_000)
-    groups = offline.together(lengths, 1_000)
+    groups = offline.batches(lengths, 1_000)
     assert sorted(np.concatenate(groups).tolist()) == list(range(1_000))
     assert max(map(len, groups)) == offline.USERS
     assert all(lengths[a].max() <= lengths[b].min() for a, b in itertools.pairwise(groups))
-    assert max(map(len, offline.together(lengths, 4_000_000))) == 4
+    assert max(map(len, offline.batches(lengths, 4_000_000))) == 4
 
 
 def test_nobody_is_no_work(runtime: Runtime) -> None:
-    standing = offline.fold(runtime, [])
-    assert standing.memory.shape == (0, runtime.state_floats)
+    states = offline.fold(runtime, [])
+    assert states.memory.shape == (0, runtime.state_floats)

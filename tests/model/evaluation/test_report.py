@@ -123,9 +123,9 @@ def test_models_that_saw_the_targets_are_called_out(found: Evaluation) -> None:
     saw = replace(first, saw=30, outside=0, manifest=replace(first.manifest, training=training))
     lines = report.warnings(replace(found, subjects=[saw]))
     assert lines[0].startswith(
-        "first@1 saw the targets in training: 30 of 120 (25%); it was trained until 1970-01-01 00:00:05 UTC (by time: the first half)"
+        "first@1 saw 30 of 120 targets (25%) in training, so its numbers are too good. It was trained until 1970-01-01 00:00:05 UTC (by time: "
     )
-    assert "was trained on 'log.parquet', not 'clicks.csv'" in lines[1]
+    assert "was trained on 'log.parquet', not on 'clicks.csv'" in lines[1]
     clean = replace(saw, saw=0, manifest=replace(first.manifest, training=replace(training, log="clicks.csv")))
     assert report.warnings(replace(found, subjects=[clean])) == []
     assert report.warnings(replace(found, subjects=[replace(clean, outside=3)])) == [

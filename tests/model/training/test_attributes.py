@@ -218,7 +218,7 @@ def test_a_version_with_attributes_is_no_start_without_them_but_one_without_is_a
 ) -> None:
     with pytest.raises(
         TrainingImpossible,
-        match=r"small@1 cannot be started from without attributes: .* column 'genre'.*--attribute-column",
+        match=r"training cannot start from small@1 without attributes: .* column 'genre'.*--attribute-column",
     ):
         run(tmp_path, LOG.drop("attribute"), how={"start_from": whole}, **FAST)
     bare = run(tmp_path / "bare", LOG.drop("attribute"), **FAST)

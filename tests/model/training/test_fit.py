@@ -23,7 +23,7 @@ from model.networks.network import Losses
 from model.networks.rec2pm import Rec2PM
 from model.training import checkpoint, fit
 from model.training.checkpoint import Checkpoint, Epoch
-from model.training.windows import Batch
+from model.training.windows import Batch, share
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from stream.commands.command_line import REC2PM
@@ -141,7 +141,7 @@ def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> No
         _, said = process.communicate(timeout=30)
     assert process.returncode == 0, said
     assert "stopped by SIGTERM in " in said
-    assert "--resume goes on there" in said
+    assert "--resume continues there" in said
     assert place.exists()
     assert not (tmp_path / "cut" / ".training" / "rec2pm" / "data").exists()
 
@@ -157,7 +157,7 @@ def test_a_signal_ends_training_after_the_step(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Rec2PM, "losses", interrupted)
         with pytest.raises(
-            TrainingInterrupted, match="SIGINT in epoch 1, step 1; the same command with --resume"
+            TrainingInterrupted, match=r"SIGINT in epoch 1, step 1\. The same command with --resume"
         ) as caught:
             run(tmp_path)
         LOG.write_parquet(tmp_path / "log.parquet")
@@ -184,7 +184,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint_to_go_on_from(t
         patched.setattr(Rec2PM, "losses", spoilt)
         with pytest.raises(
             TrainingDiverged,
-            match=r"epoch 2, step \d+: the loss is no number: .* at the end of epoch 1, stays in .*--resume",
+            match=r"epoch 2, step \d+: the loss is not a number: .* at the end of epoch 1, is in .*--resume",
         ):
             run(tmp_path, **FAST)
     kept = checkpoint.read(_unfinished(tmp_path))
@@ -237,7 +237,7 @@ def test_an_unfinished_training_is_neither_overwritten_nor_continued_as_another(
         run(tmp_path, **FAST)
     with pytest.raises(
         TrainingUnfinished,
-        match=r"training\.oov_share was 0.01 and is 0.1; training\.seed was 0 and is 1\. The same log",
+        match=r"training\.oov_share was 0.01 and is 0.1; training\.seed was 0 and is 1\. --resume needs the same log",
     ):
         run(tmp_path, how={"unfinished": "resume"}, **(FAST | {"seed": 1, "oov_share": 0.1}))
     with pytest.raises(TrainingUnfinished, match="log_sha256 was"):
@@ -290,7 +290,7 @@ def test_a_process_that_is_gone_is_said_and_training_goes_on_from_the_checkpoint
         patched.setattr(fit.Fabric, "launch", gone)
         with pytest.raises(
             TrainingProcessLost,
-            match=r"one of 2 .* gone: process 1 terminated with signal SIGKILL; --resume goes on at the end of",
+            match=r"one of 2 .* has ended: process 1 terminated with signal SIGKILL\. --resume continues at the end of",
         ):
             run(tmp_path, how={"devices": 2})
     assert run(tmp_path, how={"unfinished": "resume"}, max_epochs=1).version == 1
@@ -308,7 +308,7 @@ def test_every_window_is_one_processs_and_weights_add_up() -> None:
         items, targets = rng.integers(1, 9, (windows, 4)), rng.integers(0, 3, (windows, 4))
         targets[:, 0] = 1
         batch = Batch(items, targets, rng.integers(1, 9, (windows, 4, 2)), np.pad(items, ((0, 0), (0, 1))))
-        parts = [fit.share(batch, rank, 3) for rank in range(3)]
+        parts = [share(batch, rank, 3) for rank in range(3)]
         mean = sum(weight * float(part.items[part.targets != 0].mean()) for part, weight in parts) / 3
         assert mean == pytest.approx(items[targets != 0].mean())
         assert sum(len(part) for part, weight in parts if weight) == windows
@@ -322,7 +322,7 @@ def test_every_kind_learns_from_one_processs_share_of_a_batch(kind: str) -> None
     network = tiny.network(config=tiny.config(kind, backbone))
     rng = np.random.default_rng(0)
     batch = Batch(*rng.integers(1, 60, (2, 6, 36)), rng.integers(1, 60, (6, 36, 3)))
-    part, _ = fit.share(batch, 1, 2)
+    part, _ = share(batch, 1, 2)
     alone = [torch.from_numpy(rows[1::2].copy()) for rows in (batch.items, batch.targets, batch.negatives)]
     found = network.losses(*(torch.from_numpy(rows) for rows in (part.items, part.targets, part.negatives)))
     torch.testing.assert_close(found.total, network.losses(*alone).total)

@@ -94,7 +94,7 @@ def test_an_unknown_recipe_is_answered_with_the_one_that_was_meant() -> None:
         ("network = 3", r"\[network\] is 3, expected a table"),
         ("[training]\nlearning_rate = 1\n[network]\nlayer = 3", r"\[network\] has no field 'layer' \(did you mean layers\?\); \[training\] has no field 'learning_rate'.*warm_up_steps"),
         ("[network]\nn_items = 3", "has no field 'n_items'"),
-        ("[network]\nkind = 'rec2pm'\nsegment_length = 5", r"kind is 'rec2pm'; known are full, .*\(did you mean rec2pm-.\?\)"),
+        ("[network]\nkind = 'rec2pm'\nsegment_length = 5", r"kind is 'rec2pm' \(did you mean rec2pm-.\?\)\. The kinds are full,"),
         ("[network]\nsegment_length = 5.5", r"\[network\]: Expected `int`, got `float` - at `\$.segment_length`"),
         ("[network]\nkind = 'full'\nsegment_length = 5\nslots = 4", r"\[network\]: slots is a field of rec2pm-o, .*kv-mask-a, not of full"),
         ("[network]\nd = 64", r"\[network\]: Object missing required field `segment_length`"),
@@ -138,7 +138,7 @@ def test_fields_are_set_by_name_or_by_table_and_name() -> None:
     ("setting", "message"),
     [
         ("lr", "'lr' is not KEY=VALUE"),
-        ("layer=3", r"unknown field 'layer' \(did you mean layers\?\); there are \[network\]"),
+        ("layer=3", r"unknown field 'layer' \(did you mean layers\?\)\. The fields are \[network\]"),
         ("network.lr=3", "unknown field 'network.lr'"),
         ("lr=fast", "Expected `float`, got `str`"),
         ("layers=0", "layers is 0, must be at least 1"),
@@ -156,7 +156,7 @@ def test_a_manifest_gives_its_recipe_back() -> None:
     again = recipes.of_manifest(recipe.resolved(recipe.config(77)), "rec2pm@3")
     assert (again.name, again.description, again.training) == (recipe.name, recipe.description, recipe.training)
     assert again.config(77) == recipe.config(77)
-    with pytest.raises(RecipeInvalid, match="rec2pm@3: its manifest names no recipe"):
+    with pytest.raises(RecipeInvalid, match="rec2pm@3: its manifest has no recipe"):
         recipes.of_manifest({}, "rec2pm@3")
 
 

@@ -99,7 +99,7 @@ def test_training_stops_when_it_brings_nothing_more(tmp_path: Path, monkeypatch:
 def test_a_loss_that_is_no_number_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = Rec2PM.losses
     monkeypatch.setattr(Rec2PM, "losses", lambda *its: _times(losses(*its), float("nan")))
-    with pytest.raises(TrainingDiverged, match="epoch 1, step 1: the loss is no number: next item nan"):
+    with pytest.raises(TrainingDiverged, match="epoch 1, step 1: the loss is not a number: next item nan"):
         run(tmp_path)
     assert Registry(tmp_path).names() == []
 
@@ -177,7 +177,7 @@ def test_a_recipe_can_hold_out_everybodys_last_interactions(tmp_path: Path) -> N
 def test_a_log_with_no_next_item_to_learn_or_nobody_to_validate_on_is_refused(tmp_path: Path) -> None:
     early = LOG.group_by("user_id", maintain_order=True).head(15).with_columns(timestamp=pl.col("timestamp") - 10**11)
     late = pl.DataFrame({"user_id": "new", "item_id": LOG["item_id"][0], "timestamp": [LOG["timestamp"].max()]})
-    with pytest.raises(TrainingImpossible, match="nobody in the validation part has a history"):
+    with pytest.raises(TrainingImpossible, match="no user of the validation part has a history"):
         run(tmp_path, pl.concat([early, late]), validation_share=1 / (len(early) + 1))
     assert list(tmp_path.glob(".training/*")) == []
 

@@ -81,7 +81,7 @@ def test_items_are_known_whatever_type_their_ids_have(tmp_path: Path) -> None:
 def test_a_network_of_another_shape_is_no_start(tmp_path: Path, earlier: ModelVersion) -> None:
     with pytest.raises(
         TrainingImpossible,
-        match=r"small@1 cannot be started from: its blocks\.0\..* has shape \[.*16.*\], this recipe's has",
+        match=r"training cannot start from small@1: its blocks\.0\..* has shape \[.*16.*\], that of this recipe has",
     ):
         run(tmp_path, how={"start_from": earlier}, d=32)
     with pytest.raises(TrainingImpossible, match=r"it has no blocks\.1\."):

@@ -107,4 +107,4 @@ def test_without_the_extra_it_says_what_to_install(log: Path, registry: Path, mo
     )
     done = _run(log, "--model", "tiny", "--registry", registry)
     assert done.exit_code == 1
-    assert "evaluating needs matplotlib: pip install 'rec2pm[evaluate]'" in done.stderr
+    assert "evaluating needs matplotlib: pip install '.[evaluate]'" in done.stderr

@@ -63,9 +63,9 @@ def test_a_column_of_the_log_says_what_items_are(tmp_path: Path, capsys: pytest.
         (
             "colour",
             1,
-            "no column 'colour'; the log has user_id, item_id, timestamp, genre, price. Say what it is called with --attribute-column",
+            "no column 'colour'. The log has user_id, item_id, timestamp, genre, price. Give the name of the column with --attribute-column",
         ),
-        ("price", 1, "column 'price' holds Float64; attributes are strings or integers"),
+        ("price", 1, "column 'price' has type Float64. Attributes must be strings or integers"),
     ):
         assert _rec2pm(*common, *holo, "--attribute-column", column) == code
         assert message in capsys.readouterr().err
