@@ -1,4 +1,4 @@
-"""`make bench`: throughput, cost, latency of lists, cost of a fold. Prints tables and writes docs/benchmarks.md.
+"""`make bench`: throughput, cost, latency of lists, cost of a fold. Prints tables (docs/benchmarks.md).
 
 Needs a real Kafka (KAFKA_HOME or REC2PM_TEST_BOOTSTRAP): with the embedded broker, the broker would be measured.
 `--peers FOLDER` also runs Kafka Streams, Quix and Faust, which do the same bookkeeping without a model. Compare ratios
@@ -168,7 +168,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", type=Path, help="folder with the peers' programs")
     parser.add_argument("--peers-python", default=sys.executable, help="an interpreter that has quixstreams and faust")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md")
     asked = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch,
@@ -184,8 +183,6 @@ def main() -> None:
             broker.bootstrap,
             "the Kafka of KAFKA_HOME" if broker.kind == "kafka" else f"{broker.kind} Kafka",
         )
-    asked.out.parent.mkdir(exist_ok=True)
-    asked.out.write_text(text)
     print(text)
 
 

@@ -3,7 +3,7 @@
 Both use the same users, the newest 201 interactions of each (a window of 200 and the next one), once an epoch in
 batches of 128, the same catalogue, and networks of the same shape. Every measurement is its own process, and the
 programs take turns. The first epoch of each does not count. RecTools needs another NumPy and its own lightning_fabric,
-so it has its own interpreter (docs/benchmarks.md).
+so it has its own interpreter (docs/training.md).
 """
 
 import argparse
