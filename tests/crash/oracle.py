@@ -1,7 +1,7 @@
-"""The judge: everything that was published is recomputed from the input topic alone, and compared for equality.
+"""The oracle: recompute everything that was published from the input topic alone, and compare for equality.
 
-A thing is *lost* when it must be there and is not, *doubled* when it is there once too often, *differing* when it is
-there and is not what the input says. Things are interactions in a state, lists, withdrawn lists, and dead letters.
+A thing is *lost* if it must be there and is not, *doubled* if it is there once too often, *differing* if it is there
+and is not what the input says. Things are interactions in a state, lists, withdrawn lists, and dead letters.
 """
 
 from array import array
@@ -28,7 +28,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was compared, and how much of it was not as it must be."""
+    """What was compared, and how much of it was wrong."""
 
     interactions: int
     users: int
@@ -36,7 +36,7 @@ class Verdict:
     forgotten: int
     malformed: int
     refused: int
-    """Records that the model failed at, and that are in the dead letters for it."""
+    """Dead letters of records that the model failed on."""
     lost: int
     doubled: int
     differing: int
@@ -59,7 +59,7 @@ class _Tally:
 
 
 def judge(observed: Observed, rules: Rules) -> Verdict:
-    """Compare what is there with what the input says must be there."""
+    """Compare what was published with what the input says."""
     tally = _Tally()
     dead = _DeadLetters(observed.dead_letters, tally)
     published = _Published(observed.recommendations)
@@ -93,7 +93,7 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
             published.expect(user, replay.recommendation(record.partition, record.offset, heard.time, rules), tally)
     dead.rest()
     published.rest(tally)
-    # Who was only ever refused has no state.
+    # A user with nothing but refused records has no state.
     _compare_states(observed.states, {place: replay for place, replay in users.items() if replay.taken}, rules, tally)
     return Verdict(
         interactions=counts["interactions"],
@@ -110,9 +110,7 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
 
 
 def _may_fail(replay: Replay, row: int, rules: Rules) -> bool:
-    """Whether the model can be what refused an interaction: it completes a segment, which has the item that the model
-    fails at.
-    """
+    """True if the model can be the reason of a refusal: the segment that ends here has the failing item."""
     segment = (*replay.rows, row)
     return rules.fails and len(segment) == rules.segment_length and len(rules.catalogue.item_ids) in segment
 
