@@ -132,9 +132,9 @@ def _compare_states(
         expected = replay.row(place[1], place[0], rules)
         if row != expected:
             unequal = {name: (row[name], value) for name, value in expected.items() if row[name] != value}
-            told = f"state of user {place[1]} in partition {place[0]}, found and expected: {unequal}"
+            example = f"state of user {place[1]} in partition {place[0]}, found and expected: {unequal}"
             behind = replay.taken - row["taken"]
-            tally.note("lost" if behind > 0 else "doubled" if behind < 0 else "differing", told, abs(behind) or 1)
+            tally.note("lost" if behind > 0 else "doubled" if behind < 0 else "differing", example, abs(behind) or 1)
     for place in users.keys() - seen:
         tally.note(
             "lost",
@@ -151,22 +151,25 @@ class _DeadLetters:
         self._found: defaultdict[Place, list[Taken]] = defaultdict(list)
         self.refused: set[Place] = set()
         for letter in letters:
-            told = dict(letter.headers)
-            place = (int(told[_ERROR_HEADER + "partition"] or b"-1"), int(told[_ERROR_HEADER + "offset"] or b"-1"))
+            headers = dict(letter.headers)
+            place = (
+                int(headers[_ERROR_HEADER + "partition"] or b"-1"),
+                int(headers[_ERROR_HEADER + "offset"] or b"-1"),
+            )
             self._found[place].append(letter)
-            if told[_ERROR_HEADER + "exception"] != _MALFORMED:
+            if headers[_ERROR_HEADER + "exception"] != _MALFORMED:
                 self.refused.add(place)
 
     def expect(self, record: Taken) -> None:
         """There must be one for this record, with the same key and value."""
         letters = self._found.pop((record.partition, record.offset), [])
-        told = f"dead letter of {record.partition}/{record.offset}"
+        example = f"dead letter of {record.partition}/{record.offset}"
         if not letters:
-            self._tally.note("lost", told)
+            self._tally.note("lost", example)
         if len(letters) > 1:
-            self._tally.note("doubled", told, len(letters) - 1)
+            self._tally.note("doubled", example, len(letters) - 1)
         if any((letter.key, letter.value) != (record.key, record.value) for letter in letters):
-            self._tally.note("differing", told)
+            self._tally.note("differing", example)
 
     def refusal(self, record: Taken, *, may_fail: bool) -> None:
         """There is one for an interaction that can be read."""
@@ -208,16 +211,16 @@ class _Published:
         place = expected["partition"], expected["offset"]
         self._expected[user].append(place[1])
         found = self._lists.pop(place, [])
-        told = f"list of user {user} after {place[0]}/{place[1]}"
+        example = f"list of user {user} after {place[0]}/{place[1]}"
         if not found:
-            tally.note("lost", told)
+            tally.note("lost", example)
         if len(found) > 1:
-            tally.note("doubled", told, len(found) - 1)
+            tally.note("doubled", example, len(found) - 1)
         for owner, value in found[:1]:
             made = msgpack.unpackb(value)
             if owner != user or made != expected:
                 unequal = {name: (made.get(name), value) for name, value in expected.items() if made.get(name) != value}
-                tally.note("differing", f"{told}, owner {owner}, found and expected: {unequal}")
+                tally.note("differing", f"{example}, owner {owner}, found and expected: {unequal}")
 
     def rest(self, tally: _Tally) -> None:
         for (partition, offset), lists in self._lists.items():
@@ -241,20 +244,20 @@ def _compare_order(user: str, expected: Iterable[int], found: Iterable[int], tal
         return
     for offset, forgotten in due.items():
         withdrawn = there.get(offset, 0)
-        told = f"user {user} after the list at offset {offset}: forgotten {forgotten} times, list withdrawn {withdrawn} times"
+        example = f"user {user} after the list at offset {offset}: forgotten {forgotten} times, list withdrawn {withdrawn} times"
         if forgotten and not withdrawn and offset != _WITHDRAWN and offset in there:
-            tally.note("lost", told)
+            tally.note("lost", example)
         elif withdrawn > forgotten:
-            tally.note("doubled", told, withdrawn - forgotten)
+            tally.note("doubled", example, withdrawn - forgotten)
 
 
-def _withdrawals(told: Iterable[int]) -> dict[int, int]:
+def _withdrawals(order: Iterable[int]) -> dict[int, int]:
     """After each list, in their order, how many withdrawals came before the next; `_WITHDRAWN` stands for the time
     before the first.
     """
     found = {_WITHDRAWN: 0}
     newest = _WITHDRAWN
-    for each in told:
+    for each in order:
         if each == _WITHDRAWN:
             found[newest] += 1
         elif each not in found:

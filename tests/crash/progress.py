@@ -81,10 +81,10 @@ class Progress:
     def _sample(self) -> None:
         while not self._ended.wait(_EVERY_S):
             try:
-                told = ends(self._admin, self._places, timeout_s=_ANSWERS_WITHIN_S)
-                if self.ends and any(told[number] < end for number, end in self.ends[-1].offsets.items()):
-                    continue  # seen once: ends from before those that were told already
-                self.ends.append(Sample(time.time(), told))
+                found = ends(self._admin, self._places, timeout_s=_ANSWERS_WITHIN_S)
+                if self.ends and any(found[number] < end for number, end in self.ends[-1].offsets.items()):
+                    continue  # seen once: these ends are older than the last sample
+                self.ends.append(Sample(time.time(), found))
                 found = self._consumer.committed(self._places, timeout=_ANSWERS_WITHIN_S)
                 self.committed.append(Sample(time.time(), {place.partition: max(place.offset, 0) for place in found}))
             except (KafkaException, TimeoutError):

@@ -40,7 +40,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield ""
     yield from _exits(outcome)
     if outcome.new_producers:
-        yield f"the feeder's client could not go on {outcome.new_producers} times"
+        yield f"the feeder's client failed {outcome.new_producers} times"
     yield from (f"FAILED {failure}" for failure in outcome.failures)
     yield "everything holds" if outcome.holds else "NOT everything holds"
 
