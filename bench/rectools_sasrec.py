@@ -87,9 +87,9 @@ def main() -> None:
     # RecTools trains with a copy of the given trainer.
     (watch,) = (callback for callback in model.fit_trainer.callbacks if isinstance(callback, Watch))
     libraries = {name: metadata.version(name) for name in ("rectools", "torch", "pytorch-lightning", "numpy")}
-    told = {"seconds": watch.seconds, "windows": watch.windows, "targets": watch.targets, "libraries": libraries}
-    told["parameters"] = sum(parameter.numel() for parameter in model.torch_model.parameters())
-    print(json.dumps(told))
+    found = {"seconds": watch.seconds, "windows": watch.windows, "targets": watch.targets, "libraries": libraries}
+    found["parameters"] = sum(parameter.numel() for parameter in model.torch_model.parameters())
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ def measured(command: Sequence[str], folder: Path, settings: dict[str, Any], thr
     )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return printed
 
 
 def rounds(folder: Path, n_items: int, cores: int, asked: argparse.Namespace) -> list[Measured]:
@@ -163,17 +163,17 @@ def rounds(folder: Path, n_items: int, cores: int, asked: argparse.Namespace) ->
                 command, settings = rectools(asked.rectools_python, LOSSES[loss], asked.epochs + 1, cores)
             else:
                 command, settings = ours(program, LOSSES[loss], n_items, asked.epochs + 1, cores)
-            told = measured(command, folder, settings, cores if program == RECTOOLS else 1)
-            seconds = statistics.median(told["seconds"][1:])
+            printed = measured(command, folder, settings, cores if program == RECTOOLS else 1)
+            seconds = statistics.median(printed["seconds"][1:])
             one = Measured(
                 program,
                 loss,
                 turn,
                 seconds,
-                told["windows"],
-                told["targets"],
-                told["parameters"],
-                told.get("libraries", {}),
+                printed["windows"],
+                printed["targets"],
+                printed["parameters"],
+                printed.get("libraries", {}),
             )
             print(
                 f"  {cores} cores, round {turn}: {loss:<9} {program:<15} {one.windows / seconds:8.1f} windows/s",
@@ -233,13 +233,13 @@ def report(asked: argparse.Namespace, folder: Path) -> str:
         ),
     ]
     for cores, runs in found.items():
-        told = (
+        title = (
             "One thread"
             if cores == 1
             else f"{cores} cores: RecTools with {cores} threads, ours with `--devices {cores}`, a thread each"
         )
         for loss in asked.loss:
-            lines += ["", f"{told}. {LOSSES[loss].words}", "", *table(runs, loss)]
+            lines += ["", f"{title}. {LOSSES[loss].words}", "", *table(runs, loss)]
     return "\n".join([*lines, ""])
 
 

@@ -157,7 +157,7 @@ class Questions:
             if error.args[0].code() not in _KNOWS_NO_IDS:
                 raise
             logger.warning(
-                "topic=%s: the broker does not tell topic ids (%s): a topic that is deleted and created again goes unnoticed",
+                "topic=%s: the broker does not show topic ids (%s): a topic that is deleted and created again goes unnoticed",
                 topic,
                 error,
             )

@@ -173,8 +173,10 @@ def check(admin: AdminClient, app: str, interactions_topic: str, recommendations
 def deletions_kept_ms(admin: AdminClient, app: str) -> int:
     """How long the changelog keeps deletions, ms; Kafka's default if the broker does not show the setting."""
     topic = changelog_topic(app)
-    told = _configs(admin, [topic])[topic]
-    return int((_DELETIONS_KEPT_MS if isinstance(told, str) else told.get("delete.retention.ms")) or _DELETIONS_KEPT_MS)
+    config = _configs(admin, [topic])[topic]
+    return int(
+        (_DELETIONS_KEPT_MS if isinstance(config, str) else config.get("delete.retention.ms")) or _DELETIONS_KEPT_MS
+    )
 
 
 def _wrong_width(topic: TopicSpec, partitions: int, interactions_topic: str) -> list[Problem]:
@@ -193,19 +195,19 @@ def _wrong_width(topic: TopicSpec, partitions: int, interactions_topic: str) -> 
 def _wrong_policy(
     topic: TopicSpec, config: Mapping[str, str] | str, app: str, interactions_topic: str
 ) -> list[Problem]:
-    told = config if isinstance(config, str) else config.get("cleanup.policy")
-    if isinstance(config, str) or told is None:
+    value = config if isinstance(config, str) else config.get("cleanup.policy")
+    if isinstance(config, str) or value is None:
         reason = f" ({config})" if isinstance(config, str) else ""
         return [
             _warning(
                 topic,
-                f"topic {topic.name}: the broker does not tell its cleanup.policy{reason}, expected {topic.cleanup}: "
+                f"topic {topic.name}: the broker does not show its cleanup.policy{reason}, expected {topic.cleanup}: "
                 "not checked",
             )
         ]
-    policies = {policy.strip() for policy in told.split(",")}
+    policies = {policy.strip() for policy in value.split(",")}
     repair = f"set it with `kafka-configs.sh --alter --topic {topic.name} --add-config cleanup.policy={topic.cleanup}`"
-    found = f"topic {topic.name} has cleanup.policy={told}, expected {topic.cleanup}"
+    found = f"topic {topic.name} has cleanup.policy={value}, expected {topic.cleanup}"
     if topic.cleanup == "compact" and "compact" not in policies:
         forgotten = f"{found}, or {topic.purpose} would be forgotten with age: {repair}"
         # Deleted lists are made again; state and promotions are not.
@@ -227,14 +229,14 @@ def _compacted_too_late(topic: TopicSpec, config: Mapping[str, str] | str) -> li
         or "compact" not in config.get("cleanup.policy", "")
     ):
         return []
-    told = config.get(_COMPACTION_LAG)
-    if told is not None and int(told) <= _LONGEST_COMPACTION_LAG_MS:
+    value = config.get(_COMPACTION_LAG)
+    if value is not None and int(value) <= _LONGEST_COMPACTION_LAG_MS:
         return []
     wanted = topic.config[_COMPACTION_LAG]
     return [
         _warning(
             topic,
-            f"topic {topic.name} has {_COMPACTION_LAG}={'not set' if told is None else told}, expected "
+            f"topic {topic.name} has {_COMPACTION_LAG}={'not set' if value is None else value}, expected "
             f"{_LONGEST_COMPACTION_LAG_MS} (7 days) or less, or a forgotten user's data may stay in it for ever: "
             f"set it with `kafka-configs.sh --alter --topic {topic.name} --add-config {_COMPACTION_LAG}={wanted}`",
         )
