@@ -1,3 +1,1 @@
-"""How fast, beside whom: commands that print Markdown. No test imports a figure from here, and none is timed in
-tests.
-"""
+"""Benchmarks: commands that print Markdown. No test imports a figure from here, and no test measures time."""

@@ -1,9 +1,8 @@
-"""`make bench`: what a worker takes, what it costs, how long a list takes, what a fold costs. Prints tables and writes
-docs/benchmarks.md.
+"""`make bench`: throughput, cost, latency of lists, cost of a fold. Prints tables (docs/benchmarks.md).
 
-Needs a real Kafka (KAFKA_HOME or REC2PM_TEST_BOOTSTRAP): the embedded broker would be measured instead of the worker.
-`--peers FOLDER` runs Kafka Streams, Quix and Faust beside it, doing the same bookkeeping without a model. Compare
-ratios of one round: these machines are shared.
+Needs a real Kafka (KAFKA_HOME or REC2PM_TEST_BOOTSTRAP): with the embedded broker, the broker would be measured.
+`--peers FOLDER` also runs Kafka Streams, Quix and Faust, which do the same bookkeeping without a model. Compare ratios
+of one round: these machines are shared.
 """
 
 import argparse
@@ -35,13 +34,13 @@ from stream.commands.broker import found_broker
 from tests.processes import ROOT
 
 SEGMENT_LENGTH = 200
-"""Of the SASRec-4L artifact."""
+"""Segment length of the SASRec-4L artifact."""
 SLOW = 60_000
-"""Records for a peer that takes a few thousand a second."""
+"""Records for a peer that processes a few thousand a second."""
 
 
 def worker(name: str, models: Path, model: str, segment_length: int) -> Program:
-    """Ours: topics are made first, then the shell becomes the worker."""
+    """Our worker: the shell creates the topics, then becomes the worker."""
     env = {
         "BOOTSTRAP_SERVERS": "{bootstrap}",
         "APP": "{group}",
@@ -68,7 +67,7 @@ def ceiling() -> Program:
 
 
 def peers(folder: Path | None, python: str, kafka_home: str | None) -> list[Program]:
-    """Kafka Streams, Quix and Faust, of a folder that has them; those that cannot be started here are left out."""
+    """Kafka Streams, Quix and Faust, from a folder with their programs; those that cannot start here are left out."""
     if folder is None:
         return []
     folder = folder.resolve()
@@ -88,9 +87,7 @@ def peers(folder: Path | None, python: str, kafka_home: str | None) -> list[Prog
 
 
 def sasrec(models: Path, items: list[int | str]) -> None:
-    """The SASRec-4L artifact (d=64, C=4, L_seg=200) over a catalogue, untrained: what it costs does not depend on its
-    weights.
-    """
+    """Write the SASRec-4L artifact (d=64, C=4, L_seg=200), untrained: its cost does not depend on its weights."""
     torch.manual_seed(0)
     config = NetworkConfig.of_table({"n_items": len(items), "segment_length": SEGMENT_LENGTH})
     network = kinds.build(config)
@@ -122,7 +119,7 @@ def rounds(
     loads: dict[tuple[int, int | None], journey.Load],
     repeats: int,
 ) -> list[Run]:
-    """Every program once a round, in turn, the order reversed each round."""
+    """Run every program once a round; the order is reversed each round."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
     runs = []
     for turn in range(repeats):
@@ -140,7 +137,7 @@ def rounds(
 
 
 def machine() -> str:
-    """Where the numbers come from."""
+    """The machine, the versions and the commit."""
     model = next(
         (
             line.split(":")[1].strip()
@@ -171,7 +168,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", type=Path, help="folder with the peers' programs")
     parser.add_argument("--peers-python", default=sys.executable, help="an interpreter that has quixstreams and faust")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md")
     asked = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch,
@@ -187,12 +183,10 @@ def main() -> None:
             broker.bootstrap,
             "the Kafka of KAFKA_HOME" if broker.kind == "kafka" else f"{broker.kind} Kafka",
         )
-    asked.out.parent.mkdir(exist_ok=True)
-    asked.out.write_text(text)
     print(text)
 
 
-def _told(asked: argparse.Namespace) -> str:
+def _arguments(asked: argparse.Namespace) -> str:
     """The arguments that matter to the numbers, without the paths of one machine."""
     log = f"--log {Path(asked.log).name}, " if asked.log else ""
     return f" with {log}--records {asked.records}, --rounds {asked.rounds}{', --peers' if asked.peers else ''}"
@@ -240,7 +234,7 @@ def report(asked: argparse.Namespace, folder: Path, bootstrap: str, description:
         [
             "# Benchmarks",
             "",
-            f"Printed by `make bench`{_told(asked)}. {machine()}. Broker: {description}, on the same machine.",
+            f"Printed by `make bench`{_arguments(asked)}. {machine()}. Broker: {description}, on the same machine.",
             "These machines are shared and noisy: compare the rows of one table, not the tables of two days.",
             "",
             "## A backlog, users interleaved",

@@ -1,9 +1,9 @@
 """A worker without transactions, for bench.guarantee alone: `python -m bench.at_least_once [--asynchronous]`.
 
-The worker of `rec2pm worker`, with its settings and its steps, whose link to Kafka has another producer: it produces,
-waits until everything is delivered, and commits the offsets with the consumer; with --asynchronous it does not wait for
-the answer to that. A crash in between doubles what the step made. It does not look for records that were refused, as a
-program of such a kind would have to.
+This is the worker of `rec2pm worker`, with its settings and steps, but its link to Kafka has another producer. It
+produces, waits until everything is delivered, and commits the offsets with the consumer. With --asynchronous it does
+not wait for the answer to the commit. A crash in between publishes the step twice. It does not check for records that
+the broker refused, which a real program of this kind would have to do.
 """
 
 import logging
@@ -20,7 +20,7 @@ from stream.settings import Settings
 
 
 class WithoutTransactions:
-    """A producer that is asked for transactions and makes none."""
+    """A producer with the calls of a transactional one, which makes no transactions."""
 
     def __init__(self, producer: Producer, consumer: Consumer, *, asynchronous: bool) -> None:
         self.produce, self.poll, self.flush = producer.produce, producer.poll, producer.flush
@@ -44,7 +44,7 @@ class WithoutTransactions:
 
 
 class AtLeastOnceLink(KafkaLink):
-    """`KafkaLink` with such a producer; idempotent, as a transactional one is."""
+    """`KafkaLink` with such a producer. It is idempotent, as a transactional one is."""
 
     asynchronous = False
 

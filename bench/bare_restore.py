@@ -1,7 +1,6 @@
-"""What no restore can beat: read a changelog to its end, and nothing else. `python -m bench.bare_restore BOOTSTRAP
-TOPIC`.
+"""The upper bound of a restore: read a changelog to its end and do nothing else.
 
-The client settings are those of the worker's restore. Prints JSON.
+`python -m bench.bare_restore BOOTSTRAP TOPIC` prints JSON. The client settings are those of the worker's restore.
 """
 
 import json

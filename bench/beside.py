@@ -1,7 +1,7 @@
-"""This checkout beside another one: `python -m bench.beside CHECKOUT [--models FOLDER]` prints a table.
+"""Compare this checkout with another one: `python -m bench.beside CHECKOUT [--models FOLDER]` prints a table.
 
-Both workers read the same topics with the same models in turn, the order reversed each round. CHECKOUT needs a `.venv`
-(`make install`). Models are made by this checkout; if the other cannot load them, name a registry with `null` and
+Both workers read the same topics with the same models in turn; the order is reversed each round. CHECKOUT needs a
+`.venv` (`make install`). This checkout makes the models. If the other cannot load them, name a registry with `null` and
 `sasrec-4l` that both can load. Needs a real Kafka, as `make bench` does.
 """
 
@@ -27,7 +27,7 @@ LOADS = {
     "SASRec-4L, a list per fold": ("sasrec-4l", "fold", SEGMENT_LENGTH, None),
     "SASRec-4L, a list per interaction": ("sasrec-4l", "interaction", SEGMENT_LENGTH, SLOW),
 }
-"""Model, REC2PM_RECOMMEND, segment length, records where they are fewer."""
+"""Model, REC2PM_RECOMMEND, segment length, number of records if not the default."""
 COMMANDS = (["--help"], ["train", "--help"], ["worker", "--help"])
 STARTS = 10
 
@@ -50,7 +50,7 @@ def program(name: str, checkout: Path, models: Path, model: str, cadence: str, l
 
 
 def started(checkout: Path, arguments: list[str]) -> float:
-    """Seconds that a command takes which only prints, in the median."""
+    """Median seconds of a command that only prints."""
     took = []
     for _ in range(STARTS):
         began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""What no worker can beat: consume and decode, and nothing else. `python -m bench.ceiling BOOTSTRAP GROUP INPUT
-OUTPUT`.
+"""The upper bound of a worker: consume and decode, and do nothing else.
 
-One record goes to the output at the first batch, to mark the start; offsets are committed every 100 ms.
+`python -m bench.ceiling BOOTSTRAP GROUP INPUT OUTPUT`. One record goes to the output at the first batch, to mark the
+start. Offsets are committed every 100 ms.
 """
 
 import sys

@@ -1,8 +1,7 @@
-"""Changelogs of a given size and content, written by a producer: ours, and the same keys and values as Quix Streams has
-them.
+"""Write changelogs of a given size and content: ours, and one with the same keys and values in Quix Streams' form.
 
-Quix 3.28's changelog records carry their keys and values as they are, the column family and the input offset they stand
-for as headers.
+Changelog records of Quix 3.28 have their keys and values as they are. Their headers have the column family and the
+input offset.
 """
 
 import json
@@ -19,10 +18,10 @@ from stream.kafka.options import PRODUCER
 
 PARTITIONS = 4
 FOLDED_EVERY = 50
-"""Segment length: a model that is to serve these states has the same."""
+"""Segment length of these states, and of a model that serves them."""
 _PER_TRANSACTION = 20_000
 _VECTORS = 4_096
-"""Different preference memories: far more bytes than a compressor looks back."""
+"""Number of different preference memories: far more bytes than a compressor looks back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +29,15 @@ class Content:
     """What a changelog holds."""
 
     kind: str
-    """`small`: working memory, a record for one to three interactions of a user. `memories`: a preference memory of 256
-    floats each.
-    """
+    """`small`: working records of one to three interactions. `memories`: preference memories of 256 floats each."""
     records: int
-    """In all partitions together, without one of each partition that says how its users are folded."""
+    """Records in all partitions together; one more in each partition holds the segment length."""
     partitions: int = PARTITIONS
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written of a content."""
+    """What was written."""
 
     records: int
     key_value_bytes: int
@@ -51,7 +48,7 @@ Change = tuple[int, bytes, bytes]
 
 
 def changes(content: Content, seed: int = 7) -> Iterator[Change]:
-    """The records, each with a key of its own, users mixed at random; first each partition's segment length."""
+    """The records, each with its own key, users mixed at random; first the segment length of each partition."""
     rng = np.random.default_rng(seed)
     yield from ((partition, SEGMENT_LENGTH, number_value(FOLDED_EVERY)) for partition in range(content.partitions))
     yield from _working(content, rng) if content.kind == "small" else _memories(content, rng)
@@ -62,9 +59,9 @@ def _working(content: Content, rng: np.random.Generator) -> Iterator[Change]:
     users = max(content.partitions, records // 20)
     taken = [0] * users
     names = [b"u%07d" % user for user in range(users)]
-    whose, counts = rng.integers(0, users, records).tolist(), rng.integers(1, 4, records).tolist()
+    order, counts = rng.integers(0, users, records).tolist(), rng.integers(1, 4, records).tolist()
     items = rng.integers(0, 20_000, records + 3).tolist()
-    for at, (user, count) in enumerate(zip(whose, counts, strict=True)):
+    for at, (user, count) in enumerate(zip(order, counts, strict=True)):
         taken[user] += count
         now = 1_767_225_600_000 + at * 37
         yield (
@@ -84,9 +81,7 @@ def _memories(content: Content, rng: np.random.Generator) -> Iterator[Change]:
 
 
 def create(bootstrap: str, topics: Sequence[str], partitions: int = PARTITIONS) -> None:
-    """Make changelog topics that Kafka leaves alone for a day: compaction would take its time from whoever is measured
-    first.
-    """
+    """Create changelog topics that Kafka does not compact for a day, as compaction would disturb the measurement."""
     config = {"cleanup.policy": "compact", "min.compaction.lag.ms": "86400000"}
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.create_topics([NewTopic(topic, partitions, 1, config=config) for topic in topics]).values():
@@ -94,12 +89,12 @@ def create(bootstrap: str, topics: Sequence[str], partitions: int = PARTITIONS) 
 
 
 def write(bootstrap: str, content: Content, ours: str, quix: str | None, quix_input: str = "") -> Written:
-    """Bring a content into our changelog and into Quix', by the same transactions.
+    """Write a content into our changelog and into Quix', with the same transactions.
 
     Args:
-        ours: the topic of ours, which exists.
-        quix: that of Quix; None: there is none.
-        quix_input: the input topic of its application.
+        ours: our topic, which exists.
+        quix: the topic of Quix; None: there is none.
+        quix_input: the input topic of the Quix application.
     """
     producer = Producer({**PRODUCER, "bootstrap.servers": bootstrap, "transactional.id": f"{ours}-writer"})
     producer.init_transactions(30)
@@ -128,8 +123,8 @@ def _produce(
             producer.poll(0.05)
 
 
-def taken_to_the_end(bootstrap: str, group: str, topic: str) -> None:
-    """Make an input topic with one record in each partition, and put the group behind it: nothing is left to take."""
+def consumed_input(bootstrap: str, group: str, topic: str) -> None:
+    """Create an input topic with one record in each partition, and commit its end for the group."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result()
     producer = Producer({"bootstrap.servers": bootstrap})

@@ -1,7 +1,7 @@
-"""What a fold and a recommendation cost, for every kind of model, in one process on one thread.
+"""Cost of a fold and of a recommendation, for every kind of model, in one process on one thread.
 
-`python -m bench.fold [--backbone hstu]` prints a table. Every kind is an artifact as the worker has it: scripted,
-frozen, its state full. Full encodes its whole history; the others fold 200 items, and recommend from their state and
+`python -m bench.fold [--backbone hstu]` prints a table. Every kind is an artifact as the worker loads it: scripted,
+frozen, with full state. Full encodes its whole history. The others fold 200 items, and recommend from their state and
 100 items (the average working memory).
 """
 
@@ -41,7 +41,7 @@ Arguments = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Cost:
-    """Median ms a user, alone and as one of eight."""
+    """Median ms per user, alone and in a batch of eight."""
 
     kind: str
     state_bytes: int
@@ -51,7 +51,7 @@ class Cost:
 
 
 def configs(backbone: str) -> list[NetworkConfig]:
-    """What is compared. Tok-Serial is served by the program of Rec2PM; HoloMambaRec has no backbone."""
+    """The compared networks. The program of Rec2PM serves Tok-Serial; HoloMambaRec has no backbone."""
     shape = {"n_items": CATALOGUE, "segment_length": SEGMENT_LENGTH, "segments": 5}
     blocks = {**shape, "backbone": backbone, **SHAPES[backbone]}
     tables = [
@@ -103,7 +103,7 @@ def _measure(compared: list[NetworkConfig]) -> tuple[list[Cost], float]:
             hidden = program.update(_state(program, config, 1, generator), *_rows(1, SEGMENT_LENGTH, generator))[1]
             timed[f"{label}/after/1"] = (lambda p=program, h=hidden: p.rank(h, K, None)), 1
     timed |= {f"gemm/{label}": (_gemm(*shape), 1) for label, shape in GEMMS.items()}
-    # Round by round, so that what else the machine does falls on all of them alike.
+    # In rounds, so that other load of the machine affects all kinds alike.
     found = _medians(timed, ROUNDS)
     peak = max(2 * m * n * k / found[f"gemm/{label}"] / 1e6 for label, (m, k, n) in GEMMS.items())
     costs = []
@@ -116,7 +116,7 @@ def _measure(compared: list[NetworkConfig]) -> tuple[list[Cost], float]:
 
 
 def _program(config: NetworkConfig, generator: torch.Generator) -> Program:
-    """A network as the worker has it: scripted, frozen, warm."""
+    """A network as the worker loads it: scripted, frozen, warm."""
     network = kinds.build(config)
     initialise(network, generator)
     program = artifact.frozen(
@@ -131,7 +131,7 @@ def _rows(users: int, n: int, generator: torch.Generator) -> tuple[Tensor, Tenso
 
 
 def _state(program: Program, config: NetworkConfig, users: int, generator: torch.Generator) -> Tensor:
-    """A state after so many folds that no more fits in."""
+    """A state after enough folds that it is full."""
     memory: Tensor = program.initial_memory(users)
     if config.kind == "full":
         return _rows(users, HISTORY, generator)[0].to(torch.float32)
@@ -141,7 +141,7 @@ def _state(program: Program, config: NetworkConfig, users: int, generator: torch
 
 
 GEMMS = {"512": (512, 512, 512), "1024": (1024, 1024, 1024), "2048": (2048, 2048, 2048), "qkv": (1024, 64, 192)}
-"""(m, k, n) of the matrix products whose best is the peak."""
+"""(m, k, n) of the matrix products; the fastest is the peak."""
 
 
 def _gemm(m: int, k: int, n: int) -> Callable[[], Tensor]:
@@ -150,9 +150,7 @@ def _gemm(m: int, k: int, n: int) -> Callable[[], Tensor]:
 
 
 def _medians(timed: dict[str, tuple[Callable[[], object], int]], rounds: int) -> dict[str, float]:
-    """ms per user, the median over all rounds; a round is a few calls of each that are not counted, and then up to 30
-    that are.
-    """
+    """Median ms per user over all rounds. A round has a few calls that do not count, then up to 30 that do."""
     taken: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
         for name, (call, users) in timed.items():
@@ -169,9 +167,7 @@ def _medians(timed: dict[str, tuple[Callable[[], object], int]], rounds: int) ->
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc not to give memory back between calls: page faults double the time of whatever allocates much, above
-    all Full.
-    """
+    """Tell glibc to keep freed memory: page faults double the time of kinds that allocate much, above all Full."""
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
@@ -185,12 +181,12 @@ def _keep_freed_memory() -> None:
 
 
 def fold_mflop(backbone: str, rows: int, d: int = 64) -> float:
-    """A pass of so many rows, dense attention, every row through every layer."""
+    """MFLOP of a pass with this number of rows, dense attention, every row through every layer."""
     return SHAPES[backbone]["layers"] * rows * (PER_ROW[backbone] * d * d + 4 * d * rows) / 1e6
 
 
 def table(costs: list[Cost], peak: float, backbone: str) -> list[str]:
-    """Markdown."""
+    """The table as Markdown."""
     shape = SHAPES[backbone]
     lines = [
         f"{backbone}, {shape['layers']} layers, {shape['heads']} heads, d=64, C=4, L_seg={SEGMENT_LENGTH}. Milliseconds a user on one thread,",

@@ -1,8 +1,8 @@
-"""What exactly-once costs: the worker with its transactions, and the same worker without. Prints Markdown.
+"""Cost of exactly-once: the worker with its transactions, and the same worker without. Prints Markdown.
 
-`python -m bench.guarantee`: a backlog and a light load, the null model, programs in turn. Without transactions
-(bench.at_least_once) a step waits until its records are delivered and then commits its offsets with the consumer, and
-waits for that too; or does not.
+`python -m bench.guarantee` measures a backlog and a light load with the null model; the programs take turns. Without
+transactions (bench.at_least_once) a step waits until its records are delivered, and then commits its offsets with the
+consumer. One variant waits for the commit, the other does not.
 """
 
 import argparse
@@ -39,36 +39,36 @@ _WARM_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """A light load, once."""
+    """One run with a light load."""
 
     program: str
     turn: int
     latency: Waited
     worker_cores: float
-    """CPU seconds of the worker for each second."""
+    """CPU seconds of the worker per second."""
     broker_cores: float
 
 
 def programs(models: Path) -> list[Program]:
-    """The worker as the other benches start it, and without transactions."""
+    """The worker as the other benchmarks start it, and without transactions."""
     ours = worker(EXACTLY, models, "null", SEGMENT_LENGTH)
     return [replace(ours, name=name, command=instead(ours.command, command)) for name, command in COMMANDS.items()]
 
 
 def instead(command: str, other: Sequence[str]) -> str:
-    """A command line that makes the topics and becomes the worker, with another program in the worker's place.
+    """A command line that creates the topics and then becomes another program instead of the worker.
 
     Raises:
-        ValueError: it is no such command line.
+        ValueError: `command` is not such a command line.
     """
-    place = f"exec {' '.join(COMMANDS[EXACTLY])}"
-    if command.count(place) != 1:
-        raise ValueError(f"expected `{place}` once in `{command}`")
-    return command.replace(place, f"exec {' '.join(other)}")
+    start = f"exec {' '.join(COMMANDS[EXACTLY])}"
+    if command.count(start) != 1:
+        raise ValueError(f"expected `{start}` once in `{command}`")
+    return command.replace(start, f"exec {' '.join(other)}")
 
 
 def light(bootstrap: str, folder: Path, models: Path, program: str, turn: int, rate: float, seconds: float) -> Light:
-    """One worker, an interaction at a time."""
+    """Measure one worker under a light load."""
     app = f"light-{list(COMMANDS).index(program)}-{turn}"
     env = as_shipped(bootstrap, app, MODELS=str(models), MODEL="null", STATE_DIR=str(folder / app))
     if (made := rec2pm("topics", "create", "--partitions", str(PARTITIONS), env=env)).returncode:
@@ -97,7 +97,7 @@ def _cpu_s(process: psutil.Process | None) -> float:
 
 
 def lights(bootstrap: str, folder: Path, models: Path, repeats: int, rate: float, seconds: float) -> list[Light]:
-    """Every program once a round, in turn, the order reversed each round."""
+    """Run every program once a round; the order is reversed each round."""
     runs = []
     for turn in range(repeats):
         for program in list(COMMANDS) if turn % 2 == 0 else list(COMMANDS)[::-1]:
@@ -111,7 +111,7 @@ def lights(bootstrap: str, folder: Path, models: Path, repeats: int, rate: float
 
 
 def light_table(runs: Sequence[Light]) -> list[str]:
-    """Medians, and the ratio of p50 and p99 to the transactions' within each round."""
+    """Medians, and the ratios of p50 and p99 to those with transactions in the same round."""
     exactly = {run.turn: run.latency for run in runs if run.program == EXACTLY}
     lines = [
         "| program | p50 ms | ÷ transactions | p99 ms | ÷ transactions | p99.9 ms | worker, cores | broker, cores | lists |",
@@ -145,17 +145,17 @@ def report(asked: argparse.Namespace, folder: Path, bootstrap: str) -> str:
     backlog = rounds(bootstrap, folder, programs(models), {(SEGMENT_LENGTH, None): load}, asked.rounds)
     print("light load", file=sys.stderr)
     quiet = lights(bootstrap, folder, models, asked.rounds, asked.rate, asked.seconds)
-    told = f"--records {asked.records} --rate {asked.rate:g} --seconds {asked.seconds:g} --rounds {asked.rounds}"
+    arguments = f"--records {asked.records} --rate {asked.rate:g} --seconds {asked.seconds:g} --rounds {asked.rounds}"
     return "\n".join(
         [
             "# What exactly-once costs",
             "",
-            f"Printed by `python -m bench.guarantee {told}`. {machine()}.",
+            f"Printed by `python -m bench.guarantee {arguments}`. {machine()}.",
             "Broker: Kafka, on the same machine, one copy of each topic.",
             "",
             (
-                "The same worker with its transactions and, in this benchmark alone, without: then a step waits until its records are delivered, "
-                "and commits its offsets with the consumer, waiting for the answer or not; a crash would double what it made. Null model, one process, "
+                "The same worker with its transactions and, only in this benchmark, without. Without them a step waits until its records are delivered, "
+                "and commits its offsets with the consumer; it waits for the answer or does not. A crash would publish the step twice. Null model, one process, "
                 f"{PARTITIONS} partitions; medians of {asked.rounds} interleaved rounds, ratios within a round."
             ),
             "",
@@ -176,8 +176,8 @@ def main() -> None:
         prog="python -m bench.guarantee", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--records", type=int, default=500_000, help="interactions of the backlog")
-    parser.add_argument("--rate", type=float, default=200, help="of the light load, interactions a second")
-    parser.add_argument("--seconds", type=float, default=10, help="of the light load, for each run")
+    parser.add_argument("--rate", type=float, default=200, help="interactions per second of the light load")
+    parser.add_argument("--seconds", type=float, default=10, help="seconds of each run with the light load")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     with (

@@ -1,10 +1,9 @@
-"""How many interactions per second a program takes from a topic, with what it costs: the worker's, and any other's
-beside it.
+"""Interactions per second of a program that reads a topic, and what they cost: for the worker and for its peers.
 
-The input topic is loaded once and read again by a fresh group with an empty state folder for every run. Each partition
-begins with one primer user's first segment, so that the first output record marks the start of the work. The rate is
-records / (committed offsets reach the end − broker's time of that first output); start of the process and joining the
-group are outside it. CPU is that of the process tree.
+The input topic is filled once. Every run reads it with a new group and an empty state folder. Each partition starts
+with the first segment of one primer user, so that the first output record marks the start of the work. The rate is
+records / (time when the committed offsets reach the end − the broker's time of that first output). The start of the
+process and the joining of the group do not count. CPU is that of the process tree.
 """
 
 import re
@@ -34,14 +33,14 @@ _SAMPLE_S = 0.05
 
 @dataclass(frozen=True)
 class Load:
-    """An input: user ids, item ids and times, in the order in which they are sent."""
+    """An input: user ids, item ids and times, in the order of sending."""
 
     name: str
     users: list[str]
     items: list[Any]
     times: list[int]
     primer: int
-    """Records of the primer user at the head of each partition: one segment."""
+    """Records of the primer user at the start of each partition: one segment."""
 
     @property
     def records(self) -> int:
@@ -56,7 +55,7 @@ class Program:
     command: str
     segment_length: int = 50
     records: int | None = None
-    """A slow program gets fewer."""
+    """None: the default. A slow program gets fewer."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,15 @@ class Run:
     cpu_s_per_million: float
     rss_mb: float
     other_load: float
-    """Share of the machine's cores used by neither program, broker nor benchmark."""
+    """Share of the machine's cores used by others than program, broker and benchmark."""
     changelog_records: float
-    """Per interaction, as are the bytes."""
+    """Per interaction, like the bytes."""
     changelog_bytes: float
     outputs: int
 
 
 def interleaved(log: pl.DataFrame, records: int, primer: int) -> Load:
-    """A log with its users mixed at random, each user's own order kept: the users' bursts are gone, as in real
-    traffic.
-    """
+    """A log with its users mixed at random. The order of each user stays; their bursts are gone, as in real traffic."""
     frame = log.head(records - primer * PARTITIONS)
     order = (
         frame.select(drawn=pl.col("user_id").shuffle(seed=7))
@@ -98,7 +95,7 @@ def interleaved(log: pl.DataFrame, records: int, primer: int) -> Load:
 
 
 def occasional(users: int, records: int, primer: int) -> Load:
-    """News readers: so many users, a handful of clicks each, in short sessions spread over the whole log."""
+    """News readers: many users with a handful of clicks each, in short sessions spread over the whole log."""
     rng = np.random.default_rng(7)
     records -= primer * PARTITIONS
     chosen = rng.permutation(
@@ -116,7 +113,7 @@ def occasional(users: int, records: int, primer: int) -> Load:
 
 
 def load(bootstrap: str, admin: AdminClient, given: Load) -> str:
-    """Bring an input onto a topic, once; returns its name."""
+    """Write an input to a topic, once; returns its name."""
     topic = f"bench.{given.name}"
     if topic in admin.list_topics(timeout=10).topics:
         return topic
@@ -144,7 +141,7 @@ def load(bootstrap: str, admin: AdminClient, given: Load) -> str:
 
 
 def measure(bootstrap: str, folder: Path, program: Program, topic: str, records: int, turn: int) -> Run:
-    """Run a program over a loaded topic."""
+    """Run a program on a filled topic."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
     group = f"bench-{re.sub('[^a-z0-9]+', '-', program.name.lower())}-{turn}-{time.time_ns() % 10**9}"
     output, state = f"out-{group}", folder / group
@@ -153,7 +150,7 @@ def measure(bootstrap: str, folder: Path, program: Program, topic: str, records:
         output
     ].result()
     before = set(admin.list_topics(timeout=10).topics)
-    places = {"bootstrap": bootstrap, "group": group, "input": topic, "output": output, "state": state}
+    given = {"bootstrap": bootstrap, "group": group, "input": topic, "output": output, "state": state}
     committed = Committed(bootstrap, group, topic)
     samples: list[tuple[float, float]] = []
     machine, mine = psutil.cpu_times(), psutil.Process().cpu_times()
@@ -162,7 +159,7 @@ def measure(bootstrap: str, folder: Path, program: Program, topic: str, records:
     began = time.time()
     with (folder / f"{group}.log").open("wb") as log:
         process = subprocess.Popen(
-            shlex.split(program.command.format(**places)), stdout=log, stderr=log, cwd=state, start_new_session=True
+            shlex.split(program.command.format(**given)), stdout=log, stderr=log, cwd=state, start_new_session=True
         )
     peak = 0
     try:
@@ -211,7 +208,7 @@ def measure(bootstrap: str, folder: Path, program: Program, topic: str, records:
 
 
 def table(runs: Sequence[Run], base: str) -> list[str]:
-    """Medians, and the ratio of rates to `base` within each round: machines drift, ratios of one round drift less."""
+    """Medians, and the ratio of rates to `base` within each round. On shared machines, rates drift more than ratios."""
     lines = [
         f"| program | interactions/s | min..max | ÷ {base} | CPU s per million | peak RSS MB | changelog B | changelog records | other load |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -240,7 +237,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
-    # What the command started besides, a JVM behind a shell say, is in its session.
+    # Other processes that the command started, for example a JVM behind a shell, are in its session.
     subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
 
 

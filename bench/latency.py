@@ -1,6 +1,6 @@
-"""From `produce` of an interaction to its list in a read_committed reader's hands, at a steady rate.
+"""Latency from `produce` of an interaction until a read_committed reader has its list, at a steady rate.
 
-Every interaction gets a list of its own (a new user each), so the two ends can be matched by user.
+Every interaction has its own user and gets its own list, so the two ends can be matched by user.
 """
 
 import statistics
@@ -31,7 +31,7 @@ class Latency:
 def measure(
     bootstrap: str, folder: Path, models: Path, model: str, *, rate: float, seconds: float, wait_ms: int
 ) -> Latency:
-    """One worker, light load."""
+    """Measure one worker under a light load."""
     app = f"latency-{time.time_ns() % 10**9}"
     env = environ(bootstrap, app, MODELS=str(models), MODEL=model, STATE_DIR=str(folder / app), WAIT_MS=str(wait_ms))
     if (made := rec2pm("topics", "create", "--partitions", str(PARTITIONS), env=env)).returncode:

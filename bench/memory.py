@@ -1,10 +1,9 @@
-"""Does a memory pay where the past says more than the newest items do? Models trained and compared on a log made for
-that.
+"""Does a memory help if old interactions say more than new ones? Train and compare models on a log made for that.
 
-`python -m bench.memory` generates a log of users who return to three of thirty genres for six interactions of ten, in
-no order, and choose anything otherwise; trains each of the models below on it for the same time, one after another; and
-evaluates them as `rec2pm evaluate` does. Segments are of 5 interactions: a model without memory knows the newest 5, a
-window has 40. The report is written to --out.
+`python -m bench.memory` generates a log of users with three favourite genres of thirty. Six of ten interactions are
+with a favourite genre, in no order; the others are with any item. It trains each of the models below on this log for
+the same time, one after another, and evaluates them as `rec2pm evaluate` does. Segments have 5 interactions: a model
+without memory knows the newest 5, a window has 40. The report is written to --out.
 """
 
 import argparse
@@ -54,7 +53,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "rec2pm-o-no-consistency": {"kind": "rec2pm-o", "stage1_weight": 1.0, "rollout": 0.5, "con_weight": 0.0},
     "rec2pm-o-no-stage-1": {"kind": "rec2pm-o", "rollout": 0.5},
 }
-"""By name; the first that is asked for is what the others are compared with."""
+"""By name. The others are compared with the first that is requested."""
 
 
 def trained(name: str, registry: Registry, log: Path, seconds: float, seed: int) -> ModelVersion:
@@ -79,8 +78,10 @@ def trained(name: str, registry: Registry, log: Path, seconds: float, seed: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
-    parser.add_argument("--out", type=Path, default=Path("var/memory"), help="for the log, the models and the report")
-    parser.add_argument("--seconds", type=float, default=240.0, help="of training, each (default 240)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("var/memory"), help="folder for the log, the models and the report"
+    )
+    parser.add_argument("--seconds", type=float, default=240.0, help="seconds of training for each model (default 240)")
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME", help=f"of {', '.join(MODELS)}"
     )
@@ -96,9 +97,9 @@ def main() -> None:
         versions = []
         for name in asked.models:
             versions.append(trained(name, registry, log, asked.seconds, seed))
-            told = versions[-1].manifest()
-            assert told.training is not None
-            print(f"{name}, seed {seed}: {told.training.epochs} epochs, {told.metrics}", flush=True)
+            manifest = versions[-1].manifest()
+            assert manifest.training is not None
+            print(f"{name}, seed {seed}: {manifest.training.epochs} epochs, {manifest.metrics}", flush=True)
         options = compare.EvaluationOptions(split="last-out")
         found = compare.evaluate(read_log(log), versions, options, log_name=log.name, progress=lambda _done, _of: None)
         libraries = {

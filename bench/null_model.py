@@ -1,6 +1,6 @@
-"""A model that costs next to nothing, under the same contract: what is left of a worker's time is the stream's own.
+"""A model of the usual contract that costs almost nothing: the time of a worker with it is the stream's own.
 
-`python -m bench.null_model --out REGISTRY --segment-length 50` writes null@1, or leaves it alone if it is there.
+`python -m bench.null_model --out REGISTRY --segment-length 50` writes null@1; an existing version stays as it is.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""A kind of ours trained as `rec2pm train` does, with a clock around every epoch: one measurement of bench.training.
+"""Train one of our kinds as `rec2pm train` does, and time every epoch: one measurement of bench.training.
 
-`python -m bench.our_training DATA SETTINGS`, a process of its own. DATA is a folder with user.npy, item.npy (int64) and
-time.npy (int64 ms), SETTINGS is JSON as `main` reads it. Prints JSON, the same fields as bench/rectools_sasrec.py.
+`python -m bench.our_training DATA SETTINGS` is its own process. DATA is a folder with user.npy, item.npy (int64) and
+time.npy (int64 ms). SETTINGS is JSON as `main` reads it. Prints JSON with the same fields as bench/rectools_sasrec.py.
 """
 
 import json
@@ -26,9 +26,7 @@ from model.version.manifest import Metrics
 
 
 class Timed(fit._Fit):
-    """Training with everything a user's has but validation, which is not what is measured, and with whole windows from
-    the first epoch on.
-    """
+    """Training as users run it, but without validation, and with whole windows from the first epoch."""
 
     def __init__(self, fabric: Fabric, job: fit.Job) -> None:
         super().__init__(fabric, job, [])
@@ -53,7 +51,7 @@ def _run(fabric: Fabric, job: fit.Job) -> list[float]:
     outcome = timed.outcome()
     if outcome.ended != "finished":
         raise RuntimeError(f"training {outcome.ended}: {outcome.detail}")
-    return timed.seconds[1:]  # the first is what comes before the first epoch
+    return timed.seconds[1:]  # the first is the time before the first epoch
 
 
 def measure(log: pl.LazyFrame, network: dict[str, Any], training: dict[str, Any], devices: int) -> dict[str, Any]:
@@ -62,7 +60,7 @@ def measure(log: pl.LazyFrame, network: dict[str, Any], training: dict[str, Any]
     with tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch:
         folder = Path(scratch)
         data = dataset.load(log, min_item_count=options.min_item_count, validation_share=0.0, folder=folder)
-        # The same settings for every kind: each takes what it has of them.
+        # The settings are the same for every kind; each kind uses those that it has.
         config = NetworkConfig.of_table(without_foreign_fields({"n_items": len(data.item_ids), **network}))
         made = kinds.build(config)
         kinds.initialise(made, torch.Generator().manual_seed(options.seed))

@@ -1,8 +1,8 @@
-"""A Quix Streams application with a state that it has to recover from its changelog: what bench.restore compares with.
+"""A Quix Streams application that recovers its state from its changelog: bench.restore compares with it.
 
-Runs by an interpreter of its own and imports nothing of this repository: `python bench/quix_restore.py BOOTSTRAP GROUP
-INPUT STATE` runs it until SIGTERM; `… --count STATE` prints how many keys the stores of a state folder have, as JSON,
-with the versions of its libraries.
+It runs with its own interpreter and imports nothing of this repository. `python bench/quix_restore.py BOOTSTRAP GROUP
+INPUT STATE` runs it until SIGTERM. `… --count STATE` prints as JSON how many keys the stores of a state folder have,
+and the versions of its libraries.
 """
 
 import json
@@ -16,7 +16,7 @@ from rocksdict import AccessType, Options, Rdict
 
 
 def note(value: Any, state: State) -> Any:
-    """Never called: the input is taken to its end. It makes the application a stateful one."""
+    """Never called, as the input has no new records. It makes the application stateful."""
     state.set("s", value)
     return value
 

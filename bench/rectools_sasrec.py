@@ -1,8 +1,8 @@
-"""RecTools' SASRec trained as its users do, with a clock around every epoch: what bench.training compares with.
+"""Train RecTools' SASRec as its users do, and time every epoch: bench.training compares with it.
 
-Runs by an interpreter of its own, `python bench/rectools_sasrec.py DATA SETTINGS`, and imports nothing of this
-repository: RecTools needs another NumPy and brings a lightning_fabric of its own. DATA is a folder with user.npy,
-item.npy (int64) and time.npy (int64 ms); SETTINGS is JSON. Prints JSON.
+It runs with its own interpreter, `python bench/rectools_sasrec.py DATA SETTINGS`, and imports nothing of this
+repository: RecTools needs another NumPy and its own lightning_fabric. DATA is a folder with user.npy, item.npy (int64)
+and time.npy (int64 ms); SETTINGS is JSON. Prints JSON.
 """
 
 import json
@@ -22,9 +22,7 @@ from rectools.models import SASRecModel
 
 
 class Watch(pytorch_lightning.Callback):
-    """Seconds of every epoch, from before its first batch is made to after its last step; and what was learned from in
-    the last one.
-    """
+    """Seconds of every epoch, from before its first batch to after its last step; sizes of the last one."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -78,7 +76,7 @@ def main() -> None:
         session_max_len=settings["window"],
         batch_size=settings["batch"],
         lr=settings["lr"],
-        # Both losses over cosines divided by a temperature, as ours are.
+        # Both losses use cosines divided by a temperature, as ours do.
         loss="softmax" if settings["negatives"] is None else "sampled_softmax",
         n_negatives=settings["negatives"] or 1,
         similarity_module_kwargs={"distance": "cosine"},
@@ -86,12 +84,12 @@ def main() -> None:
         get_trainer_func=trainer,
     )
     model.fit(Dataset.construct(log))
-    # RecTools trains with a copy of the trainer it was given.
+    # RecTools trains with a copy of the given trainer.
     (watch,) = (callback for callback in model.fit_trainer.callbacks if isinstance(callback, Watch))
     libraries = {name: metadata.version(name) for name in ("rectools", "torch", "pytorch-lightning", "numpy")}
-    told = {"seconds": watch.seconds, "windows": watch.windows, "targets": watch.targets, "libraries": libraries}
-    told["parameters"] = sum(parameter.numel() for parameter in model.torch_model.parameters())
-    print(json.dumps(told))
+    found = {"seconds": watch.seconds, "windows": watch.windows, "targets": watch.targets, "libraries": libraries}
+    found["parameters"] = sum(parameter.numel() for parameter in model.torch_model.parameters())
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

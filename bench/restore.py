@@ -1,11 +1,10 @@
-"""How fast a changelog becomes a store again, beside Quix Streams' recovery of the same keys and values. Prints
-Markdown.
+"""Speed of a restore, beside Quix Streams' recovery of the same keys and values. Prints Markdown.
 
-`python -m bench.restore [--quix-python PYTHON]`: one process, 4 partitions, an empty state folder, an input that is
-taken to its end. Programs take turns; every run reads the same topics. Ours is timed by its own log, from the first
-assignment to the last `restored`; Quix by its own, from `Beginning recovery check` to `Recovery process complete`,
-which comes after a poll that found nothing for a second. The bare reader reads our topic with the same client settings
-and keeps nothing.
+`python -m bench.restore [--quix-python PYTHON]`: one process, 4 partitions, an empty state folder, an input without new
+records. Programs take turns; every run reads the same topics. Our time is from our log, from the first assignment to
+the last `restored`. Quix' time is from its log, from `Beginning recovery check` to `Recovery process complete`, which
+comes after a poll that found nothing for a second. The bare reader reads our topic with the same client settings and
+stores nothing.
 """
 
 import argparse
@@ -40,9 +39,9 @@ class Restored:
 
     Attributes:
         seconds: from the program's own log.
-        whole_s: from the start of the process to the end of the restore (of ours: to /readyz), seen from outside.
+        whole_s: from the start of the process to the end of the restore (ours: to /readyz), seen from outside.
         cpu_s: user and system time from the assignment on.
-        start_mb: the memory that the process had at the assignment; `rss_mb` is the most that it had in the end.
+        start_mb: memory of the process at the assignment; `rss_mb` is its peak at the end.
     """
 
     program: str
@@ -57,7 +56,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A content in Kafka."""
+    """A content that is in Kafka."""
 
     content: Content
     written: Written
@@ -70,7 +69,7 @@ class Prepared:
 
 
 def prepared(bootstrap: str, content: Content, env: dict[str, str], app: str, *, quix: bool) -> Prepared:
-    """Make the topics and fill the changelogs."""
+    """Create the topics and fill the changelogs."""
     group = f"{app}-quix"
     found = Prepared(content, Written(0, 0), app, group)
     changelog = f"changelog__{group}--{found.quix_input}--default"
@@ -78,7 +77,7 @@ def prepared(bootstrap: str, content: Content, env: dict[str, str], app: str, *,
     if (made := rec2pm("topics", "create", "--partitions", str(PARTITIONS), env=env)).returncode:
         raise RuntimeError(made.stderr)
     if quix:
-        changelogs.taken_to_the_end(bootstrap, group, found.quix_input)
+        changelogs.consumed_input(bootstrap, group, found.quix_input)
     written = changelogs.write(bootstrap, content, f"{app}.changelog", changelog if quix else None, found.quix_input)
     return Prepared(content, written, app, group)
 
@@ -104,10 +103,10 @@ def _restored(
 
 
 def timed(lines: Sequence[Line]) -> tuple[float, float, int]:
-    """When the first assignment was and the last partition's `restored`, epoch seconds; and their records.
+    """Epoch seconds of the first assignment and of the last partition's `restored`; and the number of records.
 
     Raises:
-        ValueError: the log does not say both of every partition.
+        ValueError: the log lacks one of them for a partition.
     """
     first = worker_log.assigned(lines)
     done = worker_log.restored(lines, range(PARTITIONS))
@@ -141,8 +140,8 @@ def quix(given: Prepared, bootstrap: str, python: str, folder: Path, turn: int) 
         lines = {line.event: line.at for line in worker_log.read(app.log)}
         began, ended = lines["Beginning recovery check..."], lines[QUIX_ENDS]
         found = _restored(QUIX, given, turn, began, ended, used, ended - app.began)
-    told = subprocess.run([*command[:4], "--count", str(state)], capture_output=True, text=True, check=True)
-    keys = json.loads(told.stdout)["keys"]
+    printed = subprocess.run([*command[:4], "--count", str(state)], capture_output=True, text=True, check=True)
+    keys = json.loads(printed.stdout)["keys"]
     if keys != given.written.records:
         raise RuntimeError(f"{name}: its stores have {keys} keys, expected {given.written.records}")
     shutil.rmtree(state)
@@ -151,25 +150,25 @@ def quix(given: Prepared, bootstrap: str, python: str, folder: Path, turn: int) 
 
 def bare(given: Prepared, bootstrap: str, turn: int) -> Restored:
     command = [sys.executable, "-m", "bench.bare_restore", bootstrap, f"{given.app}.changelog"]
-    told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-    if told["records"] != given.written.records:
-        raise RuntimeError(f"the bare reader found {told['records']} records, expected {given.written.records}")
+    printed = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    if printed["records"] != given.written.records:
+        raise RuntimeError(f"the bare reader found {printed['records']} records, expected {given.written.records}")
     return Restored(
         BARE,
         given.content.kind,
         turn,
-        told["seconds"],
-        told["seconds"],
-        told["cpu_s"],
-        told["start_mb"],
-        told["rss_mb"],
+        printed["seconds"],
+        printed["seconds"],
+        printed["cpu_s"],
+        printed["start_mb"],
+        printed["rss_mb"],
     )
 
 
 def rounds(
     bootstrap: str, folder: Path, contents: Sequence[Content], repeats: int, python: str | None
 ) -> tuple[list[Prepared], list[Restored]]:
-    """Every content with every program once a round, in turn, the order reversed each round."""
+    """Run every program with every content once a round; the order is reversed each round."""
     null_model.write(Registry(folder / "models"), changelogs.FOLDED_EVERY)
     there, runs = [], []
     for content in contents:
@@ -220,11 +219,11 @@ def table(given: Prepared, runs: Sequence[Restored]) -> list[str]:
 
 
 def report(asked: argparse.Namespace, there: Sequence[Prepared], runs: Sequence[Restored], versions: str) -> str:
-    told = f"--small {asked.small} --memories {asked.memories} --rounds {asked.rounds}{' --quix-python PYTHON' if asked.quix_python else ''}"
+    arguments = f"--small {asked.small} --memories {asked.memories} --rounds {asked.rounds}{' --quix-python PYTHON' if asked.quix_python else ''}"
     lines = [
         "# Restore",
         "",
-        f"Printed by `python -m bench.restore {told}`. {machine()}.",
+        f"Printed by `python -m bench.restore {arguments}`. {machine()}.",
         f"Beside it: {versions or 'Quix Streams was not measured (--quix-python)'}. Broker: Kafka, on the same machine.",
         "",
         (
@@ -256,8 +255,8 @@ def _versions(python: str | None, folder: Path) -> str:
         "--count",
         str(folder / "nothing"),
     ]
-    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    printed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return ", ".join(f"{name} {version}" for name, version in printed["versions"].items())
 
 
 def main() -> None:

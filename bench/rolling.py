@@ -1,9 +1,9 @@
 """A rolling restart under a steady load: how long each partition is silent, and how long lists take. Prints Markdown.
 
-`python -m bench.rolling`: three workers, six partitions. One after the other is stopped by SIGTERM and started again
-with its state folder, the next when the one before is ready (/readyz). `named` workers have a name that they come back
-with (REC2PM_WORKER), `unnamed` ones are new members of the group each time; they take turns. Every interaction must
-have exactly one list in the end.
+`python -m bench.rolling`: three workers, six partitions. SIGTERM stops one worker after the other. Each starts again
+with its state folder; the next is stopped when it is ready (/readyz). `named` workers keep their name (REC2PM_WORKER);
+`unnamed` ones are new members of the group each time. The two take turns. In the end every interaction must have
+exactly one list.
 """
 
 import argparse
@@ -30,15 +30,13 @@ NAMED, UNNAMED = "named", "unnamed"
 WORKERS, PARTITIONS = 3, 6
 WINDOWS = ("before", "during", "after")
 _WARM_S = 3.0
-"""Of the load, before anything is measured."""
+"""Seconds of load before anything is measured."""
 _PATIENCE_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Epoch seconds: the load is steady, the first worker is told to stop, the last one is ready again, the load
-    ends.
-    """
+    """Epoch seconds: the load is steady, the first worker is stopped, the last one is ready again, the load ends."""
 
     steady: float
     began: float
@@ -56,9 +54,9 @@ class Rolled:
     """One rolling restart.
 
     Attributes:
-        restart_s: the longest that a worker was away, from SIGTERM to ready.
-        assigned: how many times a partition was assigned meanwhile.
-        records: restored meanwhile.
+        restart_s: the longest absence of a worker, from SIGTERM to ready.
+        assigned: number of partition assignments during the restarts.
+        records: number of records restored during the restarts.
         silent: by window, each partition's longest time without a list, seconds.
         latency: by window.
     """
@@ -74,7 +72,7 @@ class Rolled:
 
 
 class Crew:
-    """Three workers that have two partitions each."""
+    """Three workers with two partitions each."""
 
     def __init__(self, env: dict[str, str], folder: Path, members: str) -> None:
         self._env, self._folder, self._members = env, folder, members
@@ -90,12 +88,12 @@ class Crew:
         return StartedWorker(env, log, f"w{number}" if self._members == NAMED else None)
 
     def shared(self) -> bool:
-        """Whether each has its two partitions and takes their records."""
+        """True if each worker has two partitions and reads their records."""
         each = [len(worker_log.owned(worker_log.read(worker.log))) for worker in self.workers if worker.must_run()]
         return each == [PARTITIONS // WORKERS] * WORKERS and all(worker.ready() for worker in self.workers)
 
     def restart(self, number: int) -> float:
-        """How long it took until it was ready again."""
+        """Restart a worker; the seconds until it is ready again."""
         began = time.time()
         code = self.workers[number].stop()
         if code != 0:
@@ -124,7 +122,7 @@ def crew(env: dict[str, str], folder: Path, members: str) -> Iterator[Crew]:
 def rolled(
     bootstrap: str, folder: Path, env: dict[str, str], app: str, members: str, turn: int, rate: float, calm_s: float
 ) -> Rolled:
-    """One rolling restart, with a calm time before and after it."""
+    """Measure one rolling restart, with a calm time before and after it."""
     with (
         crew(env, folder, members) as found,
         Traffic(bootstrap, f"{app}.in", f"{app}.out", partitions=PARTITIONS, rate=rate) as traffic,
@@ -160,9 +158,7 @@ def silent(lists: Sequence[Seen], moments: Moments) -> dict[str, list[float]]:
 
 
 def latency(lists: Sequence[Seen], moments: Moments) -> dict[str, Waited]:
-    """Of what was read before the restarts began, of what was sent after they ended, and of what is left: it met
-    them.
-    """
+    """Latency of lists read before the restarts, of interactions sent after them, and of the rest, which met them."""
     steady = [one for one in lists if one.sent >= moments.steady]
     windows = {
         "before": [one for one in steady if one.arrived < moments.began],
@@ -176,7 +172,7 @@ def latency(lists: Sequence[Seen], moments: Moments) -> dict[str, Waited]:
 def rounds(
     bootstrap: str, folder: Path, records: int, repeats: int, rate: float, calm_s: float, session_ms: int | None
 ) -> list[Rolled]:
-    """Named and unnamed in turn, the order reversed each round."""
+    """Run named and unnamed workers in turn; the order is reversed each round."""
     null_model.write(Registry(folder / "models"), changelogs.FOLDED_EVERY)
     app = "rolling"
     env = as_shipped(bootstrap, app, session_ms, MODELS=str(folder / "models"), MODEL="null", RECOMMEND="interaction")
@@ -235,13 +231,13 @@ def tables(runs: Sequence[Rolled]) -> list[str]:
 
 
 def report(asked: argparse.Namespace, runs: Sequence[Rolled]) -> str:
-    told = f"--records {asked.records} --rate {asked.rate:g} --calm {asked.calm:g} --rounds {asked.rounds}"
+    arguments = f"--records {asked.records} --rate {asked.rate:g} --calm {asked.calm:g} --rounds {asked.rounds}"
     if asked.session_ms is not None:
-        told += f" --session-ms {asked.session_ms}"
+        arguments += f" --session-ms {asked.session_ms}"
     lines = [
         "# A rolling restart",
         "",
-        f"Printed by `python -m bench.rolling {told}`. {machine()}.",
+        f"Printed by `python -m bench.rolling {arguments}`. {machine()}.",
         "Broker: Kafka, on the same machine.",
         "",
         (

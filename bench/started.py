@@ -1,6 +1,4 @@
-"""Programs as processes of a benchmark: each start has its own log, its memory and time are asked for, and its
-readiness over HTTP.
-"""
+"""Processes of a benchmark: each start has its own log; memory, CPU time and readiness can be read."""
 
 import signal
 import socket
@@ -21,18 +19,18 @@ from tests.processes import REC2PM, environ, wait_until
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process has used at a moment."""
+    """What a process has used up to a moment."""
 
     at: float
     """Epoch seconds."""
     cpu_s: float
-    """User and system time since its start."""
+    """CPU seconds, user and system, since its start."""
     peak_rss_mb: float
-    """The most memory that it had at once."""
+    """Peak resident memory."""
 
 
 class Started:
-    """A process that was started, and is stopped at the end of a `with` block."""
+    """A process that is stopped at the end of a `with` block."""
 
     def __init__(
         self, command: Sequence[str], env: Mapping[str, str] | None, log: Path, cwd: Path | None = None
@@ -55,11 +53,11 @@ class Started:
         return Usage(time.time(), times.user + times.system, peak / 1024)
 
     def watched_until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> list[Usage]:
-        """Wait for a condition; what the process used meanwhile, a sample for each look.
+        """Wait for a condition; returns what the process used meanwhile, one sample per check.
 
         Raises:
             RuntimeError: the process ended.
-            TimeoutError: it did not come to that.
+            TimeoutError: the condition did not come true in time.
         """
         samples: list[Usage] = []
 
@@ -73,10 +71,10 @@ class Started:
         return samples
 
     def must_run(self) -> bool:
-        """True, so that it can stand in a condition that is waited for.
+        """True while the process runs, so that it can be part of a condition that a test waits for.
 
         Raises:
-            RuntimeError: it ended; the end of what it said is in the message.
+            RuntimeError: the process ended; the message has the end of its log.
         """
         if self._process.poll() is not None:
             raise RuntimeError(
@@ -88,12 +86,12 @@ class Started:
         self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL: nothing is finished, nothing is said."""
+        """SIGKILL: the process finishes nothing and logs nothing."""
         self._process.kill()
         self._process.wait()
 
     def stop(self, patience_s: float = 30.0) -> int:
-        """SIGTERM, and SIGKILL when that is not enough; the exit code."""
+        """SIGTERM, then SIGKILL after `patience_s`; returns the exit code."""
         if self._process.poll() is None:
             self.terminate()
             try:
@@ -114,7 +112,7 @@ class StartedWorker(Started):
         super().__init__(command, {**env, **named, "REC2PM_METRICS_LISTEN": f"127.0.0.1:{self.port}"}, log)
 
     def ready(self) -> bool:
-        """Whether /readyz says so: it owns partitions and all of them are running."""
+        """True if /readyz says so: the worker owns partitions and all of them are running."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=1) as answer:
                 return bool(answer.status == 200)
@@ -122,12 +120,12 @@ class StartedWorker(Started):
             return False
 
     def watched_until_ready(self, timeout_s: float = 120) -> list[Usage]:
-        """What it used until /readyz says that it is ready; the last sample is of that moment."""
+        """What the worker used until /readyz says that it is ready; the last sample is from that moment."""
         return self.watched_until(self.ready, timeout_s, f"{self.log.name} is ready")
 
 
 def wait_until_nobody_is_in(bootstrap: str, group: str) -> None:
-    """A named member that went is missed only when its session has ended."""
+    """Wait until the group is empty: Kafka removes a named member only when its session ends."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     wait_until(
         lambda: admin.describe_consumer_groups([group])[group].result().state == ConsumerGroupState.EMPTY,
@@ -137,9 +135,7 @@ def wait_until_nobody_is_in(bootstrap: str, group: str) -> None:
 
 
 def as_shipped(bootstrap: str, app: str, session_ms: int | None = None, **settings: str) -> dict[str, str]:
-    """The environment of a worker with the session that it comes with, or the one that is asked for: the tests have a
-    short one.
-    """
+    """The environment of a worker with the default session time-out, or with `session_ms`; tests use a short one."""
     env = environ(bootstrap, app, **settings)
     env.pop("REC2PM_KAFKA_SESSION_TIMEOUT_MS", None)
     return env if session_ms is None else {**env, "REC2PM_KAFKA_SESSION_TIMEOUT_MS": str(session_ms)}
@@ -153,8 +149,6 @@ def free_port() -> int:
 
 
 def between(samples: Sequence[Usage], began: float) -> tuple[float, float]:
-    """CPU seconds spent from a moment to the last sample, and the memory that the process had before that moment,
-    MB.
-    """
+    """CPU seconds from a moment to the last sample, and the memory at that moment, MB."""
     before = [sample for sample in samples if sample.at <= began] or samples[:1]
     return samples[-1].cpu_s - before[-1].cpu_s, before[-1].peak_rss_mb

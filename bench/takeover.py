@@ -1,14 +1,13 @@
-"""From the SIGKILL of a worker to the first list that its successor makes for the dead one's partitions. Prints
-Markdown.
+"""Time from the SIGKILL of a worker to its successor's first list for the dead worker's partitions. Prints Markdown.
 
-`python -m bench.takeover`: two workers, four partitions, a steady light load; the one with two of the partitions is
-killed at a random moment. Three successors take turns, with changelogs of several sizes:
+`python -m bench.takeover`: two workers with two of four partitions each, and a steady light load. One worker is killed
+at a random moment. Three successors take turns, with changelogs of several sizes:
 
-    other    the other worker, unnamed as the dead one was, which has nothing of the dead one's partitions on its disk
-    same     the dead one's name, started again at once with its state folder (REC2PM_WORKER)
+    other    the other worker (both are unnamed); it has none of the dead worker's partitions on its disk
+    same     a worker with the dead worker's name (REC2PM_WORKER) and state folder, started at once
     emptied  the same, without the state folder
 
-Every interaction of the load must have exactly one list in the end.
+In the end every interaction of the load must have exactly one list.
 """
 
 import argparse
@@ -36,23 +35,23 @@ OTHER, SAME, EMPTIED = "other", "same", "emptied"
 MODES = (OTHER, SAME, EMPTIED)
 _STEADY_S = 2.0
 _NOTICEABLE_S = 1.0
-"""A wait for somebody's transaction; an answer without one takes milliseconds."""
+"""Longer than Kafka takes to answer without an open transaction, which is milliseconds."""
 _PATIENCE_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """One takeover; seconds, each from the one before it, of the partition that has the first list.
+    """One takeover. Times are seconds, each from the one before it, for the partition with the first list.
 
     Attributes:
-        started: until the new process said that it starts; None where a running worker takes over.
+        started: until the new process logged its start; None if a running worker takes over.
         assigned: until the partition was assigned.
-        transaction: how long the restore waited for the dead one's transaction; None where the log does not say.
-        restored: until its store was whole.
+        transaction: how long the restore waited for the dead worker's transaction; None if the log does not show it.
+        restored: until its store was complete.
         listed: until a read_committed reader had the first list.
         total: all of it.
-        last: from the kill until every partition of the dead one had a list.
-        records: restored, in all of the dead one's partitions.
+        last: from the kill until every partition of the dead worker had a list.
+        records: number of records restored, in all partitions of the dead worker.
     """
 
     started: float | None
@@ -67,7 +66,7 @@ class Takeover:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What was measured when."""
+    """One measurement, and its round."""
 
     mode: str
     size: int
@@ -78,17 +77,16 @@ class Round:
 def taken_over(
     killed: float, lost: Sequence[int], logs: Sequence[Sequence[Line]], lists: Sequence[Seen]
 ) -> Takeover | None:
-    """What the living workers' logs and the reader say; None while a partition of the dead one has no list made after
-    the kill.
+    """Read a takeover from logs and lists; None while a partition of the dead worker has no list made after the kill.
 
     Args:
         killed: epoch seconds.
-        lost: the dead one's partitions.
-        logs: of those that may have taken over.
+        lost: the partitions of the dead worker.
+        logs: of the workers that may have taken over.
         lists: in the order of arrival.
 
     Raises:
-        ValueError: there are lists of a partition that no log calls assigned and restored.
+        ValueError: a partition has lists, but no log has it assigned and restored.
     """
     firsts = {one.partition: one.arrived for one in reversed(lists) if one.made >= killed and one.partition in lost}
     if len(firsts) < len(lost):
@@ -117,7 +115,7 @@ def taken_over(
 
 
 class Pair:
-    """Two workers that share four partitions, two each; the first is the one to be killed."""
+    """Two workers with two partitions each; the first will be killed."""
 
     def __init__(self, env: dict[str, str], folder: Path, mode: str) -> None:
         self._env, self._folder, self._mode = env, folder, mode
@@ -128,7 +126,7 @@ class Pair:
         try:
             self.first.watched_until_ready(_PATIENCE_S)
             if mode == SAME:
-                # Closing a store brings it to disk: what it was restored from is not to be restored again.
+                # Closing a store flushes it to disk, so the same records need no second restore.
                 self.first.stop()
                 self.first = self._started(0)
                 self.first.watched_until_ready(_PATIENCE_S)
@@ -162,15 +160,11 @@ class Pair:
         return [len(one) for one in each] == [2, 2] and self.first.ready() and self.second.ready()
 
     def must_run(self) -> bool:
-        """True, or the error of one that ended by itself; where the other takes over, the first is not looked at once
-        it is killed.
-        """
+        """True while both run, else the error. If the other takes over, the first is not checked after its kill."""
         return (self.killed or self.first.must_run()) and self.second.must_run()
 
     def kill(self) -> tuple[float, list[int], list[Path]]:
-        """Kill the first, and start it again unless the second is to take over: when, its partitions, and the logs of
-        who may take over.
-        """
+        """Kill the first, and start its successor if it has one: time, partitions, logs of the possible successors."""
         lost = sorted(worker_log.owned(worker_log.read(self.first.log)))
         killed = time.time()
         self.first.kill()
@@ -186,13 +180,13 @@ class Pair:
 def measured(
     bootstrap: str, folder: Path, env: dict[str, str], app: str, mode: str, rate: float, chance: random.Random
 ) -> Takeover:
-    """One kill."""
+    """Measure one kill."""
     with (
         Pair(env, folder, mode) as pair,
         Traffic(bootstrap, f"{app}.in", f"{app}.out", partitions=PARTITIONS, rate=rate) as traffic,
     ):
         wait_until(lambda: pair.must_run() and traffic.everywhere(), 60, "every partition has lists")
-        time.sleep(_STEADY_S + chance.uniform(0, 0.5))  # off the beat of the steps that were just seen
+        time.sleep(_STEADY_S + chance.uniform(0, 0.5))  # at a moment that does not depend on the steps
         killed, lost, logs = pair.kill()
         found: list[Takeover] = []
 
@@ -213,7 +207,7 @@ def measured(
 def rounds(
     bootstrap: str, folder: Path, sizes: Sequence[int], repeats: int, rate: float, seed: int, session_ms: int | None
 ) -> list[Round]:
-    """Every size with every successor once a round, in turn, the order reversed each round."""
+    """Run every successor with every size once a round; the order is reversed each round."""
     null_model.write(Registry(folder / "models"), changelogs.FOLDED_EVERY)
     chance = random.Random(seed)
     envs = {}
@@ -239,7 +233,7 @@ def rounds(
 
 
 def table(runs: Sequence[Round]) -> list[str]:
-    """Medians of each part; the parts of one run add up to its total, medians need not."""
+    """Medians of each part. The parts of one run add up to its total; the medians need not."""
     lines = [
         "| successor | records in the dead one's partitions | first list, s | min..max | process | assigned | transaction | restore | list | all partitions, s | records restored | waited for a transaction | by the other |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -265,21 +259,21 @@ def _median(values: Sequence[float | None]) -> str:
 
 
 def _waited(seconds: Sequence[float | None]) -> str:
-    """How many of them were killed with a transaction open."""
+    """How many workers were killed with a transaction open."""
     known = [each for each in seconds if each is not None]
     return f"{sum(each >= _NOTICEABLE_S for each in known)} of {len(known)}" if known else "–"
 
 
 def report(asked: argparse.Namespace, runs: Sequence[Round]) -> str:
-    told = (
+    arguments = (
         f"--sizes {','.join(map(str, asked.sizes))} --rate {asked.rate:g} --rounds {asked.rounds} --seed {asked.seed}"
     )
     if asked.session_ms is not None:
-        told += f" --session-ms {asked.session_ms}"
+        arguments += f" --session-ms {asked.session_ms}"
     lines = [
         "# Takeover",
         "",
-        f"Printed by `python -m bench.takeover {told}`. {machine()}.",
+        f"Printed by `python -m bench.takeover {arguments}`. {machine()}.",
         "Broker: Kafka, on the same machine.",
         "",
         (
@@ -312,7 +306,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100, help="interactions a second")
     parser.add_argument("--session-ms", type=int, help="the workers' session.timeout.ms (default: theirs)")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments of the kills")
     asked = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch,

@@ -1,8 +1,8 @@
-"""A steady load on a worker's input, and what comes out of it, seen as a read_committed reader sees it.
+"""A steady load on a worker's input, and the lists that a read_committed reader gets.
 
-Every interaction is of a user of its own, so each gets a list, and the two ends can be matched: its time is the
-producer's clock, in ms, and comes back as the list's `as_of`. The partition is said in so many words, so that a
-partition's silence is the worker's.
+Every interaction has its own user, so each gets a list, and the two ends can be matched. The time of an interaction is
+the producer's clock, in ms, and comes back as the list's `as_of`. The producer chooses the partition itself, so that a
+partition without lists can only be the worker's doing.
 """
 
 import threading
@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One list in the reader's hands. Times are epoch seconds."""
+    """One list that the reader has read. Times are epoch seconds."""
 
     arrived: float
     partition: int
@@ -26,12 +26,12 @@ class Seen:
     sent: float
     """To the millisecond."""
     made: float
-    """When the worker handed it to its producer, to the millisecond."""
+    """When the worker gave it to its producer, to the millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """From produce to read, ms."""
+    """Latency from produce to read, ms."""
 
     lists: int
     p50: float
@@ -41,7 +41,7 @@ class Waited:
 
 
 class Traffic:
-    """A producer and a reader, each in a thread of its own, for the length of a `with` block."""
+    """A producer and a reader, each in its own thread, during a `with` block."""
 
     def __init__(self, bootstrap: str, source: str, output: str, *, partitions: int, rate: float) -> None:
         self.sent = 0
@@ -60,7 +60,7 @@ class Traffic:
             }
         )
         there = self._reader.list_topics(output, timeout=10).topics[output].partitions
-        # From the present end on: what earlier runs left is not of this one. The high watermark, as nobody writes yet.
+        # From the present end on, to skip lists of earlier runs. The high watermark is the end, as nobody writes yet.
         places = [TopicPartition(output, number) for number in there]
         ends = [self._reader.get_watermark_offsets(place, timeout=10)[1] for place in places]
         self._reader.assign(
@@ -85,7 +85,7 @@ class Traffic:
         self._reader.close()
 
     def seen(self) -> list[Seen]:
-        """What arrived so far, in the order of arrival.
+        """The lists that arrived so far, in the order of arrival.
 
         Raises:
             RuntimeError: a thread failed.
@@ -95,7 +95,7 @@ class Traffic:
         return self._seen.copy()
 
     def everywhere(self) -> bool:
-        """Whether there were lists of every partition."""
+        """True if every partition had a list."""
         return len({each.partition for each in self.seen()}) == self._partitions
 
     def stop_sending(self) -> None:
@@ -103,7 +103,7 @@ class Traffic:
         self._threads[0].join()
 
     def complete(self) -> bool:
-        """Whether there is a list for every interaction sent.
+        """True if there is a list for every interaction that was sent.
 
         Raises:
             RuntimeError: an interaction has two.
@@ -118,7 +118,7 @@ class Traffic:
         try:
             work()
         except Exception as error:
-            # Raised by whoever asks what was seen: nobody else hears of a thread's failure.
+            # `seen` raises it: otherwise the failure of a thread would go unnoticed.
             self._failed.append(error)
 
     def _send(self) -> None:
@@ -145,7 +145,7 @@ def seen(message: Message, now: float) -> Seen:
 
 
 def waited(lists: Iterable[Seen]) -> Waited | None:
-    """Of lists by when their interactions were sent; None when there are none."""
+    """Latency of lists; None if there are none."""
     each = np.array([one.arrived - one.sent for one in lists]) * 1000
     if not len(each):
         return None
@@ -154,7 +154,7 @@ def waited(lists: Iterable[Seen]) -> Waited | None:
 
 
 def silences(lists: Sequence[Seen], partitions: int, began: float, ended: float) -> list[float]:
-    """Of each partition the longest time without a list between two moments, seconds."""
+    """The longest time without a list of each partition between two moments, seconds."""
     longest = []
     for number in range(partitions):
         arrivals = [one.arrived for one in lists if one.partition == number and began <= one.arrived <= ended]

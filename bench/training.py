@@ -1,9 +1,9 @@
 """How fast training is, beside RecTools' SASRec. `python -m bench.training [--log FILE]` prints Markdown.
 
-The same users, the newest 201 interactions of each (a window of 200 and what comes next), learned from once an epoch in
-batches of 128, with the same catalogue, and networks of the same shape. Every measurement is a process of its own and
-the programs take turns; the first epoch of each is not counted. RecTools needs another NumPy and its own
-lightning_fabric, so it has an interpreter of its own (docs/benchmarks.md).
+Both use the same users, the newest 201 interactions of each (a window of 200 and the next one), once an epoch in
+batches of 128, the same catalogue, and networks of the same shape. Every measurement is its own process, and the
+programs take turns. The first epoch of each does not count. RecTools needs another NumPy and its own lightning_fabric,
+so it has its own interpreter (docs/training.md).
 """
 
 import argparse
@@ -35,8 +35,7 @@ RECTOOLS = "RecTools SASRec"
 
 @dataclass(frozen=True)
 class Loss:
-    """How many items a target is told from, in RecTools (None: all of them) and in ours: so many for each position or
-    shared by a batch, None as many as there are items."""
+    """Items that a target is compared with. RecTools: None is all. Ours: per position or per batch; None is V."""
 
     rectools: int | None
     ours: int | None
@@ -62,14 +61,14 @@ LOSSES = {
         None,
         512,
         "shared",
-        "Each as it comes: RecTools `softmax` over the whole catalogue, ours 512 negatives shared by the batch.",
+        "Both with their defaults: RecTools `softmax` over the whole catalogue, ours 512 negatives shared by the batch.",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One process: seconds of an epoch (the median of those that count), its windows and targets."""
+    """One process: median seconds of the epochs that count, and windows and targets of an epoch."""
 
     program: str
     loss: str
@@ -82,9 +81,7 @@ class Measured:
 
 
 def prepared(log: pl.DataFrame, users: int, folder: Path) -> int:
-    """Writes the newest interactions of so many users, drawn by a seed, for both sides to read; how many items there
-    are.
-    """
+    """Write the newest interactions of some users, drawn by a seed, for both sides; returns the number of items."""
     chosen = log["user_id"].unique().sort()
     chosen = chosen.sample(min(users, len(chosen)), seed=0)
     kept = (
@@ -92,7 +89,7 @@ def prepared(log: pl.DataFrame, users: int, folder: Path) -> int:
     )
     for name, column in (("user", "user_id"), ("item", "item_id")):
         np.save(folder / f"{name}.npy", kept[column].rank("dense").cast(pl.Int64).to_numpy())
-    # Only their order matters, and that is the same for equal times.
+    # Only the order of times matters, and equal times keep their order.
     np.save(folder / "time.npy", np.arange(len(kept)) * 1_000)
     return kept["item_id"].n_unique()
 
@@ -135,10 +132,10 @@ def rectools(python: str, loss: Loss, epochs: int, threads: int) -> tuple[list[s
 
 
 def measured(command: Sequence[str], folder: Path, settings: dict[str, Any], threads: int) -> dict[str, Any]:
-    """What a program prints.
+    """Run a program; returns the JSON that it prints.
 
     Raises:
-        RuntimeError: it failed; what it said is in the message.
+        RuntimeError: it failed; the message has the end of its output.
     """
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
@@ -146,14 +143,14 @@ def measured(command: Sequence[str], folder: Path, settings: dict[str, Any], thr
     )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return printed
 
 
 def rounds(folder: Path, n_items: int, cores: int, asked: argparse.Namespace) -> list[Measured]:
-    """Every program with every loss once a round, in turn, the order reversed each round."""
+    """Run every program with every loss once a round; the order is reversed each round."""
     found = []
-    # What is compared with RecTools' default is also compared with its softmax: that is measured once a round.
+    # Two comparisons use RecTools' softmax, which is its default. It is measured once a round.
     once = (
         [loss for loss in asked.loss if loss != "default" or "catalogue" not in asked.loss]
         if asked.rectools_python
@@ -166,17 +163,17 @@ def rounds(folder: Path, n_items: int, cores: int, asked: argparse.Namespace) ->
                 command, settings = rectools(asked.rectools_python, LOSSES[loss], asked.epochs + 1, cores)
             else:
                 command, settings = ours(program, LOSSES[loss], n_items, asked.epochs + 1, cores)
-            told = measured(command, folder, settings, cores if program == RECTOOLS else 1)
-            seconds = statistics.median(told["seconds"][1:])
+            printed = measured(command, folder, settings, cores if program == RECTOOLS else 1)
+            seconds = statistics.median(printed["seconds"][1:])
             one = Measured(
                 program,
                 loss,
                 turn,
                 seconds,
-                told["windows"],
-                told["targets"],
-                told["parameters"],
-                told.get("libraries", {}),
+                printed["windows"],
+                printed["targets"],
+                printed["parameters"],
+                printed.get("libraries", {}),
             )
             print(
                 f"  {cores} cores, round {turn}: {loss:<9} {program:<15} {one.windows / seconds:8.1f} windows/s",
@@ -190,7 +187,7 @@ def rounds(folder: Path, n_items: int, cores: int, asked: argparse.Namespace) ->
 
 
 def table(found: list[Measured], loss: str) -> list[str]:
-    """Markdown. Ratios are of the same round."""
+    """The table as Markdown. Ratios are within a round."""
     peers = {
         one.turn: one for one in found if one.program == RECTOOLS and LOSSES[one.loss].rectools == LOSSES[loss].rectools
     }
@@ -224,7 +221,7 @@ def report(asked: argparse.Namespace, folder: Path) -> str:
     lines = [
         "# Training speed",
         "",
-        f"Printed by `python -m bench.training`{_told(asked)}. {machine()}.",
+        f"Printed by `python -m bench.training`{_arguments(asked)}. {machine()}.",
         f"The other side: {versions or 'RecTools was not measured (--rectools-python)'}.",
         "",
         (
@@ -236,17 +233,17 @@ def report(asked: argparse.Namespace, folder: Path) -> str:
         ),
     ]
     for cores, runs in found.items():
-        told = (
+        title = (
             "One thread"
             if cores == 1
             else f"{cores} cores: RecTools with {cores} threads, ours with `--devices {cores}`, a thread each"
         )
         for loss in asked.loss:
-            lines += ["", f"{told}. {LOSSES[loss].words}", "", *table(runs, loss)]
+            lines += ["", f"{title}. {LOSSES[loss].words}", "", *table(runs, loss)]
     return "\n".join([*lines, ""])
 
 
-def _told(asked: argparse.Namespace) -> str:
+def _arguments(asked: argparse.Namespace) -> str:
     """The arguments that matter to the numbers, without the paths of one machine."""
     log = f"--log {Path(asked.log).name}, " if asked.log else ""
     return f" with {log}--users {asked.users}, --rounds {asked.rounds}, --epochs {asked.epochs}"
@@ -257,9 +254,9 @@ def main() -> None:
     parser.add_argument(
         "--log", help="interactions to learn from (default: a synthetic log of the same size as MovieLens-1M)"
     )
-    parser.add_argument("--users", type=int, default=512, help="drawn from the log's")
+    parser.add_argument("--users", type=int, default=512, help="users drawn from the log")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=1, help="that count, in each process")
+    parser.add_argument("--epochs", type=int, default=1, help="epochs that count, in each process")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="beside one")
     parser.add_argument("--kind", action="append", choices=KINDS, help="default: all")
     parser.add_argument("--loss", action="append", choices=sorted(LOSSES), help="default: all")

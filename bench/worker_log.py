@@ -1,7 +1,7 @@
-"""A worker's log as values: what happened and when, by the wall clock of this machine.
+"""A worker's log as values: what happened, and when by the wall clock of this machine.
 
-Lenient: a line is an event's words and then fields, `restored partition=0 records=5 …`; what has another form is passed
-over, and a field that is not there is None. Quix Streams' lines have another head and are read the same way.
+A line is an event in words, then fields: `restored partition=0 records=5 …`. Other lines are skipped, and a missing
+field is None. Lines of Quix Streams have another prefix and are read the same way.
 """
 
 import re
@@ -37,13 +37,13 @@ class Line:
 
 
 def parsed(lines: Iterable[str]) -> list[Line]:
-    """The lines that have a worker's or Quix' form, in their order."""
+    """The lines in the form of a worker or of Quix, in their order."""
     found = []
     for line in lines:
-        told = _OURS.match(line) or _QUIX.match(line)
-        if told is None:
+        match = _OURS.match(line) or _QUIX.match(line)
+        if match is None:
             continue
-        when, _, _, message = told.groups()
+        when, _, _, message = match.groups()
         fields = dict(_FIELD.findall(message))
         words = message.split("=", 1)[0].rsplit(" ", 1)[0] if fields else message
         at = datetime.strptime(when, "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp()
@@ -56,7 +56,7 @@ def read(log: Path) -> list[Line]:
 
 
 def assigned(lines: Sequence[Line], wanted: Iterable[int] = ()) -> Line | None:
-    """The first line that says that one of the wanted partitions was assigned, or any partition when none is named."""
+    """The first line that assigns one of the wanted partitions, or any partition if none is given."""
     asked = set(wanted)
     for line in lines:
         given = line.numbers("assigned") if line.event.startswith("partitions") else ()
@@ -66,7 +66,7 @@ def assigned(lines: Sequence[Line], wanted: Iterable[int] = ()) -> Line | None:
 
 
 def restored(lines: Sequence[Line], wanted: Iterable[int]) -> dict[int, Line]:
-    """The last line of each wanted partition that says that its store is whole."""
+    """The last `restored` line of each wanted partition."""
     asked = set(wanted)
     return {
         int(number): line
@@ -76,7 +76,7 @@ def restored(lines: Sequence[Line], wanted: Iterable[int]) -> dict[int, Line]:
 
 
 def owned(lines: Sequence[Line]) -> set[int]:
-    """The partitions that a worker has by its log."""
+    """The partitions that a worker owns according to its log."""
     found: set[int] = set()
     for line in lines:
         if line.event.startswith("partitions"):

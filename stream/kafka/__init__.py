@@ -1,1 +1,1 @@
-"""What knows confluent-kafka on the worker's side: the link to the group, transactions, questions, restore, topics."""
+"""The worker's Kafka clients (confluent-kafka): link to the group, transactions, questions, restore, topics."""

@@ -1,4 +1,4 @@
-"""The client that asks Kafka about topics and makes them."""
+"""The client that asks Kafka about topics and creates them."""
 
 from confluent_kafka.admin import AdminClient
 
@@ -7,5 +7,5 @@ from stream.settings import Settings
 
 
 def admin_client(settings: Settings) -> AdminClient:
-    """Keep a reference to it until its futures are done: a temporary one ends them."""
+    """Keep a reference to the client until its futures are done: freeing the client ends them."""
     return AdminClient({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, logger=logger_of("admin"))

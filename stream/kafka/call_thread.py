@@ -1,4 +1,4 @@
-"""Calls into a library that may never return. They run on a thread of their own, which can be left behind."""
+"""Calls of librdkafka that may never return. They run on their own thread, which the worker can leave behind."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Call: TypeAlias = tuple[Callable[[], None], "Future[None]"]
 
 
 class CallThread:
-    """One thread that makes calls, one after the other. It keeps no process from ending."""
+    """One thread that makes calls, one after the other. It does not keep the process from ending."""
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
@@ -22,7 +22,7 @@ class CallThread:
         return done
 
     def leave(self) -> None:
-        """Make no more calls; the thread ends when the present one comes back."""
+        """Make no more calls; the thread ends when its present call returns."""
         self._calls.put(None)
 
 
@@ -31,8 +31,8 @@ def _make(calls: "SimpleQueue[Call | None]") -> None:
         call, done = given
         try:
             call()
-        except BaseException as error:  # whoever waits for it gets it
+        except BaseException as error:  # the future passes it on
             done.set_exception(error)
         else:
             done.set_result(None)
-        del given, call, done  # what they hold is not kept for as long as the next call takes to come
+        del given, call, done  # otherwise they keep objects alive until the next call

@@ -1,4 +1,4 @@
-"""What librdkafka's errors mean: which pass by themselves, and what to do about those that do not."""
+"""What librdkafka's errors mean: which pass by themselves, and what an operator can do about the others."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ _AWAY: Final = frozenset(
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._WAIT_COORD,
         KafkaError._RESOLVE,
-        KafkaError._NOENT,  # of list_offsets: no leader is known at the moment
+        KafkaError._NOENT,  # from list_offsets: no leader is known at the moment
         KafkaError.NOT_COORDINATOR,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -42,22 +42,22 @@ NOT_ALLOWED: Final = frozenset(
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     }
 )
-"""No waiting mends these."""
+"""Waiting does not help against these."""
 PUT_OUT: Final = (
     KafkaError._FENCED,
     KafkaError._FATAL,
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.PRODUCER_FENCED,
 )
-"""Another process has this worker's name, or a transaction was too old for Kafka."""
+"""Another process has this worker's name, or the transaction was too old for Kafka."""
 _GRANT: Final = "grant it with kafka-acls.sh --add (docs/kafka.md lists what a worker needs)"
 _WHAT_TO_DO: Final[Mapping[int, str]] = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: f"no permission on the topic: {_GRANT}",
     KafkaError.GROUP_AUTHORIZATION_FAILED: f"no permission on the consumer group: {_GRANT}",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: f"no permission on the transactional id: {_GRANT}",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: f"no permission on the cluster: {_GRANT}",
-    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic is gone: `rec2pm topics create` makes what is missing",
-    KafkaError._UNKNOWN_TOPIC: "the topic is gone: `rec2pm topics create` makes what is missing",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic is gone: `rec2pm topics create` creates missing topics",
+    KafkaError._UNKNOWN_TOPIC: "the topic is gone: `rec2pm topics create` creates missing topics",
     KafkaError._UNKNOWN_PARTITION: "the topic has fewer partitions than it had: `rec2pm topics check` says which",
     KafkaError._AUTHENTICATION: "Kafka refused the credentials: see REC2PM_KAFKA_SASL_* and REC2PM_KAFKA_SSL_*",
     KafkaError.SASL_AUTHENTICATION_FAILED: "Kafka refused the credentials: see REC2PM_KAFKA_SASL_*",
@@ -65,27 +65,26 @@ _WHAT_TO_DO: Final[Mapping[int, str]] = {
 
 
 def comes_back(error: KafkaError) -> bool:
-    """Whether Kafka only cannot answer now: away, or its coordinator is being made or moved. `retriable()` says no to
-    most of these.
-    """
+    """True if Kafka only cannot answer now: it is away, or a coordinator moves. `retriable()` denies most of these."""
     return not error.fatal() and (error.retriable() or error.code() in _AWAY)
 
 
 def explained(error: KafkaError) -> str:
-    """An error with what to do about it, where that is known."""
+    """The error and, if known, what to do about it."""
     advice = _WHAT_TO_DO.get(error.code())
     return f"{error.str()} ({error.name()})" + (f": {advice}" if advice else "")
 
 
 def is_fatal(error: KafkaError) -> bool:
-    """Whether the client can do nothing any more. After a fatal error other calls raise `_FATAL`, whose `fatal()` is
-    False.
+    """True if the client is no longer usable.
+
+    After a fatal error other calls raise `_FATAL`, and `fatal()` of that error is False.
     """
     return error.fatal() or error.code() in (KafkaError._FATAL, KafkaError._FENCED)
 
 
 def stop(error: KafkaException, where: str) -> NoReturn:
-    """Raise what ends the process: Fenced or KafkaUnusable."""
+    """Raise the error that ends the process: Fenced or KafkaUnusable."""
     reason: KafkaError = error.args[0]
     if reason.code() in PUT_OUT:
         raise Fenced(f"{where}: {reason.str()}. Another process may use this worker's name (REC2PM_WORKER)") from error
@@ -94,7 +93,7 @@ def stop(error: KafkaException, where: str) -> NoReturn:
 
 @contextmanager
 def client_errors_explained() -> Iterator[None]:
-    """Turn what a Kafka client raises in the block into an error that says what to do. For commands.
+    """Translate the errors of a Kafka client in the block into errors that say what to do. For commands.
 
     Raises:
         SettingsInvalid: librdkafka does not accept an option.

@@ -1,9 +1,9 @@
-"""The link to the group: the consumer, where its partitions begin, and what a step publishes.
+"""The link to the group: the consumer, the offsets where its partitions start, and the publishing of a step.
 
-The settings and the order of calls were measured; docs/kafka.md has the reasons. Three rules carry the rest. The
-group's metadata is taken right after the poll that gave the step its records, so that Kafka refuses the transaction if
-another worker owns them by then. No poll happens inside a transaction. And the worker commits its own positions, never
-the client's.
+The settings and the order of calls were measured; docs/kafka.md has the reasons. Three rules matter most. The link
+takes the group's metadata right after the poll that brought the step's records, so Kafka refuses the transaction if
+another worker owns the partitions by then. No poll happens inside a transaction. The worker commits its own positions,
+never the client's.
 """
 
 import logging
@@ -36,9 +36,9 @@ from stream.wire import Record, recommendation_as_json, recommendation_as_msgpac
 logger = logging.getLogger(__name__)
 
 _ASK_S: Final = 1.0
-"""How long a question may hold up the loop; it is asked again in the next turn."""
+"""How long one question may block the loop. It is repeated in the next turn."""
 _SAY_WHERE: Final = (
-    "say where to go on with kafka-consumer-groups.sh --reset-offsets (--to-earliest reads everything that is left)"
+    "say where to continue with kafka-consumer-groups.sh --reset-offsets (--to-earliest reads everything that is left)"
 )
 
 
@@ -62,10 +62,10 @@ class KafkaLink:
     ) -> None:
         """Args:
         worker_name: part of the transactional id.
-        named: whether an operator gave this name, and so promises that its worker comes back: the group then waits for
-            it (static membership).
+        named: an operator gave this name, and so promises that its worker comes back. The group waits for it
+            (static membership).
         extra: librdkafka's options; ours come before them.
-        clock: seconds that only rise.
+        clock: monotonic seconds.
         """
         self.changelog_topic: Final = changelog_topic(app)
         self._input: Final = interactions_topic
@@ -99,9 +99,9 @@ class KafkaLink:
             at=at,
         )
         self._metadata: object = None
-        """The group's, of the last poll."""
+        """The group's metadata, from the last poll."""
         self._fetching: set[int] = set()
-        """Partitions that the client fetches, or would if they were not paused."""
+        """Partitions that the client fetches, paused ones included."""
         self._may_have_grown = False
         self.input_id = ""
 
@@ -113,13 +113,13 @@ class KafkaLink:
         return self._outage.waited_at
 
     def stop_waiting_if(self, stopping: Callable[[], bool]) -> None:
-        """Wait for Kafka no longer once the worker is to stop."""
+        """Stop waiting for Kafka when `stopping` returns True."""
         self._outage.stopping = stopping
 
     def start(self, partitions: Partitions) -> None:
-        """Put out this worker's last process, then join the group.
+        """Fence the previous process with this worker's name, then join the group.
 
-        The order lets Kafka abort a dead predecessor's transaction before its partitions arrive here.
+        In this order, Kafka aborts the open transaction of a dead process before its partitions arrive here.
         """
         self.transactions.start()
         self._known.partitions = self.questions.partitions_of(self._input)
@@ -130,8 +130,8 @@ class KafkaLink:
 
         def assigned(consumer: Consumer, given: Sequence[TopicPartition]) -> None:
             # This acknowledges the assignment. Nothing is fetched yet: `resume` gives the client each partition with
-            # the offset to begin at. A client that looks for an offset by itself may return to it half a second after
-            # a seek (decision 16).
+            # its first offset. A client that looks for an offset by itself may return to it half a second after a seek
+            # (decision 16).
             consumer.incremental_assign([])
             # Partitions that are added to a topic bring a rebalance with them.
             self._may_have_grown = True
@@ -152,7 +152,7 @@ class KafkaLink:
                 let_go(consumer, gone)
 
         def let_go(consumer: Consumer, gone: Sequence[TopicPartition]) -> None:
-            # The client refuses to unassign a partition that it was never given.
+            # The client refuses to unassign a partition that was never assigned to it.
             consumer.incremental_unassign([each for each in gone if each.partition in self._fetching])
             self._fetching.difference_update(each.partition for each in gone)
 
@@ -176,11 +176,11 @@ class KafkaLink:
         return cast("list[Record]", records)  # only a message with an error lacks partition and offset
 
     def _refuse_growth(self) -> None:
-        """The number of partitions decides in which one a user is. With another number users lose their state."""
+        """Stop if the input has more partitions: users would be in other partitions, away from their state."""
         try:
             now = self.questions.partitions_of(self._input)
         except KafkaUnusable:
-            return  # asked again after the next poll
+            return  # the next poll asks again
         self._may_have_grown = False
         if now != self._known.partitions:
             raise ChangelogUnfit(
@@ -190,14 +190,14 @@ class KafkaLink:
             )
 
     def _check(self, partition: int | None, error: KafkaError | None) -> None:
-        """Raise what a message without a record means, if it ends the process."""
+        """Raise the error for a message without a record, if it ends the process."""
         if error is None:
             return
         code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET:
             raise InputGap(
-                f"{self._input}[{partition}] does not have the offset to go on from: its records were deleted before a "
-                f"worker read them, or the topic was deleted and made anew. Nothing is changed here; {_SAY_WHERE} "
+                f"{self._input}[{partition}] does not have the next offset to read: its records were deleted before a "
+                f"worker read them, or the topic was deleted and created again. Nothing is changed here; {_SAY_WHERE} "
                 f"({error})"
             )
         if is_fatal(error):
@@ -214,10 +214,10 @@ class KafkaLink:
         logger.warning("consumer error=%s", error)
 
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
-        """One transaction. Returns the changelog offset that each partition's records reach.
+        """Publish in one transaction. Returns the changelog offset that each partition's records reach.
 
         Raises:
-            StepAborted: refused, or without an answer in time: then it may be committed.
+            StepAborted: Kafka refused it, or did not answer in time: then it may be committed.
             Fenced, KafkaUnusable, OutputTooLarge, ChangelogUnfit, StopAsked: the process ends.
         """
         offsets = [
@@ -229,25 +229,25 @@ class KafkaLink:
         return reached
 
     def committed(self, partition: int) -> Committed | None:
-        """What is committed of an input partition; None while Kafka does not say."""
+        """What the group has committed of an input partition; None if Kafka has not answered yet."""
         return self.questions.committed(partition)
 
     def changelog(self, partition: int) -> Changelog | None:
-        """The changelog partition as it is; None while Kafka does not say."""
+        """The changelog partition as it is now; None if Kafka has not answered yet."""
         return self.questions.changelog(partition)
 
     def resume(self, partition: int, position: int | None, input_id: str | None) -> int | None:
         """Begin to fetch a partition's records, or move to another offset and lift a pause.
 
         Args:
-            position: the offset stored with the state; None where there is no state.
-            input_id: of the topic that the state was made from; None where no worker has stored it.
+            position: the offset stored with the state; None if there is no state.
+            input_id: id of the topic that the state was made from; None if no worker has stored it.
 
         Returns:
-            The lowest offset that the first record can have. None: Kafka does not say yet; call again.
+            The lowest offset that the first record can have; None if Kafka has not answered yet: call again.
 
         Raises:
-            InputGap: the topic does not hold what follows.
+            InputGap: the topic does not hold the next record.
         """
         committed = self.questions.committed_within(partition, _ASK_S)
         if committed is None:
@@ -255,8 +255,8 @@ class KafkaLink:
         if input_id and self.input_id and input_id != self.input_id and not committed.by_hand:
             raise InputGap(
                 f"{self._input} is another topic (id {self.input_id}) than the one from which the state of partition "
-                f"{partition} was made up to offset {position} (id {input_id}): the topic was deleted and made anew, "
-                f"and offsets of the former one mean nothing in it. Nothing is changed here; {_SAY_WHERE}"
+                f"{partition} was made up to offset {position} (id {input_id}): the topic was deleted and created again, "
+                f"and offsets of the old one mean nothing in it. Nothing is changed here; {_SAY_WHERE}"
             )
         try:
             low, _ = self._consumer.get_watermark_offsets(TopicPartition(self._input, partition), timeout=_ASK_S)
@@ -269,11 +269,11 @@ class KafkaLink:
         return start
 
     def _first_offset(self, partition: int, position: int | None, committed: Committed, low: int) -> int:
-        """Where a partition's records begin.
+        """The offset of a partition's first record.
 
-        That is the position stored with the state. The group has committed the same offset, as long as Kafka remembers
-        it. An offset that an operator set by hand has no lineage, and wins. Without state and without an offset it is
-        the first record that the topic holds, `low`.
+        It is the position stored with the state. The group has committed the same offset, unless Kafka lost it. An
+        offset without a lineage was set by an operator, and wins. Without state and without an offset, it is the first
+        offset of the topic, `low`.
         """
         if position is not None and not committed.by_hand:
             start = position
@@ -297,7 +297,7 @@ class KafkaLink:
     def _fetch_from(self, place: TopicPartition) -> None:
         if place.partition in self._fetching:
             self._consumer.seek(place)
-        # The client keeps a pause beyond the assignment that it was made in.
+        # The client keeps a pause even when the partition is assigned again.
         self._consumer.resume([place])
         if place.partition not in self._fetching:
             self._consumer.incremental_assign([place])
@@ -307,8 +307,9 @@ class KafkaLink:
         self._consumer.pause([TopicPartition(self._input, partition)])
 
     def close(self) -> None:
-        """Leave the group, so that others need not wait for the session to end; a named worker stays a member and is
-        waited for.
+        """Leave the group, so that other workers need not wait for the end of the session.
+
+        A named worker stays a member: the group waits for it.
         """
         self.transactions.close()
         self.questions.close()

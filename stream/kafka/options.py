@@ -1,6 +1,4 @@
-"""librdkafka's options: the worker's, with what each is for, and how one memory budget bounds all queues (docs/kafka.md
-has the measurements).
-"""
+"""The worker's librdkafka options, and the memory budget that bounds all its queues (measured: docs/kafka.md)."""
 
 import logging
 from collections.abc import Mapping
@@ -12,8 +10,7 @@ MAX_STEP_RECORDS: Final = 20_000
 CONSUMER: Final[Mapping[str, Any]] = {
     "isolation.level": "read_committed",
     "enable.auto.commit": False,
-    # Where a group begins is said in `resume`; an offset that the topic does not have is never replaced by another one
-    # in silence.
+    # `resume` chooses the first offset. librdkafka must never silently replace an offset that the topic does not have.
     "auto.offset.reset": "error",
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": 6000,
@@ -24,12 +21,10 @@ CONSUMER: Final[Mapping[str, Any]] = {
     "queued.min.messages": 100_000,
 }
 NAMED_SESSION_MS: Final = 30_000
-"""How long the group waits for a named worker to come back: a restart with the loading of a model, on a machine that is
-busy.
-"""
+"""How long the group waits for a named worker: long enough to restart and load a model on a busy machine."""
 PRODUCER: Final[Mapping[str, Any]] = {
     "transaction.timeout.ms": 15_000,
-    # A step's records leave in few large batches; committing flushes at once, so it is no wait at light load.
+    # A step's records leave in few large batches. The commit flushes at once, so light load does not wait for this.
     "linger.ms": 20,
     "retry.backoff.ms": 5,
     "compression.type": "lz4",
@@ -61,18 +56,18 @@ RESERVED: Final = frozenset(
         "partition.assignment.strategy",
     }
 )
-"""What the guarantee rests on, or another setting says: not for `REC2PM_KAFKA_*`."""
+"""Options that exactly-once needs, or that another setting holds: not allowed in `REC2PM_KAFKA_*`."""
 
 
 class _OfOtherClients(logging.Filter):
-    """`REC2PM_KAFKA_*` goes to every client, and each says of an option for the others that it does not use it."""
+    """`REC2PM_KAFKA_*` goes to every client, and each warns about options that it does not use. Drop these warnings."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "will be ignored by this" not in record.getMessage()
 
 
 def logger_of(client: str) -> logging.Logger:
-    """Where a client's log lines go."""
+    """The logger for a client's log lines."""
     logger = logging.getLogger(f"rdkafka.{client}")
     if not logger.filters:
         logger.addFilter(_OfOtherClients())
@@ -84,7 +79,7 @@ _RESTORES_AT_ONCE: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """One amount of memory, cut up: RocksDB's block cache and write buffers, and librdkafka's queues. All in bytes."""
+    """One amount of memory, divided: RocksDB's block cache and write buffers, and librdkafka's queues. All in bytes."""
 
     total: int
 
@@ -103,14 +98,12 @@ class MemoryBudget:
 
 
 def _fetching(limit: int) -> dict[str, Any]:
-    # A queue takes in one fetch more when it is nearly full.
+    # A queue that is nearly full accepts one more fetch.
     return {"queued.max.messages.kbytes": limit // 2 >> 10, "fetch.max.bytes": max(limit // 2, 1 << 20)}
 
 
 def fitting(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A consumer's options, with fetches that hold the largest message there may be: librdkafka refuses to start with
-    others.
-    """
+    """A consumer's options with a fetch limit that holds the largest message: librdkafka refuses a smaller one."""
     fetch = max(int(options["fetch.max.bytes"]), int(options.get("message.max.bytes", 0)))
     answer = max(int(options.get("receive.message.max.bytes", 0)), fetch + 512)
     return {**options, "fetch.max.bytes": fetch, "receive.message.max.bytes": answer}

@@ -1,4 +1,4 @@
-"""Which partition a key is sent to by every client that keeps to Java's default: murmur2, as Kafka computes it."""
+"""The partition of a key, as every client with Java's default partitioner computes it: murmur2."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ _32_BITS: Final = 0xFFFFFFFF
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key, out of so many."""
+    """The partition of a key in a topic with this number of partitions."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 

@@ -1,6 +1,6 @@
-"""Questions to Kafka that the loop does not wait for: what is committed, and what the changelog is like.
+"""Questions to Kafka: what is committed, and how long the changelog is. The loop does not wait for the answers.
 
-Threads ask them. Each method returns None until the answer is there, and is called again in a later turn.
+Other threads ask Kafka. Each method returns None until the answer is there; call it again in a later turn.
 """
 
 import logging
@@ -34,7 +34,7 @@ _KNOWS_NO_IDS: Final = (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_
 
 
 class Questions:
-    """About one input topic and its changelog."""
+    """Questions about one input topic and its changelog."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class Questions:
         outage: Outage,
     ) -> None:
         """Args:
-        consumer: the group's.
+        consumer: the consumer in the group.
         options: for an admin client.
-        known: what the answers about the changelog are held against.
+        known: the answers about the changelog are checked against it.
         """
         self._consumer = consumer
         self._options = options
@@ -67,17 +67,18 @@ class Questions:
         return AdminClient(dict(self._options), logger=logger_of("admin"))
 
     def forget(self, partition: int) -> None:
-        """Drop what was asked during an earlier ownership of a partition."""
+        """Drop the questions of an earlier ownership of a partition."""
         self._committed.pop(partition, None)
         self._changelog.pop(partition, None)
 
     def committed(self, partition: int) -> Committed | None:
-        """What is committed of an input partition; None while Kafka does not say, as when a transaction on it is
-        pending.
+        """What the group has committed of an input partition.
+
+        None if Kafka has not answered yet. It does not answer while a transaction with these offsets is open.
         """
         if (asked := self._committed.get(partition)) is None:
             self._committed[partition] = self._threads.submit(self.committed_within, partition, CALL_S)
-            # A restore begins here, and asks for the changelog's end after this: an earlier answer would be too old.
+            # A restore begins with this call, and then needs the changelog's end: an earlier answer would be too old.
             self._changelog.pop(partition, None)
             return None
         if not asked.done():
@@ -85,7 +86,7 @@ class Questions:
         return self._committed.pop(partition).result()
 
     def committed_within(self, partition: int, within_s: float) -> Committed | None:
-        """The same, asked now: None when Kafka does not say in time."""
+        """The same, but this call waits for the answer; None if it does not come in time."""
         place = TopicPartition(self._interactions, partition)
         try:
             (found,) = self._consumer().committed([place], timeout=within_s)
@@ -101,10 +102,10 @@ class Questions:
         return None
 
     def changelog(self, partition: int) -> Changelog | None:
-        """The changelog partition as it is; None when Kafka has not said yet, or does not answer now.
+        """The changelog partition as it is now; None if Kafka has not answered yet, or does not answer.
 
         Raises:
-            ChangelogUnfit: it is another topic than the one known.
+            ChangelogUnfit: it is another topic than the known one.
         """
         if self._outage.clock() < self._ask_again_at:
             return None
@@ -116,16 +117,17 @@ class Questions:
         found = self._changelog.pop(partition).result()
         if found is None:
             self._ask_again_at = self._outage.clock() + _ASK_AGAIN_S
-            # This one asks with the leader's epoch that it once saw: after a broker's restart it is refused, and does
-            # not look again.
+            # This client asks with the leader epoch that it saw once. After a restart of the broker Kafka refuses that,
+            # and the client does not update the epoch.
             self._admin = self._new_admin()
             return None
         self._known.found(partition, found)
         return found
 
     def changelog_now(self, partition: int, admin: AdminClient) -> Changelog | None:
-        """The end is asked for as read_uncommitted. A read_committed question, and a read_committed consumer's
-        watermark, is answered with the last stable offset, which somebody's open transaction holds back.
+        """The changelog partition as it is now, asked for as read_uncommitted.
+
+        A read_committed client would get the last stable offset, which somebody's open transaction holds back.
         """
         place = TopicPartition(self._changelog_topic, partition)
         try:
@@ -146,7 +148,7 @@ class Questions:
             return None
 
     def topic_id(self, topic: str, admin: AdminClient | None = None) -> str:
-        """Kafka's id of a topic; empty where the broker knows no ids. Waits for the answer."""
+        """Kafka's id of a topic; empty if the broker has no topic ids. Waits for the answer."""
         admin = self._admin if admin is None else admin
         future = admin.describe_topics(TopicCollection([topic]), request_timeout=CALL_S)[topic]
         try:
@@ -155,7 +157,7 @@ class Questions:
             if error.args[0].code() not in _KNOWS_NO_IDS:
                 raise
             logger.warning(
-                "topic=%s: the broker does not tell topic ids (%s): a topic that is deleted and made anew goes unnoticed",
+                "topic=%s: the broker does not show topic ids (%s): a topic that is deleted and created again goes unnoticed",
                 topic,
                 error,
             )
@@ -173,5 +175,5 @@ class Questions:
         return len(found.partitions)
 
     def close(self) -> None:
-        """None may ask a consumer that is closed."""
+        """End the questions. No thread may use the consumer once it is closed."""
         self._threads.shutdown(cancel_futures=True)

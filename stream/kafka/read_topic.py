@@ -1,6 +1,4 @@
-"""A topic read up to its present end while others write to it: what commands tell about topics without joining a
-group.
-"""
+"""Read a topic to its present end while others write to it. Commands use this; they join no group."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -18,7 +16,7 @@ def partitions(kafka: Mapping[str, Any], topic: str) -> list[int]:
     """The numbers of a topic's partitions.
 
     Raises:
-        TopicsUnusable: there is no such topic, or no permission to read it.
+        TopicsUnusable: the topic does not exist, or these credentials may not read it.
     """
     consumer = _reader(kafka)
     try:
@@ -27,7 +25,7 @@ def partitions(kafka: Mapping[str, Any], topic: str) -> list[int]:
         consumer.close()
     if known.error is not None:
         raise TopicsUnusable(
-            f"topic {topic} cannot be read: {known.error.str()}. Is REC2PM_APP right? `rec2pm topics create` makes what is missing"
+            f"topic {topic} cannot be read: {known.error.str()}. Is REC2PM_APP right? `rec2pm topics create` creates missing topics"
         )
     return sorted(known.partitions)
 
@@ -36,14 +34,14 @@ def committed_records(kafka: Mapping[str, Any], topic: str, partition: int, star
     """Every committed record of one partition from an offset to the present end; each has a partition and an offset.
 
     Raises:
-        KafkaUnusable: it cannot be read to its end.
+        KafkaUnusable: the partition cannot be read to its end.
     """
     consumer = _reader(kafka)
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_ANSWERS_WITHIN_S)
         if high == 0:
             return
-        begin = min(start, high)  # beyond the end is nowhere to begin
+        begin = min(start, high)  # librdkafka does not start beyond the end
         consumer.assign([TopicPartition(topic, partition, begin if begin > low else OFFSET_BEGINNING)])
         while True:
             for message in consumer.consume(_BATCH, 0.1):
@@ -52,7 +50,7 @@ def committed_records(kafka: Mapping[str, Any], topic: str, partition: int, star
                     if (message.offset() or 0) >= start:
                         yield message
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    # A worker's open transaction ends what can be read now; what it holds is not committed yet.
+                    # Nothing can be read beyond an open transaction of a worker; its records are not committed yet.
                     return
                 elif error.fatal() or not error.retriable():
                     raise KafkaUnusable(f"{topic}[{partition}] cannot be read: {error}")
@@ -61,6 +59,6 @@ def committed_records(kafka: Mapping[str, Any], topic: str, partition: int, star
 
 
 def _reader(kafka: Mapping[str, Any]) -> Consumer:
-    # No group is joined and nothing is committed; librdkafka asks for a name all the same. That an option of
-    # REC2PM_KAFKA_* is for producers is no news to whoever asks about a user: errors alone are told.
+    # The reader joins no group and commits nothing; librdkafka needs a group id all the same. Only errors are logged: a
+    # command need not warn that an option of REC2PM_KAFKA_* is for producers.
     return Consumer({**CHANGELOG_READER, "log_level": 3, **kafka, "group.id": "rec2pm-export"})

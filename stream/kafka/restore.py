@@ -1,13 +1,14 @@
-"""Changelog → store: the bytes of one partition, from the offset that the store reaches to the changelog's end.
+"""Restore: copy the bytes of one changelog partition into its store, from the offset that the store reaches to the end.
 
-The order matters, and was measured (docs/kafka.md). The restore asks for the end only after Kafka has answered what is
-committed of the input: until then a dead predecessor's transaction may still be committed. The end is the high
-watermark, which Kafka tells only to a read_uncommitted question: the last stable offset hides committed records behind
-somebody's open transaction. The end is reached when the client reports the end of the partition there. Comparing
-records' offsets with it does not work, because markers and compaction leave gaps.
+The order matters, and was measured (docs/kafka.md). First Kafka must answer which offset is committed of the input:
+until then a transaction of a dead process may still be committed. Only then does the restore ask for the end of the
+changelog. The end is the high watermark, which Kafka gives only to a read_uncommitted client. The last stable offset
+would hide committed records that come after somebody's open transaction. The restore has reached the end when the
+client reports the end of the partition there. Comparing the offsets of records with the end does not work, because
+markers and compaction leave gaps.
 
-The restore continues a store only if it is a copy of this very changelog, not longer than it, and not older than
-deletions are kept there. Otherwise it wipes the store and reads from the beginning.
+The restore continues a store only if it is a copy of this changelog, is not longer than it, and was complete within the
+time for which the changelog keeps deletions. Otherwise it wipes the store and reads from the beginning.
 """
 
 import logging
@@ -32,11 +33,11 @@ _BATCH: Final = 5000
 _WAIT_S: Final = 0.05
 _REPORT_EVERY_S: Final = 5.0
 _MARGIN: Final = 0.9
-"""Of the time for which the changelog keeps deletions: clocks differ, and reading takes a while."""
+"""This share of the time for which the changelog keeps deletions is used: clocks differ, and reading takes a while."""
 
 
 class ChangelogRestore:
-    """One partition's restore, a slice at a time."""
+    """One partition's restore, one slice at a time."""
 
     def __init__(
         self,
@@ -53,12 +54,12 @@ class ChangelogRestore:
         at: At = passing,
     ) -> None:
         """Args:
-        config: for a consumer of its own: read_committed, `enable.partition.eof`, `auto.offset.reset=error`.
-        committed: what is committed of the input partition; None while Kafka does not say, as when the outcome of a
+        config: of its own consumer: read_committed, `enable.partition.eof`, `auto.offset.reset=error`.
+        committed: what is committed of the input partition; None if Kafka has not answered, for example while a
             transaction is open.
-        changelog: the changelog partition as it is; None when Kafka does not answer now.
+        changelog: the changelog partition as it is now; None if Kafka does not answer.
         deletions_kept_ms: how long the changelog keeps the record that a key was deleted (`delete.retention.ms`).
-        clock, wall_ms: seconds that only rise, and the time of day in epoch ms.
+        clock, wall_ms: monotonic seconds, and the time of day in epoch ms.
         """
         self._topic = topic
         self._partition = partition
@@ -73,7 +74,7 @@ class ChangelogRestore:
         self._consumer: Consumer | None = None
         self._began = False
         self._committed_before: Committed | None = None
-        """What Kafka said is committed. The restore asks for the changelog's end after that."""
+        """Kafka's answer, which the restore needs before it asks for the changelog's end."""
         self._begun_ms, self._id = 0, ""
         self._reached = self._end = 0
         self._first = OFFSET_BEGINNING
@@ -82,11 +83,11 @@ class ChangelogRestore:
         self._waiting_since = self._reading_since = self._reported = clock()
 
     def advance(self) -> bool:
-        """Read and write one batch. True when done.
+        """Read and write one batch. True when the store is complete.
 
         Raises:
-            ChangelogUnfit: the changelog does not hold the state that goes with the committed offset.
-            RestoreBroken: it cannot be read.
+            ChangelogUnfit: the changelog lacks the state that belongs to the committed offset.
+            RestoreBroken: the changelog cannot be read.
         """
         if not self._began and not self._begin():
             self._report_waiting()
@@ -113,7 +114,7 @@ class ChangelogRestore:
             self._consumer = None
 
     def _begin(self) -> bool:
-        """False: Kafka has not said yet what there is to restore."""
+        """Start to read; False if Kafka has not answered yet what there is to restore."""
         number = self._partition.number
         if self._committed_before is None:
             self._committed_before = self._committed(number)
@@ -122,8 +123,8 @@ class ChangelogRestore:
             return False
         lineage.check(f"{self._topic}[{number}]", self._committed_before.lineage, changelog)
         self._id, self._end = changelog.id, changelog.high
-        # By number: the client asks for what "the beginning" is before it is connected, and then half a second later
-        # again.
+        # An offset, not OFFSET_BEGINNING: the client asks what that is before it is connected, and then half a second
+        # later again.
         self._first = changelog.low
         self._reading_since = self._reported = self._clock()
         offset = self._partition.store.changelog_offset()
@@ -137,7 +138,7 @@ class ChangelogRestore:
         return True
 
     def _unfit(self, offset: int, changelog: Changelog) -> str | None:
-        """Why the store, which reaches an offset, cannot be continued; None where it can."""
+        """Why the store, which reaches this offset, cannot be continued; None if it can."""
         store = self._partition.store
         if (known := store.changelog_id()) is None or (changelog.id and known != changelog.id):
             return f"it is a copy of changelog {known or 'unknown'}, this one is {changelog.id or 'unknown'}"
@@ -168,12 +169,12 @@ class ChangelogRestore:
                 self._bytes += len(key) + len(value or b"")
                 reached = (message.offset() or 0) + 1
             elif error.code() == KafkaError._PARTITION_EOF:
-                # It is past the transaction markers, and comes early while a transaction is open.
+                # The offset is after the transaction markers. The report comes early while a transaction is open.
                 reached = message.offset() or 0
                 done = reached >= self._end
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._start_over(f"offset {self._reached} is not in the changelog")
-                self._first = OFFSET_BEGINNING  # the first offset that Kafka told may be gone by now
+                self._first = OFFSET_BEGINNING  # the first offset that Kafka answered may be gone by now
                 self._assign(consumer)
                 return False
             elif not comes_back(error):
@@ -196,7 +197,7 @@ class ChangelogRestore:
     def _begin_empty(self) -> None:
         store, self._reached = self._partition.store, 0
         store.belong_to(self._id)
-        # Nothing that was deleted before now can come into an empty store.
+        # An empty store cannot hold anything that was deleted before now.
         store.mark_complete(self._begun_ms)
 
     def _report_waiting(self) -> None:
@@ -207,9 +208,9 @@ class ChangelogRestore:
                 "restore waits partition=%d seconds=%.0f: %s",
                 self._partition.number,
                 now - self._waiting_since,
-                "Kafka has not said what is committed of it; it says nothing while a transaction with these offsets is open"
+                "Kafka has not answered what is committed of it; it does not answer while a transaction with these offsets is open"
                 if self._committed_before is None
-                else "Kafka has not said how long its changelog is",
+                else "Kafka has not answered how long its changelog is",
             )
 
     def _report(self, *, done: bool) -> None:

@@ -1,4 +1,4 @@
-"""The application's topics: their names, which there should be, creating them, and what is wrong with them.
+"""The application's topics: their names and settings, creating them, and what is wrong with them.
 
 Plans, outcomes and problems are values; the commands print them. Nothing here deletes or alters an existing topic.
 """
@@ -22,7 +22,7 @@ _COMPACTION_LAG = "max.compaction.lag.ms"
 _DAY_MS = 86_400_000
 _LONGEST_COMPACTION_LAG_MS = 7 * _DAY_MS
 _COMPACTED_DAILY = ((_COMPACTION_LAG, str(_DAY_MS)),)
-"""Without it Kafka may never compact a quiet topic, and what was forgotten of a user stays in it."""
+"""The longest compaction lag. Without it Kafka may never compact a quiet topic, and a forgotten user's data stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class TopicSpec:
 
     name: str
     purpose: str
-    """What is in it, for people."""
+    """What the topic holds, in words for people."""
     partitions: int
     replication: int | None
     """Copies of each partition; None leaves it to the broker's `default.replication.factor`."""
@@ -48,7 +48,7 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What `create` did about one topic: made it, left the one that is there, or was refused (`reason` says why)."""
+    """What `create` did about one topic: created it, left an existing one, or was refused (`reason` says why)."""
 
     topic: TopicSpec
     result: Literal["created", "exists", "refused"]
@@ -57,9 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something about the topics that is wrong (`error`: a worker must not start) or deserves a look (`warning`), in
-    one line.
-    """
+    """One line about a problem with the topics. `error`: a worker must not start; `warning`: it deserves a look."""
 
     topic: str
     severity: Literal["error", "warning"]
@@ -71,8 +69,8 @@ def plan(
 ) -> list[TopicSpec]:
     """The topics of an application, the input first.
 
-    A user's changelog records must be in the partition with the number of the user's input partition: equal counts, for
-    ever.
+    A user's changelog records must be in the partition with the same number as the user's input partition, so these
+    topics always have the same number of partitions.
     """
     return [
         TopicSpec(interactions_topic, "interactions, the input", partitions, replication, "delete"),
@@ -98,7 +96,7 @@ def models_topic(app: str) -> str:
 
 
 def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
-    """Make the topics that are missing, and leave those that exist as they are; outcomes are in the order of `topics`.
+    """Create missing topics, and leave existing ones as they are. Outcomes are in the order of `topics`.
 
     Raises:
         KafkaException: the broker does not answer.
@@ -122,7 +120,7 @@ def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
         try:
             futures[topic.name].result()
         except KafkaException as error:
-            # Someone else was quicker: two init jobs of one deployment are not an error.
+            # Somebody else created it a moment ago, for example a second init job of the deployment. That is no error.
             exists = _kafka_error(error).code() == KafkaError.TOPIC_ALREADY_EXISTS
             outcomes.append(
                 Outcome(topic, "exists") if exists else Outcome(topic, "refused", _kafka_error(error).str())
@@ -134,7 +132,7 @@ def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
 
 
 def _wait_until_listed(admin: AdminClient, names: set[str]) -> None:
-    """A topic that was made is listed a moment later; who asks next must not find it missing."""
+    """Wait until new topics are listed, so that the next caller finds them."""
     deadline = time.monotonic() + ANSWERS_WITHIN_S
     while not names <= _found(admin).keys() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -173,12 +171,12 @@ def check(admin: AdminClient, app: str, interactions_topic: str, recommendations
 
 
 def deletions_kept_ms(admin: AdminClient, app: str) -> int:
-    """How long the changelog keeps the record that a key was deleted; Kafka's default where the broker does not
-    tell.
-    """
+    """How long the changelog keeps deletions, ms; Kafka's default if the broker does not show the setting."""
     topic = changelog_topic(app)
-    told = _configs(admin, [topic])[topic]
-    return int((_DELETIONS_KEPT_MS if isinstance(told, str) else told.get("delete.retention.ms")) or _DELETIONS_KEPT_MS)
+    config = _configs(admin, [topic])[topic]
+    return int(
+        (_DELETIONS_KEPT_MS if isinstance(config, str) else config.get("delete.retention.ms")) or _DELETIONS_KEPT_MS
+    )
 
 
 def _wrong_width(topic: TopicSpec, partitions: int, interactions_topic: str) -> list[Problem]:
@@ -197,29 +195,29 @@ def _wrong_width(topic: TopicSpec, partitions: int, interactions_topic: str) -> 
 def _wrong_policy(
     topic: TopicSpec, config: Mapping[str, str] | str, app: str, interactions_topic: str
 ) -> list[Problem]:
-    told = config if isinstance(config, str) else config.get("cleanup.policy")
-    if isinstance(config, str) or told is None:
+    value = config if isinstance(config, str) else config.get("cleanup.policy")
+    if isinstance(config, str) or value is None:
         reason = f" ({config})" if isinstance(config, str) else ""
         return [
             _warning(
                 topic,
-                f"topic {topic.name}: the broker does not tell its cleanup.policy{reason}, expected {topic.cleanup}: "
+                f"topic {topic.name}: the broker does not show its cleanup.policy{reason}, expected {topic.cleanup}: "
                 "not checked",
             )
         ]
-    policies = {policy.strip() for policy in told.split(",")}
+    policies = {policy.strip() for policy in value.split(",")}
     repair = f"set it with `kafka-configs.sh --alter --topic {topic.name} --add-config cleanup.policy={topic.cleanup}`"
-    found = f"topic {topic.name} has cleanup.policy={told}, expected {topic.cleanup}"
+    found = f"topic {topic.name} has cleanup.policy={value}, expected {topic.cleanup}"
     if topic.cleanup == "compact" and "compact" not in policies:
         forgotten = f"{found}, or {topic.purpose} would be forgotten with age: {repair}"
-        # Lists that are forgotten are made again; state and promotions are not.
+        # Deleted lists are made again; state and promotions are not.
         internal = topic.name in (changelog_topic(app), models_topic(app))
         return [_error(topic, forgotten) if internal else _warning(topic, forgotten)]
     if topic.name in (changelog_topic(app), models_topic(app)) and "delete" in policies:
         return [_error(topic, f"{found} alone, or {topic.purpose} would be forgotten with age: {repair}")]
     if topic.cleanup == "delete" and "compact" in policies:
         lost = f"{found}, or records with the same key would replace each other: {repair}"
-        # The input is not ours to judge: a user's newest interaction alone may be all that somebody wants.
+        # The input may be compacted on purpose: perhaps only a user's newest interaction matters.
         return [_warning(topic, lost) if topic.name == interactions_topic else _error(topic, lost)]
     return []
 
@@ -231,14 +229,14 @@ def _compacted_too_late(topic: TopicSpec, config: Mapping[str, str] | str) -> li
         or "compact" not in config.get("cleanup.policy", "")
     ):
         return []
-    told = config.get(_COMPACTION_LAG)
-    if told is not None and int(told) <= _LONGEST_COMPACTION_LAG_MS:
+    value = config.get(_COMPACTION_LAG)
+    if value is not None and int(value) <= _LONGEST_COMPACTION_LAG_MS:
         return []
     wanted = topic.config[_COMPACTION_LAG]
     return [
         _warning(
             topic,
-            f"topic {topic.name} has {_COMPACTION_LAG}={'not set' if told is None else told}, expected "
+            f"topic {topic.name} has {_COMPACTION_LAG}={'not set' if value is None else value}, expected "
             f"{_LONGEST_COMPACTION_LAG_MS} (7 days) or less, or a forgotten user's data may stay in it for ever: "
             f"set it with `kafka-configs.sh --alter --topic {topic.name} --add-config {_COMPACTION_LAG}={wanted}`",
         )
@@ -278,7 +276,7 @@ class _Found:
 
 
 def _found(admin: AdminClient) -> dict[str, _Found]:
-    # All topics and not these by name: a broker that makes topics by itself does so when it is asked about one by name.
+    # This lists all topics. A request for one topic by name can make the broker create it.
     topics = admin.list_topics(timeout=ANSWERS_WITHIN_S).topics
     return {
         name: _Found(len(topic.partitions), min(len(partition.replicas) for partition in topic.partitions.values()))
@@ -288,7 +286,7 @@ def _found(admin: AdminClient) -> dict[str, _Found]:
 
 
 def _configs(admin: AdminClient, topics: Sequence[str]) -> dict[str, Mapping[str, str] | str]:
-    """Each topic's configuration, or why the broker does not tell it (no permission, or it knows no such call)."""
+    """Each topic's configuration, or the reason why the broker does not show it (no permission, or an old broker)."""
     if not topics:
         return {}
     asked = admin.describe_configs(
@@ -300,7 +298,7 @@ def _configs(admin: AdminClient, topics: Sequence[str]) -> dict[str, Mapping[str
             entries: Mapping[str, ConfigEntry] = future.result(ANSWERS_WITHIN_S)
         except KafkaException as error:
             configs[resource.name] = _kafka_error(error).str()
-        except TimeoutError:  # a broker that hangs up on a call it does not know leaves the future open
+        except TimeoutError:  # a broker that closes the connection on an unknown call leaves the future open
             configs[resource.name] = f"no answer within {ANSWERS_WITHIN_S:.0f} s"
         else:
             configs[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}

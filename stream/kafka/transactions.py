@@ -1,8 +1,8 @@
-"""The worker's transactions: one producer, what each of its errors means, and when it is replaced.
+"""The worker's transactions: one producer, the meaning of its errors, and when it is replaced.
 
 The order of calls and the errors were measured; docs/kafka.md has the reasons. The offsets go into the transaction with
-the group's metadata of the poll that gave the step its records: Kafka then refuses the transaction if another worker
-owns them by now.
+the group's metadata of the poll that brought the step's records. So Kafka refuses the transaction if another worker
+owns the partitions by then.
 """
 
 import logging
@@ -27,12 +27,12 @@ from stream.wire import MODEL_HEADER, Recommendation
 logger = logging.getLogger(__name__)
 
 CALL_S: Final = 5.0
-"""How long one transaction call may wait; it is then called again."""
+"""How long one transaction call may wait; then it is called again."""
 _GRACE_S: Final = 1.0
-"""How long a transaction that Kafka calls too old is waited for: its clock and ours do not start together."""
+"""Extra wait before a transaction counts as too old: its time at Kafka and ours do not start together."""
 _FULL_QUEUE_WAIT_S: Final = 0.05
 _LOOK_EVERY_S: Final = 1.0
-"""How often a wait for Kafka looks whether the process is to stop."""
+"""How often a wait for Kafka checks whether the worker must stop."""
 
 
 class _Overdue(Exception):
@@ -73,13 +73,13 @@ class Transactions:
         self._at = at
         self._calls = CallThread("transaction")
         self._first_reason: KafkaError | None = None
-        """Why the transaction failed. To further calls the client says only that it has failed."""
+        """Why the transaction failed. Later calls of the client only say that it has failed."""
         self.began = outage.clock()
 
     def start(self) -> None:
-        """Put out this worker's last process, and end what it left open, however long Kafka is away.
+        """Fence the previous process with this worker's name and end its open transaction, however long Kafka is away.
 
-        The producer stays: one that was abandoned could still take the name from its successor.
+        The same producer makes every attempt: an abandoned one could later take the name from its successor.
         """
         try:
             self._until_done(lambda producer: producer.init_transactions(CALL_S), "init_transactions", math.inf)
@@ -91,14 +91,14 @@ class Transactions:
         self.producer.poll(0)
 
     def publish(self, outgoing: Outgoing, offsets: Sequence[TopicPartition], metadata: object) -> Mapping[int, int]:
-        """One transaction. Returns the changelog offset that each partition's records reach.
+        """Publish in one transaction. Returns the changelog offset that each partition's records reach.
 
         Args:
             offsets: what is committed of the input.
-            metadata: of the group, at the poll that gave the step its records.
+            metadata: the group's, from the poll that brought the step's records.
 
         Raises:
-            StepAborted: refused, or without an answer in time: then it may be committed.
+            StepAborted: Kafka refused it, or did not answer in time: then it may be committed.
             Fenced, KafkaUnusable, OutputTooLarge, StopAsked: the process ends.
         """
         reached: dict[int, int] = {}
@@ -114,7 +114,7 @@ class Transactions:
             self._at(Point.BEGUN)
             self._produce_all(outgoing, delivered)
             self._at(Point.PRODUCED)
-            # The only call that fences: it carries the generation that owned these records when they were polled.
+            # Only this call fences: it carries the generation of the group that owned these records at the poll.
             self._until_done(
                 lambda producer: producer.send_offsets_to_transaction(offsets, metadata, CALL_S),
                 "send_offsets_to_transaction",
@@ -148,7 +148,7 @@ class Transactions:
             self._produce(self._topics.dead_letters, dead.value, dead.key, headers=dead.headers)
 
     def _produce(self, topic: str, value: bytes | None, key: bytes | None, *more: Any, **named: Any) -> None:
-        """`Producer.produce`, again while its queue is full: a record that was not queued must not be missed."""
+        """Call `Producer.produce`, again while its queue is full: every record must be queued."""
         while True:
             try:
                 self.producer.produce(topic, value, key, *more, **named)
@@ -156,7 +156,7 @@ class Transactions:
                 self.producer.poll(_FULL_QUEUE_WAIT_S)
             except KafkaException as error:
                 if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                    # Swallowed, the transaction would commit without it.
+                    # If this error were ignored, the transaction would commit without the record.
                     raise OutputTooLarge(
                         f"a record of {len(value or b'')} bytes for {topic} is larger than the producer takes: raise "
                         "REC2PM_KAFKA_MESSAGE_MAX_BYTES and the topic's max.message.bytes"
@@ -166,12 +166,12 @@ class Transactions:
                 return
 
     def _leave_nothing_open(self) -> None:
-        """Before the process ends with an error: readers would wait for an open transaction until its time-out."""
+        """Abort before the process ends with an error: readers would wait for the open transaction to time out."""
         with suppress(KafkaException, _Overdue, StopAsked):
             self._until_done(lambda producer: producer.abort_transaction(CALL_S), "abort_transaction")
 
     def _abort(self, error: KafkaException) -> NoReturn:
-        """Turn a failed transaction into what it means for the step."""
+        """Abort, and raise what the failed transaction means for the step."""
         reason: KafkaError = error.args[0]
         if is_fatal(reason):
             self._replace_producer(error)
@@ -199,11 +199,16 @@ class Transactions:
         raise StepAborted(explained(self._first_reason or reason)) from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
-        """Replace a producer that can do nothing any more: it lost track of its records, its transaction was too old
-        for Kafka, or another process has its name.
+        """Replace a producer that is no longer usable, and raise StepAborted.
 
-        Kafka's answer is the same to the latter two, so the clock tells them apart. A new producer under the same name
-        ends whatever the old one left open, and goes on. Against another process that would be a quarrel without end.
+        There are three reasons: it lost track of its records, its transaction was too old for Kafka, or another process
+        has its name. Kafka's answer to the last two is the same, so the age of the transaction decides. After a
+        transaction that was too old, a new producer with the same name ends what the old one left open. Against another
+        process that would be an endless fight, so the worker stops.
+
+        Raises:
+            StepAborted: the producer was replaced.
+            Fenced: another process has the name.
         """
         open_s = self._outage.clock() - self.began
         put_out = isinstance(error, KafkaException) and error.args[0].code() in PUT_OUT
@@ -218,11 +223,11 @@ class Transactions:
         raise StepAborted(f"the producer was replaced after {open_s:.1f} s: {error}") from error
 
     def _until_done(self, call: Callable[[Producer], None], name: str, deadline: float | None = None) -> None:
-        """Call until it is done. A retriable error asks for the same call again; it then continues where it was.
+        """Repeat a call until it is done. After a retriable error the same call continues where it was.
 
-        Without a `deadline` it waits no longer than a transaction may last: then Kafka has ended it, whatever the call
-        would say. It does not rely on the call's own time-out, which `send_offsets_to_transaction` does not always keep
-        (librdkafka #5456): the call runs on a thread of its own, and is left behind.
+        Without a `deadline` the wait ends when Kafka has ended the transaction because of its age. This does not rely
+        on the call's own time-out, which `send_offsets_to_transaction` does not always keep (librdkafka #5456): the
+        call runs on its own thread, and is left behind.
 
         Raises:
             _Overdue: the transaction is too old by now.
@@ -243,13 +248,13 @@ class Transactions:
                     raise _Overdue(f"{name}: {reason.str()}") from error
 
     def _returned(self, done: "Future[None]", name: str, deadline: float) -> None:
-        """Wait for a call: until the deadline or, if the process is asked to stop, for `CALL_S`."""
+        """Wait for a call, until the deadline. If the worker must stop, wait at most `CALL_S`."""
         try:
             while not done.done():
                 now = self._outage.clock()
                 late = self._outage.stopping() and now > self.began + CALL_S
                 if late or now >= deadline:
-                    # Its thread ends when librdkafka lets go of it, and the producer with it.
+                    # The thread ends, and frees the producer, when librdkafka returns from the call.
                     self._calls.leave()
                     self._calls = CallThread("transaction")
                     if late:
@@ -258,8 +263,8 @@ class Transactions:
                 wait([done], min(deadline - now, _LOOK_EVERY_S))
             done.result()
         finally:
-            # It holds what the call raised, whose traceback holds this frame and the step's: a circle that stays, as
-            # circles are hardly ever looked for in this process (`stream.compose`).
+            # The future holds the error, its traceback holds this frame, and the frame holds the future. Reference
+            # counting cannot free such a cycle, and the cycle collector rarely runs in this process (`stream.compose`).
             del done
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Does everything that a worker promises hold while whatever is around it breaks? `make crash SECONDS=60 SEED=0`."""
+"""Does a worker keep its promises while everything around it breaks? `make crash SECONDS=60 SEED=0`."""

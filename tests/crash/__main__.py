@@ -67,11 +67,11 @@ def main() -> None:
             log=asked.log,
             most_failures=asked.failures,
         ),
-        told=lambda line: print(line, flush=True),
+        report=lambda line: print(line, flush=True),
     )
-    told = report(outcome)
-    (folder / "report.md").write_text(told + "\n")
-    print(f"\n{told}\n\nlogs are in {folder}")
+    text = report(outcome)
+    (folder / "report.md").write_text(text + "\n")
+    print(f"\n{text}\n\nlogs are in {folder}")
     sys.exit(0 if outcome.holds else 1)
 
 

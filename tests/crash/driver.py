@@ -1,6 +1,6 @@
-"""One run: workers take what is fed, faults come one after the other, and in the end the oracle judges.
+"""One run: workers process a steady load, faults come one after the other, and in the end the oracle judges.
 
-Nothing here helps a worker: what failed is started again as systemd would, and everything else it has to do by itself.
+Nothing here helps a worker. Failed processes are started again, as systemd would; a worker must do the rest alone.
 """
 
 import logging
@@ -47,7 +47,7 @@ ENDS_WITHIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. `log`: a file with user_id, item_id, timestamp; None: synthetic."""
+    """What to run. `log`: a file with user_id, item_id, timestamp; None: a synthetic log."""
 
     seconds: float
     seed: int
@@ -58,16 +58,16 @@ class Options:
     rate: float = 700.0
     log: Path | None = None
     most_failures: int = 3
-    """After so many a run ends early."""
+    """The run ends early after this number of failures."""
     patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A fault that was brought about, or was to be.
+    """A fault that was caused, or should have been.
 
-    `seconds`: from its beginning until everything was taken that was in the topic then; None: it was not, or there was
-    no fault. `waited_s`: the longest that a record waited that came while the fault lasted.
+    `seconds`: from its start until the workers had read everything that was in the topic then; None: they had not, or
+    there was no fault. `waited_s`: the longest wait of a record that came during the fault.
     """
 
     fault: str
@@ -79,7 +79,7 @@ class Injection:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run saw."""
+    """The result of a run."""
 
     options: Options
     injections: list[Injection] = field(default_factory=list)
@@ -96,8 +96,8 @@ class Outcome:
         return not self.failures and self.verdict is not None and self.verdict.holds
 
 
-def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Outcome:
-    """`told` is given a line for each thing that happens."""
+def run(options: Options, report: Callable[[str], None] = lambda line: None) -> Outcome:
+    """`report` gets a line for each thing that happens."""
     outcome = Outcome(options)
     log = source.log_of(options.log, options.seed)
     items = source.catalogue_of(log, options.seed)
@@ -110,9 +110,9 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
         try:
             feeder.start()
             _all_take(world, "at the start", outcome)
-            told(f"{len(world.workers)} workers take records; faults for {options.seconds:.0f} s")
+            report(f"{len(world.workers)} workers take records; faults for {options.seconds:.0f} s")
             began = time.time()
-            _inject_until(began + options.seconds, world, progress, outcome, told)
+            _inject_until(began + options.seconds, world, progress, outcome, report)
             _all_take(world, "at the end", outcome)
             feeder.stop()
             outcome.fed_s = time.time() - began
@@ -123,7 +123,7 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
         outcome.usage, outcome.exits = usage.samples, world.supervisor.exits()
         outcome.restarts, outcome.new_producers = world.supervisor.restarts(), feeder.new_producers
         _end(world, outcome)
-        told("the oracle recomputes everything from the input topic")
+        report("the oracle recomputes everything from the input topic")
         rules = Rules(Catalogue(items), SEGMENT_LENGTH, RECOMMEND, TOP_K, KEEP_SEGMENTS, f"{ledger.NAME}@1", fails=True)
         try:
             outcome.verdict = judge(observe(world.kafka.direct, APP, TOPIC, LISTS), rules)
@@ -135,7 +135,9 @@ def run(options: Options, told: Callable[[str], None] = lambda line: None) -> Ou
     return outcome
 
 
-def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome, told: Callable[[str], None]) -> None:
+def _inject_until(
+    end: float, world: World, progress: Progress, outcome: Outcome, report: Callable[[str], None]
+) -> None:
     asked = outcome.options.faults
     schedule = Schedule(
         [each for each in asked if each not in LONG], world.chosen, [each for each in asked if each in LONG]
@@ -148,13 +150,13 @@ def _inject_until(end: float, world: World, progress: Progress, outcome: Outcome
         injection = _injected(fault, world, progress, outcome)
         outcome.injections.append(injection)
         _look_for_the_silent(world, outcome)
-        told(f"{_clock(injection.began)} {fault.name}: {_told(injection)}; {progress.behind()} records behind")
+        report(f"{_clock(injection.began)} {fault.name}: {_outcome_of(injection)}; {progress.behind()} records behind")
         world.pause_between(0.2, 1.0)
 
 
 def _look_for_the_silent(world: World, outcome: Outcome) -> None:
-    """A worker that lives and takes nothing for so long, while there is something to take, waits for a hand."""
-    # While a fault stops everybody nobody is silent.
+    """Fail for each running worker that reads nothing for too long while there is something to read."""
+    # While a fault stops all workers, none of them counts as silent.
     long_ones = [
         each.began + each.seconds
         for each in outcome.injections
@@ -167,7 +169,7 @@ def _look_for_the_silent(world: World, outcome: Outcome) -> None:
             outcome.failures.append(
                 f"{_clock(time.time())} {worker.name} has taken no record for {silent_s:.0f} s; log: {worker.log}"
             )
-            worker.tell_stacks()
+            worker.dump_stacks()
             time.sleep(0.5)  # for the stacks
             worker.kill()
 
@@ -181,12 +183,12 @@ def _injected(fault: Fault, world: World, progress: Progress, outcome: Outcome) 
             lambda: progress.recovered_at(ended) is not None, RECOVERS_WITHIN_S, "everything that was there is taken"
         )
     except NotReached as reason:
-        logger.info("%s not brought about: %s", fault.name, reason)
+        logger.info("%s not possible: %s", fault.name, reason)
         return Injection(fault.name, started, None, reached=False)
     except (Broken, TimeoutError) as error:
         outcome.failures.append(f"{_clock(started)} {fault.name}: {error}")
         for worker in world.workers.values():
-            worker.tell_stacks()
+            worker.dump_stacks()
         return Injection(fault.name, started, None)
     recovered = progress.recovered_at(began)
     return Injection(
@@ -195,7 +197,7 @@ def _injected(fault: Fault, world: World, progress: Progress, outcome: Outcome) 
 
 
 def _all_take(world: World, when: str, outcome: Outcome) -> None:
-    """Every worker takes records, with nobody's help."""
+    """Wait until every worker reads records, without help."""
     try:
         wait_until(
             lambda: all(worker.taking() for worker in world.workers.values()),
@@ -208,7 +210,7 @@ def _all_take(world: World, when: str, outcome: Outcome) -> None:
                 outcome.failures.append(
                     f"{when}: {worker.name} takes no records, not within {TAKING_WITHIN_S:.0f} s; log: {worker.log}"
                 )
-                worker.tell_stacks()
+                worker.dump_stacks()
 
 
 def _take_the_rest(progress: Progress, outcome: Outcome) -> None:
@@ -222,7 +224,7 @@ def _take_the_rest(progress: Progress, outcome: Outcome) -> None:
 
 
 def _end(world: World, outcome: Outcome) -> None:
-    """SIGTERM to one after the other: the last ones get everything, and stop all the same."""
+    """Stop one worker after the other with SIGTERM: the last ones own everything, and must still stop."""
     for worker in world.workers.values():
         if not worker.running():
             continue
@@ -236,7 +238,7 @@ def _end(world: World, outcome: Outcome) -> None:
 
 
 def _stores_that_differ(world: World) -> list[str]:
-    """Of the workers, which have ended."""
+    """Compare the stores of the workers, which have ended."""
     admin = AdminClient({"bootstrap.servers": world.kafka.direct, "log_level": 2})
     changelog = stores.newest(records(world.kafka.direct, topics.changelog_topic(APP)), world.partitions)
     folders = [worker.files / APP / worker.name for worker in world.workers.values()]
@@ -325,9 +327,9 @@ def _make_topics(bootstrap: str, partitions: int) -> None:
             future.result(30)
 
 
-def _told(injection: Injection) -> str:
+def _outcome_of(injection: Injection) -> str:
     if not injection.reached:
-        return "could not be brought about"
+        return "could not be caused"
     return (
         "NOT RECOVERED"
         if injection.seconds is None

@@ -82,7 +82,7 @@ class Kafka:
         self._environ = kafka_home.java_environment(environ, folder)
         # It starts often and never runs for long: what the second compiler gains comes too late.
         self._environ["KAFKA_OPTS"] += " -XX:TieredStopAtLevel=1"
-        said = {
+        values = {
             "direct": ports.direct,
             "behind_proxy": ports.behind_proxy,
             "proxy": ports.proxy,
@@ -93,9 +93,11 @@ class Kafka:
             kafka_home.SERVER_PROPERTIES.format(port=ports.direct, controller_port=ports.controller, data=folder) + more
         )
         controller = self._formatted(
-            "controller", common + _CONTROLLER.format(data=folder / "controller-data", **said), cluster
+            "controller", common + _CONTROLLER.format(data=folder / "controller-data", **values), cluster
         )
-        self._command = self._formatted("server", common + _BROKER.format(data=folder / "kafka-data", **said), cluster)
+        self._command = self._formatted(
+            "server", common + _BROKER.format(data=folder / "kafka-data", **values), cluster
+        )
         started(controller, folder / "controller.log", self._environ, folder, self._controlling)
 
     def _formatted(self, name: str, properties: str, cluster: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""The judge: everything that was published is recomputed from the input topic alone, and compared for equality.
+"""The oracle: recompute everything that was published from the input topic alone, and compare for equality.
 
-A thing is *lost* when it must be there and is not, *doubled* when it is there once too often, *differing* when it is
-there and is not what the input says. Things are interactions in a state, lists, withdrawn lists, and dead letters.
+A thing is *lost* if it must be there and is not, *doubled* if it is there once too often, *differing* if it is there
+and is not what the input says. Things are interactions in a state, lists, withdrawn lists, and dead letters.
 """
 
 from array import array
@@ -28,7 +28,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was compared, and how much of it was not as it must be."""
+    """What was compared, and how much of it was wrong."""
 
     interactions: int
     users: int
@@ -36,7 +36,7 @@ class Verdict:
     forgotten: int
     malformed: int
     refused: int
-    """Records that the model failed at, and that are in the dead letters for it."""
+    """Dead letters of records that the model failed on."""
     lost: int
     doubled: int
     differing: int
@@ -59,7 +59,7 @@ class _Tally:
 
 
 def judge(observed: Observed, rules: Rules) -> Verdict:
-    """Compare what is there with what the input says must be there."""
+    """Compare what was published with what the input says."""
     tally = _Tally()
     dead = _DeadLetters(observed.dead_letters, tally)
     published = _Published(observed.recommendations)
@@ -93,7 +93,7 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
             published.expect(user, replay.recommendation(record.partition, record.offset, heard.time, rules), tally)
     dead.rest()
     published.rest(tally)
-    # Who was only ever refused has no state.
+    # A user with nothing but refused records has no state.
     _compare_states(observed.states, {place: replay for place, replay in users.items() if replay.taken}, rules, tally)
     return Verdict(
         interactions=counts["interactions"],
@@ -110,9 +110,7 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
 
 
 def _may_fail(replay: Replay, row: int, rules: Rules) -> bool:
-    """Whether the model can be what refused an interaction: it completes a segment, which has the item that the model
-    fails at.
-    """
+    """True if the model can be the reason of a refusal: the segment that ends here has the failing item."""
     segment = (*replay.rows, row)
     return rules.fails and len(segment) == rules.segment_length and len(rules.catalogue.item_ids) in segment
 
@@ -134,9 +132,9 @@ def _compare_states(
         expected = replay.row(place[1], place[0], rules)
         if row != expected:
             unequal = {name: (row[name], value) for name, value in expected.items() if row[name] != value}
-            told = f"state of user {place[1]} in partition {place[0]}, found and expected: {unequal}"
+            example = f"state of user {place[1]} in partition {place[0]}, found and expected: {unequal}"
             behind = replay.taken - row["taken"]
-            tally.note("lost" if behind > 0 else "doubled" if behind < 0 else "differing", told, abs(behind) or 1)
+            tally.note("lost" if behind > 0 else "doubled" if behind < 0 else "differing", example, abs(behind) or 1)
     for place in users.keys() - seen:
         tally.note(
             "lost",
@@ -153,22 +151,25 @@ class _DeadLetters:
         self._found: defaultdict[Place, list[Taken]] = defaultdict(list)
         self.refused: set[Place] = set()
         for letter in letters:
-            told = dict(letter.headers)
-            place = (int(told[_ERROR_HEADER + "partition"] or b"-1"), int(told[_ERROR_HEADER + "offset"] or b"-1"))
+            headers = dict(letter.headers)
+            place = (
+                int(headers[_ERROR_HEADER + "partition"] or b"-1"),
+                int(headers[_ERROR_HEADER + "offset"] or b"-1"),
+            )
             self._found[place].append(letter)
-            if told[_ERROR_HEADER + "exception"] != _MALFORMED:
+            if headers[_ERROR_HEADER + "exception"] != _MALFORMED:
                 self.refused.add(place)
 
     def expect(self, record: Taken) -> None:
         """There must be one for this record, with the same key and value."""
         letters = self._found.pop((record.partition, record.offset), [])
-        told = f"dead letter of {record.partition}/{record.offset}"
+        example = f"dead letter of {record.partition}/{record.offset}"
         if not letters:
-            self._tally.note("lost", told)
+            self._tally.note("lost", example)
         if len(letters) > 1:
-            self._tally.note("doubled", told, len(letters) - 1)
+            self._tally.note("doubled", example, len(letters) - 1)
         if any((letter.key, letter.value) != (record.key, record.value) for letter in letters):
-            self._tally.note("differing", told)
+            self._tally.note("differing", example)
 
     def refusal(self, record: Taken, *, may_fail: bool) -> None:
         """There is one for an interaction that can be read."""
@@ -210,16 +211,16 @@ class _Published:
         place = expected["partition"], expected["offset"]
         self._expected[user].append(place[1])
         found = self._lists.pop(place, [])
-        told = f"list of user {user} after {place[0]}/{place[1]}"
+        example = f"list of user {user} after {place[0]}/{place[1]}"
         if not found:
-            tally.note("lost", told)
+            tally.note("lost", example)
         if len(found) > 1:
-            tally.note("doubled", told, len(found) - 1)
+            tally.note("doubled", example, len(found) - 1)
         for owner, value in found[:1]:
             made = msgpack.unpackb(value)
             if owner != user or made != expected:
                 unequal = {name: (made.get(name), value) for name, value in expected.items() if made.get(name) != value}
-                tally.note("differing", f"{told}, owner {owner}, found and expected: {unequal}")
+                tally.note("differing", f"{example}, owner {owner}, found and expected: {unequal}")
 
     def rest(self, tally: _Tally) -> None:
         for (partition, offset), lists in self._lists.items():
@@ -243,20 +244,20 @@ def _compare_order(user: str, expected: Iterable[int], found: Iterable[int], tal
         return
     for offset, forgotten in due.items():
         withdrawn = there.get(offset, 0)
-        told = f"user {user} after the list at offset {offset}: forgotten {forgotten} times, list withdrawn {withdrawn} times"
+        example = f"user {user} after the list at offset {offset}: forgotten {forgotten} times, list withdrawn {withdrawn} times"
         if forgotten and not withdrawn and offset != _WITHDRAWN and offset in there:
-            tally.note("lost", told)
+            tally.note("lost", example)
         elif withdrawn > forgotten:
-            tally.note("doubled", told, withdrawn - forgotten)
+            tally.note("doubled", example, withdrawn - forgotten)
 
 
-def _withdrawals(told: Iterable[int]) -> dict[int, int]:
+def _withdrawals(order: Iterable[int]) -> dict[int, int]:
     """After each list, in their order, how many withdrawals came before the next; `_WITHDRAWN` stands for the time
     before the first.
     """
     found = {_WITHDRAWN: 0}
     newest = _WITHDRAWN
-    for each in told:
+    for each in order:
         if each == _WITHDRAWN:
             found[newest] += 1
         elif each not in found:

@@ -1,7 +1,7 @@
-"""What shall happen to a worker at which named point: written by the driver, carried out inside the worker.
+"""Orders for a worker at its fault points: the driver writes them, the worker carries them out.
 
-In the worker's folder: `plan`, JSON, what is to come, removed when it is carried out; `events`, JSON lines, what was;
-`taking`, the process id of the process that takes records, touched while it does.
+The worker's folder has three files. `plan` (JSON): open orders; removed when they are carried out. `events` (JSON
+lines): orders that were carried out. `taking`: the id of the process that reads records; touched while it does.
 """
 
 import json
@@ -81,7 +81,7 @@ class Injector:
     def __call__(self, point: Point) -> None:
         if point == Point.POLLED and time.monotonic() - self._touched > _TOUCH_EVERY_S:
             self._touched = time.monotonic()
-            # Never seen empty: who is looked for in that moment would be taken for silent.
+            # Never empty for a moment: the driver would take the worker for silent.
             partial = self._taking.with_suffix(".partial")
             partial.write_text(str(os.getpid()))
             partial.replace(self._taking)

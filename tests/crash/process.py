@@ -25,13 +25,13 @@ EXIT_USAGE = 2
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended: its exit code, or minus the signal's number; and what it said last."""
+    """How a process ended: its exit code, or minus the signal's number; and the last line of its log."""
 
     time: float
     name: str
     code: int
     asked: bool
-    """Whether it was told to end."""
+    """True if the driver asked it to end."""
     last_line: str
 
     @property
@@ -118,7 +118,7 @@ class Worker:
         return self.pid is not None
 
     def taking(self) -> bool:
-        """It runs and takes records: it did so a moment ago."""
+        """True if it runs and read records a moment ago."""
         last = self._last_taken()
         return last is not None and time.time() - last < _A_MOMENT_S
 
@@ -142,8 +142,8 @@ class Worker:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def tell_stacks(self) -> None:
-        """Into its log: where each of its threads is."""
+    def dump_stacks(self) -> None:
+        """Write the stacks of its threads into its log."""
         self._signal(signal.SIGUSR1)
 
     def terminate(self, timeout_s: float = 60.0) -> int:
@@ -175,7 +175,7 @@ class Worker:
         return self.exits[-1].code
 
     def leave_alone(self) -> None:
-        """What ends from now on stays ended."""
+        """Do not start it again from now on."""
         with self._lock:
             self._wanted = False
 
@@ -186,7 +186,7 @@ class Worker:
         return plan.events(self.folder)
 
     def tend(self) -> None:
-        """Note an end, and start again what failed."""
+        """Note an exit, and restart a failed process."""
         with self._lock:
             self._note_end(asked=False)
             if self._failed_at is not None and self._wanted and time.time() - self._failed_at >= _RESTART_AFTER_S:

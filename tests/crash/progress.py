@@ -1,4 +1,4 @@
-"""How far the group has come, sampled all the time: when had it taken what was in the topic at some moment?"""
+"""Sample the progress of the group: when had it read what was in the topic at some moment?"""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from tests.crash.reading import ends, places_of
 _EVERY_S = 0.05
 _ANSWERS_WITHIN_S = 2.0
 AFTER_S = 0.3
-"""So long after a fault began everybody has been given something new: who takes that has recovered."""
+"""Seconds after the start of a fault until every partition has new records: a group that read them has recovered."""
 
 
 class Sample(NamedTuple):
@@ -81,15 +81,14 @@ class Progress:
     def _sample(self) -> None:
         while not self._ended.wait(_EVERY_S):
             try:
-                told = ends(self._admin, self._places, timeout_s=_ANSWERS_WITHIN_S)
-                if self.ends and any(told[number] < end for number, end in self.ends[-1].offsets.items()):
-                    continue  # seen once: ends from before those that were told already
-                self.ends.append(Sample(time.time(), told))
+                found = ends(self._admin, self._places, timeout_s=_ANSWERS_WITHIN_S)
+                if self.ends and any(found[number] < end for number, end in self.ends[-1].offsets.items()):
+                    continue  # seen once: these ends are older than the last sample
+                self.ends.append(Sample(time.time(), found))
                 found = self._consumer.committed(self._places, timeout=_ANSWERS_WITHIN_S)
                 self.committed.append(Sample(time.time(), {place.partition: max(place.offset, 0) for place in found}))
             except (KafkaException, TimeoutError):
-                # The broker is away. After its restart an admin client that has seen it before asks for ends with the
-                # epoch of then, in vain.
+                # The broker is away. After its restart, an old admin client would ask for ends with an old epoch.
                 self._admin = AdminClient(self._options)
 
 

@@ -1,7 +1,6 @@
-"""A TCP proxy that can be made a bad network: connections cut, reset, delayed, stalled.
+"""A TCP proxy that can act as a bad network: cut, reset, delay or stall connections.
 
-It runs on a thread of its own with an event loop; every method may be called from any other thread and has happened
-when it returns.
+It runs on its own thread with an event loop. Any thread may call a method; its effect is complete when it returns.
 """
 
 import asyncio
@@ -61,13 +60,11 @@ class Proxy:
         self._do(self._drop(rst=True))
 
     def delay(self, seconds: float) -> None:
-        """Every chunk takes this much longer, in both directions, until `heal`; their order stays."""
+        """Delay every chunk by this time, in both directions, until `heal`; the order stays."""
         self._do(self._set(latency_s=seconds))
 
     def stall(self) -> None:
-        """Accept connections and swallow what comes, silently, until `heal`, which closes those that lack bytes
-        then.
-        """
+        """Accept connections and drop all bytes, silently. `heal` closes the connections that lost bytes."""
         self._do(self._set(stalled=True))
 
     def heal(self) -> None:
@@ -95,7 +92,7 @@ class Proxy:
         dropped = set(self._connections)
         for connection in dropped:
             connection.close(rst=rst)
-        while dropped & self._connections:  # those who come back at once are not waited for
+        while dropped & self._connections:  # does not wait for clients that reconnect at once
             await asyncio.sleep(0.001)
 
     async def _heal(self) -> None:

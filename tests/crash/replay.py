@@ -1,4 +1,4 @@
-"""One user, recomputed from the input alone, one interaction after the other."""
+"""Recompute one user from the input alone, one interaction after the other."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from tests.crash.said import Said
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How the workers were set up, as far as the result depends on it.
+    """The settings of the workers that affect the result.
 
-    `lists` is REC2PM_RECOMMEND: at each fold, or after every so many interactions. `fails` says that folding the
-    catalogue's last item raises (`tests.crash.ledger`).
+    `lists` is REC2PM_RECOMMEND: at each fold, or after every N interactions. `fails`: folding the catalogue's last item
+    raises (`tests.crash.ledger`).
     """
 
     catalogue: Catalogue
@@ -27,7 +27,7 @@ class Rules:
 
 
 class Replay:
-    """A user's state as it must be; `exclude` is REC2PM_EXCLUDE=kept."""
+    """A user's expected state; `exclude` is REC2PM_EXCLUDE=kept."""
 
     __slots__ = ("folded_at", "folds", "items", "kept", "memory", "rows", "taken", "times")
 
@@ -41,7 +41,7 @@ class Replay:
         self.kept: deque[list[int]] = deque(maxlen=keep_segments)
 
     def take(self, interaction: Said, row: int, rules: Rules) -> bool:
-        """Remember one interaction; whether a list is due after it."""
+        """Remember one interaction; True if a list is due after it."""
         self.taken += 1
         self.items.append(interaction.item)
         self.rows.append(row)
@@ -55,7 +55,7 @@ class Replay:
         return full if rules.lists == "fold" else self.taken % rules.lists == 0
 
     def recommendation(self, partition: int, offset: int, time: int, rules: Rules) -> dict[str, Any]:
-        """The list after the interaction that was taken last."""
+        """The expected list after the last interaction."""
         unknown = rules.catalogue.unknown
         source = "memory" if self.folds else "working" if any(row != unknown for row in self.rows) else "popular"
         working = [] if source == "popular" else self.rows
@@ -74,7 +74,7 @@ class Replay:
         }
 
     def row(self, user: str, partition: int, rules: Rules) -> dict[str, Any]:
-        """What `rec2pm state export` must say."""
+        """The expected row of `rec2pm state export`."""
         return {
             "user_id": user,
             "taken": self.taken,

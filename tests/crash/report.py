@@ -1,4 +1,4 @@
-"""An outcome, for people: Markdown."""
+"""An outcome as Markdown, for people."""
 
 import re
 import statistics
@@ -26,7 +26,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield ""
     done = [each for each in outcome.injections if each.reached]
     if verdict is None:
-        yield "the oracle was not asked"
+        yield "the oracle did not run"
     else:
         yield "| interactions | users | lists | forgotten | malformed | refused by the model | faults | restarts | lost | doubled | differing |"
         yield "|" + "---:|" * 11
@@ -40,7 +40,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield ""
     yield from _exits(outcome)
     if outcome.new_producers:
-        yield f"the feeder's client could not go on {outcome.new_producers} times"
+        yield f"the feeder's client failed {outcome.new_producers} times"
     yield from (f"FAILED {failure}" for failure in outcome.failures)
     yield "everything holds" if outcome.holds else "NOT everything holds"
 
@@ -52,9 +52,7 @@ def _faults(injections: Sequence[Injection]) -> Iterator[str]:
     for name, all_of_it in sorted(kinds.items()):
         reached = [each for each in all_of_it if each.reached]
         seconds = [each.seconds for each in reached if each.seconds is not None]
-        missed = (
-            f" (and {len(all_of_it) - len(reached)} times not brought about)" if len(reached) < len(all_of_it) else ""
-        )
+        missed = f" (and {len(all_of_it) - len(reached)} times not possible)" if len(reached) < len(all_of_it) else ""
         failed = f" (not recovered {len(reached) - len(seconds)} times)" if len(seconds) < len(reached) else ""
         median, worst = (f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}") if seconds else ("–", "–")
         waited = f"{max(each.waited_s for each in reached):.1f}" if seconds else "–"
@@ -86,7 +84,7 @@ def _median_and_most(values: Sequence[float]) -> str:
 
 
 def _exits(outcome: Outcome) -> Iterator[str]:
-    """How processes ended that nobody killed or asked to end."""
+    """The exits of processes that nobody killed or asked to end."""
     ended = Counter((each.code, _general(each.last_line)) for each in outcome.exits if each.failure)
     if ended:
         yield f"{sum(ended.values())} times a worker ended by itself and was started again:"

@@ -1,6 +1,4 @@
-"""The local stores, after the workers have ended: where one claims to be up to date, it is the changelog, byte for
-byte.
-"""
+"""Check the stores after the workers have ended: one that claims to be complete equals the changelog, byte for byte."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

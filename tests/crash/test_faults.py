@@ -43,7 +43,7 @@ FAULTS_S = 40.0
 def test_nothing_is_lost_or_doubled_while_the_most_telling_faults_happen(tmp_path: Path) -> None:
     chosen = [fault for fault in FAULTS if fault.name in TELLING]
     assert len(chosen) == len(TELLING)
-    outcome = run(Options(seconds=FAULTS_S, seed=1, faults=chosen, folder=tmp_path, rate=300), told=print)
+    outcome = run(Options(seconds=FAULTS_S, seed=1, faults=chosen, folder=tmp_path, rate=300), report=print)
     print(report(outcome))
     assert outcome.holds
     assert outcome.verdict is not None

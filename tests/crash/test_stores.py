@@ -1,4 +1,4 @@
-"""A store that is not the changelog is noticed, one that is behind and says so is not minded."""
+"""A store that differs from the changelog is noticed. One that is behind, and says so, is accepted."""
 
 from collections.abc import Mapping
 from pathlib import Path

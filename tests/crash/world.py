@@ -1,4 +1,4 @@
-"""What a fault can get its hands on: the broker, the network, the workers, and how long they are patient."""
+"""What a fault can change: the broker, the network, the workers, and their time-outs."""
 
 import random
 import time
@@ -21,18 +21,18 @@ TAKING_WITHIN_S = 60.0
 POINT_WITHIN_S = 30.0
 
 DELETIONS_KEPT_S = 20.0
-"""delete.retention.ms of the changelog, a day by default: a store that is older than that may not be gone on with."""
+"""delete.retention.ms of the changelog, by default a day: a store that is older must not be continued."""
 
 BYSTANDER = "bystander"
 """The worker that no fault is aimed at."""
 
 
 class NotReached(Exception):
-    """The fault could not be brought about here: what it needs did not happen."""
+    """The fault could not be caused here: what it needs did not happen."""
 
 
 class Broken(Exception):
-    """What a fault must lead to did not happen."""
+    """The expected result of a fault did not happen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +96,22 @@ class World:
         return self.next_event(worker, before)
 
     def next_event(self, worker: Worker, before: int) -> Event:
-        """The event after so many others."""
+        """The next event after the first `before` events."""
         try:
             wait_until(lambda: len(worker.events()) > before, POINT_WITHIN_S, "the point is passed")
         except TimeoutError:
             withdraw(worker.folder)
-            # In the moment of withdrawing it may have come to it.
+            # The worker may have reached the point just before the order was withdrawn.
             if len(worker.events()) <= before:
-                raise NotReached(f"{worker.name} did not come to it within {POINT_WITHIN_S:.0f} s") from None
+                raise NotReached(f"{worker.name} did not reach the point within {POINT_WITHIN_S:.0f} s") from None
         return worker.events()[before]
 
     def pause_between(self, shortest_s: float, longest_s: float) -> None:
-        """Some time that is not a multiple of anything."""
+        """Sleep for a random time."""
         time.sleep(self.chosen.uniform(shortest_s, longest_s))
 
     def extra(self, name: str, *, state: Path | None = None, named: bool = True) -> Worker:
-        """One more worker, started once; whoever asks for it ends it."""
+        """One more worker, started once. The caller must end it."""
         self.extras += 1
         worker = Worker(name, self.env, self.folder / "extras" / str(self.extras), state=state, named=named)
         self.supervisor.look_after(worker)
@@ -120,7 +120,7 @@ class World:
 
     @contextmanager
     def member(self) -> Iterator[Consumer]:
-        """One more member of the group, which takes nothing and says nothing, through the good network."""
+        """One more member of the group, which reads and sends nothing, over the direct connection."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.kafka.direct,

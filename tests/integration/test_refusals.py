@@ -149,7 +149,7 @@ def test_a_changelog_that_is_made_anew_under_a_running_worker_stops_it(
     application.produce(records())
     said = refusal(worker)
     assert (
-        "made anew" in said
+        "created again" in said
         or "is gone" in said
         or (partitions < PARTITIONS and "the topic has fewer partitions than it had" in said)
     )
@@ -200,7 +200,7 @@ def test_a_committed_offset_beyond_the_end_of_the_input_is_no_beginning_either(a
     consumer.commit(offsets=[TopicPartition(application.interactions, 0, 10_000)], asynchronous=False)
     consumer.close()
     said = refusal(application.start_worker())
-    assert f"{application.interactions}[0] does not have the offset to go on from" in said
+    assert f"{application.interactions}[0] does not have the next offset to read" in said
     assert "kafka-consumer-groups.sh --reset-offsets" in said
 
 

@@ -1,6 +1,6 @@
-"""Every kind of fault. Each is brought about, lasts, and is undone when its function returns, which says when it began.
+"""Every kind of fault. The function of a fault causes it, waits, undoes it, and returns when it began.
 
-Starting again what failed is the supervisor's, not a fault's: after a kill nothing has to be undone.
+The supervisor starts failed processes again, so after a kill there is nothing to undo.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""What faults are made of."""
+"""The parts that faults share."""
 
 import time
 from collections.abc import Callable
@@ -9,22 +9,20 @@ from tests.crash.process import Worker
 from tests.crash.world import Broken, World
 
 Inject: TypeAlias = Callable[[World], float]
-"""Brings a fault about, waits for its end, undoes it; returns the wall-clock time of its beginning. Raises NotReached
-or Broken.
-"""
+"""Causes a fault, waits for its end, undoes it; returns when it began (wall clock). Raises NotReached or Broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`lasts_s`: about how long it takes, for choosing what still fits into a run."""
+    """`lasts_s`: about how long it takes, to choose faults that fit into the rest of a run."""
 
     name: str
     inject: Inject
     lasts_s: float = 3.0
 
 
-def go_on_at(worker: Worker, at: float) -> None:
-    """Let a stopped worker go on at this moment, whatever happens until then."""
+def continue_at(worker: Worker, at: float) -> None:
+    """Continue a stopped worker at this moment, whatever happens until then."""
     try:
         until(at)
     finally:

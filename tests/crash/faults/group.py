@@ -4,7 +4,7 @@ import time
 
 from confluent_kafka import KafkaException, Producer
 
-from tests.crash.faults.common import ends_well, go_on_at
+from tests.crash.faults.common import continue_at, ends_well
 from tests.crash.process import EXIT_USAGE
 from tests.crash.world import TAKING_WITHIN_S, Broken, NotReached, World
 from tests.processes import wait_until
@@ -23,7 +23,7 @@ def storm(world: World) -> float:
 
 
 def another_worker(world: World) -> float:
-    """A real one, which comes, takes partitions, and leaves."""
+    """A real worker joins, gets partitions, and leaves."""
     began = time.time()
     extra = world.extra(f"extra-{world.extras}", named=world.extras % 2 == 0)
     wait_until(extra.taking, TAKING_WITHIN_S, f"the additional worker takes records; log: {extra.log}")
@@ -59,7 +59,7 @@ def same_folder_twice(world: World) -> float:
 
 
 def foreign_transaction(world: World) -> float:
-    """Somebody's transaction is open in the changelog, and a worker has to restore behind it."""
+    """Another client's transaction is open in the changelog, and a worker must restore records behind it."""
     worker = world.victim()  # before it is open: who restores now, after another's fault, waits for its end as well
     producer = Producer(
         {
@@ -95,7 +95,7 @@ def full_queue(world: World) -> float:
     began = time.time()
     wait_until(worker.taking, TAKING_WITHIN_S, f"{worker.name} takes records with a small queue")
     worker.pause()
-    go_on_at(worker, time.time() + 1.0)
+    continue_at(worker, time.time() + 1.0)
     world.pause_between(1, 2)
     ends_well(worker)
     worker.start()

@@ -4,7 +4,7 @@ import time
 from typing import Final
 
 from stream.fault_points import Point
-from tests.crash.faults.common import Inject, go_on_at, until
+from tests.crash.faults.common import Inject, continue_at, until
 from tests.crash.plan import Order
 from tests.crash.world import Broken, World, kill_at, sleep_at, stop_at
 
@@ -51,11 +51,11 @@ def killed_while_restoring(world: World) -> float:
 
 
 def killed_after_an_abort(world: World) -> float:
-    """The step is refused, because the group went on without the worker; it is killed before it has gone back."""
+    """Kafka refuses the step, because the group removed the worker; the kill comes before the worker reads it again."""
     worker = world.victim()
     before = len(worker.events())
     event = world.at(worker, stop_at(Point.COMPUTED), kill_at(Point.ABORTED))
-    go_on_at(worker, event.time + world.patience.session + 2.0)
+    continue_at(worker, event.time + world.patience.session + 2.0)
     world.next_event(worker, before + 1)
     return event.time
 
@@ -71,13 +71,13 @@ def killed_while_leaving(world: World) -> float:
 
 
 def raised(world: World) -> float:
-    """An exception that nobody expects."""
+    """An unexpected exception."""
     point = world.chosen.choice([Point.COMPUTED, Point.BEGUN, Point.PRODUCED, Point.OFFSETS_SENT, Point.WRITTEN_PARTLY])
     return world.at(world.victim(), Order(point, "raise")).time
 
 
 def terminated(world: World) -> float:
-    """SIGTERM, and a start: a deployment. It must end well."""
+    """SIGTERM, then a start, as in a deployment. It must end with exit code 0."""
     worker = world.victim()
     began = time.time()
     code = worker.terminate()
@@ -93,26 +93,26 @@ def paused(world: World) -> float:
     world.pause_between(0, 0.5)
     began = time.time()
     worker.pause()
-    go_on_at(worker, began + world.patience.session + world.chosen.uniform(0.5, 1.5))
+    continue_at(worker, began + world.patience.session + world.chosen.uniform(0.5, 1.5))
     return began
 
 
 def paused_past_deletions(world: World) -> float:
-    """When it wakes, the changelog no longer says which keys were deleted meanwhile."""
+    """When the worker continues, the changelog no longer has the deletions of the meantime."""
     worker = world.victim()
     began = time.time()
     worker.pause()
-    go_on_at(worker, began + 2.0 * world.deletions_kept_s + 5.0)
+    continue_at(worker, began + 2.0 * world.deletions_kept_s + 5.0)
     return began
 
 
 def paused_at(point: Point) -> Inject:
-    """SIGSTOP in mid step, longer than the session, shorter than a transaction may last."""
+    """SIGSTOP within a step, longer than the session, shorter than a transaction may last."""
 
     def inject(world: World) -> float:
         worker = world.victim()
         event = world.at(worker, stop_at(point, world.chosen.randint(1, 3)))
-        go_on_at(worker, event.time + world.patience.session + 1.0)
+        continue_at(worker, event.time + world.patience.session + 1.0)
         return event.time
 
     return inject
@@ -122,7 +122,7 @@ def paused_past_the_transaction(point: Point) -> Inject:
     def inject(world: World) -> float:
         worker = world.victim()
         event = world.at(worker, stop_at(point))
-        go_on_at(worker, event.time + world.patience.transaction + SWEPT_WITHIN_S)
+        continue_at(worker, event.time + world.patience.transaction + SWEPT_WITHIN_S)
         return event.time
 
     return inject
@@ -149,7 +149,7 @@ def slow_step(world: World) -> float:
 
 
 def slow_step_while_another_joins(world: World) -> float:
-    """The group rebalances while it waits for the worker in vain, and goes on without it."""
+    """The group waits in vain for the worker in a rebalance, and removes it."""
     seconds = world.patience.poll + 2.0
     event = world.at(world.victim(), sleep_at(Point.COMPUTED, seconds))
     with world.member() as joining:

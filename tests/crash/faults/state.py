@@ -12,7 +12,7 @@ from tests.processes import wait_until
 
 
 def disk_full(world: World) -> float:
-    """Full under a running worker, which has to let go of a partition meanwhile."""
+    """The disk fills up under a running worker, which must release a partition meanwhile."""
     disk, _ = _disk(world)
     disk.fill()
     began = time.time()
@@ -56,7 +56,7 @@ def _disk(world: World) -> tuple[SmallDisk, Worker]:
 
 
 def damaged(kind: damage.Kind) -> Inject:
-    """Files that are not as RocksDB wrote them, found at the next start."""
+    """Damaged RocksDB files, found at the next start."""
 
     def inject(world: World) -> float:
         worker = world.victim()

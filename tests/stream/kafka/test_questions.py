@@ -48,7 +48,7 @@ def test_an_end_that_was_asked_for_before_a_restore_began_is_no_answer_to_it(
 
 @pytest.mark.parametrize(("code", "found"), [(KafkaError.UNSUPPORTED_VERSION, ""), (KafkaError.UNKNOWN, None)])
 def test_only_a_broker_that_knows_no_ids_is_taken_for_one(link: KafkaLink, code: int, found: str | None) -> None:
-    """Otherwise a topic that was made anew would not be noticed after any error."""
+    """Otherwise a topic that was deleted and created again would not be noticed after any error."""
 
     class Admin:
         def describe_topics(self, topics: TopicCollection, **_: Any) -> dict[str, Future[Any]]:
