@@ -13,7 +13,7 @@ import polars as pl
 from state.codec import FOLDED, named_item, read_folded, read_name, read_user, user_of, user_prefix
 from state.store import Store, StoreMemory
 from state.user import unpacked
-from stream.commands.output import moment
+from stream.commands.output import counted, moment
 from stream.kafka.read_topic import committed_records, partitions
 
 _BATCH: Final = 5000
@@ -122,8 +122,8 @@ def state_lines(state: UserState) -> list[str]:
     return [
         f"user {row.user_id} (partition {row.partition})",
         f"  interactions remembered  {row.taken}, the newest at {moment(row.as_of)} UTC",
-        f"  preference memory        {row.folds} segments folded, {memory}",
-        f"  working memory           {len(row.working_items)} items: {' '.join(row.working_items)}",
+        f"  preference memory        {counted(row.folds, 'segment')} folded, {memory}",
+        f"  working memory           {counted(len(row.working_items), 'item')}: {' '.join(row.working_items)}",
         *(
             f"  folded segment {row.folds - 1 - age:<9} {' '.join(segment)}"
             for age, segment in enumerate(reversed(state.kept_segments))
