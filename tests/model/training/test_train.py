@@ -190,7 +190,7 @@ def test_a_name_no_model_can_have_is_refused_before_anything_is_done(tmp_path: P
 
 def test_what_has_to_be_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.util, "find_spec", lambda name: None if name == "lightning_fabric" else name)
-    with pytest.raises(TrainerMissing, match=r"lightning_fabric: pip install 'rec2pm\[train\]'"):
+    with pytest.raises(TrainerMissing, match=r"lightning_fabric: pip install '\.\[train\]'"):
         run(tmp_path)
 
 
