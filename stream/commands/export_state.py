@@ -118,12 +118,15 @@ def read_states(kafka: Mapping[str, Any], topic: str, user: str) -> list[UserSta
 def state_lines(state: UserState) -> list[str]:
     """A user's state for people."""
     row = state.row
+    working = (
+        f"{counted(len(row.working_items), 'item')}: {' '.join(row.working_items)}" if row.working_items else "empty"
+    )
     memory = f"{len(row.memory)} floats of {row.memory_format}" if row.folds else "none yet"
     return [
         f"user {row.user_id} (partition {row.partition})",
         f"  interactions remembered  {row.taken}, the newest at {moment(row.as_of)} UTC",
         f"  preference memory        {counted(row.folds, 'segment')} folded, {memory}",
-        f"  working memory           {counted(len(row.working_items), 'item')}: {' '.join(row.working_items)}",
+        f"  working memory           {working}",
         *(
             f"  folded segment {row.folds - 1 - age:<9} {' '.join(segment)}"
             for age, segment in enumerate(reversed(state.kept_segments))

@@ -79,7 +79,7 @@ def plan(
         ),
         TopicSpec(changelog_topic(app), "every user's state", partitions, replication, "compact", _COMPACTED_DAILY),
         TopicSpec(dead_letter_topic(app), "refused records, each with its reason", partitions, replication, "delete"),
-        TopicSpec(models_topic(app), "promoted model versions", 1, replication, "compact"),
+        TopicSpec(models_topic(app), "promoted model versions, not used yet", 1, replication, "compact"),
     ]
 
 
