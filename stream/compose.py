@@ -21,6 +21,8 @@ from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
 from stream.kafka.restore import ChangelogRestore
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partition import Partition
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
@@ -43,6 +45,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
 
     `at` is called at the fault points, for the fault tests.
     """
+    keys = KeyFormat(settings.key_format)
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     give_back = _keep_memory_together()
     one_thread()
@@ -66,6 +69,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         interactions_topic=settings.interactions_topic,
         recommendations_topic=settings.recommendations_topic,
         output_format=settings.output_format,
+        keys=keys,
         memory=budget,
         extra=settings.kafka,
         clock=clock,
@@ -104,6 +108,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             Rules(settings.recommend, settings.top_k, settings.exclude, settings.keep_segments),
         ),
         topic=settings.interactions_topic,
+        key_check=KeyCheck(settings.interactions_topic, settings.partitioner, keys),
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),
         wait_s=settings.wait_ms / 1000,

@@ -40,6 +40,8 @@ _COUNTS: Final = {
     "forgotten": "Users forgotten because of a null value",
     "unknown_items": "Interactions with an item that the model does not know",
     "rebuilt": "Preference memories rebuilt because the model has another memory format",
+    "keys_compared": "Keys compared with their partitions: some of each step",
+    "keys_misplaced": "Compared keys that REC2PM_PARTITIONER sends to another partition",
 }
 
 

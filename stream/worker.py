@@ -17,6 +17,7 @@ from stream.decode import Place, Polled, decode
 from stream.errors import Action, StepAborted, StoreBehind, StreamError, TooManyRefused, action_on
 from stream.failing_records import failing_records
 from stream.fault_points import At, Point, passing
+from stream.key_check import KeyCheck
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
@@ -43,6 +44,7 @@ class Worker:
         partitions: Partitions,
         step: Step,
         topic: str,
+        key_check: KeyCheck,
         step_size: StepSize,
         refused: RefusedShare,
         wait_s: float,
@@ -60,6 +62,7 @@ class Worker:
         self.partitions = partitions
         self.step = step
         self.topic = topic
+        self.key_check = key_check
         self.step_size = step_size
         self.refused = refused
         self.wait_s = wait_s
@@ -151,6 +154,7 @@ class Worker:
                 reason = str(error)
             else:
                 outgoing.counts.model_failures = len(failing)
+                self._check_keys(polled, outgoing.counts)
                 return outgoing
             found = failing_records(self.step, polled, lambda: self.stopping)
             if not found:
@@ -166,6 +170,13 @@ class Worker:
         polled = decode(records, self.topic, self.partitions.next_offsets(), failing)
         self._check_refused(polled)
         return polled
+
+    def _check_keys(self, polled: Polled, counts: Counts) -> None:
+        """Count the keys that are in another partition than their own, and say so once."""
+        found = self.key_check.compare(polled.runs, self.link.width)
+        counts.keys_compared, counts.keys_misplaced = found.keys, found.misplaced
+        for warning in found.warnings:
+            logger.warning("%s", warning)
 
     def _check_refused(self, polled: Polled) -> None:
         """Stop when a large share is refused: then a producer is broken, and its records should not all be

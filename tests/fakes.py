@@ -13,6 +13,7 @@ import numpy as np
 from state.changelog import Change
 from state.store import StoreMemory
 from stream.errors import InputGap, StepAborted
+from stream.key_check import KeyCheck
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
@@ -70,6 +71,7 @@ class FakeLink:
     refusals: int = 0
     """How many publications are refused before one is accepted."""
     input_id: str = "fake-input"
+    width: int = 1
     waited_at: float = -math.inf
     first_kept: dict[int, int] = field(default_factory=dict)
     """Partition → its first offset: older records were deleted. 0 where not given."""
@@ -273,6 +275,7 @@ def worker_on(
     cache_users: int = 3,
     clock: Callable[[], float] | None = None,
     max_refused: float = 1.0,
+    key_check: KeyCheck | None = None,
     give_back: Callable[[], object] = lambda: None,
 ) -> Worker:
     """A worker whose partitions are running; its cache is small, so that users are read from the store too."""
@@ -299,6 +302,7 @@ def worker_on(
         partitions=owned,
         step=Step(owned, Recommender(model), Rules(cadence, 5, exclude, keep_segments)),
         topic="interactions",
+        key_check=key_check or KeyCheck("interactions", "ignore"),
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
         refused=RefusedShare(max_refused),
         wait_s=0.0,
