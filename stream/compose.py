@@ -109,6 +109,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             Rules(settings.recommend, settings.top_k, settings.exclude, settings.keep_segments),
         ),
         topic=settings.interactions_topic,
+        keys=keys,
         key_check=KeyCheck(settings.interactions_topic, settings.partitioner, keys),
         events=EventReader(settings.fields, settings.times),
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),

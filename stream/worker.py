@@ -19,6 +19,7 @@ from stream.event import EventReader
 from stream.failing_records import failing_records
 from stream.fault_points import At, Point, passing
 from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
@@ -45,6 +46,7 @@ class Worker:
         partitions: Partitions,
         step: Step,
         topic: str,
+        keys: KeyFormat,
         key_check: KeyCheck,
         events: EventReader,
         step_size: StepSize,
@@ -64,6 +66,7 @@ class Worker:
         self.partitions = partitions
         self.step = step
         self.topic = topic
+        self.keys = keys
         self.key_check = key_check
         self.events = events
         self.step_size = step_size
@@ -171,7 +174,7 @@ class Worker:
             failing |= found
 
     def _decoded(self, records: Sequence[Record], failing: Mapping[Place, ModelFailed]) -> Polled:
-        polled = decode(records, self.topic, self.partitions.next_offsets(), failing, self.events)
+        polled = decode(records, self.topic, self.partitions.next_offsets(), failing, self.events, self.keys)
         self._check_refused(polled)
         self._say_implausible(polled)
         return polled

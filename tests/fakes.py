@@ -16,6 +16,7 @@ from state.store import StoreMemory
 from stream.errors import InputGap, StepAborted
 from stream.event import EventReader
 from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
@@ -281,6 +282,7 @@ def worker_on(
     cache_users: int = 3,
     clock: Callable[[], float] | None = None,
     max_refused: float = 1.0,
+    keys: KeyFormat | None = None,
     key_check: KeyCheck | None = None,
     give_back: Callable[[], object] = lambda: None,
     events: EventReader = ANY_MS,
@@ -309,6 +311,7 @@ def worker_on(
         partitions=owned,
         step=Step(owned, Recommender(model), Rules(cadence, 5, exclude, keep_segments)),
         topic="interactions",
+        keys=keys or KeyFormat(),
         key_check=key_check or KeyCheck("interactions", "ignore"),
         events=events,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
