@@ -22,6 +22,8 @@ from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
 from stream.kafka.restore import ChangelogRestore
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partition import Partition
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
@@ -44,6 +46,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
 
     `at` is called at the fault points, for the fault tests.
     """
+    keys = KeyFormat(settings.key_format)
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     give_back = _keep_memory_together()
     one_thread()
@@ -67,6 +70,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         interactions_topic=settings.interactions_topic,
         recommendations_topic=settings.recommendations_topic,
         output_format=settings.output_format,
+        keys=keys,
         memory=budget,
         extra=settings.kafka,
         clock=clock,
@@ -105,6 +109,8 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             Rules(settings.recommend, settings.top_k, settings.exclude, settings.keep_segments),
         ),
         topic=settings.interactions_topic,
+        keys=keys,
+        key_check=KeyCheck(settings.interactions_topic, settings.partitioner, keys),
         events=EventReader(settings.fields, settings.times),
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),

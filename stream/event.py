@@ -106,6 +106,11 @@ class EventReader:
 
         return read
 
+    def raw_time(self, value: bytes) -> Any:
+        """The time of an event as it came; None if it has none. Raises MalformedInteraction as `read`."""
+        found = _field(_parsed(value, self.fields), self.fields.time, required=False)
+        return None if found is _ABSENT else found
+
     def _by_field(self, value: bytes, user: bytes) -> Reading | None:
         """Read a value that the compiled decoder does not take. Raises as `read`."""
         fields, event = self.fields, _parsed(value, self.fields)

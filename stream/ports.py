@@ -26,6 +26,8 @@ class Counts:
     implausible_times: int = 0
     unknown_items: int = 0
     rebuilt: int = 0
+    keys_compared: int = 0
+    keys_misplaced: int = 0
 
     def add(self, other: "Counts") -> None:
         for name in self.__slots__:
@@ -98,6 +100,10 @@ class Link(Protocol):
     @property
     def input_id(self) -> str:
         """Kafka's id of the input topic; empty if the broker has no topic ids."""
+
+    @property
+    def width(self) -> int:
+        """The number of partitions of the input topic."""
 
     @property
     def waited_at(self) -> float:

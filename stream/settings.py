@@ -14,6 +14,8 @@ from model.times import TimeRule, time_range
 from stream.errors import SettingsInvalid
 from stream.event import Fields
 from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
+from stream.kafka.partitioner import Expected
+from stream.keys import Format
 from stream.policy import Cadence
 
 PREFIX: Final = "REC2PM_"
@@ -57,6 +59,16 @@ class Settings(BaseModel):
     )
     interactions_topic: str = Field(
         "interactions", pattern=_TOPIC, description="topic that the worker reads: interactions, keyed by user id"
+    )
+    key_format: Format = Field(
+        "utf8",
+        description="form of the keys in the interactions topic, and of those in the recommendations topic. utf8: the user id as text; json: text in "
+        "quotes; long, int: a number of 8 or 4 bytes, as Java's LongSerializer and IntegerSerializer write it; uuid: 16 bytes",
+    )
+    partitioner: Expected = Field(
+        "murmur2",
+        description="how your producers choose a user's partition. murmur2: the default of Java; crc32: the default of librdkafka; fnv1a: the default "
+        "of Sarama; ignore: in another way. The worker compares keys with their partitions, and rec2pm's own commands send records in this way",
     )
     recommendations_topic: str = Field(
         "recommendations", pattern=_TOPIC, description="topic that the worker writes: the newest list of each user"

@@ -18,6 +18,8 @@ from stream.errors import Action, StepAborted, StoreBehind, StreamError, TooMany
 from stream.event import EventReader
 from stream.failing_records import failing_records
 from stream.fault_points import At, Point, passing
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
@@ -44,6 +46,8 @@ class Worker:
         partitions: Partitions,
         step: Step,
         topic: str,
+        keys: KeyFormat,
+        key_check: KeyCheck,
         events: EventReader,
         step_size: StepSize,
         refused: RefusedShare,
@@ -62,6 +66,8 @@ class Worker:
         self.partitions = partitions
         self.step = step
         self.topic = topic
+        self.keys = keys
+        self.key_check = key_check
         self.events = events
         self.step_size = step_size
         self.refused = refused
@@ -155,6 +161,7 @@ class Worker:
                 reason = str(error)
             else:
                 outgoing.counts.model_failures = len(failing)
+                self._check_keys(polled, outgoing.counts)
                 return outgoing
             found = failing_records(self.step, polled, lambda: self.stopping)
             if not found:
@@ -167,10 +174,17 @@ class Worker:
             failing |= found
 
     def _decoded(self, records: Sequence[Record], failing: Mapping[Place, ModelFailed]) -> Polled:
-        polled = decode(records, self.topic, self.partitions.next_offsets(), failing, self.events)
+        polled = decode(records, self.topic, self.partitions.next_offsets(), failing, self.events, self.keys)
         self._check_refused(polled)
         self._say_implausible(polled)
         return polled
+
+    def _check_keys(self, polled: Polled, counts: Counts) -> None:
+        """Count the keys that are in another partition than their own, and say so once."""
+        found = self.key_check.compare(polled.runs, self.link.width)
+        counts.keys_compared, counts.keys_misplaced = found.keys, found.misplaced
+        for warning in found.warnings:
+            logger.warning("%s", warning)
 
     def _check_refused(self, polled: Polled) -> None:
         """Stop when a large share is refused: then a producer is broken, and its records should not all be

@@ -15,6 +15,8 @@ from state.changelog import Change
 from state.store import StoreMemory
 from stream.errors import InputGap, StepAborted
 from stream.event import EventReader
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
@@ -76,6 +78,7 @@ class FakeLink:
     refusals: int = 0
     """How many publications are refused before one is accepted."""
     input_id: str = "fake-input"
+    width: int = 1
     waited_at: float = -math.inf
     first_kept: dict[int, int] = field(default_factory=dict)
     """Partition → its first offset: older records were deleted. 0 where not given."""
@@ -279,6 +282,8 @@ def worker_on(
     cache_users: int = 3,
     clock: Callable[[], float] | None = None,
     max_refused: float = 1.0,
+    keys: KeyFormat | None = None,
+    key_check: KeyCheck | None = None,
     give_back: Callable[[], object] = lambda: None,
     events: EventReader = ANY_MS,
 ) -> Worker:
@@ -306,6 +311,8 @@ def worker_on(
         partitions=owned,
         step=Step(owned, Recommender(model), Rules(cadence, 5, exclude, keep_segments)),
         topic="interactions",
+        keys=keys or KeyFormat(),
+        key_check=key_check or KeyCheck("interactions", "ignore"),
         events=events,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
         refused=RefusedShare(max_refused),

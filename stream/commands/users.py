@@ -90,6 +90,7 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
     """
     from stream.commands import forget_user as forget
     from stream.kafka.topics import changelog_topic
+    from stream.keys import KeyFormat
 
     settings = current_settings()
     application = forget.Application(
@@ -98,9 +99,14 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
         settings.interactions_topic,
         settings.recommendations_topic,
         changelog_topic(settings.app),
+        KeyFormat(settings.key_format),
+        settings.partitioner,
     )
     user = user_id.encode()
-    found = forget.find(application, user)
+    try:
+        found = forget.find(application, user)
+    except ValueError as error:
+        raise click.BadParameter(f"{user_id!r} {error}") from error
     for line in forget.found_lines(application, user_id, found):
         click.echo(line)
     if not execute:

@@ -29,6 +29,7 @@ from stream.kafka.outage import Outage
 from stream.kafka.questions import Questions
 from stream.kafka.topics import changelog_topic, dead_letter_topic
 from stream.kafka.transactions import OutputTopics, Transactions
+from stream.keys import KeyFormat
 from stream.partitions import Partitions
 from stream.ports import Outgoing
 from stream.wire import Record, recommendation_as_json, recommendation_as_msgpack
@@ -55,6 +56,7 @@ class KafkaLink:
         interactions_topic: str,
         recommendations_topic: str,
         output_format: Literal["msgpack", "json"],
+        keys: KeyFormat,
         memory: MemoryBudget,
         extra: Mapping[str, str],
         clock: Callable[[], float],
@@ -93,6 +95,7 @@ class KafkaLink:
         self.transactions: Final = Transactions(
             topics=OutputTopics(self.changelog_topic, recommendations_topic, dead_letter_topic(app)),
             encode=recommendation_as_json if output_format == "json" else recommendation_as_msgpack,
+            keys=keys,
             new_producer=self._new_producer,
             lasts_s=int(self._producing["transaction.timeout.ms"]) / 1000,
             outage=self._outage,
@@ -107,6 +110,10 @@ class KafkaLink:
 
     def _new_producer(self) -> Producer:
         return Producer(self._producing, logger=logger_of("producer"))
+
+    @property
+    def width(self) -> int:
+        return self._known.partitions
 
     @property
     def waited_at(self) -> float:

@@ -21,6 +21,7 @@ from stream.fault_points import At, Point
 from stream.kafka.call_thread import CallThread
 from stream.kafka.errors import NOT_ALLOWED, PUT_OUT, explained, is_fatal, stop
 from stream.kafka.outage import Outage
+from stream.keys import KeyFormat
 from stream.ports import Outgoing
 from stream.wire import MODEL_HEADER, Recommendation
 
@@ -56,6 +57,7 @@ class Transactions:
         *,
         topics: OutputTopics,
         encode: Callable[[Recommendation], bytes],
+        keys: KeyFormat,
         new_producer: Callable[[], Producer],
         lasts_s: float,
         outage: Outage,
@@ -66,6 +68,7 @@ class Transactions:
         """
         self._topics = topics
         self._encode = encode
+        self._keys = keys
         self.new_producer = new_producer
         self.producer = new_producer()
         self.lasts_s = lasts_s
@@ -140,10 +143,11 @@ class Transactions:
             # The last record's offset is the highest: one callback per partition is enough.
             key, value = changes[-1]
             self._produce(self._topics.changelog, value, key, partition, delivered)
-        for user, made in outgoing.recommendations:
+        keys = self._keys.keys(user for user, _ in outgoing.recommendations)
+        for key, (_, made) in zip(keys, outgoing.recommendations, strict=True):
             headers = [] if made is None else [(MODEL_HEADER, made.model.encode())]
             value = None if made is None else self._encode(made)
-            self._produce(self._topics.recommendations, value, user, headers=headers)
+            self._produce(self._topics.recommendations, value, key, headers=headers)
         for dead in outgoing.dead:
             self._produce(self._topics.dead_letters, dead.value, dead.key, headers=dead.headers)
 

@@ -20,6 +20,7 @@ from stream.errors import InputGap, StepAborted
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
 from stream.kafka.topics import changelog_topic, dead_letter_topic
+from stream.keys import KeyFormat
 from stream.ports import Link, Outgoing
 from stream.wire import DeadLetter, Recommendation, Record
 from tests.fakes import FakeLink, FakeRecord, said
@@ -181,6 +182,7 @@ class OnBroker:
             interactions_topic=self.input,
             recommendations_topic=self._recommendations,
             output_format="msgpack",
+            keys=KeyFormat(),
             memory=MemoryBudget(64 << 20),
             extra={"session.timeout.ms": str(SESSION_MS)},
             clock=self.clock,

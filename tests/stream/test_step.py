@@ -521,7 +521,7 @@ def test_computing_a_poll_changes_nothing_and_gives_the_same_again(
         worker = worker_on(link, Path(folder), FakeModel(SEGMENT), cadence=cadence)
         for _ in range(2):
             worker.turn()
-        polled = decode(records[known:], "interactions", worker.partitions.next_offsets(), {}, ANY_MS)
+        polled = decode(records[known:], "interactions", worker.partitions.next_offsets(), {}, ANY_MS, worker.keys)
         before = worker.partitions[0].store.read(USERS)
         first = worker.step.compute(polled, "an-id")
         assert worker.step.compute(polled, "an-id") == first

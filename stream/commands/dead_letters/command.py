@@ -120,7 +120,7 @@ def dead_letters_replay(
     try:
         if execute:
             with progress_bar("replay") as progress:
-                outcome = replay(kafka, settings.app, topic, selection, now_ms, progress)
+                outcome = replay(kafka, settings.app, topic, selection, now_ms, progress, settings.partitioner)
         else:
             outcome = preview(kafka, settings.app, topic, selection, now_ms)
     except LetterNotFound as error:

@@ -10,6 +10,7 @@ from stream.commands.dead_letters.letters import LetterNotFound, read_letters
 from stream.commands.dead_letters.read_notes import offsets_kept_ms, read_notes
 from stream.commands.dead_letters.send import begin, send
 from stream.commands.output import counted
+from stream.kafka.partitioner import Expected
 from stream.kafka.read_topic import partitions
 
 _HOUR_MS: Final = 3_600_000
@@ -45,13 +46,14 @@ def replay(
     selection: Selection,
     now_ms: int,
     progress: Callable[[int, int], None],
+    partitioner: Expected = "murmur2",
 ) -> Outcome:
     """Send the selected letters to the topics they came from, each of them once.
 
     Raises:
         LetterNotFound: the topic has no letter at a selected place; nothing was sent.
     """
-    producer = begin(kafka, app)
+    producer = begin(kafka, app, partitioner)
     surveyed = survey(kafka, app, topic, now_ms, "read_committed")
     plan = _planned(surveyed, selection, topic)
     sent = send(kafka, app, topic, producer, surveyed, plan, progress=progress) if plan.send else 0

@@ -27,6 +27,7 @@ from stream.commands.dead_letters.notes import Replayed, encoded, replayed_of
 from stream.commands.dead_letters.read_notes import group
 from stream.errors import Fenced, KafkaUnusable
 from stream.kafka.errors import is_fatal
+from stream.kafka.partitioner import Expected, option
 from stream.kafka.read_topic import committed_records, partitions
 from stream.wire import ATTEMPTS_HEADER, Refusal, refusal
 
@@ -39,7 +40,6 @@ _BY_KEY: Final = -1
 """In place of a partition: the partitioner chooses one."""
 
 PRODUCER: Final[Mapping[str, Any]] = {
-    "partitioner": "murmur2_random",
     "compression.type": "lz4",
     "linger.ms": 20,
     "transaction.timeout.ms": 60_000,
@@ -47,13 +47,13 @@ PRODUCER: Final[Mapping[str, Any]] = {
 }
 
 
-def begin(kafka: Mapping[str, Any], app: str) -> Producer:
+def begin(kafka: Mapping[str, Any], app: str, partitioner: Expected = "murmur2") -> Producer:
     """The producer of a replay. Call this before the survey.
 
     It ends another replay of the application that is under way or was killed, and Kafka then aborts what that replay
     sent without noting it.
     """
-    producer = Producer({**PRODUCER, **kafka, "transactional.id": f"{app}-dead-letters-replay"})
+    producer = Producer({**PRODUCER, **kafka, **option(partitioner), "transactional.id": f"{app}-dead-letters-replay"})
     _until_done(lambda: producer.init_transactions(_CALL_S))
     return producer
 
