@@ -20,6 +20,7 @@ from stream.kafka import topics
 from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
+from stream.kafka.record_limits import RecordLimits, record_limits
 from stream.kafka.restore import ChangelogRestore
 from stream.partition import Partition
 from stream.partitions import Partitions
@@ -55,7 +56,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         recommender.model.segment_length,
         4 * recommender.model.state_floats,
     )
-    deletions_kept_ms = _check_topics(settings)
+    deletions_kept_ms, limits = _check_topics(settings)
     folder = settings.state_dir / settings.app
     worker_name = claim(folder / "slots", settings.worker)
     link = KafkaLink(
@@ -69,6 +70,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         memory=budget,
         extra=settings.kafka,
         clock=clock,
+        limits=limits,
         at=at,
     )
 
@@ -139,8 +141,8 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _check_topics(settings: Settings) -> int:
-    """Refuse topics that do not fit. Returns how long the changelog keeps deletions, ms."""
+def _check_topics(settings: Settings) -> tuple[int, RecordLimits]:
+    """Refuse topics that do not fit. Returns how long the changelog keeps deletions, ms, and how large records are."""
     admin = admin_client(settings)
     problems = topics.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
@@ -149,7 +151,8 @@ def _check_topics(settings: Settings) -> int:
     wrong = [problem.line for problem in problems if problem.severity == "error"]
     if wrong:
         raise TopicsUnusable("\n".join(wrong))
-    return topics.deletions_kept_ms(admin, settings.app)
+    limits = record_limits(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
+    return topics.deletions_kept_ms(admin, settings.app), limits
 
 
 def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int | None]:
