@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
@@ -23,7 +23,8 @@ from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
 from stream.kafka.record_limits import RecordLimits, record_limits
 from stream.kafka.restore import ChangelogRestore
-from stream.partition import Partition
+from stream.kafka.watch import watching
+from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.prometheus import served
@@ -57,7 +58,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         recommender.model.segment_length,
         4 * recommender.model.state_floats,
     )
-    deletions_kept_ms, limits = _check_topics(settings)
+    known, deletions_kept_ms, limits = _check_topics(settings)
     folder = settings.state_dir / settings.app
     worker_name = claim(folder / "slots", settings.worker)
     link = KafkaLink(
@@ -120,7 +121,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     logger.info(
         "worker starts app=%s worker=%s bootstrap=%s", settings.app, worker_name.name, settings.bootstrap_servers
     )
-    with _stopped_by_signals(worker), _metrics(worker, settings):
+    with _stopped_by_signals(worker), _metrics(worker, settings), _watching(settings, known, partitions):
         link.stop_waiting_if(lambda: worker.stopping)
         try:
             link.start(partitions)
@@ -143,8 +144,24 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _check_topics(settings: Settings) -> tuple[int, RecordLimits]:
-    """Refuse topics that do not fit. Returns how long the changelog keeps deletions, ms, and how large records are."""
+def _watching(
+    settings: Settings, known: Sequence[topics.Problem], partitions: Partitions
+) -> AbstractContextManager[None]:
+    return watching(
+        {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka},
+        check=lambda admin: topics.check(
+            admin, settings.app, settings.interactions_topic, settings.recommendations_topic
+        ),
+        known=known,
+        interactions=settings.interactions_topic,
+        partitions=lambda: [each.number for each in partitions.all() if each.phase is Phase.RUNNING],
+    )
+
+
+def _check_topics(settings: Settings) -> tuple[Sequence[topics.Problem], int, RecordLimits]:
+    """Refuse topics that do not fit. Returns what else is wrong with them, how long the changelog keeps deletions, ms,
+    and how large records are.
+    """
     admin = admin_client(settings)
     problems = topics.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
@@ -154,7 +171,7 @@ def _check_topics(settings: Settings) -> tuple[int, RecordLimits]:
     if wrong:
         raise TopicsUnusable("\n".join(wrong))
     limits = record_limits(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
-    return topics.deletions_kept_ms(admin, settings.app), limits
+    return problems, topics.deletions_kept_ms(admin, settings.app), limits
 
 
 def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int | None]:
