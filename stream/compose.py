@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
@@ -21,10 +21,12 @@ from stream.kafka import topics
 from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
+from stream.kafka.record_limits import RecordLimits, record_limits
 from stream.kafka.restore import ChangelogRestore
+from stream.kafka.watch import watching
 from stream.key_check import KeyCheck
 from stream.keys import KeyFormat
-from stream.partition import Partition
+from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.prometheus import served
@@ -59,7 +61,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         recommender.model.segment_length,
         4 * recommender.model.state_floats,
     )
-    deletions_kept_ms = _check_topics(settings)
+    known, deletions_kept_ms, limits = _check_topics(settings)
     folder = settings.state_dir / settings.app
     worker_name = claim(folder / "slots", settings.worker)
     link = KafkaLink(
@@ -74,6 +76,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         memory=budget,
         extra=settings.kafka,
         clock=clock,
+        limits=limits,
         at=at,
     )
 
@@ -124,7 +127,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     logger.info(
         "worker starts app=%s worker=%s bootstrap=%s", settings.app, worker_name.name, settings.bootstrap_servers
     )
-    with _stopped_by_signals(worker), _metrics(worker, settings):
+    with _stopped_by_signals(worker), _metrics(worker, settings), _watching(settings, known, partitions):
         link.stop_waiting_if(lambda: worker.stopping)
         try:
             link.start(partitions)
@@ -147,8 +150,24 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _check_topics(settings: Settings) -> int:
-    """Refuse topics that do not fit. Returns how long the changelog keeps deletions, ms."""
+def _watching(
+    settings: Settings, known: Sequence[topics.Problem], partitions: Partitions
+) -> AbstractContextManager[None]:
+    return watching(
+        {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka},
+        check=lambda admin: topics.check(
+            admin, settings.app, settings.interactions_topic, settings.recommendations_topic
+        ),
+        known=known,
+        interactions=settings.interactions_topic,
+        partitions=lambda: [each.number for each in partitions.all() if each.phase is Phase.RUNNING],
+    )
+
+
+def _check_topics(settings: Settings) -> tuple[Sequence[topics.Problem], int, RecordLimits]:
+    """Refuse topics that do not fit. Returns what else is wrong with them, how long the changelog keeps deletions, ms,
+    and how large records are.
+    """
     admin = admin_client(settings)
     problems = topics.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
@@ -157,7 +176,8 @@ def _check_topics(settings: Settings) -> int:
     wrong = [problem.line for problem in problems if problem.severity == "error"]
     if wrong:
         raise TopicsUnusable("\n".join(wrong))
-    return topics.deletions_kept_ms(admin, settings.app)
+    limits = record_limits(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
+    return problems, topics.deletions_kept_ms(admin, settings.app), limits
 
 
 def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int | None]:

@@ -120,5 +120,8 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
     )
     failed = result in (forget.Outcome.NOT_YET, forget.Outcome.RECORDS_LEFT)
     click.echo(forget.outcome_line(application, result, wait), err=failed)
+    if result is forget.Outcome.NOT_YET:
+        for line in forget.held_back(application, offsets):
+            click.echo(line, err=True)
     if failed:
         sys.exit(EXIT_ERROR)
