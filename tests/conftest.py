@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-isolation", action="store_true", help="a skipped test with the marker `isolation` is a failure (CI)"
     )
+    parser.addoption("--image", help="a Docker image of this checkout, for the test that needs one")
 
 
 def pytest_report_header() -> str:
