@@ -42,6 +42,9 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     """Run one worker until SIGTERM or SIGINT: finish the step, commit, leave the group. Returns it for its counts.
 
     `at` is called at the fault points, for the fault tests.
+
+    Raises:
+        KeyboardInterrupt: SIGINT stopped the worker, as cleanly as SIGTERM does.
     """
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     give_back = _keep_memory_together()
@@ -116,7 +119,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     logger.info(
         "worker starts app=%s worker=%s bootstrap=%s", settings.app, worker_name.name, settings.bootstrap_servers
     )
-    with _stopped_by_signals(worker), _metrics(worker, settings):
+    with _stopped_by_signals(worker) as signals, _metrics(worker, settings):
         link.stop_waiting_if(lambda: worker.stopping)
         try:
             link.start(partitions)
@@ -131,7 +134,9 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             link.close()
             partitions.close()
             worker_name.release()
-    logger.info("worker stopped counts=%s", worker.counts)
+    logger.info("worker stopped: %s", worker.counts.words())
+    if signal.SIGINT in signals:
+        raise KeyboardInterrupt
     return worker
 
 
@@ -180,16 +185,20 @@ def _keep_memory_together() -> Callable[[], object]:
 
 
 @contextmanager
-def _stopped_by_signals(worker: Worker) -> Iterator[None]:
-    """SIGTERM and SIGINT ask the worker to stop. The previous handlers return afterwards."""
+def _stopped_by_signals(worker: Worker) -> Iterator[list[int]]:
+    """SIGTERM and SIGINT ask the worker to stop; the list gets their numbers. The previous handlers return
+    afterwards.
+    """
+    signals: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         logger.info("stopping signal=%s", signal.Signals(number).name)
+        signals.append(number)
         worker.stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

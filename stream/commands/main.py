@@ -1,6 +1,7 @@
 """The command `rec2pm`. Data goes to stdout, progress and logs to stderr.
 
-Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else, 130 interrupted; SIGTERM is a clean stop (0).
+Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else, 130 after SIGINT (Ctrl-C). SIGTERM is a clean end
+of a worker, a view and a training (0); another command has then not done its work (143).
 
 The files of the commands import what they need when they run, not at the top: `rec2pm --help` loads no Kafka client, no
 torch and no settings, and `rec2pm train` no Kafka client.
@@ -19,7 +20,7 @@ from state.errors import StateError
 from stream.commands.dead_letters.command import dead_letters
 from stream.commands.demo.command import demo
 from stream.commands.evaluate import evaluate
-from stream.commands.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, complain
+from stream.commands.output import EXIT_ERROR, EXIT_USAGE, complain
 from stream.commands.produce import produce
 from stream.commands.topics import topics
 from stream.commands.train import train
@@ -27,6 +28,7 @@ from stream.commands.users import state, user
 from stream.commands.view.command import view
 from stream.commands.worker import worker
 from stream.errors import SettingsInvalid, StreamError, TopicsUnusable
+from stream.stop_signals import EXIT_INTERRUPTED
 
 
 class ReportsErrors(click.Group):

@@ -9,7 +9,6 @@ import click
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
 
 
 def complain(error: Exception) -> None:
