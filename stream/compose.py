@@ -119,7 +119,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     logger.info(
         "worker starts app=%s worker=%s bootstrap=%s", settings.app, worker_name.name, settings.bootstrap_servers
     )
-    with _stopped_by_signals(worker) as signals, _metrics(worker, settings):
+    with _stopped_by_signals(worker) as signals, _metrics(worker, settings, worker_name.name):
         link.stop_waiting_if(lambda: worker.stopping)
         try:
             link.start(partitions)
@@ -157,9 +157,13 @@ def _check_topics(settings: Settings) -> int:
     return topics.deletions_kept_ms(admin, settings.app)
 
 
-def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int | None]:
+def _metrics(worker: Worker, settings: Settings, name: str) -> AbstractContextManager[int | None]:
     return served(
-        worker, settings.metrics_listen, worker.clock, by_default="metrics_listen" not in settings.model_fields_set
+        worker,
+        settings.metrics_listen,
+        worker.clock,
+        who=f"application {settings.app}, worker {name}",
+        by_default="metrics_listen" not in settings.model_fields_set,
     )
 
 

@@ -113,3 +113,7 @@ class Link(Protocol):
     @property
     def waited_at(self) -> float:
         """When Kafka last failed to answer, by the worker's clock."""
+
+    @property
+    def ends(self) -> Mapping[int, int]:
+        """Partition → the end of what can be read of it, a few seconds ago; without those that are not known."""
