@@ -13,7 +13,7 @@ from stream import http_server
 from stream.http_server import MAX_CONNECTIONS, Answer, HttpServer
 from tests.processes import wait_until
 
-ANSWERED_WITHIN_S = 2.0
+ANSWERED_WITHIN_S = 5.0
 
 
 @contextmanager
@@ -78,7 +78,9 @@ def test_it_answers_and_stops_whatever_clients_hold(hold: Callable[[socket.socke
                 continue  # one of the oldest, cut by now
         for _ in range(5):
             assert asked(server)[0] == 200
-        assert threading.active_count() - threads_before <= MAX_CONNECTIONS + 5
+        wait_until(
+            lambda: threading.active_count() - threads_before <= MAX_CONNECTIONS + 2, 10, "cut connections have ended"
+        )
 
 
 def test_a_connection_that_goes_on_sending_slowly_ends(monkeypatch: pytest.MonkeyPatch) -> None:
