@@ -11,11 +11,19 @@ import logging
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from model.errors import ModelError, RecipeInvalid, TrainerMissing, TrainingInterrupted, TrainingUnfinished
+from model.errors import (
+    DigestMismatch,
+    ModelError,
+    ModelNotFound,
+    RecipeInvalid,
+    TrainerMissing,
+    TrainingInterrupted,
+    TrainingUnfinished,
+)
 from state.errors import StateError
 from stream.commands.dead_letters.command import dead_letters
 from stream.commands.demo.command import demo
@@ -29,6 +37,17 @@ from stream.commands.view.command import view
 from stream.commands.worker import worker
 from stream.errors import SettingsInvalid, StreamError, TopicsUnusable
 from stream.stop_signals import EXIT_INTERRUPTED
+
+WRONG_USAGE: Final = (
+    SettingsInvalid,
+    TopicsUnusable,
+    ModelNotFound,
+    DigestMismatch,
+    RecipeInvalid,
+    TrainerMissing,
+    TrainingUnfinished,
+)
+"""Errors that come again until somebody has corrected what the command was given: exit code 2."""
 
 
 class ReportsErrors(click.Group):
@@ -47,7 +66,7 @@ class ReportsErrors(click.Group):
         except TrainingInterrupted as error:
             complain(error)
             sys.exit(0 if error.signal == signal.SIGTERM else EXIT_INTERRUPTED)
-        except (SettingsInvalid, TopicsUnusable, RecipeInvalid, TrainerMissing, TrainingUnfinished) as error:
+        except WRONG_USAGE as error:
             complain(error)
             sys.exit(EXIT_USAGE)
         except (StreamError, StateError, ModelError) as error:

@@ -46,7 +46,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
 @click.option(
     "--from",
     "start_from",
-    metavar="NAME[@VERSION]",
+    metavar="NAME[@VERSION[#SHA256]]",
     help="Start from the weights of this version and keep its items (daily retraining).",
 )
 @click.option(
@@ -137,4 +137,5 @@ def train(
             f"the best of {trained.epochs} epochs was number {trained.best_epoch}",
             err=True,
         )
+    click.echo(f"to serve this very file: REC2PM_MODEL={version.reference}#{version.digest()}", err=True)
     click.echo(version.reference)
