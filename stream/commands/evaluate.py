@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from stream.commands.log_options import log_options
-from stream.commands.output import progress_bar
+from stream.commands.output import progress_bar, say
 
 
 @click.command(short_help="Compare model versions on an event log.")
@@ -115,6 +115,6 @@ def evaluate(
     libraries = {name: metadata.version(name) for name in ("rec2pm", "torch", "numpy", "polars", "scipy", "matplotlib")}
     written = report.write(found, out, arguments=arguments, versions=libraries)
     for line in report.warnings(found):
-        click.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}", err=True)
     Console(width=None if sys.stdout.isatty() else 140).print(report.table(found))
-    click.echo(f"{found.asked.targets} targets, sha256 {found.asked.sha256[:16]}; report: {written}")
+    say(f"{found.asked.targets} targets, sha256 {found.asked.sha256[:16]}; report: {written}")

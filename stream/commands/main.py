@@ -28,7 +28,7 @@ from state.errors import StateError
 from stream.commands.dead_letters.command import dead_letters
 from stream.commands.demo.command import demo
 from stream.commands.evaluate import evaluate
-from stream.commands.output import EXIT_ERROR, EXIT_USAGE, complain
+from stream.commands.output import EXIT_ERROR, EXIT_USAGE, PlainFormatter, complain, printable, say
 from stream.commands.produce import produce
 from stream.commands.topics import topics
 from stream.commands.train import train
@@ -58,10 +58,11 @@ class ReportsErrors(click.Group):
         try:
             code = super().main(*args, **kwargs)
         except click.ClickException as error:
+            error.message = printable(error.message)
             error.show()
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
+            say("interrupted", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except TrainingInterrupted as error:
             complain(error)
@@ -91,11 +92,9 @@ def main(verbose: bool) -> None:
 
     Settings are environment variables: `rec2pm worker --help` lists them.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setFormatter(PlainFormatter())
+    logging.basicConfig(handlers=[stderr], level=logging.DEBUG if verbose else logging.INFO)
     if not verbose:
         logging.getLogger("rdkafka").setLevel(logging.WARNING)
 

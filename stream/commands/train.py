@@ -7,6 +7,7 @@ from typing import Literal
 import click
 
 from stream.commands.log_options import log_options
+from stream.commands.output import say
 
 
 def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -15,7 +16,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
     from model.training import recipe as recipes
 
     for name, description in recipes.descriptions().items():
-        click.echo(f"{name:<24} {description}")
+        say(f"{name:<24} {description}")
     context.exit()
 
 
@@ -126,16 +127,16 @@ def train(
     )
     manifest = version.manifest()
     if (metrics := manifest.metrics) is not None:
-        click.echo(
+        say(
             f"wrote {version.folder}: on {metrics.targets} later interactions HR@10 {metrics.hr_at_10:.4f}, "
             f"NDCG@10 {metrics.ndcg_at_10:.4f} (the popularity list: HR@10 {metrics.popularity_hr_at_10:.4f})",
             err=True,
         )
     if (trained := manifest.training) is not None:
-        click.echo(
+        say(
             f"{trained.samples} windows in {trained.wall_s:.0f} s, {trained.samples / max(trained.wall_s, 0.1):.0f}/s with validation; "
             f"the best of {trained.epochs} epochs was number {trained.best_epoch}",
             err=True,
         )
-    click.echo(f"to serve this very file: REC2PM_MODEL={version.reference}#{version.digest()}", err=True)
-    click.echo(version.reference)
+    say(f"to serve this very file: REC2PM_MODEL={version.reference}#{version.digest()}", err=True)
+    say(version.reference)
