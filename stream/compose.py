@@ -27,6 +27,7 @@ from stream.policy import RefusedShare, StepSize
 from stream.prometheus import served
 from stream.recommender import Recommender
 from stream.settings import Settings
+from stream.state_folder import private
 from stream.step import Rules, Step
 from stream.torch_threads import one_thread
 from stream.worker import Worker
@@ -59,7 +60,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         4 * recommender.model.state_floats,
     )
     deletions_kept_ms = _check_topics(settings)
-    folder = settings.state_dir / settings.app
+    folder = private(settings.state_dir / settings.app)
     worker_name = claim(folder / "slots", settings.worker)
     link = KafkaLink(
         bootstrap=settings.bootstrap_servers,

@@ -23,6 +23,7 @@ from model.version.file_lock import lock
 from stream.errors import SettingsInvalid, TopicsUnusable
 from stream.kafka.admin import admin_client
 from stream.settings import Settings
+from stream.state_folder import private
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class LatestLists:
         described = _described(settings)
         partitions = len(described.partitions)
         group = f"{settings.app}.view-{name}"
-        folder = settings.state_dir.absolute() / group
+        folder = private(settings.state_dir.absolute() / group)
         self._lock: Final = _locked(folder, name)
         self.ready: Final = asyncio.Event()
         self._watchers: Final[defaultdict[bytes, set[asyncio.Queue[bytes | None]]]] = defaultdict(set)
