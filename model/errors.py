@@ -68,9 +68,13 @@ class ManifestMismatch(ModelError):
     """The artifact, its manifest and its weights do not belong together."""
 
 
+class DigestMismatch(ModelError):
+    """The artifact has another SHA-256 than the one that was asked for. Nothing of it was loaded."""
+
+
 class ModelFailed(ModelError):
     """The program raised an error, or its answer has numbers that are not finite."""
 
 
 class ModelNotFound(ModelError):
-    """The registry has no such model or version, or has several models and the caller named none."""
+    """The registry has no such model or whole version, or has several models and the caller named none."""

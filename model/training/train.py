@@ -109,7 +109,12 @@ def train(
             kinds.initialise(network, torch.Generator().manual_seed(recipe.training.seed))
             if start_from is not None:
                 known = warm_start.copy_into(
-                    network, data.item_ids, start_from.program, start_from.reference, data.attributes
+                    network,
+                    data.item_ids,
+                    start_from.program,
+                    start_from.reference,
+                    data.attributes,
+                    sha256=start_from.sha256,
                 )
                 logger.info(
                     "starting from %s, which knows %d of %d items", start_from.reference, known, len(data.item_ids)

@@ -7,6 +7,7 @@ from typing import Literal
 import click
 
 from stream.commands.log_options import log_options
+from stream.commands.output import say
 
 
 def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -15,7 +16,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
     from model.training import recipe as recipes
 
     for name, description in recipes.descriptions().items():
-        click.echo(f"{name:<24} {description}")
+        say(f"{name:<24} {description}")
     context.exit()
 
 
@@ -46,7 +47,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
 @click.option(
     "--from",
     "start_from",
-    metavar="NAME[@VERSION]",
+    metavar="NAME[@VERSION[#SHA256]]",
     help="Start from the weights of this version and keep its items (daily retraining).",
 )
 @click.option(
@@ -124,5 +125,6 @@ def train(
         unfinished=unfinished or "refuse",
         progress=on_stderr,
     )
-    click.echo(f"wrote {version.folder}", err=True)
-    click.echo(version.reference)
+    say(f"wrote {version.folder}", err=True)
+    say(f"to serve this very file: REC2PM_MODEL={version.reference}#{version.digest()}", err=True)
+    say(version.reference)

@@ -28,6 +28,7 @@ from stream.kafka.options import (
 from stream.kafka.outage import Outage
 from stream.kafka.questions import Questions
 from stream.kafka.record_limits import UNKNOWN, RecordLimits, reading, writing
+from stream.kafka.statistics import Statistics
 from stream.kafka.topics import changelog_topic, dead_letter_topic
 from stream.kafka.transactions import OutputTopics, Transactions
 from stream.keys import KeyFormat
@@ -79,12 +80,24 @@ class KafkaLink:
         self.changelog_reader: Final = fitting(
             reading({**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": f"{name}-restore"})
         )
+        self._outage: Final = Outage(clock)
+        self._statistics: Final = Statistics(interactions_topic, self._outage)
         membership = {"group.instance.id": name, "session.timeout.ms": NAMED_SESSION_MS} if named else {}
         self._consumer = Consumer(
-            fitting(reading({**CONSUMER, **memory.consumer(), **membership, **common, "group.id": app})),
+            fitting(
+                reading(
+                    {
+                        **CONSUMER,
+                        **memory.consumer(),
+                        **self._statistics.options(),
+                        **membership,
+                        **common,
+                        "group.id": app,
+                    }
+                )
+            ),
             logger=logger_of("consumer"),
         )
-        self._outage: Final = Outage(clock)
         self._known: Final = KnownChangelog(self.changelog_topic)
         self.questions: Final = Questions(
             consumer=lambda: self._consumer,
@@ -122,6 +135,10 @@ class KafkaLink:
     @property
     def waited_at(self) -> float:
         return self._outage.waited_at
+
+    @property
+    def ends(self) -> Mapping[int, int]:
+        return self._statistics.ends
 
     def stop_waiting_if(self, stopping: Callable[[], bool]) -> None:
         """Stop waiting for Kafka when `stopping` returns True."""
