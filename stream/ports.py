@@ -52,7 +52,7 @@ class Outgoing:
     """User id and list, in the order of each user's interactions; None withdraws the user's last list."""
     dead: Sequence[DeadLetter] = ()
     next_offsets: Mapping[int, int] = field(default_factory=dict)
-    """Partition → the last record's offset + 1."""
+    """Partition → the offset to read next: past the last record, and past what is no record (`Link.ends`)."""
     learned: dict[int, Learned] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
 
@@ -67,6 +67,15 @@ class Link(Protocol):
         """At most `limit` records of running partitions, ordered by offset within each; none of them an error.
 
         A partition has no records before `resume`, or while it is paused. Rebalances happen in this call.
+        """
+
+    @property
+    def ends(self) -> Mapping[int, int]:
+        """Partition → the offset at which the last polls found the end of what can be read.
+
+        Polls have brought every record before it. Between the last record and it, there may be offsets that hold no
+        record for this reader: the markers of transactions, aborted records, and what compaction removed. A partition
+        that has moved elsewhere since, by `resume` or a rebalance, or that is paused, is not in it.
         """
 
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:

@@ -80,12 +80,19 @@ class FakeLink:
     published: list[Outgoing] = field(default_factory=list)
     changelog: dict[int, list[Change]] = field(default_factory=dict)
     """Partition → its records; the index is the offset."""
+    log_end: dict[int, int] = field(default_factory=dict)
+    """Partition → its end, where markers, aborted or compacted records follow the last record that can be read."""
+    ends: dict[int, int] = field(default_factory=dict, init=False)
     _next: dict[int, int] = field(default_factory=dict, init=False)
     """Resumed partition → the index in `records` from which its next record is looked for."""
     _paused: set[int] = field(default_factory=set, init=False)
 
     def poll(self, limit: int, wait_s: float) -> Sequence[FakeRecord]:
         running = {number: at for number, at in self._next.items() if number not in self._paused}
+        for number, at in running.items():
+            # As the client does: with the poll after the last record, not with that record.
+            if not any(record.partition() == number for record in self.records[at:]):
+                self.ends[number] = self._end_of(number)
         cuts = set(self.cuts)
         polled: list[FakeRecord] = []
         for at in range(min(running.values(), default=len(self.records)), len(self.records)):
@@ -96,6 +103,10 @@ class FakeLink:
                 polled.append(self.records[at])
                 self._next[number] = at + 1
         return polled
+
+    def _end_of(self, partition: int) -> int:
+        last = max((record.offset() for record in self.records if record.partition() == partition), default=-1)
+        return max(last + 1, self.first_kept.get(partition, 0), self.log_end.get(partition, 0))
 
     def drained(self) -> bool:
         """Whether polls have brought all records of the partitions that were resumed, paused ones included."""
@@ -120,6 +131,7 @@ class FakeLink:
 
     def pause(self, partition: int) -> None:
         self._paused.add(partition)
+        self.ends.pop(partition, None)
 
     def resume(self, partition: int, position: int | None, input_id: str | None) -> int:
         """Begin at the operator's offset, else at the state's position, else at the committed offset, else at the
@@ -130,13 +142,14 @@ class FakeLink:
             raise InputGap(f"the state was made from topic {input_id}, and this is topic {self.input_id}")
         mine = [(record.offset(), at) for at, record in enumerate(self.records) if record.partition() == partition]
         first = self.first_kept.get(partition, 0)
-        end = max(mine)[0] + 1 if mine else first
+        end = self._end_of(partition)
         choices = (by_hand, position, self.committed.get(partition), first)
         start = next(offset for offset in choices if offset is not None)
         if not first <= start <= end:
             raise InputGap(f"offset {start} is not in partition {partition}, which has {first} to {end}")
         self._next[partition] = min((at for offset, at in mine if offset >= start), default=len(self.records))
         self._paused.discard(partition)
+        self.ends.pop(partition, None)
         return start
 
     def lists(self) -> list[tuple[bytes, Recommendation | None]]:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable
 from stream.fault_points import At, passing
@@ -89,7 +89,14 @@ class KafkaLink:
             known=self._known,
             outage=self._outage,
         )
-        self._producing: Final = {**PRODUCER, **memory.producer(), **common, "transactional.id": name}
+        self._producing: Final = {
+            **PRODUCER,
+            **memory.producer(),
+            **common,
+            "transactional.id": name,
+            # The client reports every connection that it lost: `Transactions.note` needs that.
+            "log.connection.close": True,
+        }
         self.transactions: Final = Transactions(
             topics=OutputTopics(self.changelog_topic, recommendations_topic, dead_letter_topic(app)),
             encode=recommendation_as_json if output_format == "json" else recommendation_as_msgpack,
@@ -102,11 +109,16 @@ class KafkaLink:
         """The group's metadata, from the last poll."""
         self._fetching: set[int] = set()
         """Partitions that the client fetches, paused ones included."""
+        self.ends: Final[dict[int, int]] = {}
         self._may_have_grown = False
         self.input_id = ""
 
     def _new_producer(self) -> Producer:
-        return Producer(self._producing, logger=logger_of("producer"))
+        return Producer({**self._producing, "error_cb": self._note_of_producer}, logger=logger_of("producer"))
+
+    def _note_of_producer(self, error: KafkaError) -> None:
+        logger.warning("producer error=%s", error)
+        self.transactions.note(error)
 
     @property
     def waited_at(self) -> float:
@@ -155,6 +167,8 @@ class KafkaLink:
             # The client refuses to unassign a partition that was never assigned to it.
             consumer.incremental_unassign([each for each in gone if each.partition in self._fetching])
             self._fetching.difference_update(each.partition for each in gone)
+            for each in gone:
+                self.ends.pop(each.partition, None)
 
         self._consumer.subscribe([self._input], on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
@@ -166,13 +180,13 @@ class KafkaLink:
         self._metadata = self._consumer.consumer_group_metadata()
         if self._may_have_grown:
             self._refuse_growth()
-        if not messages:
-            self.transactions.serve()
-            return ()
         records = [message for message in messages if message.error() is None]
         if len(records) < len(messages):
             for message in messages:
-                self._check(message.partition(), message.error())
+                if (reason := message.error()) is not None:
+                    self._note(message, reason)
+        if not records:
+            self.transactions.serve()
         return cast("list[Record]", records)  # only a message with an error lacks partition and offset
 
     def _refuse_growth(self) -> None:
@@ -189,11 +203,14 @@ class KafkaLink:
                 "send interactions to a new topic with a new REC2PM_APP, or to one with the former number of partitions"
             )
 
-    def _check(self, partition: int | None, error: KafkaError | None) -> None:
-        """Raise the error for a message without a record, if it ends the process."""
-        if error is None:
+    def _note(self, message: Message, error: KafkaError) -> None:
+        """Note the end of a partition, or raise what another message without a record means if it ends the process."""
+        code, partition, offset = error.code(), message.partition(), message.offset()
+        if code == KafkaError._PARTITION_EOF:
+            # The client's own `position()` is one too high after this event (librdkafka 2.12, #4844).
+            if partition is not None and partition in self._fetching and offset is not None:
+                self.ends[partition] = offset
             return
-        code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET:
             raise InputGap(
                 f"{self._input}[{partition}] does not have the next offset to read: its records were deleted before a "
@@ -288,13 +305,15 @@ class KafkaLink:
             start = low if committed.offset is None else committed.offset
         if start < low:
             raise InputGap(
-                f"{self._input}[{partition}]: the {low - start} records from offset {start}, which the state reaches, "
-                f"to {low}, the first offset that the topic still holds, were deleted before a worker read them "
-                f"(retention). Nothing is changed here; {_SAY_WHERE}"
+                f"{self._input}[{partition}]: the {low - start} offsets from {start}, which the state reaches, to "
+                f"{low}, the first one that the topic still holds, were deleted before a worker read them (retention). "
+                "Records are lost, unless these offsets held nothing but transaction markers and aborted records. "
+                f"Nothing is changed here; {_SAY_WHERE}"
             )
         return start
 
     def _fetch_from(self, place: TopicPartition) -> None:
+        self.ends.pop(place.partition, None)
         if place.partition in self._fetching:
             self._consumer.seek(place)
         # The client keeps a pause even when the partition is assigned again.
@@ -304,6 +323,7 @@ class KafkaLink:
             self._fetching.add(place.partition)
 
     def pause(self, partition: int) -> None:
+        self.ends.pop(partition, None)
         self._consumer.pause([TopicPartition(self._input, partition)])
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from state.changelog import Change
 from stream.errors import InputGap, StepAborted
@@ -42,6 +42,9 @@ class Kafka(Protocol):
 
     def put(self, partition: int, count: int) -> list[FakeRecord]:
         """Append so many records to an input partition."""
+
+    def put_transaction(self, partition: int, count: int, *, committed: bool) -> list[FakeRecord]:
+        """Append so many records to an input partition in one transaction; its marker takes the offset after them."""
 
     def delete_before(self, partition: int, offset: int) -> None:
         """Delete the older records of an input partition, as retention does."""
@@ -88,11 +91,19 @@ class InMemory:
     def __init__(self) -> None:
         self.link = FakeLink([], [])
         self.clock = lambda: 0.0
+        self._sent = dict.fromkeys(range(PARTITIONS), 0)
 
     def put(self, partition: int, count: int) -> list[FakeRecord]:
-        sent = sum(record.partition() == partition for record in self.link.records)
-        records = records_from(partition, sent, count)
+        records = records_from(partition, self._sent[partition], count)
         self.link.records.extend(records)
+        self._sent[partition] += count
+        return records
+
+    def put_transaction(self, partition: int, count: int, *, committed: bool) -> list[FakeRecord]:
+        records = records_from(partition, self._sent[partition], count) if committed else []
+        self.link.records.extend(records)
+        self._sent[partition] += count + 1
+        self.link.log_end[partition] = self._sent[partition]
         return records
 
     def delete_before(self, partition: int, offset: int) -> None:
@@ -148,18 +159,38 @@ class OnBroker:
 
     def put(self, partition: int, count: int) -> list[FakeRecord]:
         records = records_from(partition, self._sent[partition], count)
-        for record in records:
-            self._producer.produce(
-                self.input,
-                record.value(),
-                record.key(),
-                partition,
-                timestamp=record.timestamp()[1],
-                headers=record.headers(),
-            )
+        self._produce(self._producer, records)
         assert self._producer.flush(30) == 0
         self._sent[partition] += count
         return records
+
+    def put_transaction(self, partition: int, count: int, *, committed: bool) -> list[FakeRecord]:
+        records = records_from(partition, self._sent[partition], count)
+        upstream = Producer({"bootstrap.servers": self._bootstrap, "transactional.id": f"{self.app}-upstream"})
+        upstream.init_transactions(30)
+        upstream.begin_transaction()
+        self._produce(upstream, records)
+        assert upstream.flush(30) == 0
+        upstream.commit_transaction(30) if committed else upstream.abort_transaction(30)
+        self._sent[partition] += count + 1
+        # Kafka answers before it has written the marker.
+        place = TopicPartition(self.input, partition)
+        wait_until(lambda: self._end_of(place) == self._sent[partition], 30, "the transaction has its marker")
+        return records if committed else []
+
+    def _end_of(self, place: TopicPartition) -> int:
+        return self._admin.list_offsets({place: OffsetSpec.latest()})[place].result(30).offset
+
+    def _produce(self, producer: Producer, records: Sequence[FakeRecord]) -> None:
+        for record in records:
+            producer.produce(
+                self.input,
+                record.value(),
+                record.key(),
+                record.partition(),
+                timestamp=record.timestamp()[1],
+                headers=record.headers(),
+            )
 
     def delete_before(self, partition: int, offset: int) -> None:
         for deleted in self._admin.delete_records([TopicPartition(self.input, partition, offset)]).values():
@@ -320,6 +351,17 @@ def first_poll(kafka: Kafka, limit: int) -> list[Record]:
     return records
 
 
+def ends_at(kafka: Kafka, partition: int) -> int:
+    """The end that polls find. They may bring no record."""
+
+    def found() -> bool:
+        assert list(kafka.link.poll(100, 0.05)) == []
+        return partition in kafka.link.ends
+
+    wait_until(found, 30, f"the end of partition {partition} is found")
+    return kafka.link.ends[partition]
+
+
 def offsets(records: Sequence[Record], partition: int = 0) -> list[int]:
     return [record.offset() for record in records if record.partition() == partition]
 
@@ -463,6 +505,65 @@ def test_the_input_has_the_same_id_for_as_long_as_it_exists(kafka: Kafka) -> Non
     after = kafka.link.input_id
     kafka.start()
     assert [after, kafka.link.input_id] == [before, before]
+
+
+# --- the end of a partition ---
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_the_end_of_a_partition_is_past_the_marker_of_a_transaction(kafka: Kafka, *, committed: bool) -> None:
+    kafka.put(0, 3)
+    kafka.put_transaction(0, 2, committed=committed)
+    kafka.put(1, 1)
+    kafka.start()
+    assert dict(kafka.link.ends) == {}
+    resumed(kafka, 0)
+    records = polled(kafka, 5 if committed else 3)
+    assert offsets(records) == ([0, 1, 2, 3, 4] if committed else [0, 1, 2])
+    assert ends_at(kafka, 0) == 6
+    assert set(kafka.link.ends) == {0}, "partition 1 is not read"
+    kafka.put(0, 1)
+    assert offsets(polled(kafka, 1)) == [6]
+    assert ends_at(kafka, 0) == 7
+
+
+def test_a_partition_with_nothing_but_an_aborted_transaction_has_an_end(kafka: Kafka) -> None:
+    kafka.put_transaction(0, 4, committed=False)
+    kafka.start()
+    assert resumed(kafka, 0) == 0
+    assert ends_at(kafka, 0) == 5
+
+
+def test_a_partition_that_is_resumed_after_its_end_was_found_brings_the_next_record(kafka: Kafka) -> None:
+    """The client's own position is wrong then, so `resume` may not rely on it."""
+    kafka.put_transaction(0, 3, committed=True)
+    kafka.start()
+    resumed(kafka, 0)
+    polled(kafka, 3)
+    assert ends_at(kafka, 0) == 4
+    kafka.link.pause(0)
+    assert 0 not in kafka.link.ends
+    for position in (1, 4):
+        assert resumed(kafka, 0, position) == position
+        assert 0 not in kafka.link.ends
+        if position == 1:
+            assert offsets(polled(kafka, 2)) == [1, 2]
+        assert ends_at(kafka, 0) == 4
+    kafka.put(0, 2)
+    assert offsets(polled(kafka, 2)) == [4, 5]
+
+
+def test_a_position_after_the_marker_holds_when_the_marker_is_deleted(kafka: Kafka) -> None:
+    kafka.put_transaction(0, 3, committed=True)
+    kafka.delete_before(0, 4)
+    kafka.start()
+    assert resumed(kafka, 0, 4) == 4
+    assert ends_at(kafka, 0) == 4
+    kafka.put(0, 1)
+    assert offsets(polled(kafka, 1)) == [4]
+    kafka.start()
+    with pytest.raises(InputGap):
+        resumed(kafka, 0, 3)
 
 
 # --- polls and pauses ---

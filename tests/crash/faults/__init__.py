@@ -46,6 +46,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     Fault("slow step", process.slow_step, 12),
     Fault("slow step while another worker joins", process.slow_step_while_another_joins, 12),
+    Fault("hold: a late EndTxn, then SIGKILL", process.killed_after_a_late_end, 10),
     Fault("broker SIGKILL", broker.killed((1, 5)), 15),
     Fault("broker SIGTERM", broker.terminated, 15),
     Fault("broker SIGSTOP", broker.paused, 6),
