@@ -70,11 +70,22 @@ class Partitions:
         """Partition → the lowest offset that its next record can have."""
         return {number: partition.next_offset for number, partition in self._owned.items()}
 
+    def behind(self, ends: Mapping[int, int]) -> dict[int, int]:
+        """The running partitions whose stored position is before the end that polls found, each with that end.
+
+        Args:
+            ends: partition → the offset before which no record is left to process (`Link.ends`).
+        """
+        running = self.running()
+        return {
+            number: end for number, end in ends.items() if number in running and end > self._owned[number].next_offset
+        }
+
     def published(self, next_offsets: Mapping[int, int], known_ms: int) -> None:
         """Kafka accepted a transaction of this worker.
 
         Args:
-            next_offsets: partition → the last record's offset + 1.
+            next_offsets: partition → the offset to read next.
             known_ms: when it was sent, epoch ms.
         """
         self.known_ms = known_ms

@@ -8,6 +8,7 @@ two, the restore reads the changes from the changelog. The other order could kee
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -29,6 +30,12 @@ MAX_ABORTS_IN_A_ROW: Final = 10
 """Each abort may come from a rebalance. If more steps in a row are aborted, waiting does not help."""
 _FIRST_REST_S: Final = 0.05
 _LONGEST_REST_S: Final = 2.0
+POSITION_AFTER_S: Final = 2.0
+"""When no step has published for this long, a step without records stores the positions that have moved past markers
+of transactions. So the lag of an idle topic becomes 0, and retention may delete the markers.
+"""
+SETTLES_WITHIN_S: Final = 0.25
+"""How long a worker that stops waits for the end of what it reads: the client reports the end with its next fetch."""
 FLUSH_EVERY_S: Final = 60.0
 """How often stores are flushed to disk: a crash leaves at most this much to restore."""
 
@@ -72,6 +79,7 @@ class Worker:
         self.turned_at = clock()
         self._aborts = 0
         self._flushed_at = clock()
+        self._published_at = clock()
         self._rests_until = clock()
 
     def stop(self) -> None:
@@ -82,6 +90,21 @@ class Worker:
         """Step until `stop`. Whatever is raised here has had no effect and ends the process."""
         while not self.stopping:
             self.turn()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Store how far the partitions are read, markers of transactions included: nobody may run for a long time."""
+        until = self.clock() + SETTLES_WITHIN_S
+        while self.clock() < until and not self._at_the_end():
+            self.turn()
+        if self.partitions.behind(self.link.ends):
+            self._published_at = -math.inf
+            self.turn()
+
+    def _at_the_end(self) -> bool:
+        """Whether polls have found the end of every running partition, and its position is stored."""
+        positions = self.partitions.next_offsets()
+        return all(self.link.ends.get(number, -1) >= positions[number] for number in self.partitions.running())
 
     def turn(self) -> None:
         """One poll and its step, with the restores, recovery and flush around it."""
@@ -94,6 +117,7 @@ class Worker:
             records = self.link.poll(self.step_size.limit, 0.0 if hurry else self.wait_s)
             if records:
                 self._at(Point.POLLED)
+            if records or self._position_is_due():
                 self._process(records)
                 self._aborts = 0
             if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
@@ -112,6 +136,11 @@ class Worker:
                 case _:
                     raise
 
+    def _position_is_due(self) -> bool:
+        """Whether a step without records should store positions."""
+        idle = self.clock() - self._published_at >= POSITION_AFTER_S
+        return idle and bool(self.partitions.behind(self.link.ends))
+
     def _rest(self, aborted: Exception) -> None:
         """Count an aborted step and rest before the next attempt. Raises StepAborted after too many in a row."""
         self._aborts += 1
@@ -125,7 +154,7 @@ class Worker:
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
     def _process(self, records: Sequence[Record]) -> None:
-        """One step."""
+        """One step. Without records, it stores positions."""
         started = self.clock()
         outgoing = self._computed(records)
         self._at(Point.COMPUTED)
@@ -134,11 +163,13 @@ class Worker:
         publishing_s = self.clock() - computed
         self._at(Point.COMMITTED)
         self.partitions.published(outgoing.next_offsets, sent_ms)
+        self._published_at = self.clock()
         self.refused.note(outgoing.counts.records, outgoing.counts.dead_letters)
         self._write(outgoing, reached)
         self._at(Point.WRITTEN)
         self.counts.add(outgoing.counts)
-        self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
+        if records:
+            self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
 
     def _computed(self, records: Sequence[Record]) -> Outgoing:
         """What a poll publishes. Records that the model fails on become dead letters and change nothing else."""
@@ -165,6 +196,8 @@ class Worker:
     def _decoded(self, records: Sequence[Record], failing: Mapping[Place, ModelFailed]) -> Polled:
         polled = decode(records, self.topic, self.partitions.next_offsets(), failing)
         self._check_refused(polled)
+        for number, end in self.partitions.behind(self.link.ends).items():
+            polled.next_offsets[number] = max(end, polled.next_offsets.get(number, 0))
         return polled
 
     def _check_refused(self, polled: Polled) -> None:

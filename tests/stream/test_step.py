@@ -20,7 +20,7 @@ from stream.policy import Cadence
 from stream.ports import Outgoing
 from stream.recommender import Floats, Ints
 from stream.wire import Recommendation
-from stream.worker import FLUSH_EVERY_S
+from stream.worker import FLUSH_EVERY_S, POSITION_AFTER_S
 from tests.fakes import FakeFolded, FakeLink, FakeModel, FakeRanked, FakeRecord, TimedModel, run_to_end, said, worker_on
 
 SEGMENT = 4
@@ -517,3 +517,74 @@ def test_computing_a_poll_changes_nothing_and_gives_the_same_again(
         assert worker.partitions[0].store.read(USERS) == before
         assert worker.partitions.next_offsets() == {0: len(records[:known])}
         worker.partitions.close()
+
+
+upstream = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.lists(st.tuples(st.sampled_from(USERS), items), max_size=4),
+        st.booleans(),
+    ),
+    max_size=20,
+)
+"""Transactions: partition, interactions, and whether it was committed."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(upstream, st.lists(st.integers(1, 59)), st.lists(st.integers(0, 3), max_size=6), st.booleans())
+def test_the_position_passes_what_is_no_record_and_the_state_is_that_of_the_records_alone(
+    transactions: list[tuple[int, list[tuple[bytes, int | str]], bool]],
+    cuts: list[int],
+    refusals: list[int],
+    stops: bool,
+) -> None:
+    """Markers and aborted records; wherever polls end, steps are aborted, and whether the worker idles or stops."""
+    ends = [0, 0]
+    records: list[FakeRecord] = []
+    plain: list[FakeRecord] = []
+    for partition, happened, committed in transactions:
+        for user, item in happened:
+            if committed:
+                at = sum(record.partition() == partition for record in plain)
+                plain.append(FakeRecord(user, said(item, 1_000), partition, at))
+                records.append(replace(plain[-1], _offset=ends[partition]))
+            ends[partition] += 1
+        ends[partition] += 1
+    there = {number: end for number, end in enumerate(ends) if end}
+    with TemporaryDirectory() as folder:
+        link = FakeLink(records, list(cuts), log_end=there)
+        worker = worker_on(link, Path(folder), FakeModel(SEGMENT), cadence="fold", partitions=(0, 1))
+        for refused in refusals:
+            link.refusals = refused
+            worker.turn()
+        link.refusals = 0
+        while not link.drained() or worker.partitions.running() != [0, 1]:
+            worker.turn()
+        if stops:
+            worker.stop()
+            worker.run()
+        for _ in range(200):
+            worker.turn()
+        worker.partitions.close()
+        assert link.committed == there
+        assert {number: read_number(link.state(number)[POSITION]) for number in there} == there
+        found = Outcome(link, 2)
+    expected = outcome(plain, [], cadence="fold", partitions=2)
+    assert (found.rows, found.kept) == (expected.rows, expected.kept)
+
+
+def test_an_idle_worker_stores_the_end_once_and_a_busy_one_with_its_next_step(tmp_path: Path) -> None:
+    now = 0.0
+    link = FakeLink([FakeRecord(b"ann", said(1, 1), 0, 0)], [], log_end={0: 3, 1: 2})
+    worker = worker_on(link, tmp_path, FakeModel(SEGMENT), partitions=(0, 1), clock=lambda: now)
+    worker.turn()
+    assert link.committed == {0: 1, 1: 2}, "what is known of other partitions goes with the step"
+    now = POSITION_AFTER_S - 0.1
+    worker.turn()
+    assert link.committed == {0: 1, 1: 2}
+    now = POSITION_AFTER_S
+    for _ in range(3):
+        worker.turn()
+    assert link.committed == {0: 3, 1: 2}
+    assert [(outgoing.counts.records, outgoing.recommendations) for outgoing in link.published[1:]] == [(0, [])]
+    worker.partitions.close()
