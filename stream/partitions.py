@@ -16,6 +16,7 @@ from state.store import StoreMemory
 from state.store import wipe as wipe_folder
 from stream.fault_points import At, Point, passing
 from stream.partition import Partition, Phase, Restore
+from stream.ports import Empty
 
 logger = logging.getLogger(__name__)
 
@@ -66,19 +67,20 @@ class Partitions:
     def all(self) -> list[Partition]:
         return list(self._owned.values())
 
+    def positions(self) -> dict[int, int]:
+        """Running partition → the lowest offset that its next record can have."""
+        return {number: self._owned[number].next_offset for number in self.running()}
+
     def next_offsets(self) -> dict[int, int]:
         """Partition → the lowest offset that its next record can have."""
         return {number: partition.next_offset for number, partition in self._owned.items()}
 
-    def behind(self, ends: Mapping[int, int]) -> dict[int, int]:
-        """The running partitions whose stored position is before the end that polls found, each with that end.
-
-        Args:
-            ends: partition → the offset before which no record is left to process (`Link.ends`).
-        """
-        running = self.running()
+    def passing(self, empty: Mapping[int, Empty]) -> dict[int, int]:
+        """The running partitions that stand before offsets without a record, each with the offset after them."""
         return {
-            number: end for number, end in ends.items() if number in running and end > self._owned[number].next_offset
+            number: after.end
+            for number, after in empty.items()
+            if number in self.running() and after.start <= self._owned[number].next_offset < after.end
         }
 
     def published(self, next_offsets: Mapping[int, int], known_ms: int) -> None:

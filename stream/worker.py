@@ -8,7 +8,6 @@ two, the restore reads the changes from the changelog. The other order could kee
 """
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -30,12 +29,12 @@ MAX_ABORTS_IN_A_ROW: Final = 10
 """Each abort may come from a rebalance. If more steps in a row are aborted, waiting does not help."""
 _FIRST_REST_S: Final = 0.05
 _LONGEST_REST_S: Final = 2.0
-POSITION_AFTER_S: Final = 2.0
-"""When no step has published for this long, a step without records stores the positions that have moved past markers
-of transactions. So the lag of an idle topic becomes 0, and retention may delete the markers.
+LOOK_EVERY_S: Final = 2.0
+"""How often the worker looks for the end of partitions that bring no records. Positions then pass the markers of
+transactions, so the lag of an idle topic becomes 0, and retention may delete the markers.
 """
-SETTLES_WITHIN_S: Final = 0.25
-"""How long a worker that stops waits for the end of what it reads: the client reports the end with its next fetch."""
+SETTLES_WITHIN_S: Final = 1.0
+"""How long a worker that stops waits for such a look."""
 FLUSH_EVERY_S: Final = 60.0
 """How often stores are flushed to disk: a crash leaves at most this much to restore."""
 
@@ -79,8 +78,12 @@ class Worker:
         self.turned_at = clock()
         self._aborts = 0
         self._flushed_at = clock()
-        self._published_at = clock()
         self._rests_until = clock()
+        self._looked_at = clock()
+        self._positions: dict[int, int] = {}
+        """What `Partitions.positions` said when the worker looked last."""
+        self._idle = False
+        """The last poll brought nothing."""
 
     def stop(self) -> None:
         """Let `run` return after the present step."""
@@ -93,18 +96,13 @@ class Worker:
         self._settle()
 
     def _settle(self) -> None:
-        """Store how far the partitions are read, markers of transactions included: nobody may run for a long time."""
+        """Pass what is no record behind the last one: it may be long until somebody runs again."""
+        if not self._idle:
+            return
+        self.link.look_for_ends(self.partitions.positions())
         until = self.clock() + SETTLES_WITHIN_S
-        while self.clock() < until and not self._at_the_end():
+        while self.link.looking and self.clock() < until:
             self.turn()
-        if self.partitions.behind(self.link.ends):
-            self._published_at = -math.inf
-            self.turn()
-
-    def _at_the_end(self) -> bool:
-        """Whether polls have found the end of every running partition, and its position is stored."""
-        positions = self.partitions.next_offsets()
-        return all(self.link.ends.get(number, -1) >= positions[number] for number in self.partitions.running())
 
     def turn(self) -> None:
         """One poll and its step, with the restores, recovery and flush around it."""
@@ -115,10 +113,12 @@ class Worker:
             hurry = self.partitions.reads()
         try:
             records = self.link.poll(self.step_size.limit, 0.0 if hurry else self.wait_s)
+            self._idle = not records
             if records:
                 self._at(Point.POLLED)
-            if records or self._position_is_due():
-                self._process(records)
+            passed = self._passed()
+            if records or passed:
+                self._process(records, passed)
                 self._aborts = 0
             if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
                 self.partitions.flush()
@@ -136,10 +136,16 @@ class Worker:
                 case _:
                     raise
 
-    def _position_is_due(self) -> bool:
-        """Whether a step without records should store positions."""
-        idle = self.clock() - self._published_at >= POSITION_AFTER_S
-        return idle and bool(self.partitions.behind(self.link.ends))
+    def _passed(self) -> Mapping[int, int]:
+        """Partition → the offset to read next, for those that stand before offsets without a record.
+
+        Only partitions that have not moved since the last look are looked at: others have records to read.
+        """
+        if self.clock() - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at, before, self._positions = self.clock(), self._positions, self.partitions.positions()
+            self.link.look_for_ends(dict(self._positions.items() & before.items()))
+        found = self.link.ends()
+        return {} if found is None else self.partitions.passing(found)
 
     def _rest(self, aborted: Exception) -> None:
         """Count an aborted step and rest before the next attempt. Raises StepAborted after too many in a row."""
@@ -153,17 +159,16 @@ class Worker:
         # The group may have removed this worker, and the client learns of that a moment later.
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
-    def _process(self, records: Sequence[Record]) -> None:
-        """One step. Without records, it stores positions."""
+    def _process(self, records: Sequence[Record], passed: Mapping[int, int]) -> None:
+        """One step. Without records, it stores the positions that are `passed`."""
         started = self.clock()
-        outgoing = self._computed(records)
+        outgoing = self._computed(records, passed)
         self._at(Point.COMPUTED)
         sent_ms, computed = self._wall_ms(), self.clock()
         reached = self.link.publish(outgoing)
         publishing_s = self.clock() - computed
         self._at(Point.COMMITTED)
         self.partitions.published(outgoing.next_offsets, sent_ms)
-        self._published_at = self.clock()
         self.refused.note(outgoing.counts.records, outgoing.counts.dead_letters)
         self._write(outgoing, reached)
         self._at(Point.WRITTEN)
@@ -171,11 +176,13 @@ class Worker:
         if records:
             self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
 
-    def _computed(self, records: Sequence[Record]) -> Outgoing:
+    def _computed(self, records: Sequence[Record], passed: Mapping[int, int]) -> Outgoing:
         """What a poll publishes. Records that the model fails on become dead letters and change nothing else."""
         failing: dict[Place, ModelFailed] = {}
         while True:
             polled = self._decoded(records, failing)
+            for number, offset in passed.items():
+                polled.next_offsets[number] = max(offset, polled.next_offsets.get(number, 0))
             try:
                 outgoing = self.step.compute(polled, self.link.input_id)
             except ModelFailed as error:
@@ -196,8 +203,6 @@ class Worker:
     def _decoded(self, records: Sequence[Record], failing: Mapping[Place, ModelFailed]) -> Polled:
         polled = decode(records, self.topic, self.partitions.next_offsets(), failing)
         self._check_refused(polled)
-        for number, end in self.partitions.behind(self.link.ends).items():
-            polled.next_offsets[number] = max(end, polled.next_offsets.get(number, 0))
         return polled
 
     def _check_refused(self, polled: Polled) -> None:

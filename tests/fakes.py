@@ -16,7 +16,7 @@ from stream.errors import InputGap, StepAborted
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
-from stream.ports import Outgoing
+from stream.ports import Empty, Outgoing
 from stream.recommender import Floats, Ints, Recommender
 from stream.step import Exclude, Rules, Step
 from stream.wire import Header, Recommendation
@@ -82,17 +82,13 @@ class FakeLink:
     """Partition → its records; the index is the offset."""
     log_end: dict[int, int] = field(default_factory=dict)
     """Partition → its end, where markers, aborted or compacted records follow the last record that can be read."""
-    ends: dict[int, int] = field(default_factory=dict, init=False)
+    _look: dict[int, Empty] | None = field(default=None, init=False)
     _next: dict[int, int] = field(default_factory=dict, init=False)
     """Resumed partition → the index in `records` from which its next record is looked for."""
     _paused: set[int] = field(default_factory=set, init=False)
 
     def poll(self, limit: int, wait_s: float) -> Sequence[FakeRecord]:
         running = {number: at for number, at in self._next.items() if number not in self._paused}
-        for number, at in running.items():
-            # As the client does: with the poll after the last record, not with that record.
-            if not any(record.partition() == number for record in self.records[at:]):
-                self.ends[number] = self._end_of(number)
         cuts = set(self.cuts)
         polled: list[FakeRecord] = []
         for at in range(min(running.values(), default=len(self.records)), len(self.records)):
@@ -103,6 +99,22 @@ class FakeLink:
                 polled.append(self.records[at])
                 self._next[number] = at + 1
         return polled
+
+    def look_for_ends(self, positions: Mapping[int, int]) -> None:
+        last = {record.partition(): record.offset() for record in self.records}
+        self._look = {
+            number: Empty(offset, self._end_of(number))
+            for number, offset in positions.items()
+            if last.get(number, -1) < offset < self._end_of(number)
+        }
+
+    def ends(self) -> Mapping[int, Empty] | None:
+        found, self._look = self._look, None
+        return found
+
+    @property
+    def looking(self) -> bool:
+        return self._look is not None
 
     def _end_of(self, partition: int) -> int:
         last = max((record.offset() for record in self.records if record.partition() == partition), default=-1)
@@ -131,7 +143,6 @@ class FakeLink:
 
     def pause(self, partition: int) -> None:
         self._paused.add(partition)
-        self.ends.pop(partition, None)
 
     def resume(self, partition: int, position: int | None, input_id: str | None) -> int:
         """Begin at the operator's offset, else at the state's position, else at the committed offset, else at the
@@ -149,7 +160,6 @@ class FakeLink:
             raise InputGap(f"offset {start} is not in partition {partition}, which has {first} to {end}")
         self._next[partition] = min((at for offset, at in mine if offset >= start), default=len(self.records))
         self._paused.discard(partition)
-        self.ends.pop(partition, None)
         return start
 
     def lists(self) -> list[tuple[bytes, Recommendation | None]]:

@@ -10,12 +10,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable
 from stream.fault_points import At, passing
+from stream.kafka.ends import Ends
 from stream.kafka.errors import NOT_ALLOWED, comes_back, explained, is_fatal, stop
 from stream.kafka.lineage import Changelog, Committed, KnownChangelog
+from stream.kafka.lost_connections import WatchedLog
 from stream.kafka.options import (
     CHANGELOG_READER,
     CONSUMER,
@@ -30,7 +32,7 @@ from stream.kafka.questions import Questions
 from stream.kafka.topics import changelog_topic, dead_letter_topic
 from stream.kafka.transactions import OutputTopics, Transactions
 from stream.partitions import Partitions
-from stream.ports import Outgoing
+from stream.ports import Empty, Outgoing
 from stream.wire import Record, recommendation_as_json, recommendation_as_msgpack
 
 logger = logging.getLogger(__name__)
@@ -94,8 +96,9 @@ class KafkaLink:
             **memory.producer(),
             **common,
             "transactional.id": name,
-            # The client reports every connection that it lost: `Transactions.note` needs that.
+            # The log must tell of each lost connection (`WatchedLog`).
             "log.connection.close": True,
+            "log_level": max(6, int(extra.get("log_level", 6))),
         }
         self.transactions: Final = Transactions(
             topics=OutputTopics(self.changelog_topic, recommendations_topic, dead_letter_topic(app)),
@@ -109,16 +112,13 @@ class KafkaLink:
         """The group's metadata, from the last poll."""
         self._fetching: set[int] = set()
         """Partitions that the client fetches, paused ones included."""
-        self.ends: Final[dict[int, int]] = {}
+        self._ends: Final = Ends(topic=interactions_topic, config=self.changelog_reader, clock=clock)
         self._may_have_grown = False
         self.input_id = ""
 
     def _new_producer(self) -> Producer:
-        return Producer({**self._producing, "error_cb": self._note_of_producer}, logger=logger_of("producer"))
-
-    def _note_of_producer(self, error: KafkaError) -> None:
-        logger.warning("producer error=%s", error)
-        self.transactions.note(error)
+        watched = WatchedLog(logger_of("producer"), lambda why: self.transactions.lost(why))
+        return Producer(self._producing, logger=watched)
 
     @property
     def waited_at(self) -> float:
@@ -167,8 +167,6 @@ class KafkaLink:
             # The client refuses to unassign a partition that was never assigned to it.
             consumer.incremental_unassign([each for each in gone if each.partition in self._fetching])
             self._fetching.difference_update(each.partition for each in gone)
-            for each in gone:
-                self.ends.pop(each.partition, None)
 
         self._consumer.subscribe([self._input], on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
@@ -180,13 +178,13 @@ class KafkaLink:
         self._metadata = self._consumer.consumer_group_metadata()
         if self._may_have_grown:
             self._refuse_growth()
+        if not messages:
+            self.transactions.serve()
+            return ()
         records = [message for message in messages if message.error() is None]
         if len(records) < len(messages):
             for message in messages:
-                if (reason := message.error()) is not None:
-                    self._note(message, reason)
-        if not records:
-            self.transactions.serve()
+                self._check(message.partition(), message.error())
         return cast("list[Record]", records)  # only a message with an error lacks partition and offset
 
     def _refuse_growth(self) -> None:
@@ -203,14 +201,11 @@ class KafkaLink:
                 "send interactions to a new topic with a new REC2PM_APP, or to one with the former number of partitions"
             )
 
-    def _note(self, message: Message, error: KafkaError) -> None:
-        """Note the end of a partition, or raise what another message without a record means if it ends the process."""
-        code, partition, offset = error.code(), message.partition(), message.offset()
-        if code == KafkaError._PARTITION_EOF:
-            # The client's own `position()` is one too high after this event (librdkafka 2.12, #4844).
-            if partition is not None and partition in self._fetching and offset is not None:
-                self.ends[partition] = offset
+    def _check(self, partition: int | None, error: KafkaError | None) -> None:
+        """Raise the error for a message without a record, if it ends the process."""
+        if error is None:
             return
+        code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET:
             raise InputGap(
                 f"{self._input}[{partition}] does not have the next offset to read: its records were deleted before a "
@@ -229,6 +224,22 @@ class KafkaLink:
         if code in NOT_ALLOWED:
             raise KafkaUnusable(f"reading {self._input}: {explained(error)}")
         logger.warning("consumer error=%s", error)
+
+    def look_for_ends(self, positions: Mapping[int, int]) -> None:
+        """Look whether partitions hold records from these offsets on. Does not wait for the answer (`ends`)."""
+        # What the client knows of the ends from its last fetch. Equal to the position, there is nothing to look for.
+        known = {
+            number: self._consumer.get_watermark_offsets(TopicPartition(self._input, number), cached=True)[1]
+            for number in positions
+        }
+        self._ends.look({number: offset for number, offset in positions.items() if known[number] > offset})
+
+    def ends(self) -> Mapping[int, Empty] | None:
+        return self._ends.found()
+
+    @property
+    def looking(self) -> bool:
+        return self._ends.looking
 
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
         """Publish in one transaction. Returns the changelog offset that each partition's records reach.
@@ -313,7 +324,6 @@ class KafkaLink:
         return start
 
     def _fetch_from(self, place: TopicPartition) -> None:
-        self.ends.pop(place.partition, None)
         if place.partition in self._fetching:
             self._consumer.seek(place)
         # The client keeps a pause even when the partition is assigned again.
@@ -323,7 +333,6 @@ class KafkaLink:
             self._fetching.add(place.partition)
 
     def pause(self, partition: int) -> None:
-        self.ends.pop(partition, None)
         self._consumer.pause([TopicPartition(self._input, partition)])
 
     def close(self) -> None:
@@ -333,4 +342,5 @@ class KafkaLink:
         """
         self.transactions.close()
         self.questions.close()
+        self._ends.close()
         self._consumer.close()

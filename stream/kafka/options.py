@@ -12,8 +12,6 @@ CONSUMER: Final[Mapping[str, Any]] = {
     "enable.auto.commit": False,
     # `resume` chooses the first offset. librdkafka must never silently replace an offset that the topic does not have.
     "auto.offset.reset": "error",
-    # The end of a partition is past the markers of transactions, which are no records.
-    "enable.partition.eof": True,
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": 6000,
     "heartbeat.interval.ms": 500,

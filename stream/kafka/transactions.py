@@ -30,8 +30,6 @@ CALL_S: Final = 5.0
 """How long one transaction call may wait; then it is called again."""
 _GRACE_S: Final = 1.0
 """Extra wait before a transaction counts as too old: its time at Kafka and ours do not start together."""
-_WAS_UP: Final = "in state UP"
-"""librdkafka ends an error of a connection with its state. Other states have sent no request of a transaction."""
 _FULL_QUEUE_WAIT_S: Final = 0.05
 _LOOK_EVERY_S: Final = 1.0
 """How often a wait for Kafka checks whether the worker must stop."""
@@ -80,13 +78,9 @@ class Transactions:
         self._unanswered: str | None = None
         """Why a request of this producer may have no answer: Kafka may receive it later, within another transaction."""
 
-    def note(self, error: KafkaError) -> None:
-        """Note an error that the client reports by itself: a connection that was up is lost.
-
-        The client sends requests that had no answer again, on its next connection, and does not say so.
-        """
-        if _WAS_UP in error.str():
-            self._unanswered = error.str()
+    def lost(self, why: str) -> None:
+        """Note that the producer lost a connection, perhaps with a request on it that had no answer."""
+        self._unanswered = why
 
     def start(self) -> None:
         """Fence the previous process with this worker's name and end its open transaction, however long Kafka is away.

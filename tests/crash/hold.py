@@ -9,7 +9,7 @@ from tests.crash.requests import END_TXN, PRODUCE, Request
 
 _ARRIVES_S: Final = 0.1
 """How long the broker has for the records that were let through before the late end."""
-_ANSWERS_WITHIN_S: Final = 3.0
+_ANSWERS_WITHIN_S: Final = 1.0
 _KEEPS_S: Final = 15.0
 _ERROR_AT: Final = 8
 """In the answer to EndTxn: after the correlation id and the throttle time."""

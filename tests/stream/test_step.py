@@ -17,10 +17,10 @@ from stream.commands.export_state import Row, rows
 from stream.decode import decode
 from stream.errors import StoreBehind, TooManyRefused
 from stream.policy import Cadence
-from stream.ports import Outgoing
+from stream.ports import Empty, Outgoing
 from stream.recommender import Floats, Ints
 from stream.wire import Recommendation
-from stream.worker import FLUSH_EVERY_S, POSITION_AFTER_S
+from stream.worker import FLUSH_EVERY_S, LOOK_EVERY_S
 from tests.fakes import FakeFolded, FakeLink, FakeModel, FakeRanked, FakeRecord, TimedModel, run_to_end, said, worker_on
 
 SEGMENT = 4
@@ -561,10 +561,12 @@ def test_the_position_passes_what_is_no_record_and_the_state_is_that_of_the_reco
         while not link.drained() or worker.partitions.running() != [0, 1]:
             worker.turn()
         if stops:
+            worker.turn()
             worker.stop()
             worker.run()
-        for _ in range(200):
-            worker.turn()
+        else:
+            for _ in range(400):
+                worker.turn()
         worker.partitions.close()
         assert link.committed == there
         assert {number: read_number(link.state(number)[POSITION]) for number in there} == there
@@ -573,18 +575,42 @@ def test_the_position_passes_what_is_no_record_and_the_state_is_that_of_the_reco
     assert (found.rows, found.kept) == (expected.rows, expected.kept)
 
 
-def test_an_idle_worker_stores_the_end_once_and_a_busy_one_with_its_next_step(tmp_path: Path) -> None:
+def test_a_partition_that_stands_still_passes_its_markers_beside_a_busy_one(tmp_path: Path) -> None:
     now = 0.0
-    link = FakeLink([FakeRecord(b"ann", said(1, 1), 0, 0)], [], log_end={0: 3, 1: 2})
+    records = [FakeRecord(b"ann", said(1, 1), 0, 0), *(FakeRecord(b"bob", said(1, 1), 1, at) for at in range(9))]
+    link = FakeLink(records, list(range(2, 11)), log_end={0: 3})
     worker = worker_on(link, tmp_path, FakeModel(SEGMENT), partitions=(0, 1), clock=lambda: now)
-    worker.turn()
-    assert link.committed == {0: 1, 1: 2}, "what is known of other partitions goes with the step"
-    now = POSITION_AFTER_S - 0.1
-    worker.turn()
-    assert link.committed == {0: 1, 1: 2}
-    now = POSITION_AFTER_S
-    for _ in range(3):
+    committed = []
+    for _ in range(5):
         worker.turn()
-    assert link.committed == {0: 3, 1: 2}
-    assert [(outgoing.counts.records, outgoing.recommendations) for outgoing in link.published[1:]] == [(0, [])]
+        committed.append(link.committed[0])
+        now += LOOK_EVERY_S
+    assert committed == [1, 1, 3, 3, 3]
+    assert [outgoing.counts.records for outgoing in link.published] == [2, 1, 1, 1, 1], "with the steps of the other"
+    worker.partitions.close()
+
+
+def test_an_idle_worker_stores_what_it_passed_once(tmp_path: Path) -> None:
+    now = 0.0
+    link = FakeLink([FakeRecord(b"ann", said(1, 1), 0, 0)], [], log_end={0: 3})
+    worker = worker_on(link, tmp_path, FakeModel(SEGMENT), clock=lambda: now)
+    for _ in range(5):
+        worker.turn()
+        now += LOOK_EVERY_S
+    assert [(outgoing.counts.records, dict(outgoing.next_offsets)) for outgoing in link.published] == [
+        (1, {0: 1}),
+        (0, {0: 3}),
+    ]
+    assert link.published[1].recommendations == []
+    worker.partitions.close()
+
+
+def test_what_was_found_behind_a_later_position_is_not_passed_from_an_earlier_one(tmp_path: Path) -> None:
+    """The worker looked, and then went back after an aborted step."""
+    link = FakeLink([FakeRecord(b"ann", said(1, 1), 0, 0)], [], log_end={0: 3})
+    worker = worker_on(link, tmp_path, FakeModel(SEGMENT))
+    assert worker.partitions.passing({0: Empty(1, 3)}) == {}
+    worker.turn()
+    assert worker.partitions.passing({0: Empty(1, 3)}) == {0: 3}
+    assert worker.partitions.passing({0: Empty(0, 1), 1: Empty(0, 5)}) == {}
     worker.partitions.close()

@@ -7,7 +7,7 @@ from typing import Final
 
 from stream.fault_points import Point
 from tests.crash import damage
-from tests.crash.faults import broker, group, process, state
+from tests.crash.faults import broker, deletions, group, process, state
 from tests.crash.faults.common import Fault
 
 IN_A_STEP: Final = (
@@ -66,6 +66,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     *(Fault(f"damaged {kind}", state.damaged(kind), 5) for kind in damage.Kind),
     Fault("state lost", state.lost, 5),
     Fault("state of an older day", state.older, 12),
+    Fault("input deleted after it was read", deletions.deleted, 12),
     Fault("foreign transaction in the changelog", group.foreign_transaction, 8),
     Fault("full producer queue", group.full_queue, 10),
 )

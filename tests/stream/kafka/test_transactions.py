@@ -1,6 +1,7 @@
 """What becomes of a transaction that goes wrong, by a producer that fails as it is told to."""
 
 import gc
+import logging
 import threading
 import time
 import weakref
@@ -13,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from stream.errors import Fenced, KafkaUnusable, OutputTooLarge, StepAborted, StopAsked
 from stream.kafka.link import KafkaLink
+from stream.kafka.lost_connections import WatchedLog
 from stream.kafka.transactions import logger
 from stream.ports import Outgoing
 
@@ -200,10 +202,8 @@ def test_a_partition_whose_offset_the_client_does_not_tell_is_left_out_of_what_i
     assert link.publish(Outgoing({number: [(b"key", b"value")] for number in range(3)})) == {2: 8}
 
 
-LOST = KafkaError(KafkaError._TRANSPORT, "TxnCoordinator: 127.0.0.1:9092: Disconnected (after 412ms in state UP)")
-REFUSED = KafkaError(
-    KafkaError._TRANSPORT, "127.0.0.1:9092/2: Connect to ipv4#127.0.0.1:9092 failed (after 0ms in state CONNECT)"
-)
+LOST = "TxnCoordinator: 127.0.0.1:9092: Disconnected: connection reset by peer (after 412ms in state UP)"
+REFUSED = "127.0.0.1:9092/2: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)"
 SLOW = KafkaError(KafkaError._TIMED_OUT, "no answer yet", retriable=True)
 
 
@@ -221,7 +221,7 @@ def test_a_producer_whose_request_may_still_arrive_sends_no_further_transaction(
     link: KafkaLink,
     monkeypatch: pytest.MonkeyPatch,
     commits: list[KafkaError | None],
-    reported: list[KafkaError],
+    reported: list[str],
     renewed: bool,
 ) -> None:
     """The request could end the next transaction of the same epoch (librdkafka #5423)."""
@@ -229,8 +229,11 @@ def test_a_producer_whose_request_may_still_arrive_sends_no_further_transaction(
     monkeypatch.setattr(link.transactions, "new_producer", lambda: second)
     link.transactions.producer = first  # type: ignore[assignment]
     link.publish(Outgoing())
-    # The client reports in `poll`, at the latest in the one before the next transaction.
-    monkeypatch.setattr(first, "poll", lambda _: [link._note_of_producer(error) for error in reported])
+    log = WatchedLog(logging.getLogger("rdkafka.producer"), link.transactions.lost)
+    # The client calls its logger in `poll`, at the latest in the one before the next transaction.
+    monkeypatch.setattr(
+        first, "poll", lambda _: [log.log(logging.INFO, "%s [%s] %s", "FAIL", "w1", line) for line in reported]
+    )
     before = len(first.calls)
     link.publish(Outgoing())
     assert (first.calls[before:], second.calls) == (([], ["init", "commit"]) if renewed else (["commit"], []))
