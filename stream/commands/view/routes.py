@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +14,9 @@ from stream.commands.view.page import PAGE
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 15.0
+MAX_STREAMS: Final = 1000
+READS_WITHIN_S: Final = 30.0
+"""A reader of a stream that takes nothing for so long is cut off."""
 
 
 class Routes:
@@ -21,9 +24,10 @@ class Routes:
 
     def __init__(self, lists: LatestLists) -> None:
         self._lists: Final = lists
+        self._streams = 0
 
-    def application(self) -> web.Application:
-        routes = web.Application()
+    def application(self, middlewares: Sequence[Any] = ()) -> web.Application:
+        routes = web.Application(middlewares=middlewares)
         user = "/recommendations/{user}"
         routes.add_routes(
             [
@@ -55,6 +59,18 @@ class Routes:
         """
         if not self._lists.ready.is_set():
             return await self._get(request)
+        if self._streams >= MAX_STREAMS:
+            error = {
+                "error": f"{MAX_STREAMS} streams are open, which is the most: try again later, or ask another view"
+            }
+            return _json(error, 503, {"Retry-After": "5"})
+        self._streams += 1
+        try:
+            return await self._followed(request)
+        finally:
+            self._streams -= 1
+
+    async def _followed(self, request: web.Request) -> web.StreamResponse:
         user = request.match_info["user"]
         key = user.encode()
         response = web.StreamResponse(
@@ -63,16 +79,26 @@ class Routes:
         with self._lists.watched(key) as newest:
             try:
                 await response.prepare(request)
-                await response.write(_event(user, self._lists.newest(key)))
+                await _written(response, _event(user, self._lists.newest(key)))
                 while True:
                     try:
                         async with asyncio.timeout(HEARTBEAT_S):
                             event = _event(user, await newest.get())
                     except TimeoutError:
                         event = b": heartbeat\n\n"
-                    await response.write(event)
+                    await _written(response, event)
             except ConnectionResetError:
                 return response
+            except TimeoutError:
+                if request.transport is not None:
+                    request.transport.abort()
+                return response
+
+
+async def _written(response: web.StreamResponse, event: bytes) -> None:
+    """Raises TimeoutError when the reader takes nothing."""
+    async with asyncio.timeout(READS_WITHIN_S):
+        await response.write(event)
 
 
 def _decoded(value: bytes | None) -> dict[str, Any] | None:
@@ -94,12 +120,12 @@ def _event(user: str, value: bytes | None) -> bytes:
     return b"data: " + msgspec.json.encode({"user": user, **found}) + b"\n\n"
 
 
-def _json(value: Mapping[str, Any], status: int = 200) -> web.Response:
+def _json(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(
-        body=msgspec.json.encode(value),
+        body=msgspec.json.encode(value) + b"\n",
         status=status,
         content_type="application/json",
-        headers={"Cache-Control": "no-store"},
+        headers={"Cache-Control": "no-store", **(headers or {})},
     )
 
 
