@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from stream.commands.view.page import PAGE
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 15.0
+SAYS_UNREADABLE_EVERY_S: Final = 60.0
 MAX_STREAMS: Final = 1000
 READS_WITHIN_S: Final = 30.0
 """A reader of a stream that takes nothing for so long is cut off."""
@@ -25,6 +28,7 @@ class Routes:
     def __init__(self, lists: LatestLists) -> None:
         self._lists: Final = lists
         self._streams = 0
+        self._unreadable_said_at = -math.inf
 
     def application(self, middlewares: Sequence[Any] = ()) -> web.Application:
         routes = web.Application(middlewares=middlewares)
@@ -46,7 +50,7 @@ class Routes:
         if not self._lists.ready.is_set():
             return _json({"error": "not ready: still reading the topic"}, 503)
         user = request.match_info["user"]
-        found = _decoded(self._lists.newest(user.encode()))
+        found = self._read(self._lists.newest(user.encode()))
         return (
             _json({"error": "no recommendations for this user", "user": user}, 404)
             if found is None
@@ -79,11 +83,11 @@ class Routes:
         with self._lists.watched(key) as newest:
             try:
                 await response.prepare(request)
-                await _written(response, _event(user, self._lists.newest(key)))
+                await _written(response, self._event(user, self._lists.newest(key)))
                 while True:
                     try:
                         async with asyncio.timeout(HEARTBEAT_S):
-                            event = _event(user, await newest.get())
+                            event = self._event(user, await newest.get())
                     except TimeoutError:
                         event = b": heartbeat\n\n"
                     await _written(response, event)
@@ -94,6 +98,23 @@ class Routes:
                     request.transport.abort()
                 return response
 
+    def _event(self, user: str, value: bytes | None) -> bytes:
+        found = self._read(value)
+        if found is None:
+            return b"event: none\ndata: " + msgspec.json.encode({"user": user}) + b"\n\n"
+        return b"data: " + msgspec.json.encode({"user": user, **found}) + b"\n\n"
+
+    def _read(self, value: bytes | None) -> dict[str, Any] | None:
+        """A list; None when it was withdrawn or cannot be read. Who asks for it again and again fills no log."""
+        try:
+            return _decoded(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            now = time.monotonic()
+            if now - self._unreadable_said_at >= SAYS_UNREADABLE_EVERY_S:
+                self._unreadable_said_at = now
+                logger.warning("list unreadable bytes=%d reason=%s", len(value or b""), error)
+            return None
+
 
 async def _written(response: web.StreamResponse, event: bytes) -> None:
     """Raises TimeoutError when the reader takes nothing."""
@@ -102,22 +123,11 @@ async def _written(response: web.StreamResponse, event: bytes) -> None:
 
 
 def _decoded(value: bytes | None) -> dict[str, Any] | None:
-    """A list, written as MessagePack or JSON; None when it was withdrawn or cannot be read."""
+    """A list, written as MessagePack or JSON; None when it was withdrawn."""
     if value is None:
         return None
     decode = msgspec.json.decode if value[:1] in (b"{", b" ", b"\t", b"\r", b"\n") else msgspec.msgpack.decode
-    try:
-        return decode(value, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        logger.warning("list unreadable bytes=%d reason=%s", len(value), error)
-        return None
-
-
-def _event(user: str, value: bytes | None) -> bytes:
-    found = _decoded(value)
-    if found is None:
-        return b"event: none\ndata: " + msgspec.json.encode({"user": user}) + b"\n\n"
-    return b"data: " + msgspec.json.encode({"user": user, **found}) + b"\n\n"
+    return decode(value, type=dict[str, Any])
 
 
 def _json(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

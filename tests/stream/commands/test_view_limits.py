@@ -32,12 +32,13 @@ def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
 class Lists:
     """The table, with one list for everybody."""
 
-    def __init__(self) -> None:
+    def __init__(self, value: bytes = LIST) -> None:
+        self._value = value
         self.ready = asyncio.Event()
         self.ready.set()
 
     def newest(self, _: bytes) -> bytes:
-        return LIST
+        return self._value
 
     @contextmanager
     def watched(self, _: bytes) -> Iterator["asyncio.Queue[bytes | None]"]:
@@ -45,11 +46,11 @@ class Lists:
 
 
 @asynccontextmanager
-async def serving(**limits: Any) -> AsyncIterator[int]:
+async def serving(value: bytes = LIST, **limits: Any) -> AsyncIterator[int]:
     """The port of a view without Kafka."""
     bounded = Connections()
     http = web.AppRunner(
-        Routes(Lists()).application([bounded.middleware]),  # type: ignore[arg-type]
+        Routes(Lists(value)).application([bounded.middleware]),  # type: ignore[arg-type]
         access_log=None,
         shutdown_timeout=0.1,
         logger=logger_of_server(),
@@ -170,7 +171,7 @@ async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:
 async def test_a_reader_of_a_stream_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "READS_WITHIN_S", 0.2)
     monkeypatch.setattr(routes, "HEARTBEAT_S", 0.001)
-    monkeypatch.setattr(routes, "_event", lambda *_: b"x" * 8_000_000)
+    monkeypatch.setattr(Routes, "_event", lambda *_: b"x" * 8_000_000)
     monkeypatch.setattr(routes, "MAX_STREAMS", 1)
     async with serving() as port:
         with closing(socket.create_connection(("127.0.0.1", port))) as reader:
@@ -179,6 +180,19 @@ async def test_a_reader_of_a_stream_that_takes_nothing_is_cut_off(monkeypatch: p
             async with asyncio.timeout(20):
                 while not (await asked(port, get("/recommendations/bob/stream"), 16)).startswith(b"HTTP/1.1 200 "):
                     await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("value", [b"", b"\xc1", b"{", b"[]", b"\xff" * 50, b"{" * 100_000, b"\x91" * 100_000])
+@in_a_loop
+async def test_a_list_that_cannot_be_read_is_nobodys_and_is_said_once(
+    value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(value) as port:
+        for _ in range(10):
+            assert (await asked(port, get("/recommendations/ann"))).startswith(b"HTTP/1.1 404 ")
+        assert b"event: none" in await asked(port, get("/recommendations/ann/stream"), 400)
+    assert [message.partition(" bytes=")[0] for message in caplog.messages] == ["list unreadable"]
 
 
 @in_a_loop
