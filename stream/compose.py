@@ -24,12 +24,15 @@ from stream.kafka.options import MemoryBudget
 from stream.kafka.record_limits import RecordLimits, record_limits
 from stream.kafka.restore import ChangelogRestore
 from stream.kafka.watch import watching
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.prometheus import served
 from stream.recommender import Recommender
 from stream.settings import Settings
+from stream.state_folder import private
 from stream.step import Rules, Step
 from stream.torch_threads import one_thread
 from stream.worker import Worker
@@ -45,12 +48,16 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     """Run one worker until SIGTERM or SIGINT: finish the step, commit, leave the group. Returns it for its counts.
 
     `at` is called at the fault points, for the fault tests.
+
+    Raises:
+        KeyboardInterrupt: SIGINT stopped the worker, as cleanly as SIGTERM does.
     """
+    keys = KeyFormat(settings.key_format)
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     give_back = _keep_memory_together()
     one_thread()
     version = Registry(settings.models).resolve(settings.model)
-    recommender = Recommender(Runtime.load(version.folder))
+    recommender = Recommender(Runtime.load(version.folder, version.sha256))
     logger.info(
         "model loaded model=%s kind=%s segment_length=%d state_bytes=%d",
         version.reference,
@@ -59,7 +66,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         4 * recommender.model.state_floats,
     )
     known, deletions_kept_ms, limits = _check_topics(settings)
-    folder = settings.state_dir / settings.app
+    folder = private(settings.state_dir / settings.app)
     worker_name = claim(folder / "slots", settings.worker)
     link = KafkaLink(
         bootstrap=settings.bootstrap_servers,
@@ -69,6 +76,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         interactions_topic=settings.interactions_topic,
         recommendations_topic=settings.recommendations_topic,
         output_format=settings.output_format,
+        keys=keys,
         memory=budget,
         extra=settings.kafka,
         clock=clock,
@@ -108,6 +116,8 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             Rules(settings.recommend, settings.top_k, settings.exclude, settings.keep_segments),
         ),
         topic=settings.interactions_topic,
+        keys=keys,
+        key_check=KeyCheck(settings.interactions_topic, settings.partitioner, keys),
         events=EventReader(settings.fields, settings.times),
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),
@@ -121,7 +131,11 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     logger.info(
         "worker starts app=%s worker=%s bootstrap=%s", settings.app, worker_name.name, settings.bootstrap_servers
     )
-    with _stopped_by_signals(worker), _metrics(worker, settings), _watching(worker, settings, known):
+    with (
+        _stopped_by_signals(worker) as signals,
+        _metrics(worker, settings, worker_name.name),
+        _watching(worker, settings, known),
+    ):
         link.stop_waiting_if(lambda: worker.stopping)
         try:
             link.start(partitions)
@@ -136,7 +150,9 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             link.close()
             partitions.close()
             worker_name.release()
-    logger.info("worker stopped counts=%s", worker.counts)
+    logger.info("worker stopped: %s", worker.counts.words())
+    if signal.SIGINT in signals:
+        raise KeyboardInterrupt
     return worker
 
 
@@ -176,9 +192,13 @@ def _check_topics(settings: Settings) -> tuple[Sequence[topics.Problem], int, Re
     return problems, topics.deletions_kept_ms(admin, settings.app), limits
 
 
-def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int | None]:
+def _metrics(worker: Worker, settings: Settings, name: str) -> AbstractContextManager[int | None]:
     return served(
-        worker, settings.metrics_listen, worker.clock, by_default="metrics_listen" not in settings.model_fields_set
+        worker,
+        settings.metrics_listen,
+        worker.clock,
+        who=f"application {settings.app}, worker {name}",
+        by_default="metrics_listen" not in settings.model_fields_set,
     )
 
 
@@ -204,16 +224,20 @@ def _keep_memory_together() -> Callable[[], object]:
 
 
 @contextmanager
-def _stopped_by_signals(worker: Worker) -> Iterator[None]:
-    """SIGTERM and SIGINT ask the worker to stop. The previous handlers return afterwards."""
+def _stopped_by_signals(worker: Worker) -> Iterator[list[int]]:
+    """SIGTERM and SIGINT ask the worker to stop; the list gets their numbers. The previous handlers return
+    afterwards.
+    """
+    signals: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         logger.info("stopping signal=%s", signal.Signals(number).name)
+        signals.append(number)
         worker.stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,7 @@
-"""The bytes on the topics: user ids in, recommendations and dead letters out. `stream.event` has the events."""
+"""The bytes on the topics: records in, recommendations and dead letters out.
+
+`stream.keys` has the keys of the records, and `stream.event` the values.
+"""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -7,7 +10,6 @@ from typing import Final, Literal, NamedTuple, Protocol
 import msgspec
 
 from model.errors import ModelFailed
-from model.ids import MAX_ID_BYTES
 from stream.errors import MalformedInteraction
 
 Header = tuple[str, bytes | None]
@@ -22,24 +24,6 @@ class Record(Protocol):
     def offset(self) -> int: ...
     def timestamp(self) -> tuple[int, int]: ...
     def headers(self) -> list[Header] | None: ...
-
-
-def user_id(key: bytes | None) -> bytes:
-    """A record's key as a user id.
-
-    Raises:
-        MalformedInteraction: there is none, it is too long, or it is not UTF-8.
-    """
-    if not key:
-        raise MalformedInteraction("key is null or empty, expected a user id")
-    if len(key) > MAX_ID_BYTES:
-        raise MalformedInteraction(f"user id has {len(key)} bytes, expected at most {MAX_ID_BYTES}")
-    if not key.isascii():
-        try:
-            key.decode()
-        except UnicodeDecodeError as error:
-            raise MalformedInteraction(f"key is not UTF-8: {error.reason} at byte {error.start}") from error
-    return key
 
 
 class Recommendation(msgspec.Struct, frozen=True, gc=False):

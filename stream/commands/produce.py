@@ -6,7 +6,7 @@ import click
 
 from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
 from stream.commands.log_options import log_options
-from stream.commands.output import progress_bar
+from stream.commands.output import progress_bar, say
 
 
 @click.command(short_help="Send an event log into the interactions topic.")
@@ -27,17 +27,20 @@ def produce(
     """
     from model.log import read_log
     from stream.commands import send_log
+    from stream.kafka.partitioner import option
+    from stream.keys import KeyFormat
 
     settings = current_settings()
     with progress_bar("produce") as progress:
         sent = send_log.send(
             read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
-            kafka=kafka_options(settings),
+            kafka={**kafka_options(settings), **option(settings.partitioner)},
             topic=settings.interactions_topic,
+            keys=KeyFormat(settings.key_format),
             limit=limit,
             rate=rate,
             clock=time.monotonic,
             sleep=time.sleep,
             progress=progress,
         )
-    click.echo(f"produced {sent} interactions to {settings.interactions_topic}", err=True)
+    say(f"produced {sent} interactions to {settings.interactions_topic}", err=True)

@@ -1,12 +1,13 @@
 """The options of `rec2pm dead-letters list | show | replay`."""
 
+import sys
 import time
 from typing import Literal
 
 import click
 
 from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
-from stream.commands.output import progress_bar
+from stream.commands.output import progress_bar, say
 
 
 @click.group("dead-letters", short_help="Refused records: list, show and replay them.")
@@ -37,7 +38,7 @@ def dead_letters_list(limit: int, as_json: bool) -> None:
     listing = display.listing(letters.readable_letters(kafka, topic, numbers, unread), notes, limit)
     if listing.newest or not unread:
         for line in display.listing_json(listing) if as_json else display.listing_lines(listing, topic):
-            click.echo(line)
+            say(line)
     if unread:
         raise BehindOpenTransaction("\n".join(map(str, unread)))
 
@@ -69,11 +70,13 @@ def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | No
     if form == "raw":
         if lacks := display.left_out(message, "value"):
             raise click.ClickException(lacks)
+        if sys.stdout.isatty():
+            raise click.UsageError("--raw prints bytes that a terminal may act on: send them to a file or a program")
         click.echo(message.value() or b"", nl=False)
         return
     notes = read_notes(kafka, settings.app, topic, [letter[0]], "read_uncommitted")
     for line in display.details_json(message, notes) if form == "json" else display.details(message, notes):
-        click.echo(line)
+        say(line)
 
 
 @dead_letters.command("replay", short_help="Send dead letters to the interactions topic again.")
@@ -128,10 +131,12 @@ def dead_letters_replay(
     try:
         if execute:
             with progress_bar("replay") as progress:
-                outcome = replay(kafka, settings.app, topic, interactions, selection, now_ms, progress)
+                outcome = replay(
+                    kafka, settings.app, topic, interactions, selection, now_ms, progress, settings.partitioner
+                )
         else:
             outcome = preview(kafka, settings.app, topic, interactions, selection, now_ms)
     except LetterNotFound as error:
         raise click.ClickException(f"{error}; nothing was sent") from error
     for line in lines(outcome):
-        click.echo(line)
+        say(line)

@@ -11,7 +11,7 @@ from confluent_kafka import Message
 
 from stream.commands.dead_letters.letters import NOT_OURS, Letter, headers_of, is_replayed, kind, letter_of, written
 from stream.commands.dead_letters.notes import Replayed
-from stream.commands.output import counted, moment
+from stream.commands.output import counted, json_line, moment, printable
 from stream.wire import Refusal, refusal
 
 _SHOWN_BYTES: Final = 4096
@@ -62,7 +62,7 @@ def listing_lines(listed: Listing, topic: str) -> list[str]:
 
 
 def listing_json(listed: Listing) -> list[str]:
-    return [msgspec.json.encode(fields(each, listed.notes)).decode() for each in listed.newest]
+    return [json_line(fields(each, listed.notes)) for each in listed.newest]
 
 
 def table(letters: Iterable[Letter], notes: Mapping[int, Replayed | None]) -> list[str]:
@@ -70,7 +70,7 @@ def table(letters: Iterable[Letter], notes: Mapping[int, Replayed | None]) -> li
     rows = [("LETTER", "REFUSED (UTC)", "FROM", "ATTEMPTS", "REPLAYED", "REASON")]
     for each in letters:
         refused = each.refusal
-        source = "?" if refused is None else f"{refused.topic}[{refused.partition}]@{refused.offset}"
+        source = "?" if refused is None else printable(f"{refused.topic}[{refused.partition}]@{refused.offset}")
         attempts = "?" if refused is None else str(refused.attempts)
         reason = NOT_OURS if refused is None else (refused.message or refused.exception) + _lacking(refused)
         replayed = "yes" if is_replayed(each, notes) else "no"
@@ -139,7 +139,7 @@ def details(message: Message, notes: Mapping[int, Replayed | None]) -> list[str]
             )
         elif name != "headers":
             lines.append(f"  {name:<9} {readable(data)}")
-    return [line.replace("\n", "\n" + " " * 12) for line in lines]
+    return [f"{' ' * 12 if at else ''}{part}" for line in lines for at, part in enumerate(line.split("\n"))]
 
 
 def left_out(message: Message, part: str) -> str | None:
@@ -164,7 +164,7 @@ def details_json(message: Message, notes: Mapping[int, Replayed | None]) -> list
         "key": message.key(),
         "value": message.value(),
     }
-    return [msgspec.json.encode(shown).decode()]
+    return [json_line(shown)]
 
 
 def readable(data: bytes | None) -> str:
@@ -198,8 +198,3 @@ def _text(data: bytes) -> str | None:
 
 def _cut(text: str, before: str) -> str:
     return before + (text if len(text) <= _SHOWN_BYTES else text[:_SHOWN_BYTES] + " … (--raw or --json for all of it)")
-
-
-def printable(text: str) -> str:
-    """Text whose control characters are escaped."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

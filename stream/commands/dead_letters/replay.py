@@ -12,6 +12,7 @@ from stream.commands.dead_letters.letters import LetterNotFound, read_letters
 from stream.commands.dead_letters.read_notes import offsets_kept_ms, read_notes
 from stream.commands.dead_letters.send import Sent, begin, send
 from stream.commands.output import counted
+from stream.kafka.partitioner import Expected
 from stream.kafka.read_topic import partitions
 from stream.kafka.record_limits import RecordLimits
 from stream.kafka.topics import largest_batches
@@ -56,6 +57,7 @@ def replay(
     selection: Selection,
     now_ms: int,
     progress: Callable[[int, int], None],
+    partitioner: Expected = "murmur2",
 ) -> Outcome:
     """Send the selected letters to the interactions topic, each of them once.
 
@@ -64,10 +66,14 @@ def replay(
     """
     limit = largest_batches(AdminClient({**kafka, "log_level": 3}), [interactions])[interactions]
     limits = RecordLimits(limit, None, limit)
-    producer = begin(kafka, app, limits)
+    producer = begin(kafka, app, partitioner, limits)
     surveyed = survey(kafka, app, topic, interactions, now_ms, "read_committed")
     plan = _planned(surveyed, selection, topic)
-    sent = send(kafka, app, topic, producer, surveyed, plan, limits=limits, progress=progress) if plan.send else Sent()
+    sent = Sent()
+    if plan.send:
+        sent = send(
+            kafka, app, topic, producer, surveyed, plan, partitioner=partitioner, limits=limits, progress=progress
+        )
     return Outcome(topic, len(surveyed.letters), plan, sent.letters, interactions, sent.too_large)
 
 

@@ -30,6 +30,7 @@ from stream.commands.dead_letters.notes import Replayed, encoded, replayed_of
 from stream.commands.dead_letters.read_notes import group
 from stream.errors import Fenced, KafkaUnusable
 from stream.kafka.errors import is_fatal
+from stream.kafka.partitioner import Expected, option
 from stream.kafka.read_topic import committed_records, partitions
 from stream.kafka.record_limits import UNKNOWN, RecordLimits, writing
 from stream.wire import ATTEMPTS_HEADER, Refusal, refusal
@@ -43,7 +44,6 @@ _BY_KEY: Final = -1
 """In place of a partition: the partitioner chooses one."""
 
 PRODUCER: Final[Mapping[str, Any]] = {
-    "partitioner": "murmur2_random",
     "compression.type": "lz4",
     "linger.ms": 20,
     "transaction.timeout.ms": 60_000,
@@ -61,7 +61,9 @@ class Sent:
     """Not sent: larger than the interactions topic takes."""
 
 
-def begin(kafka: Mapping[str, Any], app: str, limits: RecordLimits = UNKNOWN) -> Producer:
+def begin(
+    kafka: Mapping[str, Any], app: str, partitioner: Expected = "murmur2", limits: RecordLimits = UNKNOWN
+) -> Producer:
     """The producer of a replay. Call this before the survey.
 
     It ends another replay of the application that is under way or was killed, and Kafka then aborts what that replay
@@ -70,7 +72,8 @@ def begin(kafka: Mapping[str, Any], app: str, limits: RecordLimits = UNKNOWN) ->
     Args:
         limits: how large the records of the interactions topic may be.
     """
-    producer = Producer(writing({**PRODUCER, **kafka, "transactional.id": f"{app}-dead-letters-replay"}, limits))
+    own = {**PRODUCER, **kafka, **option(partitioner), "transactional.id": f"{app}-dead-letters-replay"}
+    producer = Producer(writing(own, limits))
     _until_done(lambda: producer.init_transactions(_CALL_S))
     return producer
 
@@ -83,6 +86,7 @@ def send(
     surveyed: Survey,
     plan: Plan,
     *,
+    partitioner: Expected = "murmur2",
     limits: RecordLimits = UNKNOWN,
     progress: Callable[[int, int], None],
     batch_letters: int = BATCH_LETTERS,
@@ -127,7 +131,7 @@ def send(
             except KafkaException as error:
                 if not is_fatal(error.args[0]) and batch.leave_out_refused():
                     # The old producer would lose its sequence numbers after such an error.
-                    producer = batch.producer = begin(kafka, app, limits)
+                    producer = batch.producer = begin(kafka, app, partitioner, limits)
                     continue
                 raise _aborted(producer, app, len(batch.letters), error) from error
             notes = noted

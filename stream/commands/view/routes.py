@@ -42,7 +42,10 @@ class Routes:
         if not self._lists.ready.is_set():
             return _json({"error": "not ready: still reading the topic"}, 503)
         user = request.match_info["user"]
-        found = _decoded(self._lists.newest(user.encode()))
+        try:
+            found = _decoded(self._lists.newest(self._lists.key(user)))
+        except ValueError:  # no key is this user, so there can be no list
+            found = None
         return (
             _json({"error": "no recommendations for this user", "user": user}, 404)
             if found is None
@@ -56,7 +59,10 @@ class Routes:
         if not self._lists.ready.is_set():
             return await self._get(request)
         user = request.match_info["user"]
-        key = user.encode()
+        try:
+            key = self._lists.key(user)
+        except ValueError:
+            return await self._get(request)
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
