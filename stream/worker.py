@@ -84,6 +84,8 @@ class Worker:
         self._give_back = give_back
         self._at = at
         self.counts = Counts()
+        self.held_back: Mapping[int, int] = {}
+        """Partition → records of the input that wait behind somebody's open transaction (`stream.kafka.watch`)."""
         self.stopping = False
         self.turned_at = clock()
         self._aborts = 0

@@ -231,19 +231,21 @@ class Transactions:
         raise StepAborted(explained(self._first_reason or reason)) from error
 
     def _leave_out_refused(self, error: KafkaException) -> None:
-        """Raise StepAborted if the broker refused dead letters as too large, and the next attempt can send less.
+        """Raise StepAborted, unless a record was too large that is no dead letter, or that cannot be made smaller.
 
         The producer is replaced: after such an error the old one loses its sequence numbers, and with them the next
         transaction.
         """
         self._leave_nothing_open()
         self.serve()
-        if (learned := self._letters.learn()) is None:
+        reason: KafkaError = error.args[0]
+        learned = self._letters.learn()
+        if learned is None and reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return
-        self.producer = self.new_producer()
-        self.start()
+        why = learned or explained(self._first_reason or reason)
+        self._renew(why)
         self._at(Point.ABORTED)
-        raise StepAborted(learned) from error
+        raise StepAborted(why) from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
         """Replace a producer that is no longer usable, and raise StepAborted.

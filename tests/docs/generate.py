@@ -288,10 +288,11 @@ def exposed(metric: Metric) -> str:
 
 
 def collected() -> list[Metric]:
-    """Every metric of a worker that restores one of its partitions."""
+    """Every metric of a worker that restores one of its partitions, and whose input an open transaction holds back."""
     with tempfile.TemporaryDirectory() as folder:
         worker = worker_on(FakeLink([], []), Path(folder), FakeModel(4))
         worker.partitions.all()[0].restore = _Restoring()
+        worker.held_back = {0: 3}
         try:
             return list(WorkerMetrics(worker).collect())
         finally:

@@ -13,6 +13,7 @@ from stream.kafka.topics import (
     check,
     create,
     dead_letter_topic,
+    largest_batches,
     models_topic,
     plan,
 )
@@ -138,6 +139,30 @@ def test_only_what_is_kept_of_users_by_key_is_to_be_compacted_daily(app: str) ->
         topic.name for topic in plan(app, "in", "out", 1, 1) if topic.config.get("max.compaction.lag.ms") == str(DAY_MS)
     }
     assert daily == {changelog_topic(app), "out"}
+
+
+@pytest.mark.isolation  # the embedded broker shows no max.message.bytes
+@pytest.mark.parametrize("limit", [None, 2_000_000])
+def test_the_dead_letters_are_made_to_hold_what_the_input_holds(
+    admin: AdminClient, app: str, planned: list[TopicSpec], limit: int | None
+) -> None:
+    settings = () if limit is None else (("max.message.bytes", str(limit)),)
+    create(admin, changed(planned, f"{app}-interactions", settings=settings))
+    found = largest_batches(admin, [f"{app}-interactions", dead_letter_topic(app)])
+    assert found[f"{app}-interactions"] == (limit or 1_048_588)
+    assert found[dead_letter_topic(app)] == (limit or 1_048_588) + 4096
+    assert checked(admin, app) == []
+
+
+@pytest.mark.isolation
+def test_dead_letters_that_hold_less_than_the_input_are_a_warning_with_the_cure(
+    admin: AdminClient, app: str, planned: list[TopicSpec]
+) -> None:
+    create(admin, changed(planned, dead_letter_topic(app), holds=None))
+    (problem,) = checked(admin, app)
+    assert (problem.topic, problem.severity) == (dead_letter_topic(app), "warning")
+    assert "has max.message.bytes=1048588, expected 1052684 or more" in problem.line
+    assert f"--alter --topic {dead_letter_topic(app)} --add-config max.message.bytes=1052684" in problem.line
 
 
 def test_fewer_copies_than_must_be_in_sync_is_an_error(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
