@@ -52,6 +52,8 @@ class Partitions:
         self._pause = pause
         self._at = at
         self._owned: dict[int, Partition] = {}
+        self.joined = False
+        """Whether the group has given this worker its partitions, perhaps none."""
         self.known_ms: int | None = None
         """When every running partition was certainly ours, epoch ms: Kafka accepted a transaction of this worker then,
         and accepts none of a worker that owns less than it says.
@@ -87,6 +89,7 @@ class Partitions:
     def assigned(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             self._owned[number] = Partition(number, self._cache_users)
+        self.joined = True
         logger.info("partitions assigned=%s owned=%s", list(numbers), self.owned())
         self._at(Point.ASSIGNED)
 
@@ -99,6 +102,7 @@ class Partitions:
 
     def lost(self, numbers: Sequence[int]) -> None:
         """The group went on without us. Other owners may have published since, which these stores do not have."""
+        self.joined = False
         self._leave(numbers, Phase.LOST)
 
     def _leave(self, numbers: Sequence[int], phase: Phase) -> None:

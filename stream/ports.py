@@ -33,6 +33,19 @@ class Counts:
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
+    def words(self) -> str:
+        """The counts for people: the usual ones always, the others where there are any."""
+        always = f"{self.interactions} interactions remembered in {self.steps} steps, {self.folds} segments folded, {self.lists} lists"
+        others = (
+            (self.dead_letters, "dead letters"),
+            (self.model_failures, "records that the model failed on"),
+            (self.forgotten, "users forgotten"),
+            (self.unknown_items, "interactions with unknown items"),
+            (self.rebuilt, "memories rebuilt"),
+            (self.aborted, "aborted steps"),
+        )
+        return ", ".join([always, *(f"{count} {what}" for count, what in others if count)])
+
 
 @dataclass(slots=True)
 class Learned:
@@ -108,3 +121,7 @@ class Link(Protocol):
     @property
     def waited_at(self) -> float:
         """When Kafka last failed to answer, by the worker's clock."""
+
+    @property
+    def ends(self) -> Mapping[int, int]:
+        """Partition → the end of what can be read of it, a few seconds ago; without those that are not known."""

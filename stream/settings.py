@@ -16,6 +16,7 @@ from stream.event import Fields
 from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
 from stream.kafka.partitioner import Expected
 from stream.keys import Format
+from stream.kubernetes import is_of_a_service
 from stream.policy import Cadence
 
 PREFIX: Final = "REC2PM_"
@@ -85,7 +86,10 @@ class Settings(BaseModel):
     )
     models: Path = Field(Path("var/models"), description="folder of the model registry")
     model: str | None = Field(
-        None, min_length=1, description="NAME (its newest version) or NAME@VERSION (default: the registry's only model)"
+        None,
+        min_length=1,
+        description="NAME (its newest version), NAME@VERSION, or NAME@VERSION#SHA256, which is loaded only if that is the SHA-256 of its model.pt "
+        "(default: the newest version of the registry's only model)",
     )
     recommend: Annotated[Cadence, BeforeValidator(_cadence)] = Field(
         "interaction",
@@ -172,7 +176,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read every `REC2PM_` variable. An empty one counts as not set.
+        """Read every `REC2PM_` variable. An empty one counts as not set; one of a Kubernetes Service is passed over.
 
         Raises:
             SettingsInvalid: lists every unknown variable and every wrong value.
@@ -182,6 +186,8 @@ class Settings(BaseModel):
         kafka: dict[str, str] = {}
         for variable, value in sorted(environ.items()):
             if not variable.startswith(PREFIX) or variable in _ELSEWHERE or not (value or variable in _MAY_BE_EMPTY):
+                continue
+            if is_of_a_service(variable, value):
                 continue
             if variable.startswith(_KAFKA):
                 option = variable.removeprefix(_KAFKA).lower().replace("_", ".")

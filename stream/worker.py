@@ -23,6 +23,7 @@ from stream.keys import KeyFormat
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
+from stream.progress import ProgressLine
 from stream.step import Step
 from stream.wire import Record, refusal
 
@@ -33,7 +34,7 @@ MAX_ABORTS_IN_A_ROW: Final = 10
 _FIRST_REST_S: Final = 0.05
 _LONGEST_REST_S: Final = 2.0
 FLUSH_EVERY_S: Final = 60.0
-"""How often stores are flushed to disk: a crash leaves at most this much to restore."""
+"""How often stores are flushed to disk, so that a crash leaves at most this much to restore, and progress is logged."""
 
 
 class Worker:
@@ -80,6 +81,7 @@ class Worker:
         self.stopping = False
         self.turned_at = clock()
         self._aborts = 0
+        self._progress = ProgressLine(clock)
         self._flushed_at = clock()
         self._rests_until = clock()
         self._said_implausible = False
@@ -109,6 +111,7 @@ class Worker:
             if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
                 self.partitions.flush()
                 self._give_back()
+                logger.info("progress %s", self._progress.next(self.counts, self.partitions.all(), self.link.ends))
                 self._flushed_at = self.clock()
         except (StreamError, StateError, ModelError) as error:
             match action_on(error), error:

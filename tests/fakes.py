@@ -148,6 +148,10 @@ class FakeLink:
         self._paused.discard(partition)
         return start
 
+    @property
+    def ends(self) -> dict[int, int]:
+        return {record.partition(): record.offset() + 1 for record in self.records}
+
     def lists(self) -> list[tuple[bytes, Recommendation | None]]:
         return [each for outgoing in self.published for each in outgoing.recommendations]
 

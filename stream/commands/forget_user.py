@@ -15,7 +15,7 @@ from state.codec import FOLDED, PREFERENCE, WORKING, read_preference, taken_of, 
 from stream.commands.output import counted
 from stream.errors import KafkaUnusable
 from stream.kafka.partitioner import Expected, partition_of
-from stream.kafka.read_topic import committed_records, partitions
+from stream.kafka.read_topic import committed_records, partitions, waiting_behind
 from stream.keys import KeyFormat
 
 _ANSWERS_WITHIN_S: Final = 30.0
@@ -185,6 +185,15 @@ def wait_until_forgotten(
     if not _workers_went_past(application, offsets, wait_s, clock, sleep):
         return Outcome.NOT_YET
     return outcome(before, look(application.kafka, application.changelog, user, list(offsets)))
+
+
+def held_back(application: Application, offsets: Mapping[int, int]) -> list[str]:
+    """Which of the null values no worker can read now, and why."""
+    found = [
+        waiting_behind(application.kafka, application.interactions, number, offset)
+        for number, offset in offsets.items()
+    ]
+    return [str(each) for each in found if each is not None]
 
 
 def outcome(before: InChangelog, after: InChangelog) -> Outcome:

@@ -6,7 +6,7 @@ import click
 
 from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
 from stream.commands.log_options import log_options
-from stream.commands.output import progress_bar
+from stream.commands.output import progress_bar, say
 
 
 @click.command(short_help="Send an event log into the interactions topic.")
@@ -43,4 +43,4 @@ def produce(
             sleep=time.sleep,
             progress=progress,
         )
-    click.echo(f"produced {sent} interactions to {settings.interactions_topic}", err=True)
+    say(f"produced {sent} interactions to {settings.interactions_topic}", err=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
-from stream.commands.output import EXIT_ERROR, counted
+from stream.commands.output import EXIT_ERROR, counted, say
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -48,11 +48,11 @@ def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
     )
     if dry_run:
         for spec in planned:
-            click.echo(f"would create {_line(spec)}")
+            say(f"would create {_line(spec)}")
         return
     outcomes = plans.create(admin_client(settings), planned)
     for outcome in outcomes:
-        click.echo(f"{outcome.result:<8} {_line(outcome.topic)}{f': {outcome.reason}' if outcome.reason else ''}")
+        say(f"{outcome.result:<8} {_line(outcome.topic)}{f': {outcome.reason}' if outcome.reason else ''}")
     if any(outcome.result == "refused" for outcome in outcomes):
         sys.exit(EXIT_ERROR)
 
@@ -77,10 +77,10 @@ def topics_check() -> None:
     admin = admin_client(settings)
     problems = plans.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
-        click.echo(f"{'FAIL' if problem.severity == 'error' else 'WARN'} {problem.line}")
+        say(f"{'FAIL' if problem.severity == 'error' else 'WARN'} {problem.line}")
     if any(problem.severity == "error" for problem in problems):
         sys.exit(EXIT_ERROR)
-    click.echo("PASS every topic exists and fits the others")
+    say("PASS every topic exists and fits the others")
     if not _say_sample(admin, settings):
         sys.exit(EXIT_ERROR)
 
@@ -93,5 +93,5 @@ def _say_sample(admin: "AdminClient", settings: "Settings") -> bool:
     sample = newest(admin, kafka_options(settings), settings.interactions_topic, RECORDS, WITHIN_S)
     lines = sample_lines(sample, settings)
     for line in lines:
-        click.echo(f"{line.mark} {line.text}")
+        say(f"{line.mark} {line.text}")
     return all(line.severity != "error" for line in lines)

@@ -7,6 +7,7 @@ from typing import Literal
 import click
 
 from stream.commands.log_options import log_options
+from stream.commands.output import say
 
 
 def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -15,7 +16,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
     from model.training import recipe as recipes
 
     for name, description in recipes.descriptions().items():
-        click.echo(f"{name:<24} {description}")
+        say(f"{name:<24} {description}")
     context.exit()
 
 
@@ -46,7 +47,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
 @click.option(
     "--from",
     "start_from",
-    metavar="NAME[@VERSION]",
+    metavar="NAME[@VERSION[#SHA256]]",
     help="Start from the weights of this version and keep its items (daily retraining).",
 )
 @click.option(
@@ -92,7 +93,7 @@ def train(
 
     from model.log import read_log
     from model.training import recipe as recipes
-    from model.training.progress import progress_bar
+    from model.training.progress import on_stderr
     from model.training.train import train as training
     from model.version.registry import Registry
     from stream.torch_threads import one_thread
@@ -122,19 +123,8 @@ def train(
         devices=devices,
         start_from=earlier,
         unfinished=unfinished or "refuse",
-        progress=progress_bar,
+        progress=on_stderr,
     )
-    manifest = version.manifest()
-    if (metrics := manifest.metrics) is not None:
-        click.echo(
-            f"wrote {version.folder}: on {metrics.targets} later interactions HR@10 {metrics.hr_at_10:.4f}, "
-            f"NDCG@10 {metrics.ndcg_at_10:.4f} (the popularity list: HR@10 {metrics.popularity_hr_at_10:.4f})",
-            err=True,
-        )
-    if (trained := manifest.training) is not None:
-        click.echo(
-            f"{trained.samples} windows in {trained.wall_s:.0f} s, {trained.samples / max(trained.wall_s, 0.1):.0f}/s with validation; "
-            f"the best of {trained.epochs} epochs was number {trained.best_epoch}",
-            err=True,
-        )
-    click.echo(version.reference)
+    say(f"wrote {version.folder}", err=True)
+    say(f"to serve this very file: REC2PM_MODEL={version.reference}#{version.digest()}", err=True)
+    say(version.reference)

@@ -27,6 +27,8 @@ from stream.kafka.options import (
 )
 from stream.kafka.outage import Outage
 from stream.kafka.questions import Questions
+from stream.kafka.record_limits import UNKNOWN, RecordLimits, reading, writing
+from stream.kafka.statistics import Statistics
 from stream.kafka.topics import changelog_topic, dead_letter_topic
 from stream.kafka.transactions import OutputTopics, Transactions
 from stream.keys import KeyFormat
@@ -60,6 +62,7 @@ class KafkaLink:
         memory: MemoryBudget,
         extra: Mapping[str, str],
         clock: Callable[[], float],
+        limits: RecordLimits = UNKNOWN,
         at: At = passing,
     ) -> None:
         """Args:
@@ -68,20 +71,33 @@ class KafkaLink:
             (static membership).
         extra: librdkafka's options; ours come before them.
         clock: monotonic seconds.
+        limits: how large the topics' records may be.
         """
         self.changelog_topic: Final = changelog_topic(app)
         self._input: Final = interactions_topic
         name = f"{app}-{worker_name}"
         common: dict[str, Any] = {"bootstrap.servers": bootstrap, "client.id": name, **extra}
         self.changelog_reader: Final = fitting(
-            {**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": f"{name}-restore"}
-        )
-        membership = {"group.instance.id": name, "session.timeout.ms": NAMED_SESSION_MS} if named else {}
-        self._consumer = Consumer(
-            fitting({**CONSUMER, **memory.consumer(), **membership, **common, "group.id": app}),
-            logger=logger_of("consumer"),
+            reading({**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": f"{name}-restore"})
         )
         self._outage: Final = Outage(clock)
+        self._statistics: Final = Statistics(interactions_topic, self._outage)
+        membership = {"group.instance.id": name, "session.timeout.ms": NAMED_SESSION_MS} if named else {}
+        self._consumer = Consumer(
+            fitting(
+                reading(
+                    {
+                        **CONSUMER,
+                        **memory.consumer(),
+                        **self._statistics.options(),
+                        **membership,
+                        **common,
+                        "group.id": app,
+                    }
+                )
+            ),
+            logger=logger_of("consumer"),
+        )
         self._known: Final = KnownChangelog(self.changelog_topic)
         self.questions: Final = Questions(
             consumer=lambda: self._consumer,
@@ -91,7 +107,7 @@ class KafkaLink:
             known=self._known,
             outage=self._outage,
         )
-        self._producing: Final = {**PRODUCER, **memory.producer(), **common, "transactional.id": name}
+        self._producing: Final = writing({**PRODUCER, **memory.producer(), **common, "transactional.id": name}, limits)
         self.transactions: Final = Transactions(
             topics=OutputTopics(self.changelog_topic, recommendations_topic, dead_letter_topic(app)),
             encode=recommendation_as_json if output_format == "json" else recommendation_as_msgpack,
@@ -100,6 +116,7 @@ class KafkaLink:
             lasts_s=int(self._producing["transaction.timeout.ms"]) / 1000,
             outage=self._outage,
             at=at,
+            largest_letter=limits.dead_letters,
         )
         self._metadata: object = None
         """The group's metadata, from the last poll."""
@@ -118,6 +135,10 @@ class KafkaLink:
     @property
     def waited_at(self) -> float:
         return self._outage.waited_at
+
+    @property
+    def ends(self) -> Mapping[int, int]:
+        return self._statistics.ends
 
     def stop_waiting_if(self, stopping: Callable[[], bool]) -> None:
         """Stop waiting for Kafka when `stopping` returns True."""

@@ -21,9 +21,10 @@ from stream.fault_points import At, Point
 from stream.kafka.call_thread import CallThread
 from stream.kafka.errors import NOT_ALLOWED, PUT_OUT, explained, is_fatal, stop
 from stream.kafka.outage import Outage
+from stream.kafka.sent_letters import SentLetters
 from stream.keys import KeyFormat
 from stream.ports import Outgoing
-from stream.wire import MODEL_HEADER, Recommendation
+from stream.wire import MODEL_HEADER, DeadLetter, Recommendation
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +63,14 @@ class Transactions:
         lasts_s: float,
         outage: Outage,
         at: At,
+        largest_letter: int | None = None,
     ) -> None:
         """Args:
+        largest_letter: `max.message.bytes` of the dead-letter topic; None if Kafka does not show it.
         lasts_s: the longest time that Kafka lets a transaction last (`transaction.timeout.ms`).
         """
         self._topics = topics
+        self._letters = SentLetters(topics.dead_letters, largest_letter)
         self._encode = encode
         self._keys = keys
         self.new_producer = new_producer
@@ -112,6 +116,7 @@ class Transactions:
                 reached[partition] = offset + 1
 
         self.began = self._outage.clock()
+        self._letters.begin()
         try:
             self.producer.begin_transaction()
             self._at(Point.BEGUN)
@@ -132,6 +137,7 @@ class Transactions:
             self._leave_nothing_open()
             raise
         self._first_reason = None
+        self._letters.settle()
         return reached
 
     def _produce_all(self, outgoing: Outgoing, delivered: Callable[[KafkaError | None, Message], None]) -> None:
@@ -149,7 +155,15 @@ class Transactions:
             value = None if made is None else self._encode(made)
             self._produce(self._topics.recommendations, value, key, headers=headers)
         for dead in outgoing.dead:
-            self._produce(self._topics.dead_letters, dead.value, dead.key, headers=dead.headers)
+            self._produce_letter(self._letters.fitted(dead))
+
+    def _produce_letter(self, dead: DeadLetter) -> None:
+        topic, delivered = self._topics.dead_letters, self._letters.delivery
+        try:
+            self._produce(topic, dead.value, dead.key, headers=dead.headers, on_delivery=delivered(dead))
+        except OutputTooLarge:
+            dead = self._letters.fitted_here(dead)
+            self._produce(topic, dead.value, dead.key, headers=dead.headers, on_delivery=delivered(dead))
 
     def _produce(self, topic: str, value: bytes | None, key: bytes | None, *more: Any, **named: Any) -> None:
         """Call `Producer.produce`, again while its queue is full: every record must be queued."""
@@ -179,12 +193,15 @@ class Transactions:
         reason: KafkaError = error.args[0]
         if is_fatal(reason):
             self._replace_producer(error)
+        if self._letters.sent and reason.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._STATE):
+            self._leave_out_refused(error)
         if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             self._leave_nothing_open()
             raise OutputTooLarge(
                 f"the broker refused a record as too large: raise the topic's max.message.bytes ({reason})"
             ) from error
-        if not reason.txn_requires_abort():
+        # The client calls it a wrong state, and no more, when a record comes after the broker has refused one.
+        if not reason.txn_requires_abort() and reason.code() != KafkaError._STATE:
             self._leave_nothing_open()
             stop(error, "transaction")
         try:
@@ -201,6 +218,21 @@ class Transactions:
         if reason.code() != KafkaError._STATE:
             self._first_reason = reason
         raise StepAborted(explained(self._first_reason or reason)) from error
+
+    def _leave_out_refused(self, error: KafkaException) -> None:
+        """Raise StepAborted if the broker refused dead letters as too large, and the next attempt can send less.
+
+        The producer is replaced: after such an error the old one loses its sequence numbers, and with them the next
+        transaction.
+        """
+        self._leave_nothing_open()
+        self.serve()
+        if (learned := self._letters.learn()) is None:
+            return
+        self.producer = self.new_producer()
+        self.start()
+        self._at(Point.ABORTED)
+        raise StepAborted(learned) from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
         """Replace a producer that is no longer usable, and raise StepAborted.

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from prometheus_client.core import Metric
 
 from stream.errors import SettingsInvalid
+from stream.http_server import ENDS_WITHIN_S, MAX_CONNECTIONS
 from stream.kafka.options import RESERVED
 from stream.partition import Progress
 from stream.prometheus import ALIVE_WITHIN_S, WAITING_WITHIN_S, WorkerMetrics
@@ -66,9 +67,11 @@ TASKS: Final = (
     Task(
         "Choose the model",
         {
-            "models": "An empty or missing folder, or an artifact that cannot be loaded, ends the worker with exit code 1.",
-            "model": "A name or version that the registry does not have ends the worker with exit code 1, and so does a "
-            "model with another segment length than the stored state. A model with another memory format is fine: "
+            "models": "An empty or missing folder ends the worker with exit code 2, an artifact that cannot be loaded "
+            "with exit code 1. Loading an artifact runs its code: trust the folder like the deployment.",
+            "model": "A name or version that the registry does not have, or a model.pt with another SHA-256, ends the "
+            "worker with exit code 2 before anything of it is loaded. A model with another segment length than the "
+            "stored state ends it with exit code 1. A model with another memory format is fine: "
             "memories are rebuilt from kept segments.",
         },
     ),
@@ -235,9 +238,12 @@ def _metrics() -> Iterator[str]:
         "a supervisor that restarts a stuck process |"
     )
     yield (
-        "| `/readyz` | 200 when it has partitions and all of them run; else 503 | a rolling restart that waits for one "
-        "worker before it stops the next |"
+        "| `/readyz` | 200 when all its partitions run, or when it is in the group and has none (standby); else 503 | a "
+        "rolling restart that waits for one worker before it stops the next |"
     )
+    yield ""
+    yield "`/livez` and `/readyz` name the application and the worker: a probe may have reached another worker's port. Each"
+    yield f"connection ends within {ENDS_WITHIN_S:g} s, and of more than {MAX_CONNECTIONS} at a time the oldest is cut."
     yield ""
     yield "Counters begin at 0 with each process. Labels never hold ids of users or items."
     yield ""
@@ -260,8 +266,8 @@ def _metrics() -> Iterator[str]:
     if ALERTS.keys() - names:
         raise LookupError(f"alerts on metrics that do not exist: {ALERTS.keys() - names}")
     yield ""
-    yield f"`rec2pm_waiting_for_kafka` goes back to 0 when no call has waited for {WAITING_WITHIN_S:g} s. A worker that has"
-    yield "nothing to do asks Kafka for nothing, and does not notice that Kafka is away."
+    yield f"`rec2pm_waiting_for_kafka` goes back to 0 {WAITING_WITHIN_S:g} s after Kafka was last missed. A worker with nothing to do"
+    yield "notices within 10 s that Kafka no longer sends anything."
     yield ""
     yield "## What to alert on"
     yield ""

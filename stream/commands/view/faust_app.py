@@ -24,6 +24,7 @@ from stream.errors import SettingsInvalid, TopicsUnusable
 from stream.kafka.admin import admin_client
 from stream.keys import KeyFormat
 from stream.settings import Settings
+from stream.state_folder import private
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class LatestLists:
         described = _described(settings)
         partitions = len(described.partitions)
         group = f"{settings.app}.view-{name}"
-        folder = settings.state_dir.absolute() / group
+        folder = private(settings.state_dir.absolute() / group)
         self._lock: Final = _locked(folder, name)
         self._keys: Final = KeyFormat(settings.key_format)
         self.ready: Final = asyncio.Event()
