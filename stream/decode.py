@@ -70,7 +70,7 @@ class Polled:
     names: dict[int, dict[int, str]] = field(default_factory=dict)
     """Partition → hashed item key → text."""
     next_offsets: dict[int, int] = field(default_factory=dict)
-    """Partition → the last record's offset + 1."""
+    """Partition → the offset to read next. `decode` sets it to the last record's offset + 1."""
     forgotten: int = 0
     """Null values."""
     passed_over: int = 0

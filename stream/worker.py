@@ -33,6 +33,12 @@ MAX_ABORTS_IN_A_ROW: Final = 10
 """Each abort may come from a rebalance. If more steps in a row are aborted, waiting does not help."""
 _FIRST_REST_S: Final = 0.05
 _LONGEST_REST_S: Final = 2.0
+LOOK_EVERY_S: Final = 2.0
+"""How often the worker looks for the end of partitions that bring no records. Positions then pass the markers of
+transactions, so the lag of an idle topic becomes 0, and retention may delete the markers.
+"""
+SETTLES_WITHIN_S: Final = 1.0
+"""How long a worker that stops waits for such a look."""
 FLUSH_EVERY_S: Final = 60.0
 """How often stores are flushed to disk, so that a crash leaves at most this much to restore, and progress is logged."""
 
@@ -85,6 +91,11 @@ class Worker:
         self._flushed_at = clock()
         self._rests_until = clock()
         self._said_implausible = False
+        self._looked_at = clock()
+        self._positions: dict[int, int] = {}
+        """What `Partitions.positions` said when the worker looked last."""
+        self._idle = False
+        """The last poll brought nothing."""
 
     def stop(self) -> None:
         """Let `run` return after the present step."""
@@ -93,6 +104,16 @@ class Worker:
     def run(self) -> None:
         """Step until `stop`. Whatever is raised here has had no effect and ends the process."""
         while not self.stopping:
+            self.turn()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Pass what is no record behind the last one: it may be long until somebody runs again."""
+        if not self._idle:
+            return
+        self.link.look_for_ends(self.partitions.positions())
+        until = self.clock() + SETTLES_WITHIN_S
+        while self.link.looking and self.clock() < until:
             self.turn()
 
     def turn(self) -> None:
@@ -104,9 +125,12 @@ class Worker:
             hurry = self.partitions.reads()
         try:
             records = self.link.poll(self.step_size.limit, 0.0 if hurry else self.wait_s)
+            self._idle = not records
             if records:
                 self._at(Point.POLLED)
-                self._process(records)
+            passed = self._passed()
+            if records or passed:
+                self._process(records, passed)
                 self._aborts = 0
             if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
                 self.partitions.flush()
@@ -125,6 +149,17 @@ class Worker:
                 case _:
                     raise
 
+    def _passed(self) -> Mapping[int, int]:
+        """Partition → the offset to read next, for those that stand before offsets without a record.
+
+        Only partitions that have not moved since the last look are looked at: others have records to read.
+        """
+        if self.clock() - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at, before, self._positions = self.clock(), self._positions, self.partitions.positions()
+            self.link.look_for_ends(dict(self._positions.items() & before.items()))
+        found = self.link.found_empty()
+        return {} if found is None else self.partitions.passing(found)
+
     def _rest(self, aborted: Exception) -> None:
         """Count an aborted step and rest before the next attempt. Raises StepAborted after too many in a row."""
         self._aborts += 1
@@ -137,10 +172,10 @@ class Worker:
         # The group may have removed this worker, and the client learns of that a moment later.
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
-    def _process(self, records: Sequence[Record]) -> None:
-        """One step."""
+    def _process(self, records: Sequence[Record], passed: Mapping[int, int]) -> None:
+        """One step. Without records, it stores the positions that are `passed`."""
         started = self.clock()
-        outgoing = self._computed(records)
+        outgoing = self._computed(records, passed)
         self._at(Point.COMPUTED)
         sent_ms, computed = self._wall_ms(), self.clock()
         reached = self.link.publish(outgoing)
@@ -151,13 +186,16 @@ class Worker:
         self._write(outgoing, reached)
         self._at(Point.WRITTEN)
         self.counts.add(outgoing.counts)
-        self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
+        if records:
+            self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
 
-    def _computed(self, records: Sequence[Record]) -> Outgoing:
+    def _computed(self, records: Sequence[Record], passed: Mapping[int, int]) -> Outgoing:
         """What a poll publishes. Records that the model fails on become dead letters and change nothing else."""
         failing: dict[Place, ModelFailed] = {}
         while True:
             polled = self._decoded(records, failing)
+            for number, offset in passed.items():
+                polled.next_offsets[number] = max(offset, polled.next_offsets.get(number, 0))
             try:
                 outgoing = self.step.compute(polled, self.link.input_id)
             except ModelFailed as error:

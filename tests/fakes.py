@@ -20,7 +20,7 @@ from stream.keys import KeyFormat
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
-from stream.ports import Outgoing
+from stream.ports import Empty, Outgoing
 from stream.recommender import Floats, Ints, Recommender
 from stream.step import Exclude, Rules, Step
 from stream.wire import Header, Recommendation
@@ -89,6 +89,9 @@ class FakeLink:
     published: list[Outgoing] = field(default_factory=list)
     changelog: dict[int, list[Change]] = field(default_factory=dict)
     """Partition → its records; the index is the offset."""
+    log_end: dict[int, int] = field(default_factory=dict)
+    """Partition → its end, where markers, aborted or compacted records follow the last record that can be read."""
+    _look: dict[int, Empty] | None = field(default=None, init=False)
     _next: dict[int, int] = field(default_factory=dict, init=False)
     """Resumed partition → the index in `records` from which its next record is looked for."""
     _paused: set[int] = field(default_factory=set, init=False)
@@ -105,6 +108,26 @@ class FakeLink:
                 polled.append(self.records[at])
                 self._next[number] = at + 1
         return polled
+
+    def look_for_ends(self, positions: Mapping[int, int]) -> None:
+        last = {record.partition(): record.offset() for record in self.records}
+        self._look = {
+            number: Empty(offset, self._end_of(number))
+            for number, offset in positions.items()
+            if last.get(number, -1) < offset < self._end_of(number)
+        }
+
+    def found_empty(self) -> Mapping[int, Empty] | None:
+        found, self._look = self._look, None
+        return found
+
+    @property
+    def looking(self) -> bool:
+        return self._look is not None
+
+    def _end_of(self, partition: int) -> int:
+        last = max((record.offset() for record in self.records if record.partition() == partition), default=-1)
+        return max(last + 1, self.first_kept.get(partition, 0), self.log_end.get(partition, 0))
 
     def drained(self) -> bool:
         """Whether polls have brought all records of the partitions that were resumed, paused ones included."""
@@ -139,7 +162,7 @@ class FakeLink:
             raise InputGap(f"the state was made from topic {input_id}, and this is topic {self.input_id}")
         mine = [(record.offset(), at) for at, record in enumerate(self.records) if record.partition() == partition]
         first = self.first_kept.get(partition, 0)
-        end = max(mine)[0] + 1 if mine else first
+        end = self._end_of(partition)
         choices = (by_hand, position, self.committed.get(partition), first)
         start = next(offset for offset in choices if offset is not None)
         if not first <= start <= end:

@@ -82,6 +82,12 @@ class Transactions:
         self._first_reason: KafkaError | None = None
         """Why the transaction failed. Later calls of the client only say that it has failed."""
         self.began = outage.clock()
+        self._unanswered: str | None = None
+        """Why a request of this producer may have no answer: Kafka may receive it later, within another transaction."""
+
+    def lost(self, why: str) -> None:
+        """Note that the producer lost a connection, perhaps with a request on it that had no answer."""
+        self._unanswered = why
 
     def start(self) -> None:
         """Fence the previous process with this worker's name and end its open transaction, however long Kafka is away.
@@ -92,6 +98,8 @@ class Transactions:
             self._until_done(lambda producer: producer.init_transactions(CALL_S), "init_transactions", math.inf)
         except KafkaException as error:
             stop(error, "init_transactions")
+        # Kafka refuses what came from before this answer.
+        self._unanswered = None
 
     def serve(self) -> None:
         """Let the client call its log and error callbacks."""
@@ -115,6 +123,9 @@ class Transactions:
             if error is None and partition is not None and offset is not None and offset >= 0:
                 reached[partition] = offset + 1
 
+        self.serve()
+        if self._unanswered is not None:
+            self._renew(self._unanswered)
         self.began = self._outage.clock()
         self._letters.begin()
         try:
@@ -253,10 +264,20 @@ class Transactions:
                 f"another process uses this worker's name: {error}. Give each live worker its own REC2PM_WORKER"
             ) from error
         logger.warning("new producer after=%.1f s reason=%s", open_s, error)
-        self.producer = self.new_producer()
-        self.start()
+        self._renew(str(error))
         self._at(Point.ABORTED)
         raise StepAborted(f"the producer was replaced after {open_s:.1f} s: {error}") from error
+
+    def _renew(self, why: str) -> None:
+        """Make a new producer of the same name: Kafka refuses whatever the old one has sent and is still on its way.
+
+        A request to end a transaction that arrives late would end the next transaction of the same producer, in the
+        middle of its records (librdkafka #5423). A new producer has a higher epoch.
+        """
+        logger.info("a new producer before the next transaction reason=%s", why)
+        self.began = self._outage.clock()
+        self.producer = self.new_producer()
+        self.start()
 
     def _until_done(self, call: Callable[[Producer], None], name: str, deadline: float | None = None) -> None:
         """Repeat a call until it is done. After a retriable error the same call continues where it was.
@@ -277,6 +298,7 @@ class Transactions:
                 reason: KafkaError = error.args[0]
                 if not reason.retriable() or reason.fatal() or reason.txn_requires_abort():
                     raise
+                self._unanswered = f"{name}: {reason.str()}"
                 self._outage.wait(name, reason)
                 if self._outage.stopping():
                     raise StopAsked(f"asked to stop while waiting for Kafka in {name}") from error
