@@ -87,4 +87,4 @@ def _key(keys: KeyFormat, user: int | str) -> bytes:
     try:
         return keys.key(str(user))
     except ValueError as error:
-        raise LogUnreadable(f"user id {str(user)[:80]!r} {error}") from error
+        raise LogUnreadable(f"no key can be the user {str(user)[:80]!r}, who {error}") from error

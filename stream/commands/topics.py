@@ -9,6 +9,8 @@ from stream.commands.kafka_connection import current_settings, kafka_options, re
 from stream.commands.output import EXIT_ERROR, counted, say
 
 if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
     from stream.kafka.topics import TopicSpec
     from stream.settings import Settings
 
@@ -72,24 +74,23 @@ def topics_check() -> None:
     from stream.kafka.admin import admin_client
 
     settings = current_settings()
-    problems = plans.check(
-        admin_client(settings), settings.app, settings.interactions_topic, settings.recommendations_topic
-    )
+    admin = admin_client(settings)
+    problems = plans.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
         say(f"{'FAIL' if problem.severity == 'error' else 'WARN'} {problem.line}")
     if any(problem.severity == "error" for problem in problems):
         sys.exit(EXIT_ERROR)
     say("PASS every topic exists and fits the others")
-    if not _say_sample(settings):
+    if not _say_sample(admin, settings):
         sys.exit(EXIT_ERROR)
 
 
-def _say_sample(settings: "Settings") -> bool:
+def _say_sample(admin: "AdminClient", settings: "Settings") -> bool:
     """Say what the newest records of the input are like. False if a worker would stop."""
     from stream.commands.check_sample import RECORDS, WITHIN_S, sample_lines
     from stream.kafka.sample import newest
 
-    sample = newest(kafka_options(settings), settings.interactions_topic, RECORDS, WITHIN_S)
+    sample = newest(admin, kafka_options(settings), settings.interactions_topic, RECORDS, WITHIN_S)
     lines = sample_lines(sample, settings)
     for line in lines:
         say(f"{line.mark} {line.text}")
