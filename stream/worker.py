@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from model.errors import ModelError, ModelFailed
+from model.version.unknown_items import both_sides
 from state.errors import StateCorrupted, StateError
+from state.user import packed
 from stream.decode import Place, Polled, decode
 from stream.errors import Action, StepAborted, StoreBehind, StreamError, TooManyRefused, action_on
 from stream.failing_records import failing_records
 from stream.fault_points import At, Point, passing
 from stream.partitions import Partitions
-from stream.policy import RefusedShare, StepSize
+from stream.policy import LEAST_KNOWN, KnownShare, RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
 from stream.step import Step
 from stream.wire import Record, refusal
@@ -70,6 +72,7 @@ class Worker:
         self.counts = Counts()
         self.stopping = False
         self.turned_at = clock()
+        self._known = KnownShare()
         self._aborts = 0
         self._flushed_at = clock()
         self._rests_until = clock()
@@ -151,6 +154,7 @@ class Worker:
                 reason = str(error)
             else:
                 outgoing.counts.model_failures = len(failing)
+                self._check_known(polled, outgoing.counts)
                 return outgoing
             found = failing_records(self.step, polled, lambda: self.stopping)
             if not found:
@@ -178,6 +182,22 @@ class Worker:
                 f"records of {self.topic} were refused, more than REC2PM_MAX_REFUSED={self.refused.limit:g} allows; "
                 f"the last one: {last.message if last else 'unknown'}. The committed offsets have not moved: repair "
                 "what sends such records, or raise the limit to dead-letter them"
+            )
+
+    def _check_known(self, polled: Polled, counts: Counts) -> None:
+        """Say once when the model knows few of the newest items, with ids of both sides."""
+        if self._known.fell_with(len(polled.items), counts.unknown_items):
+            recommender = self.step.recommender
+            names = {key: text for named in polled.names.values() for key, text in named.items()}
+            lacked = [names.get(key, key) for key in recommender.lacked(packed(polled.items)).tolist()]
+            logger.warning(
+                "few items known model=%s: its catalogue has %d of the newest %d items, less than %.0f %%. Unknown are %s. "
+                "Ids must be the same in the log of the training and in the topic",
+                recommender.model.reference,
+                self._known.known,
+                self._known.items,
+                100 * LEAST_KNOWN,
+                both_sides(lacked, recommender.model.item_ids),
             )
 
     def _write(self, outgoing: Outgoing, reached: Mapping[int, int]) -> None:
