@@ -244,7 +244,8 @@ class Transactions:
         if learned is None and reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return
         why = learned or explained(self._first_reason or reason)
-        self._renew(why)
+        logger.info("new producer reason=%s", why)
+        self._renew()
         self._at(Point.ABORTED)
         raise StepAborted(why) from error
 
