@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stream.errors import SettingsInvalid
+from stream.kafka.names import Names
 from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
 from stream.policy import Cadence
 
@@ -113,6 +114,11 @@ class Settings(BaseModel):
     kafka: dict[str, str] = Field(
         default_factory=dict, description="any librdkafka option: REC2PM_KAFKA_X_Y sets the option x.y"
     )
+
+    @property
+    def names(self) -> Names:
+        """The names that decide what the application's are in Kafka."""
+        return Names(self.app, self.interactions_topic, self.recommendations_topic)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":

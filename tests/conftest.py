@@ -11,6 +11,8 @@ from uuid import uuid4
 import pytest
 
 from stream.commands.broker import Broker, found_broker
+from tests.secured import kafka as secured_kafka
+from tests.secured.kafka import SecuredKafka
 
 SHOWS_ABORTED = (
     "embedded broker shows aborted records to read_committed readers: set KAFKA_HOME or REC2PM_TEST_BOOTSTRAP"
@@ -39,6 +41,15 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture
 def bootstrap(broker: Broker) -> str:
     return broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """A Kafka with TLS, SASL and an authorizer. Tests have it in common: each grants rights to its own application."""
+    if not os.environ.get("KAFKA_HOME"):
+        pytest.skip("KAFKA_HOME is not set: TLS, SASL and rights need a Kafka that is started with them")
+    with secured_kafka.running(tmp_path_factory.mktemp("secured"), os.environ) as running:
+        yield running
 
 
 @pytest.fixture

@@ -27,12 +27,15 @@ def produce(
     """
     from model.log import read_log
     from stream.commands import send_log
+    from stream.kafka.rights import of_produce
 
     settings = current_settings()
+    interactions = read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column)
+    kafka = kafka_options(settings, *of_produce(settings.names))
     with progress_bar("produce") as progress:
         sent = send_log.send(
-            read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
-            kafka=kafka_options(settings),
+            interactions,
+            kafka=kafka,
             topic=settings.interactions_topic,
             limit=limit,
             rate=rate,

@@ -29,6 +29,11 @@ def worker() -> None:
     """
     # Until there is a step to finish: importing torch takes a while.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from stream.kafka.admin import admin_client
+
+    settings = current_settings()
+    # Before torch and the model: why there is no connection is known in a moment.
+    admin_client(settings)
     from stream.compose import run_worker
 
-    run_worker(current_settings())
+    run_worker(settings)

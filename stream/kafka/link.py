@@ -16,6 +16,7 @@ from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable
 from stream.fault_points import At, passing
 from stream.kafka.errors import NOT_ALLOWED, comes_back, explained, is_fatal, stop
 from stream.kafka.lineage import Changelog, Committed, KnownChangelog
+from stream.kafka.names import reader_group, worker_id
 from stream.kafka.options import (
     CHANGELOG_READER,
     CONSUMER,
@@ -69,10 +70,10 @@ class KafkaLink:
         """
         self.changelog_topic: Final = changelog_topic(app)
         self._input: Final = interactions_topic
-        name = f"{app}-{worker_name}"
+        name = worker_id(app, worker_name)
         common: dict[str, Any] = {"bootstrap.servers": bootstrap, "client.id": name, **extra}
         self.changelog_reader: Final = fitting(
-            {**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": f"{name}-restore"}
+            {**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": reader_group(app)}
         )
         membership = {"group.instance.id": name, "session.timeout.ms": NAMED_SESSION_MS} if named else {}
         self._consumer = Consumer(

@@ -24,10 +24,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from stream.commands.dead_letters.choose import Plan, Survey
 from stream.commands.dead_letters.letters import Letter, headers_of
 from stream.commands.dead_letters.notes import Replayed, encoded, replayed_of
-from stream.commands.dead_letters.read_notes import group
 from stream.errors import Fenced, KafkaUnusable
 from stream.kafka.errors import is_fatal
+from stream.kafka.names import replay_group, replay_id
 from stream.kafka.read_topic import committed_records, partitions
+from stream.kafka.rights import publishing_replays
 from stream.wire import ATTEMPTS_HEADER, Refusal, refusal
 
 BATCH_LETTERS: Final = 2000
@@ -52,9 +53,17 @@ def begin(kafka: Mapping[str, Any], app: str) -> Producer:
 
     It ends another replay of the application that is under way or was killed, and Kafka then aborts what that replay
     sent without noting it.
+
+    Raises:
+        KafkaUnusable: the right to the transactional id is missing.
     """
-    producer = Producer({**PRODUCER, **kafka, "transactional.id": f"{app}-dead-letters-replay"})
-    _until_done(lambda: producer.init_transactions(_CALL_S))
+    producer = Producer({**PRODUCER, **kafka, "transactional.id": replay_id(app)})
+    try:
+        _until_done(lambda: producer.init_transactions(_CALL_S))
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            raise KafkaUnusable(publishing_replays(app).line()) from error
+        raise
     return producer
 
 
@@ -139,7 +148,7 @@ def _batches(
 
 def _group_metadata(kafka: Mapping[str, Any], app: str) -> object:
     """Names the group to Kafka. Nobody is a member of it, so it fences nothing: the transactional id does that."""
-    consumer = Consumer({**kafka, "group.id": group(app), "log_level": 3})
+    consumer = Consumer({**kafka, "group.id": replay_group(app), "log_level": 3})
     try:
         return consumer.consumer_group_metadata()
     finally:
