@@ -40,9 +40,9 @@ TASKS: Final = (
     Task(
         "Connect to Kafka",
         {
-            "bootstrap_servers": "If no broker answers at its start, a worker ends after 15 s with exit code 1. If "
-            "Kafka goes away later, the worker waits, and resumes by itself.",
-            "kafka": "The process ends with exit code 2 if librdkafka does not know the option or the value.",
+            "bootstrap_servers": "If no connection to Kafka comes about at its start, a worker ends within 10 s "
+            "with exit code 1 and says why. If Kafka goes away later, the worker waits, and resumes by itself.",
+            "kafka": "The process ends with exit code 2, before it loads anything, if librdkafka does not know the option or the value.",
         },
     ),
     Task(
