@@ -62,10 +62,15 @@ class TimeRule:
         Raises:
             ValueError: it is not a time. The message says what was found and what was expected.
         """
-        ms = self._any(value)
+        ms = self.read(value)
         return ms if ms is not None and self.earliest_ms <= ms < self.latest_ms else None
 
-    def _any(self, value: object) -> int | None:
+    def read(self, value: object) -> int | None:
+        """A time as `milliseconds` reads it, plausible or not. None: a float that is not a number, or infinite.
+
+        Raises:
+            ValueError: it is not a time.
+        """
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -100,6 +105,26 @@ class TimeRule:
         return epoch_ms(when) + int((fraction + "000")[:3]) - _zone_ms(zone)
 
 
+def time_range(text: str) -> tuple[int, int]:
+    """The plausible times that a text `FROM..UNTIL` states, as epoch milliseconds.
+
+    Args:
+        text: two ISO 8601 dates, or dates and times, with two dots between them: `2015-01-01..2030-01-01`. Times from
+            FROM on and before UNTIL are plausible.
+
+    Raises:
+        ValueError: it is not such a text, or UNTIL is not after FROM.
+    """
+    bounds = [part.strip(" ") for part in text.split("..")]
+    if len(bounds) != 2 or not all(_ISO.match(bound) for bound in bounds):
+        raise ValueError(f"is {_short(text)}, expected FROM..UNTIL with ISO 8601 dates, such as 1990-01-01..2100-01-01")
+    rule = TimeRule()
+    earliest, latest = (rule.read(bound) for bound in bounds)
+    if earliest is None or latest is None or earliest >= latest:
+        raise ValueError(f"is {_short(text)}: UNTIL must be later than FROM")
+    return earliest, latest
+
+
 def recognised(number: float) -> Unit:
     """The unit of a number whose unit nobody stated."""
     size = abs(number)
@@ -113,3 +138,7 @@ def _zone_ms(zone: str) -> int:
     digits = zone[1:].replace(":", "").ljust(4, "0")
     offset = (int(digits[:2]) * 60 + int(digits[2:])) * 60_000
     return -offset if zone[0] == "-" else offset
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "…")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.times import EARLIEST_MS, LATEST_MS, PER_S, TimeRule, Unit, epoch_ms, recognised
+from model.times import EARLIEST_MS, LATEST_MS, PER_S, TimeRule, Unit, epoch_ms, recognised, time_range
 
 NOON = 1_704_110_400_000  # 2024-01-01T12:00:00Z
 
@@ -109,3 +109,39 @@ def test_the_plausible_range_and_the_unit_can_be_stated() -> None:
 def test_what_is_not_a_time_is_refused_with_what_was_found(value: object, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         TimeRule().milliseconds(value)
+
+
+def test_a_range_of_plausible_times_is_two_dates() -> None:
+    assert time_range("1990-01-01..2100-01-01") == (EARLIEST_MS, LATEST_MS)
+    assert time_range("1960-06-01 .. 2024-01-01T14:00:00+02:00") == (-302_486_400_000, NOON)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "..",
+        "2024-01-01",
+        "2024-01-01..",
+        "2024-01-01-2025-01-01",
+        "5..6",
+        "a..b",
+        "2024-01-01...2025-01-01",
+        "x" * 999,
+    ],
+)
+def test_what_is_not_a_range_of_times_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected FROM\.\.UNTIL") as refused:
+        time_range(text)
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["2024-01-01..2024-01-01", "2025-01-01..2024-01-01"])
+def test_a_range_of_times_ends_after_its_beginning(text: str) -> None:
+    with pytest.raises(ValueError, match="UNTIL must be later than FROM"):
+        time_range(text)
+
+
+def test_a_range_of_times_has_dates_of_the_calendar() -> None:
+    with pytest.raises(ValueError, match="is not a date of the calendar"):
+        time_range("2024-02-30..2025-01-01")
