@@ -15,6 +15,7 @@ from model.version.registry import Registry
 from model.version.runtime import Runtime
 from state.store import StoreMemory
 from stream.errors import Action, StreamError, TopicsUnusable, action_on
+from stream.event import EventReader
 from stream.fault_points import At, passing
 from stream.kafka import topics
 from stream.kafka.admin import admin_client
@@ -104,6 +105,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             Rules(settings.recommend, settings.top_k, settings.exclude, settings.keep_segments),
         ),
         topic=settings.interactions_topic,
+        events=EventReader(settings.fields, settings.times),
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),
         wait_s=settings.wait_ms / 1000,

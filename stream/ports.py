@@ -22,6 +22,8 @@ class Counts:
     dead_letters: int = 0
     model_failures: int = 0
     forgotten: int = 0
+    passed_over: int = 0
+    implausible_times: int = 0
     unknown_items: int = 0
     rebuilt: int = 0
 

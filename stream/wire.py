@@ -1,12 +1,12 @@
-"""The bytes on the topics: interactions in, recommendations and dead letters out."""
+"""The bytes on the topics: user ids in, recommendations and dead letters out. `stream.event` has the events."""
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 from model.errors import ModelFailed
-from state.interaction import MAX_ID_BYTES
+from model.ids import MAX_ID_BYTES
 from stream.errors import MalformedInteraction
 
 Header = tuple[str, bytes | None]
@@ -21,63 +21,6 @@ class Record(Protocol):
     def offset(self) -> int: ...
     def timestamp(self) -> tuple[int, int]: ...
     def headers(self) -> list[Header] | None: ...
-
-
-class Interaction(msgspec.Struct, frozen=True, gc=False):
-    """The value of an interaction; fields that are not named here are ignored."""
-
-    item: (
-        Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-        | Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
-    )
-    ts: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
-    """Epoch ms; the record's own timestamp when absent."""
-
-
-from_msgpack: Final = msgspec.msgpack.Decoder(Interaction).decode
-_from_json: Final = msgspec.json.Decoder(Interaction).decode
-_MAPS: Final = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
-_JSON: Final = frozenset(b"{ \t\r\n")
-_CONFLUENT: Final = 0x00
-
-UNREADABLE: Final = (MalformedInteraction, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""The errors of decoding a value that is not an interaction; `malformed` turns them into one error."""
-
-
-def interaction(value: bytes) -> Interaction:
-    """Decode a value. Its first byte says whether it is MessagePack or JSON. Raises one of `UNREADABLE`."""
-    first = value[0] if value else None
-    if first in _MAPS:
-        return from_msgpack(value)
-    if first in _JSON:
-        return _from_json(value)
-    raise MalformedInteraction(_not_a_map(value))
-
-
-def malformed(value: bytes | None, error: Exception) -> MalformedInteraction:
-    """Why a value was refused: what was found and what was expected, without repeating the user's data."""
-    if isinstance(error, MalformedInteraction) or not value:
-        return error if isinstance(error, MalformedInteraction) else MalformedInteraction(str(error))
-    if value[0] in _MAPS:
-        return MalformedInteraction(f"value is not an interaction (MessagePack): {error}")
-    if value[0] in _JSON:
-        return MalformedInteraction(f"value is not an interaction (JSON): {error}")
-    return MalformedInteraction(_not_a_map(value))
-
-
-def item_text(item: str) -> str:
-    """An item id as text. Raises MalformedInteraction when it is too long."""
-    if (size := len(item.encode())) > MAX_ID_BYTES:
-        raise MalformedInteraction(f"item id has {size} bytes, expected at most {MAX_ID_BYTES}")
-    return item
-
-
-def _not_a_map(value: bytes) -> str:
-    if not value:
-        return "value is empty, expected a MessagePack or JSON map with `item`"
-    if value[0] == _CONFLUENT and len(value) >= 5:
-        return f"value has Confluent's wire format, schema id {int.from_bytes(value[1:5], 'big')}: not supported, send MessagePack or JSON"
-    return f"value starts with byte 0x{value[0]:02x}, expected a MessagePack or JSON map with `item`"
 
 
 def user_id(key: bytes | None) -> bytes:

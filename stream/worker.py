@@ -15,6 +15,7 @@ from model.errors import ModelError, ModelFailed
 from state.errors import StateCorrupted, StateError
 from stream.decode import Place, Polled, decode
 from stream.errors import Action, StepAborted, StoreBehind, StreamError, TooManyRefused, action_on
+from stream.event import EventReader
 from stream.failing_records import failing_records
 from stream.fault_points import At, Point, passing
 from stream.partitions import Partitions
@@ -43,6 +44,7 @@ class Worker:
         partitions: Partitions,
         step: Step,
         topic: str,
+        events: EventReader,
         step_size: StepSize,
         refused: RefusedShare,
         wait_s: float,
@@ -60,6 +62,7 @@ class Worker:
         self.partitions = partitions
         self.step = step
         self.topic = topic
+        self.events = events
         self.step_size = step_size
         self.refused = refused
         self.wait_s = wait_s
@@ -73,6 +76,7 @@ class Worker:
         self._aborts = 0
         self._flushed_at = clock()
         self._rests_until = clock()
+        self._said_implausible = False
 
     def stop(self) -> None:
         """Let `run` return after the present step."""
@@ -163,8 +167,9 @@ class Worker:
             failing |= found
 
     def _decoded(self, records: Sequence[Record], failing: Mapping[Place, ModelFailed]) -> Polled:
-        polled = decode(records, self.topic, self.partitions.next_offsets(), failing)
+        polled = decode(records, self.topic, self.partitions.next_offsets(), failing, self.events)
         self._check_refused(polled)
+        self._say_implausible(polled)
         return polled
 
     def _check_refused(self, polled: Polled) -> None:
@@ -179,6 +184,21 @@ class Worker:
                 f"the last one: {last.message if last else 'unknown'}. The committed offsets have not moved: repair "
                 "what sends such records, or raise the limit to dead-letter them"
             )
+
+    def _say_implausible(self, polled: Polled) -> None:
+        """Say once that times are not plausible; the metric counts them."""
+        if not polled.implausible or self._said_implausible:
+            return
+        self._said_implausible = True
+        logger.warning(
+            "%d of %d records of %s have a time that is not plausible, one is %s: the timestamps of the records are "
+            "taken instead. REC2PM_TIME_UNIT states the unit of times, REC2PM_TIME_RANGE the plausible ones. This is "
+            "said once; the metric rec2pm_implausible_times_total counts on",
+            len(polled.implausible),
+            polled.records,
+            self.topic,
+            ascii(polled.implausible[0].value)[:40],
+        )
 
     def _write(self, outgoing: Outgoing, reached: Mapping[int, int]) -> None:
         """Write a published step into the stores and caches."""

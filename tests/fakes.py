@@ -10,9 +10,11 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
+from model.times import TimeRule
 from state.changelog import Change
 from state.store import StoreMemory
 from stream.errors import InputGap, StepAborted
+from stream.event import EventReader
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
@@ -51,6 +53,10 @@ class FakeRecord:
 
     def headers(self) -> list[Header] | None:
         return list(self._headers) or None
+
+
+ANY_MS = EventReader(times=TimeRule("ms", earliest_ms=0))
+"""Takes small times, which are easy to read in a test."""
 
 
 def said(item: int | str, ts: int) -> bytes:
@@ -274,6 +280,7 @@ def worker_on(
     clock: Callable[[], float] | None = None,
     max_refused: float = 1.0,
     give_back: Callable[[], object] = lambda: None,
+    events: EventReader = ANY_MS,
 ) -> Worker:
     """A worker whose partitions are running; its cache is small, so that users are read from the store too."""
 
@@ -299,6 +306,7 @@ def worker_on(
         partitions=owned,
         step=Step(owned, Recommender(model), Rules(cadence, 5, exclude, keep_segments)),
         topic="interactions",
+        events=events,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
         refused=RefusedShare(max_refused),
         wait_s=0.0,

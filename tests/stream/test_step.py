@@ -21,7 +21,18 @@ from stream.ports import Outgoing
 from stream.recommender import Floats, Ints
 from stream.wire import Recommendation
 from stream.worker import FLUSH_EVERY_S
-from tests.fakes import FakeFolded, FakeLink, FakeModel, FakeRanked, FakeRecord, TimedModel, run_to_end, said, worker_on
+from tests.fakes import (
+    ANY_MS,
+    FakeFolded,
+    FakeLink,
+    FakeModel,
+    FakeRanked,
+    FakeRecord,
+    TimedModel,
+    run_to_end,
+    said,
+    worker_on,
+)
 
 SEGMENT = 4
 USERS = [b"ann", b"bob", b"eve-1", b"\xc3\xa9"]
@@ -280,10 +291,10 @@ def test_malformed_records_are_dead_lettered_and_the_stream_goes_on(tmp_path: Pa
         (b"ann", b"\x00\x00\x00\x00\x07abc", "schema id 7"),
         (b"ann", b"hello", "0x68"),
         (b"ann", b"[1]", "0x5b"),
-        (b"ann", b"{}", "missing required field `item`"),
+        (b"ann", b"{}", "there is no field `item`"),
         (b"ann", b'{"item": 1.5}', "float"),
         (b"ann", b'{"item": null}', "null"),
-        (b"ann", b'{"item": 7, "ts": "yesterday"}', "str"),
+        (b"ann", b'{"item": 7, "ts": "yesterday"}', "`ts` is text that is neither a number nor ISO 8601"),
         (b"ann", b'{"item": "' + b"x" * 256 + b'"}', "255"),
         (b"ann", ('{"item": "' + "é" * 200 + '"}').encode(), "400 bytes"),
         (b"ann", b'{"item": 7', "JSON"),
@@ -510,7 +521,7 @@ def test_computing_a_poll_changes_nothing_and_gives_the_same_again(
         worker = worker_on(link, Path(folder), FakeModel(SEGMENT), cadence=cadence)
         for _ in range(2):
             worker.turn()
-        polled = decode(records[known:], "interactions", worker.partitions.next_offsets(), {})
+        polled = decode(records[known:], "interactions", worker.partitions.next_offsets(), {}, ANY_MS)
         before = worker.partitions[0].store.read(USERS)
         first = worker.step.compute(polled, "an-id")
         assert worker.step.compute(polled, "an-id") == first
