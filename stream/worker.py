@@ -39,7 +39,7 @@ LOOK_EVERY_S: Final = 2.0
 """How often the worker looks for the end of partitions that bring no records. Positions then pass the markers of
 transactions, so the lag of an idle topic becomes 0, and retention may delete the markers.
 """
-SETTLES_WITHIN_S: Final = 1.0
+SETTLES_WITHIN_S: Final = 3.0
 """How long a worker that stops waits for such a look."""
 FLUSH_EVERY_S: Final = 60.0
 """How often stores are flushed to disk, so that a crash leaves at most this much to restore, and progress is logged."""
@@ -115,7 +115,9 @@ class Worker:
     def _settle(self) -> None:
         """Pass what is no record behind the last one: it may be long until somebody runs again."""
         if not self._idle:
-            return
+            self.turn()
+        if not self._idle:
+            return  # a backlog: its last record is not the partition's last
         self.link.look_for_ends(self.partitions.positions())
         until = self.clock() + SETTLES_WITHIN_S
         while self.link.looking and self.clock() < until:
