@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaException
@@ -24,8 +24,10 @@ NO_ANSWER_S: Final = 15.0
 NO_CONNECTION_S: Final = 5.0
 """How long to try after a reason that may pass: a broker that is starting refuses connections."""
 REFUSED_S: Final = 1.0
-"""How long to try after a reason that does not pass: another bootstrap server may still answer."""
-_CALL_S: Final = 0.25
+"""How long to try after a reason that does not pass, once no bootstrap server is left that may answer."""
+_FIRST_CALL_S: Final = 0.25
+_LONGEST_CALL_S: Final = 4.0
+"""A call does not look at the log, so it is short. Each waits longer than the one before, for a Kafka that is slow."""
 _PROBE_S: Final = 2.0
 
 
@@ -152,9 +154,18 @@ class Failures(logging.Handler):
         elif self._others.isEnabledFor(record.levelno) and record.levelno >= logging.WARNING:
             self._others.handle(record)
 
-    def worst(self) -> Failure | None:
-        """The failure that says most; None if nothing failed."""
-        return min(self.found, key=lambda failure: failure.rank, default=None)
+    def worst(self, *, of_bootstrap: bool) -> Failure | None:
+        """The failure that says most; None if nothing failed.
+
+        Args:
+            of_bootstrap: look at the addresses that the settings give, or at those that Kafka gave.
+        """
+        among = [each for each in self.found if each.broker.endswith("/bootstrap") == of_bootstrap]
+        return min(among, key=lambda failure: failure.rank, default=None)
+
+    def everywhere(self, servers: str) -> bool:
+        """True if a connection failed to as many addresses as the settings give, so that none is left to answer."""
+        return len({failure.address for failure in self.found}) >= len(servers.split(","))
 
 
 def connected(options: Mapping[str, Any]) -> AdminClient:
@@ -171,31 +182,40 @@ def connected(options: Mapping[str, Any]) -> AdminClient:
     log.addHandler(failures)
     # librdkafka logs a connection that was closed on it at level 6.
     admin = AdminClient({**options, "log_level": 6}, logger=log)
-    began = time.monotonic()
-    _ask(admin, failures, began, options, lambda: admin.list_topics(timeout=_CALL_S))
-    # The bootstrap server has answered. The next question goes to an address from its answer.
-    _ask(
-        admin,
-        failures,
-        time.monotonic(),
-        options,
-        lambda: admin.describe_cluster(request_timeout=_PROBE_S).result(2 * _PROBE_S),
-    )
-    failures.found.clear()
+    servers, ca = options["bootstrap.servers"], options.get("ssl.ca.location")
+    _ask(lambda within_s: admin.list_topics(timeout=within_s), admin, failures, servers, ca, of_bootstrap=True)
+
+    def ask_elsewhere(within_s: float) -> object:
+        return admin.describe_cluster(request_timeout=within_s).result(2 * within_s)
+
+    # A bootstrap server has answered. The next question goes to an address from its answer.
+    _ask(ask_elsewhere, admin, failures, servers, ca, of_bootstrap=False)
     return admin
 
 
-def _ask(admin: AdminClient, failures: Failures, began: float, options: Mapping[str, Any], call: Any) -> None:
+def _ask(
+    call: Callable[[float], object],
+    admin: AdminClient,
+    failures: Failures,
+    servers: str,
+    ca: str | None,
+    *,
+    of_bootstrap: bool,
+) -> None:
     """Repeat a question until Kafka answers it.
+
+    Args:
+        call: asks, and waits at most so many seconds.
 
     Raises:
         KafkaUnusable: Kafka does not answer.
     """
+    began = time.monotonic()
+    within_s = _FIRST_CALL_S
     refused_at: float | None = None
-    failures.found.clear()
     while True:
         try:
-            call()
+            call(within_s)
         except (KafkaException, TimeoutError) as error:
             if isinstance(error, KafkaException) and not comes_back(error.args[0]):
                 return  # an answer all the same
@@ -204,15 +224,16 @@ def _ask(admin: AdminClient, failures: Failures, began: float, options: Mapping[
             return
         admin.poll(0)
         now = time.monotonic()
-        worst = failures.worst()
-        if worst is not None and not worst.passes and refused_at is None:
+        worst = failures.worst(of_bootstrap=of_bootstrap)
+        within_s = min(2 * within_s, _LONGEST_CALL_S if worst is None else _LONGEST_CALL_S / 2)
+        if refused_at is None and worst is not None and not worst.passes and failures.everywhere(servers):
             refused_at = now
         limit = NO_ANSWER_S if worst is None else NO_CONNECTION_S
         if now - began > limit or (refused_at is not None and now - refused_at > REFUSED_S):
             why = (
-                f"{options['bootstrap.servers']} ({reason}): see REC2PM_BOOTSTRAP_SERVERS and the brokers"
+                f"{servers} ({reason}): see REC2PM_BOOTSTRAP_SERVERS and the brokers"
                 if worst is None
-                else worst.explained(options.get("ssl.ca.location"))
+                else worst.explained(ca)
             )
             raise KafkaUnusable(f"no connection to Kafka at {why}")
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
+from stream.commands.broker import Broker
 from stream.errors import KafkaUnusable
 from stream.kafka import connect
 from stream.kafka.connect import Failure, connected
@@ -89,3 +91,32 @@ def test_a_port_that_says_nothing_is_waited_for_and_then_named(silent: int, monk
 
 def test_the_limits_leave_room_below_ten_seconds() -> None:
     assert max(connect.NO_CONNECTION_S, connect.REFUSED_S) <= 7
+
+
+class SlowAdmin:
+    """Kafka answers each question after so many seconds; an answer that comes too late is lost."""
+
+    def __init__(self, answers_after_s: float) -> None:
+        self.answers_after_s = answers_after_s
+        self.waited: list[float] = []
+
+    def ask(self, within_s: float) -> None:
+        self.waited.append(within_s)
+        if within_s < self.answers_after_s:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def poll(self, _: float) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("answers_after_s", [0.1, 0.3, 1.9, 4.0])
+def test_a_kafka_that_is_slow_is_waited_for(answers_after_s: float) -> None:
+    admin = SlowAdmin(answers_after_s)
+    connect._ask(admin.ask, admin, connect.Failures("admin"), "slow:9092", None, of_bootstrap=True)  # type: ignore[arg-type]
+    assert admin.waited[-1] >= answers_after_s
+    assert sum(admin.waited) <= connect.NO_ANSWER_S
+
+
+def test_one_bad_address_among_the_servers_does_not_keep_the_others_from_answering(broker: Broker) -> None:
+    admin = connected({"bootstrap.servers": f"127.0.0.1:1,no-such-host.invalid:9092,{broker.bootstrap}"})
+    assert admin.list_topics(timeout=30).brokers
