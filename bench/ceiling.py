@@ -9,8 +9,8 @@ import time
 
 from confluent_kafka import Consumer, Producer
 
+from stream.event import EventReader
 from stream.kafka.options import CONSUMER, MAX_STEP_RECORDS
-from stream.wire import from_msgpack
 
 
 def main() -> None:
@@ -20,13 +20,13 @@ def main() -> None:
     )
     producer = Producer({"bootstrap.servers": bootstrap})
     consumer.subscribe([source])
+    read = EventReader().read
     started = False
     due = time.monotonic()
     while True:
         messages = consumer.consume(MAX_STEP_RECORDS, 0.02)
         for message in messages:
-            message.key()
-            from_msgpack(message.value() or b"")
+            read(message.value() or b"", message.key() or b"")
         if messages and not started:
             producer.produce(output, b"started")
             producer.flush()

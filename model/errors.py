@@ -1,5 +1,7 @@
 """What can go wrong with a model, a registry or an event log. Each error is named for what happened."""
 
+from collections.abc import Mapping, Sequence
+
 
 class ModelError(Exception):
     """The root of the errors of this package. A message says what was found, what was expected, and where."""
@@ -10,7 +12,14 @@ class LogUnreadable(ModelError):
 
 
 class TrainingImpossible(ModelError):
-    """The log is readable, but nothing useful can be learned from it under these options."""
+    """The log is readable, but nothing useful can be learned from it under these options.
+
+    `remedies` are changes to fields of the recipe that may help, the best one first.
+    """
+
+    def __init__(self, message: str, remedies: Sequence[Mapping[str, object]] = ()) -> None:
+        super().__init__(message)
+        self.remedies = remedies
 
 
 class RecipeInvalid(ModelError):

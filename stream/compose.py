@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
@@ -15,13 +15,18 @@ from model.version.registry import Registry
 from model.version.runtime import Runtime
 from state.store import StoreMemory
 from stream.errors import Action, StreamError, TopicsUnusable, action_on
+from stream.event import EventReader
 from stream.fault_points import At, passing
 from stream.kafka import topics
 from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
+from stream.kafka.record_limits import RecordLimits, record_limits
 from stream.kafka.restore import ChangelogRestore
-from stream.partition import Partition
+from stream.kafka.watch import watching
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
+from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.prometheus import served
@@ -47,6 +52,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     Raises:
         KeyboardInterrupt: SIGINT stopped the worker, as cleanly as SIGTERM does.
     """
+    keys = KeyFormat(settings.key_format)
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     give_back = _keep_memory_together()
     one_thread()
@@ -59,7 +65,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         recommender.model.segment_length,
         4 * recommender.model.state_floats,
     )
-    deletions_kept_ms = _check_topics(settings)
+    known, deletions_kept_ms, limits = _check_topics(settings)
     folder = private(settings.state_dir / settings.app)
     worker_name = claim(folder / "slots", settings.worker)
     link = KafkaLink(
@@ -70,9 +76,11 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         interactions_topic=settings.interactions_topic,
         recommendations_topic=settings.recommendations_topic,
         output_format=settings.output_format,
+        keys=keys,
         memory=budget,
         extra=settings.kafka,
         clock=clock,
+        limits=limits,
         at=at,
     )
 
@@ -108,6 +116,9 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             Rules(settings.recommend, settings.top_k, settings.exclude, settings.keep_segments),
         ),
         topic=settings.interactions_topic,
+        keys=keys,
+        key_check=KeyCheck(settings.interactions_topic, settings.partitioner, keys),
+        events=EventReader(settings.fields, settings.times),
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),
         wait_s=settings.wait_ms / 1000,
@@ -120,7 +131,11 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     logger.info(
         "worker starts app=%s worker=%s bootstrap=%s", settings.app, worker_name.name, settings.bootstrap_servers
     )
-    with _stopped_by_signals(worker) as signals, _metrics(worker, settings, worker_name.name):
+    with (
+        _stopped_by_signals(worker) as signals,
+        _metrics(worker, settings, worker_name.name),
+        _watching(settings, known, partitions),
+    ):
         link.stop_waiting_if(lambda: worker.stopping)
         try:
             link.start(partitions)
@@ -145,8 +160,24 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _check_topics(settings: Settings) -> int:
-    """Refuse topics that do not fit. Returns how long the changelog keeps deletions, ms."""
+def _watching(
+    settings: Settings, known: Sequence[topics.Problem], partitions: Partitions
+) -> AbstractContextManager[None]:
+    return watching(
+        {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka},
+        check=lambda admin: topics.check(
+            admin, settings.app, settings.interactions_topic, settings.recommendations_topic
+        ),
+        known=known,
+        interactions=settings.interactions_topic,
+        partitions=lambda: [each.number for each in partitions.all() if each.phase is Phase.RUNNING],
+    )
+
+
+def _check_topics(settings: Settings) -> tuple[Sequence[topics.Problem], int, RecordLimits]:
+    """Refuse topics that do not fit. Returns what else is wrong with them, how long the changelog keeps deletions, ms,
+    and how large records are.
+    """
     admin = admin_client(settings)
     problems = topics.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
@@ -155,7 +186,8 @@ def _check_topics(settings: Settings) -> int:
     wrong = [problem.line for problem in problems if problem.severity == "error"]
     if wrong:
         raise TopicsUnusable("\n".join(wrong))
-    return topics.deletions_kept_ms(admin, settings.app)
+    limits = record_limits(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
+    return problems, topics.deletions_kept_ms(admin, settings.app), limits
 
 
 def _metrics(worker: Worker, settings: Settings, name: str) -> AbstractContextManager[int | None]:

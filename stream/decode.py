@@ -9,19 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from model.errors import ModelFailed
-from state.interaction import MAX_ID_BYTES, NAMED, item_key
-from stream.errors import StepAborted
-from stream.wire import (
-    UNREADABLE,
-    DeadLetter,
-    Record,
-    dead_letter,
-    from_msgpack,
-    interaction,
-    item_text,
-    malformed,
-    user_id,
-)
+from state.interaction import NAMED, item_key
+from stream.errors import MalformedInteraction, StepAborted
+from stream.event import EventReader, Implausible
+from stream.keys import KeyFormat
+from stream.wire import DeadLetter, Record, dead_letter
 
 Place: TypeAlias = tuple[int, int]
 """Partition and offset of a record."""
@@ -78,13 +70,22 @@ class Polled:
     names: dict[int, dict[int, str]] = field(default_factory=dict)
     """Partition → hashed item key → text."""
     next_offsets: dict[int, int] = field(default_factory=dict)
-    """Partition → the last record's offset + 1."""
+    """Partition → the offset to read next. `decode` sets it to the last record's offset + 1."""
     forgotten: int = 0
     """Null values."""
+    passed_over: int = 0
+    """Events of other kinds than those that are interactions."""
+    implausible: list[Implausible] = field(default_factory=list)
+    """The times that are not plausible. The records' own timestamps stand for them."""
 
 
 def decode(
-    records: Sequence[Record], topic: str, expected: Mapping[int, int], refused: Mapping[Place, ModelFailed]
+    records: Sequence[Record],
+    topic: str,
+    expected: Mapping[int, int],
+    refused: Mapping[Place, ModelFailed],
+    events: EventReader,
+    keys: KeyFormat,
 ) -> Polled:
     """Decode a poll's records and group them by partition and user.
 
@@ -93,18 +94,21 @@ def decode(
         topic: named in dead letters.
         expected: partition → the lowest offset that its next record can have.
         refused: the records that the model fails on.
+        events: reads the values.
+        keys: reads the keys.
 
     Raises:
         StepAborted: a record came a second time. librdkafka has been seen to go back to an earlier offset by itself; an
             interaction must not count twice.
     """
     polled = Polled(records=len(records))
-    noted = polled.items.append
+    noted, read = polled.items.append, events.read
     partition = -1
     runs: dict[bytes, Flat] = {}
     next_offset = 0
     next_offsets = polled.next_offsets
-    for record in records:
+    users = keys.users([record.key() for record in records])
+    for record, user in zip(records, users, strict=True):
         if record.partition() != partition:
             if partition >= 0:
                 next_offsets[partition] = next_offset
@@ -120,28 +124,30 @@ def decode(
         if refused and (failed := refused.get((partition, offset))) is not None:
             polled.dead.append(dead_letter(record, topic, failed))
             continue
-        key, value = record.key(), record.value()
+        value = record.value()
         try:
-            run = runs.get(key)  # type: ignore[arg-type]  # a null key is not there
-            if run is None and not (key and len(key) <= MAX_ID_BYTES and key.isascii()):
-                user_id(key)  # raises what is wrong; returns if it is UTF-8 beyond ASCII
+            if user is None:
+                user = keys.user(record.key())  # raises what is wrong
             if value is None:
-                _forget(polled, partition, key)  # type: ignore[arg-type]  # a null key is refused by now
+                _forget(polled, partition, user)
                 continue
-            # A MessagePack map is decoded here, for speed. `interaction` decodes or refuses everything else.
-            decoded = from_msgpack(value) if value and value[0] > 0x7F else interaction(value)
-            item = decoded.item
-            if item.__class__ is not int or not 0 <= item < NAMED:
-                item = _named(item, polled.names.setdefault(partition, {}))
-        except UNREADABLE as error:
-            polled.dead.append(dead_letter(record, topic, malformed(value, error)))
+            found = read(value, user)
+        except MalformedInteraction as error:
+            polled.dead.append(dead_letter(record, topic, error))
             continue
-        time = decoded.ts
-        if time is None:
-            time = record.timestamp()[1]
+        if found is None:
+            polled.passed_over += 1
+            continue
+        item, time = found
+        if item.__class__ is not int or not 0 <= item < NAMED:
+            item = _named(item, polled.names.setdefault(partition, {}))
+        if time.__class__ is not int:
+            if time is not None:
+                polled.implausible.append(time)  # type: ignore[arg-type]
+            time = max(0, record.timestamp()[1])
         noted(item)
-        if run is None:
-            runs[key] = [item, time, offset]  # type: ignore[index]
+        if (run := runs.get(user)) is None:
+            runs[user] = [item, time, offset]
         else:
             run += (item, time, offset)
     if partition >= 0:
@@ -161,8 +167,7 @@ def _forget(polled: Polled, partition: int, user: bytes) -> None:
 
 def _named(item: int | str, names: dict[int, str]) -> int:
     """The key of an item that is not its own key. The text of a hashed item is noted."""
-    text = item_text(item) if isinstance(item, str) else str(item)
     key = item_key(item)
     if key >= NAMED:
-        names[key] = text
+        names[key] = str(item)
     return key

@@ -16,6 +16,7 @@ from state.store import StoreMemory
 from state.store import wipe as wipe_folder
 from stream.fault_points import At, Point, passing
 from stream.partition import Partition, Phase, Restore
+from stream.ports import Empty
 
 logger = logging.getLogger(__name__)
 
@@ -68,15 +69,27 @@ class Partitions:
     def all(self) -> list[Partition]:
         return list(self._owned.values())
 
+    def positions(self) -> dict[int, int]:
+        """Running partition → the lowest offset that its next record can have."""
+        return {number: self._owned[number].next_offset for number in self.running()}
+
     def next_offsets(self) -> dict[int, int]:
         """Partition → the lowest offset that its next record can have."""
         return {number: partition.next_offset for number, partition in self._owned.items()}
+
+    def passing(self, empty: Mapping[int, Empty]) -> dict[int, int]:
+        """The running partitions that stand before offsets without a record, each with the offset after them."""
+        return {
+            number: after.end
+            for number, after in empty.items()
+            if number in self.running() and after.start <= self._owned[number].next_offset < after.end
+        }
 
     def published(self, next_offsets: Mapping[int, int], known_ms: int) -> None:
         """Kafka accepted a transaction of this worker.
 
         Args:
-            next_offsets: partition → the last record's offset + 1.
+            next_offsets: partition → the offset to read next.
             known_ms: when it was sent, epoch ms.
         """
         self.known_ms = known_ms

@@ -38,8 +38,12 @@ _COUNTS: Final = {
     "dead_letters": "Records refused and sent to the dead-letter topic",
     "model_failures": "Records refused because the model failed on them",
     "forgotten": "Users forgotten because of a null value",
+    "passed_over": "Events passed over because REC2PM_EVENTS does not name their kind",
+    "implausible_times": "Interactions whose time is not plausible; the record's own timestamp stands for it",
     "unknown_items": "Interactions with an item that the model does not know",
     "rebuilt": "Preference memories rebuilt because the model has another memory format",
+    "keys_compared": "Keys compared with their partitions: some of each step",
+    "keys_misplaced": "Compared keys that REC2PM_PARTITIONER sends to another partition",
 }
 
 

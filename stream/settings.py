@@ -3,14 +3,19 @@ anything starts.
 """
 
 import difflib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from model.times import TimeRule, time_range
 from stream.errors import SettingsInvalid
+from stream.event import Fields
 from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
+from stream.kafka.partitioner import Expected
+from stream.keys import Format
 from stream.kubernetes import is_of_a_service
 from stream.policy import Cadence
 
@@ -18,6 +23,9 @@ PREFIX: Final = "REC2PM_"
 _KAFKA: Final = "REC2PM_KAFKA_"
 _ELSEWHERE: Final = frozenset({"REC2PM_TEST_BOOTSTRAP"})
 _MAY_BE_EMPTY: Final = frozenset({"REC2PM_METRICS_LISTEN"})
+_PATH: Final = r"^[^.,\s]+(\.[^.,\s]+)*$"
+_NAMES: Final = r"^[^,]*[^,\s][^,]*(,[^,]*[^,\s][^,]*)*$"
+_FIELDS: Final = ("item_field", "time_field", "user_field", "event_field")
 _TOPIC: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$"
 
 
@@ -27,6 +35,13 @@ def _cadence(value: object) -> object:
             raise ValueError("expected `interaction`, `fold`, or a whole number from 1")
         return int(value)
     return value
+
+
+def _time_range(text: str) -> str:
+    earliest, _ = time_range(text)
+    if earliest < 0:
+        raise ValueError("a time before 1970 cannot be stored")
+    return text
 
 
 class Settings(BaseModel):
@@ -45,6 +60,16 @@ class Settings(BaseModel):
     )
     interactions_topic: str = Field(
         "interactions", pattern=_TOPIC, description="topic that the worker reads: interactions, keyed by user id"
+    )
+    key_format: Format = Field(
+        "utf8",
+        description="form of the keys in the interactions topic, and of those in the recommendations topic. utf8: the user id as text; json: text in "
+        "quotes; long, int: a number of 8 or 4 bytes, as Java's LongSerializer and IntegerSerializer write it; uuid: 16 bytes",
+    )
+    partitioner: Expected = Field(
+        "murmur2",
+        description="how your producers choose a user's partition. murmur2: the default of Java; crc32: the default of librdkafka; fnv1a: the default "
+        "of Sarama; ignore: in another way. The worker compares keys with their partitions, and rec2pm's own commands send records in this way",
     )
     recommendations_topic: str = Field(
         "recommendations", pattern=_TOPIC, description="topic that the worker writes: the newest list of each user"
@@ -83,6 +108,37 @@ class Settings(BaseModel):
         le=1000,
         description="folded segments kept per user: to leave their items out of lists, and to rebuild a preference memory for another model. "
         "A lower number deletes nothing that is stored",
+    )
+    item_field: str = Field(
+        "item", pattern=_PATH, description="field of an event that has the item id; a dot leads into a map: product.id"
+    )
+    time_field: str = Field(
+        "ts",
+        pattern=_PATH,
+        description="field that has the time; an event without it happened at the timestamp of its record",
+    )
+    user_field: str | None = Field(
+        None,
+        pattern=_PATH,
+        description="field that has the user id once more; an event whose record has another key is refused "
+        "(default: only the key has it)",
+    )
+    event_field: str | None = Field(
+        None,
+        pattern=_PATH,
+        description="field that has the kind of an event; it needs REC2PM_EVENTS (default: every event is an interaction)",
+    )
+    events: str | None = Field(
+        None,
+        pattern=_NAMES,
+        description="kinds of event that are interactions, separated by commas: view,purchase. Others are passed over",
+    )
+    time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
+        "auto", description="unit of times that are numbers; auto: the size of each number says which"
+    )
+    time_range: Annotated[str, AfterValidator(_time_range)] = Field(
+        "1990-01-01..2100-01-01",
+        description="plausible times, FROM..UNTIL. A time outside is replaced by the timestamp of its record",
     )
     output_format: Literal["msgpack", "json"] = Field("msgpack", description="format of the lists in Kafka")
     step_budget_ms: int = Field(
@@ -151,9 +207,39 @@ class Settings(BaseModel):
                 f"{variable_of(str(each['loc'][0]))}={each['input']}: {each['msg'].removeprefix('Value error, ')}"
                 for each in error.errors(include_url=False)
             ]
+        else:
+            wrong += settings._contradictions()
         if wrong:
             raise SettingsInvalid("\n".join(wrong))
         return settings
+
+    def _contradictions(self) -> list[str]:
+        """What is wrong with settings that are each right."""
+        wrong = []
+        if (self.event_field is None) != (self.events is None):
+            given, missing = ("event_field", "events") if self.events is None else ("events", "event_field")
+            wrong.append(f"{variable_of(given)} needs {variable_of(missing)}")
+        fields = [name for name in _FIELDS if getattr(self, name)]
+        for name, other in itertools.permutations(fields, 2):
+            path, longer = str(getattr(self, name)), str(getattr(self, other))
+            if longer.startswith(f"{path}.") or (path == longer and name < other):
+                wrong.append(f"{variable_of(name)}={path} and {variable_of(other)}={longer}: one field cannot be both")
+        return wrong
+
+    @property
+    def fields(self) -> Fields:
+        """Where an event has what."""
+        user, event = (path and tuple(path.split(".")) for path in (self.user_field, self.event_field))
+        events = frozenset(each.strip() for each in (self.events or "").split(",") if each)
+        return Fields(
+            tuple(self.item_field.split(".")), tuple(self.time_field.split(".")), user or None, event or None, events
+        )
+
+    @property
+    def times(self) -> TimeRule:
+        """How times are read."""
+        unit = None if self.time_unit == "auto" else self.time_unit
+        return TimeRule(unit, *time_range(self.time_range))
 
 
 def variable_of(field: str) -> str:

@@ -331,11 +331,13 @@ class Step:
         return Counts(
             steps=1,
             records=polled.records,
-            interactions=polled.records - polled.forgotten - len(polled.dead),
+            interactions=polled.records - polled.forgotten - polled.passed_over - len(polled.dead),
             folds=sum(len(touch.hidden) for touch in touches),
             lists=sum(len(touch.lists) for touch in touches),
             dead_letters=len(polled.dead),
             forgotten=polled.forgotten,
+            passed_over=polled.passed_over,
+            implausible_times=len(polled.implausible),
             unknown_items=self.recommender.unknown(packed(polled.items)),
             rebuilt=sum(touch.preferences[0] is not touch.before.preference for touch in touches),
         )

@@ -15,8 +15,11 @@ from model.errors import ModelError, ModelFailed
 from state.errors import StateCorrupted, StateError
 from stream.decode import Place, Polled, decode
 from stream.errors import Action, StepAborted, StoreBehind, StreamError, TooManyRefused, action_on
+from stream.event import EventReader
 from stream.failing_records import failing_records
 from stream.fault_points import At, Point, passing
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
@@ -30,6 +33,12 @@ MAX_ABORTS_IN_A_ROW: Final = 10
 """Each abort may come from a rebalance. If more steps in a row are aborted, waiting does not help."""
 _FIRST_REST_S: Final = 0.05
 _LONGEST_REST_S: Final = 2.0
+LOOK_EVERY_S: Final = 2.0
+"""How often the worker looks for the end of partitions that bring no records. Positions then pass the markers of
+transactions, so the lag of an idle topic becomes 0, and retention may delete the markers.
+"""
+SETTLES_WITHIN_S: Final = 1.0
+"""How long a worker that stops waits for such a look."""
 FLUSH_EVERY_S: Final = 60.0
 """How often stores are flushed to disk, so that a crash leaves at most this much to restore, and progress is logged."""
 
@@ -44,6 +53,9 @@ class Worker:
         partitions: Partitions,
         step: Step,
         topic: str,
+        keys: KeyFormat,
+        key_check: KeyCheck,
+        events: EventReader,
         step_size: StepSize,
         refused: RefusedShare,
         wait_s: float,
@@ -61,6 +73,9 @@ class Worker:
         self.partitions = partitions
         self.step = step
         self.topic = topic
+        self.keys = keys
+        self.key_check = key_check
+        self.events = events
         self.step_size = step_size
         self.refused = refused
         self.wait_s = wait_s
@@ -75,6 +90,12 @@ class Worker:
         self._progress = ProgressLine(clock)
         self._flushed_at = clock()
         self._rests_until = clock()
+        self._said_implausible = False
+        self._looked_at = clock()
+        self._positions: dict[int, int] = {}
+        """What `Partitions.positions` said when the worker looked last."""
+        self._idle = False
+        """The last poll brought nothing."""
 
     def stop(self) -> None:
         """Let `run` return after the present step."""
@@ -83,6 +104,16 @@ class Worker:
     def run(self) -> None:
         """Step until `stop`. Whatever is raised here has had no effect and ends the process."""
         while not self.stopping:
+            self.turn()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Pass what is no record behind the last one: it may be long until somebody runs again."""
+        if not self._idle:
+            return
+        self.link.look_for_ends(self.partitions.positions())
+        until = self.clock() + SETTLES_WITHIN_S
+        while self.link.looking and self.clock() < until:
             self.turn()
 
     def turn(self) -> None:
@@ -94,9 +125,12 @@ class Worker:
             hurry = self.partitions.reads()
         try:
             records = self.link.poll(self.step_size.limit, 0.0 if hurry else self.wait_s)
+            self._idle = not records
             if records:
                 self._at(Point.POLLED)
-                self._process(records)
+            passed = self._passed()
+            if records or passed:
+                self._process(records, passed)
                 self._aborts = 0
             if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
                 self.partitions.flush()
@@ -115,6 +149,17 @@ class Worker:
                 case _:
                     raise
 
+    def _passed(self) -> Mapping[int, int]:
+        """Partition → the offset to read next, for those that stand before offsets without a record.
+
+        Only partitions that have not moved since the last look are looked at: others have records to read.
+        """
+        if self.clock() - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at, before, self._positions = self.clock(), self._positions, self.partitions.positions()
+            self.link.look_for_ends(dict(self._positions.items() & before.items()))
+        found = self.link.found_empty()
+        return {} if found is None else self.partitions.passing(found)
+
     def _rest(self, aborted: Exception) -> None:
         """Count an aborted step and rest before the next attempt. Raises StepAborted after too many in a row."""
         self._aborts += 1
@@ -127,10 +172,10 @@ class Worker:
         # The group may have removed this worker, and the client learns of that a moment later.
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
-    def _process(self, records: Sequence[Record]) -> None:
-        """One step."""
+    def _process(self, records: Sequence[Record], passed: Mapping[int, int]) -> None:
+        """One step. Without records, it stores the positions that are `passed`."""
         started = self.clock()
-        outgoing = self._computed(records)
+        outgoing = self._computed(records, passed)
         self._at(Point.COMPUTED)
         sent_ms, computed = self._wall_ms(), self.clock()
         reached = self.link.publish(outgoing)
@@ -141,19 +186,23 @@ class Worker:
         self._write(outgoing, reached)
         self._at(Point.WRITTEN)
         self.counts.add(outgoing.counts)
-        self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
+        if records:
+            self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
 
-    def _computed(self, records: Sequence[Record]) -> Outgoing:
+    def _computed(self, records: Sequence[Record], passed: Mapping[int, int]) -> Outgoing:
         """What a poll publishes. Records that the model fails on become dead letters and change nothing else."""
         failing: dict[Place, ModelFailed] = {}
         while True:
             polled = self._decoded(records, failing)
+            for number, offset in passed.items():
+                polled.next_offsets[number] = max(offset, polled.next_offsets.get(number, 0))
             try:
                 outgoing = self.step.compute(polled, self.link.input_id)
             except ModelFailed as error:
                 reason = str(error)
             else:
                 outgoing.counts.model_failures = len(failing)
+                self._check_keys(polled, outgoing.counts)
                 return outgoing
             found = failing_records(self.step, polled, lambda: self.stopping)
             if not found:
@@ -166,9 +215,17 @@ class Worker:
             failing |= found
 
     def _decoded(self, records: Sequence[Record], failing: Mapping[Place, ModelFailed]) -> Polled:
-        polled = decode(records, self.topic, self.partitions.next_offsets(), failing)
+        polled = decode(records, self.topic, self.partitions.next_offsets(), failing, self.events, self.keys)
         self._check_refused(polled)
+        self._say_implausible(polled)
         return polled
+
+    def _check_keys(self, polled: Polled, counts: Counts) -> None:
+        """Count the keys that are in another partition than their own, and say so once."""
+        found = self.key_check.compare(polled.runs, self.link.width)
+        counts.keys_compared, counts.keys_misplaced = found.keys, found.misplaced
+        for warning in found.warnings:
+            logger.warning("%s", warning)
 
     def _check_refused(self, polled: Polled) -> None:
         """Stop when a large share is refused: then a producer is broken, and its records should not all be
@@ -182,6 +239,21 @@ class Worker:
                 f"the last one: {last.message if last else 'unknown'}. The committed offsets have not moved: repair "
                 "what sends such records, or raise the limit to dead-letter them"
             )
+
+    def _say_implausible(self, polled: Polled) -> None:
+        """Say once that times are not plausible; the metric counts them."""
+        if not polled.implausible or self._said_implausible:
+            return
+        self._said_implausible = True
+        logger.warning(
+            "%d of %d records of %s have a time that is not plausible, one is %s: the timestamps of the records are "
+            "taken instead. REC2PM_TIME_UNIT states the unit of times, REC2PM_TIME_RANGE the plausible ones. This is "
+            "said once; the metric rec2pm_implausible_times_total counts on",
+            len(polled.implausible),
+            polled.records,
+            self.topic,
+            ascii(polled.implausible[0].value)[:40],
+        )
 
     def _write(self, outgoing: Outgoing, reached: Mapping[int, int]) -> None:
         """Write a published step into the stores and caches."""

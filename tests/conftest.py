@@ -5,12 +5,16 @@ it comes from).
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from stream.commands import broker_docker
 from stream.commands.broker import Broker, found_broker
+from stream.commands.broker_process import BrokerNotFound
 
 SHOWS_ABORTED = (
     "embedded broker shows aborted records to read_committed readers: set KAFKA_HOME or REC2PM_TEST_BOOTSTRAP"
@@ -21,19 +25,67 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-isolation", action="store_true", help="a skipped test with the marker `isolation` is a failure (CI)"
     )
+    parser.addoption("--image", help="a Docker image of this checkout, for the test that needs one")
 
 
-def pytest_report_header() -> str:
-    for name in ("REC2PM_TEST_BOOTSTRAP", "KAFKA_HOME"):
-        if os.environ.get(name):
-            return f"broker: {name}={os.environ[name]}"
-    return "broker: Docker if it answers, else the embedded one (REC2PM_TEST_BOOTSTRAP and KAFKA_HOME are not set)"
+class SessionBroker:
+    """Found when first asked for, and stopped with the session."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running = ExitStack()
+        self._found: Broker | BrokerNotFound | None = None
+
+    def get(self) -> Broker:
+        """Raises BrokerNotFound, each time."""
+        if self._found is None:
+            try:
+                self._found = self._running.enter_context(found_broker(os.environ, self._folder))
+            except BrokerNotFound as error:
+                self._found = error
+        if isinstance(self._found, BrokerNotFound):
+            raise self._found
+        return self._found
+
+    def close(self) -> None:
+        self._running.close()
+
+
+_BROKER = pytest.StashKey[SessionBroker]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_BROKER] = SessionBroker(config._tmp_path_factory.mktemp("broker"))
+    if config.getoption("--require-isolation") and not os.environ.get("KAFKA_HOME"):
+        # Some of these tests start a Kafka with properties of their own. A container is not enough for them; a Kafka
+        # download is, and the image holds one.
+        try:
+            os.environ["KAFKA_HOME"] = str(broker_docker.unpacked(config.cache.mkdir("kafka")))
+        except broker_docker.NoDocker as why:
+            if not os.environ.get("REC2PM_TEST_BOOTSTRAP"):
+                raise pytest.UsageError(f"--require-isolation needs a Kafka: KAFKA_HOME is not set. {why}") from None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _BROKER in config.stash:
+        config.stash[_BROKER].close()
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+    """Which broker the tests use, and why none of those before it; it is started here when a test needs it."""
+    if config.option.collectonly or not any("broker" in getattr(item, "fixturenames", ()) for item in items):
+        return []
+    try:
+        found = config.stash[_BROKER].get()
+    except BrokerNotFound as error:
+        return [f"broker: {error}"]
+    return [f"broker: {found.description}", *(f"  not: {why}" for why in found.passed_over)]
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    with found_broker(os.environ, tmp_path_factory.mktemp("broker")) as found:
-        yield found
+def broker(request: pytest.FixtureRequest) -> Broker:
+    return request.config.stash[_BROKER].get()
 
 
 @pytest.fixture

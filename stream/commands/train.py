@@ -93,7 +93,7 @@ def train(
 
     from model.log import read_log
     from model.training import recipe as recipes
-    from model.training.progress import progress_bar
+    from model.training.progress import on_stderr
     from model.training.train import train as training
     from model.version.registry import Registry
     from stream.torch_threads import one_thread
@@ -123,20 +123,8 @@ def train(
         devices=devices,
         start_from=earlier,
         unfinished=unfinished or "refuse",
-        progress=progress_bar,
+        progress=on_stderr,
     )
-    manifest = version.manifest()
-    if (metrics := manifest.metrics) is not None:
-        say(
-            f"wrote {version.folder}: on {metrics.targets} later interactions HR@10 {metrics.hr_at_10:.4f}, "
-            f"NDCG@10 {metrics.ndcg_at_10:.4f} (the popularity list: HR@10 {metrics.popularity_hr_at_10:.4f})",
-            err=True,
-        )
-    if (trained := manifest.training) is not None:
-        say(
-            f"{trained.samples} windows in {trained.wall_s:.0f} s, {trained.samples / max(trained.wall_s, 0.1):.0f}/s with validation; "
-            f"the best of {trained.epochs} epochs was number {trained.best_epoch}",
-            err=True,
-        )
+    say(f"wrote {version.folder}", err=True)
     say(f"to serve this very file: REC2PM_MODEL={version.reference}#{version.digest()}", err=True)
     say(version.reference)

@@ -94,6 +94,7 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
     """
     from stream.commands import forget_user as forget
     from stream.kafka.topics import changelog_topic
+    from stream.keys import KeyFormat
 
     settings = current_settings()
     application = forget.Application(
@@ -102,9 +103,14 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
         settings.interactions_topic,
         settings.recommendations_topic,
         changelog_topic(settings.app),
+        KeyFormat(settings.key_format),
+        settings.partitioner,
     )
     user = user_id.encode()
-    found = forget.find(application, user)
+    try:
+        found = forget.find(application, user)
+    except ValueError as error:
+        raise click.BadParameter(f"{user_id!r} {error}") from error
     for line in forget.found_lines(application, user_id, found):
         say(line)
     if not execute:
@@ -118,5 +124,8 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
     )
     failed = result in (forget.Outcome.NOT_YET, forget.Outcome.RECORDS_LEFT)
     say(forget.outcome_line(application, result, wait), err=failed)
+    if result is forget.Outcome.NOT_YET:
+        for line in forget.held_back(application, offsets):
+            say(line, err=True)
     if failed:
         sys.exit(EXIT_ERROR)

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, NewTopic, ResourceType
+
+from stream.wire import LETTER_HEADERS_BYTES
 
 ANSWERS_WITHIN_S = 15.0
 _DELETIONS_KEPT_MS = 86_400_000
 
 CleanupPolicy = Literal["compact", "delete"]
 
+_LARGEST = "max.message.bytes"
 _COMPACTION_LAG = "max.compaction.lag.ms"
 _DAY_MS = 86_400_000
 _LONGEST_COMPACTION_LAG_MS = 7 * _DAY_MS
@@ -39,6 +42,8 @@ class TopicSpec:
     """What Kafka does with old records: `compact` keeps the newest of each key, `delete` drops them by age or size."""
     settings: tuple[tuple[str, str], ...] = ()
     """Other topic settings, (name, value) each."""
+    holds: str | None = None
+    """The topic whose records must fit into this one, with the headers of a dead letter."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -78,7 +83,14 @@ def plan(
             recommendations_topic, "the latest list of each user", partitions, replication, "compact", _COMPACTED_DAILY
         ),
         TopicSpec(changelog_topic(app), "every user's state", partitions, replication, "compact", _COMPACTED_DAILY),
-        TopicSpec(dead_letter_topic(app), "refused records, each with its reason", partitions, replication, "delete"),
+        TopicSpec(
+            dead_letter_topic(app),
+            "refused records, each with its reason",
+            partitions,
+            replication,
+            "delete",
+            holds=interactions_topic,
+        ),
         TopicSpec(models_topic(app), "promoted model versions, not used yet", 1, replication, "compact"),
     ]
 
@@ -101,6 +113,25 @@ def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
     Raises:
         KafkaException: the broker does not answer.
     """
+    outcomes = _create(admin, [topic for topic in topics if topic.holds is None])
+    # Once the others exist, Kafka knows how large their records may be.
+    outcomes |= _create(admin, [_holding(admin, topic) for topic in topics if topic.holds is not None])
+    return [outcomes[topic.name] for topic in topics]
+
+
+def _holding(admin: AdminClient, topic: TopicSpec) -> TopicSpec:
+    """The topic, with the limit that the other topic's records need; as it is if Kafka does not show theirs."""
+    limit = None if topic.holds is None else largest_batches(admin, [topic.holds])[topic.holds]
+    if limit is None:
+        return topic
+    return replace(topic, settings=(*topic.settings, (_LARGEST, str(_with_headers(limit)))))
+
+
+def _with_headers(limit: int) -> int:
+    return min(limit + LETTER_HEADERS_BYTES, 2**31 - 1)
+
+
+def _create(admin: AdminClient, topics: Sequence[TopicSpec]) -> dict[str, Outcome]:
     existing = _found(admin)
     missing = [topic for topic in topics if topic.name not in existing]
     futures = (
@@ -128,7 +159,7 @@ def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
         else:
             outcomes.append(Outcome(topic, "created"))
     _wait_until_listed(admin, {outcome.topic.name for outcome in outcomes if outcome.result == "created"})
-    return outcomes
+    return {outcome.topic.name: outcome for outcome in outcomes}
 
 
 def _wait_until_listed(admin: AdminClient, names: set[str]) -> None:
@@ -165,9 +196,22 @@ def check(admin: AdminClient, app: str, interactions_topic: str, recommendations
         problems += _wrong_policy(topic, configs[topic.name], app, interactions_topic)
         problems += _compacted_too_late(topic, configs[topic.name])
         problems += _too_few_copies(topic, found[topic.name].replication, configs[topic.name])
+        problems += _too_small(topic, configs)
     return sorted(
         problems, key=lambda problem: problem.severity
     )  # "error" before "warning"; the order of the plan within each
+
+
+def largest_batches(admin: AdminClient, topics: Sequence[str]) -> dict[str, int | None]:
+    """`max.message.bytes` of each topic: the largest batch of records it takes, compressed. None where Kafka does not
+    show it.
+    """
+    configs = _configs(admin, topics)
+    return {
+        topic: None if isinstance(config, str) or (value := config.get(_LARGEST)) is None else int(value)
+        for topic in topics
+        for config in (configs[topic],)
+    }
 
 
 def deletions_kept_ms(admin: AdminClient, app: str) -> int:
@@ -253,6 +297,24 @@ def _too_few_copies(topic: TopicSpec, replication: int, config: Mapping[str, str
             f"topic {topic.name} has replication {replication}, below its min.insync.replicas={least}, so that no write "
             f"can succeed: expected a replication of {least} or more; raise it with `kafka-reassign-partitions.sh`, or "
             "lower min.insync.replicas",
+        )
+    ]
+
+
+def _too_small(topic: TopicSpec, configs: Mapping[str, Mapping[str, str] | str]) -> list[Problem]:
+    """Whether the topic takes the records of the topic that it holds."""
+    config, held = configs[topic.name], configs.get(topic.holds or "", "")
+    if isinstance(config, str) or isinstance(held, str) or _LARGEST not in config or _LARGEST not in held:
+        return []
+    wanted = _with_headers(int(held[_LARGEST]))
+    if int(config[_LARGEST]) >= wanted:
+        return []
+    return [
+        _warning(
+            topic,
+            f"topic {topic.name} has {_LARGEST}={config[_LARGEST]}, expected {wanted} or more, as {topic.holds} has "
+            f"{held[_LARGEST]}: a refused record that does not fit is kept without its value; set it with "
+            f"`kafka-configs.sh --alter --topic {topic.name} --add-config {_LARGEST}={wanted}`",
         )
     ]
 

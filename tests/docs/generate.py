@@ -87,6 +87,19 @@ TASKS: Final = (
         },
     ),
     Task(
+        "Say where an event has what",
+        {
+            "item_field": "A field that the events do not have makes each of them a dead letter, until "
+            "REC2PM_MAX_REFUSED stops the worker.",
+            "time_field": "If the events do not have the field, the timestamps of the records count, in silence.",
+            "user_field": "A field that has another id than the key makes each event a dead letter.",
+            "event_field": "If the events do not have the field, each becomes a dead letter.",
+            "events": "A kind that is misspelt is passed over: look at `rec2pm_passed_over_total`.",
+            "time_unit": "A wrong unit puts most times outside the plausible range. The worker says so once.",
+            "time_range": "Too narrow: the timestamps of the records replace right times. Too wide: wrong times count.",
+        },
+    ),
+    Task(
         "Tune speed and memory",
         {
             "step_budget_ms": "Too low: steps of few records, and a transaction for each. Too high: users wait longer "
@@ -112,6 +125,8 @@ _ACCEPTED: Final = {
     r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$": "1 to 200 of letters, digits, `.`, `_`, `-`; no `.` first",
     r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$": "1 to 100 of letters, digits, `.`, `_`, `-`; no `.` first",
     r"^$|^[^:\s]+:\d{1,5}$": "HOST:PORT, or empty",
+    r"^[^.,\s]+(\.[^.,\s]+)*$": "names with a dot between them; none has a dot, a comma or a space",
+    r"^[^,]*[^,\s][^,]*(,[^,]*[^,\s][^,]*)*$": "names with a comma between them",
 }
 """What a pattern says, in words."""
 

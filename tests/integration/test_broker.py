@@ -6,13 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from docker.errors import DockerException
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.exceptions import ContainerStartException
 
+from stream.commands import broker_docker
 from stream.commands.broker import found_broker
 from stream.commands.broker_process import BrokerNotFound
 
@@ -139,6 +144,50 @@ def test_a_kafka_home_without_java_is_an_error_that_says_which_java(tmp_path: Pa
         found_broker({"KAFKA_HOME": str(tmp_path), "PATH": ""}, tmp_path),
     ):
         pass
+
+
+class _Fails:
+    """A container that does not start."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def start(self, *_: object) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Container exited before emitting logs satisfying predicate"),
+        ContainerStartException("Container is not started"),
+        DockerException("Error while fetching server API version"),
+        TimeoutError("timed out"),
+        ConnectionError("refused"),
+        ValueError("invalid DOCKER_HOST"),
+        KeyError("ApiVersion"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_fails_in_docker_is_said_and_the_next_broker_is_taken(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_docker, "_engine_answers", lambda: None)
+    monkeypatch.setattr(DockerContainer, "__init__", _Fails(error).start)
+    environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    with found_broker(environ, tmp_path) as broker:
+        assert broker.kind == "embedded"
+        docker = broker.passed_over[-1]
+        assert docker.startswith(f"Docker: {broker_docker.IMAGE}: the container did not start (")
+        assert str(error) in docker
+        assert broker.passed_over[:-1] == ("REC2PM_TEST_BOOTSTRAP is not set", "KAFKA_HOME is not set")
+
+
+@pytest.mark.parametrize("host", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:1", "nonsense", "ssh://"])
+def test_a_docker_that_does_not_answer_is_no_error_and_says_why(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    with ExitStack() as running, pytest.raises(broker_docker.NoDocker, match=r"no engine answers \(.+\)"):
+        broker_docker.started(running)
 
 
 HOLDS_A_BROKER = """

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from model.times import TimeRule
 from stream.errors import SettingsInvalid
+from stream.event import Fields
 from stream.kafka.options import RESERVED
 from stream.settings import Settings, described, variable_of
 
@@ -64,6 +66,62 @@ def test_every_field_is_a_variable_and_what_is_given_is_read() -> None:
         0,
         "json",
     )
+
+
+def test_the_fields_of_an_event_are_paths_and_kinds() -> None:
+    assert settings().fields == Fields()
+    told = settings(
+        ITEM_FIELD="product.id",
+        TIME_FIELD="at",
+        USER_FIELD="customer.account.number",
+        EVENT_FIELD="type",
+        EVENTS="view, add to cart,purchase",
+    )
+    assert told.fields == Fields(
+        ("product", "id"),
+        ("at",),
+        ("customer", "account", "number"),
+        ("type",),
+        frozenset({"view", "add to cart", "purchase"}),
+    )
+
+
+def test_the_rule_for_times_can_be_stated() -> None:
+    assert settings().times == TimeRule()
+    assert settings(TIME_UNIT="s", TIME_RANGE="1970-01-01..1970-01-02T12:00").times == TimeRule("s", 0, 129_600_000)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"EVENT_FIELD": "type"}, ["REC2PM_EVENT_FIELD needs REC2PM_EVENTS"]),
+        ({"EVENTS": "view"}, ["REC2PM_EVENTS needs REC2PM_EVENT_FIELD"]),
+        (
+            {"ITEM_FIELD": "a", "TIME_FIELD": "a.b"},
+            ["REC2PM_ITEM_FIELD=a and REC2PM_TIME_FIELD=a.b: one field cannot be both"],
+        ),
+        (
+            {"ITEM_FIELD": "a.b", "USER_FIELD": "a.b"},
+            ["REC2PM_ITEM_FIELD=a.b and REC2PM_USER_FIELD=a.b: one field cannot be both"],
+        ),
+        ({"TIME_FIELD": "item"}, ["REC2PM_ITEM_FIELD=item and REC2PM_TIME_FIELD=item: one field cannot be both"]),
+        ({"ITEM_FIELD": "a.b", "TIME_FIELD": "a.bc", "USER_FIELD": "ab"}, None),
+        ({"TIME_RANGE": "1960-01-01..2000-01-01"}, ["a time before 1970 cannot be stored"]),
+        ({"TIME_RANGE": "2000..2100"}, ["expected FROM..UNTIL with ISO 8601 dates"]),
+        ({"TIME_UNIT": "m"}, ["REC2PM_TIME_UNIT=m"]),
+        ({"ITEM_FIELD": "a..b"}, ["REC2PM_ITEM_FIELD=a..b"]),
+        ({"ITEM_FIELD": "a b"}, ["REC2PM_ITEM_FIELD=a b"]),
+        ({"EVENT_FIELD": "t", "EVENTS": ",view"}, ["REC2PM_EVENTS=,view"]),
+    ],
+)
+def test_fields_that_contradict_each_other_are_said(variables: dict[str, str], said: list[str] | None) -> None:
+    if said is None:
+        settings(**variables)
+        return
+    told = complaints(**variables)
+    assert len(told) == len(said)
+    for line, words in zip(told, said, strict=True):
+        assert words in line
 
 
 def test_other_variables_and_empty_ones_count_as_not_set() -> None:

@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from model.training import recipe as recipes
-from model.training.progress import progress_bar
+from model.training.progress import on_stderr
 from model.training.train import train
 from model.version.registry import ModelVersion, Registry
 from stream.commands.broker import Broker, found_broker
@@ -115,7 +115,7 @@ def _train(history: pl.DataFrame, folder: Path) -> ModelVersion:
         program_version=metadata.version("rec2pm"),
         clock=time.monotonic,
         unfinished="discard",
-        progress=progress_bar,
+        progress=on_stderr,
     )
 
 

@@ -50,7 +50,10 @@ class Routes:
         if not self._lists.ready.is_set():
             return _json({"error": "not ready: still reading the topic"}, 503)
         user = request.match_info["user"]
-        found = self._read(self._lists.newest(user.encode()))
+        try:
+            found = self._read(self._lists.newest(self._lists.key(user)))
+        except ValueError:  # no key is this user, so there can be no list
+            found = None
         return (
             _json({"error": "no recommendations for this user", "user": user}, 404)
             if found is None
@@ -76,7 +79,10 @@ class Routes:
 
     async def _followed(self, request: web.Request) -> web.StreamResponse:
         user = request.match_info["user"]
-        key = user.encode()
+        try:
+            key = self._lists.key(user)
+        except ValueError:
+            return await self._get(request)
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )

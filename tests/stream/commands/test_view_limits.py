@@ -37,6 +37,9 @@ class Lists:
         self.ready = asyncio.Event()
         self.ready.set()
 
+    def key(self, user: str) -> bytes:
+        return user.encode()
+
     def newest(self, _: bytes) -> bytes:
         return self._value
 

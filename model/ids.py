@@ -1,0 +1,54 @@
+"""What an id is: one rule for users and items, in logs, on topics, in catalogues and in commands.
+
+An id is text of 1 to 255 bytes in UTF-8, or an integer in [-2**63, 2**64). An integer and its decimal text are the same
+id: 7 is "7". "007" is another id. Nothing else is an id: no truth value, no float, not even 7.0.
+"""
+
+from typing import Final, Literal, TypeAlias
+
+Id: TypeAlias = int | str
+
+IdType: TypeAlias = Literal["text", "integer"]
+"""What a user says of the ids in a file that cannot say it. `integer` reads "007" as 7; `text` takes each as text."""
+
+MAX_ID_BYTES: Final = 255
+LOWEST: Final = -(1 << 63)
+HIGHEST: Final = (1 << 64) - 1
+
+DECIMAL: Final = r"^(?:0|-?[1-9][0-9]{0,19})$"
+"""The text of an integer as programs write it: no plus sign, no leading zero. The number may still be out of range."""
+
+
+def checked(value: object) -> Id:
+    """Return an id as it is.
+
+    Raises:
+        ValueError: it is not an id. The message says what was found and what was expected, without repeating the value.
+    """
+    if isinstance(value, str):
+        if not value:
+            raise ValueError("is empty, expected text or an integer")
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError as error:
+            raise ValueError("is text that UTF-8 does not have (a lone surrogate)") from error
+        if size > MAX_ID_BYTES:
+            raise ValueError(f"has {size} bytes, expected at most {MAX_ID_BYTES}")
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not LOWEST <= value <= HIGHEST:
+            raise ValueError(f"is an integer of {value.bit_length()} bits, expected -2**63 to 2**64 - 1, or text")
+        return value
+    raise ValueError(f"is {_kind(value)}, expected text or an integer")
+
+
+def _kind(value: object) -> str:
+    names = {
+        bool: "true or false",
+        float: "a float",
+        dict: "a map",
+        list: "a list",
+        bytes: "binary",
+        type(None): "null",
+    }
+    return names.get(type(value), type(value).__name__)
