@@ -67,7 +67,11 @@ HOLDS = [holds_nothing, holds_half_a_line, holds_half_the_headers, reads_nothing
 
 @pytest.mark.parametrize("hold", HOLDS)
 @pytest.mark.parametrize("clients", [1, MAX_CONNECTIONS, 4 * MAX_CONNECTIONS])
-def test_it_answers_and_stops_whatever_clients_hold(hold: Callable[[socket.socket], None], clients: int) -> None:
+def test_it_answers_and_stops_whatever_clients_hold(
+    hold: Callable[[socket.socket], None], clients: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "ENDS_WITHIN_S", 600.0)
+    monkeypatch.setattr(http_server._Handler, "timeout", 600.0)
     threads_before = threading.active_count()
     with ExitStack() as held, serving(b"x" * 4_000_000) as server:
         for _ in range(clients):

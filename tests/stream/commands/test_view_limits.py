@@ -37,6 +37,9 @@ class Lists:
         self.ready = asyncio.Event()
         self.ready.set()
 
+    def key(self, user: str) -> bytes:
+        return user.encode()
+
     def newest(self, _: bytes) -> bytes:
         return self._value
 
@@ -137,12 +140,19 @@ async def test_streams_are_limited_and_a_place_becomes_free_again(monkeypatch: p
 @in_a_loop
 async def test_silent_connections_make_room_for_others(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 5)
-    async with serving() as port:
+    async with serving(keepalive_timeout=600.0) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
         for _, writer in silent:
             writer.write(said)
         for _ in range(10):
             assert (await asked(port, get("/ready"))).startswith(b"HTTP/1.1 200 ")
+        # The last request took one place too.
+        gone = [asyncio.create_task(reader.read()) for reader, _ in silent]
+        async with asyncio.timeout(20):
+            while sum(each.done() for each in gone) < len(silent) - 5:
+                await asyncio.sleep(0.05)
+        for each in gone:
+            each.cancel()
         for _, writer in silent:
             writer.close()
 
