@@ -33,7 +33,7 @@ from stream.prometheus import served
 from stream.recommender import Recommender
 from stream.settings import Settings
 from stream.state_folder import private
-from stream.step import Rules, Step
+from stream.step import Rules, Step, check_segment_length
 from stream.torch_threads import one_thread
 from stream.worker import Worker
 from stream.worker_name import claim
@@ -105,6 +105,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         begin_restore=begin_restore,
         resume=link.resume,
         pause=link.pause,
+        check=partial(check_segment_length, model=recommender.model),
         at=at,
     )
     worker = Worker(

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -15,10 +16,11 @@ import pytest
 
 from bench import null_model
 from model.version.registry import Registry
+from stream.commands.command_line import REC2PM
 from tests.crash import kafka
 from tests.crash.kafka import Kafka
 from tests.crash.ports import free_ports
-from tests.integration.test_worker import PARTITIONS, Application, Running, create_topics
+from tests.integration.test_worker import PARTITIONS, ROOT, Application, Running, create_topics
 from tests.processes import wait_until
 
 NOTICED_S = 40.0
@@ -114,6 +116,38 @@ def test_a_worker_with_nothing_to_do_notices_that_kafka_is_away(
         broker_of_our_own.resume()
     wait_until(lambda: not waits(), NOTICED_S, "it is noticed that Kafka is back")
     assert worker.stop()[0] == 0
+
+
+def test_a_view_says_once_that_kafka_is_away_and_once_that_it_is_back(
+    application: Application, broker_of_our_own: Kafka
+) -> None:
+    pytest.importorskip("faust", reason="the extra `view` is not installed")
+    (port,) = free_ports(1, random.Random())
+    log = application.folder / "view.log"
+    with log.open("wb") as output:
+        view = subprocess.Popen(
+            [*REC2PM, "view", "--listen", f"127.0.0.1:{port}"],
+            env=application.environ({}),
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: asked(port, "/ready")[0] == 200, 60, "the view is ready")
+        lines_before = len(log.read_text().splitlines())
+        broker_of_our_own.kill()
+        wait_until(lambda: "waiting for Kafka" in log.read_text(), NOTICED_S, "it is said")
+        time.sleep(8)
+        assert asked(port, "/ready")[0] == 200
+        broker_of_our_own.start()
+        wait_until(lambda: "Kafka answers again" in log.read_text(), NOTICED_S, "its end is said")
+        time.sleep(8)
+        assert len(log.read_text().splitlines()) == lines_before + 2, log.read_text()
+        view.terminate()
+        assert view.wait(10) == 0
+    finally:
+        view.kill()
+        view.wait()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -22,8 +22,8 @@ from stream.commands.demo.screen import _shown
 from stream.commands.export_state import Row, UserState, state_json, state_lines
 from stream.commands.main import ReportsErrors
 from stream.commands.output import PlainFormatter, complain, json_line, printable, say
-from stream.errors import KafkaUnusable
-from stream.wire import dead_letter, malformed
+from stream.errors import KafkaUnusable, MalformedInteraction
+from stream.wire import dead_letter
 from tests.fakes import FakeRecord
 
 COMMANDS = Path(__file__).parents[3] / "stream" / "commands"
@@ -139,7 +139,7 @@ def test_a_dead_letter_acts_nowhere(hostile: str, capsys: pytest.CaptureFixture[
     refused = dead_letter(
         FakeRecord(hostile.encode(), hostile.encode(), _headers=((f"by{hostile}", hostile.encode()),)),
         f"clicks{hostile}",
-        malformed(None, ValueError(f"found {hostile}")),
+        MalformedInteraction(f"found {hostile}"),
     )
     letter = Letter(refused.key, refused.value, _headers=tuple(refused.headers))
     listed = display.listing([letter_of(letter)], {}, 10)  # type: ignore[arg-type]
