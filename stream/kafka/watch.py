@@ -8,12 +8,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from stream.kafka.read_topic import FIND_TRANSACTION
 from stream.kafka.topics import Problem
@@ -25,7 +26,9 @@ TOPICS_EVERY_S: Final = 60.0
 HELD_BACK_S: Final = 15.0
 """How long an open transaction holds the input back before it is said."""
 _CALL_S: Final = 5.0
-_ENDS_WITHIN_S: Final = 1.0
+_ENDS_WITHIN_S: Final = 4.0
+"""An answer to the thread's client that comes while the interpreter ends would end the process with a signal."""
+_ASK_AGAIN_S: Final = 0.02
 _NOT_CHECKED: Final = "not checked"
 """In the line of a problem that says that Kafka did not show something."""
 
@@ -141,11 +144,12 @@ def watching(
         note: called with how many records of each are held back.
     """
     ended = threading.Event()
-    look = _Look(options, check, TopicChanges(known), HeldBack(interactions), interactions, partitions, note)
+    look = _Look(options, check, TopicChanges(known), HeldBack(interactions), interactions, partitions, note, ended)
 
     def run() -> None:
         while not ended.wait(LOOK_EVERY_S):
             look.once(time.monotonic())
+        look.close()
 
     thread = threading.Thread(target=run, name="watch", daemon=True)
     thread.start()
@@ -168,6 +172,7 @@ class _Look:
         interactions: str,
         partitions: Callable[[], Sequence[int]],
         note: Callable[[Mapping[int, int]], None],
+        ended: threading.Event,
     ) -> None:
         # The worker's other clients say it when Kafka is away.
         self._options = {**options, "log_level": 0}
@@ -177,6 +182,7 @@ class _Look:
         self._interactions = interactions
         self._partitions = partitions
         self._note = note
+        self._ended = ended
         self._admin: AdminClient | None = None
         self._topics_at = time.monotonic() + TOPICS_EVERY_S
         self._failed = False
@@ -188,19 +194,24 @@ class _Look:
             ends = self._ends(self._admin)
             self._note({number: high - stable for number, (stable, high) in ends.items() if stable < high})
             said = self._held_back.since(ends, now)
-            if now >= self._topics_at:
+            # Kafka has just answered, so this does not wait for long when the worker stops.
+            if now >= self._topics_at and not self._ended.is_set():
                 self._topics_at = now + TOPICS_EVERY_S
                 said += self._changes.since(self._check(self._admin))
         except (KafkaException, TimeoutError) as error:
             # An admin client asks with the leader's epoch that it saw first, and is refused once that has changed.
             self._admin = None
-            if not self._failed:
+            if not self._failed and not self._ended.is_set():
                 logger.info("what changes is not noticed for the moment: %s", error)
             self._failed = True
             return
         self._failed = False
         for level, line in said:
             logger.log(level, "%s", line)
+
+    def close(self) -> None:
+        """Free the client, which ends what it still asks for."""
+        self._admin = None
 
     def _ends(self, admin: AdminClient) -> dict[int, tuple[int, int]]:
         """Partition → its last stable offset and its high watermark."""
@@ -214,10 +225,14 @@ class _Look:
             )
             for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED)
         )
-        return {
-            place.partition: (
-                stables[place].result(2 * _CALL_S).offset,
-                highs[place].result(2 * _CALL_S).offset,
-            )
-            for place in places
-        }
+        return {place.partition: (self._offset(stables[place]), self._offset(highs[place])) for place in places}
+
+    def _offset(self, asked: "Future[ListOffsetsResultInfo]") -> int:
+        deadline = time.monotonic() + 2 * _CALL_S
+        while not asked.done():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no answer within {2 * _CALL_S:.0f} s")
+            if self._ended.wait(_ASK_AGAIN_S):
+                raise TimeoutError("the worker stops")
+        offset: int = asked.result().offset
+        return offset

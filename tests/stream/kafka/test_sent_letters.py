@@ -11,7 +11,7 @@ from stream.worker import MAX_ABORTS_IN_A_ROW
 from tests.fakes import FakeRecord
 
 TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
-AT_A_TIME = 5
+AT_A_TIME = 1
 """Kafka names so many refused letters before the transaction has failed."""
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from threading import Event
 from typing import Any
 
 import pytest
@@ -110,7 +111,7 @@ def test_a_look_that_fails_is_said_once_until_one_succeeds_and_gets_a_new_client
         return [POLICY]
 
     noted: list[Any] = []
-    look = watch._Look({}, check, TopicChanges([]), HeldBack("in"), "in", list, noted.append)
+    look = watch._Look({}, check, TopicChanges([]), HeldBack("in"), "in", list, noted.append, Event())
     caplog.set_level(logging.INFO)
     assert noted == []
     for at in range(1, 7):
