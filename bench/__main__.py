@@ -39,8 +39,8 @@ SLOW = 60_000
 """Records for a peer that processes a few thousand a second."""
 
 
-def worker(name: str, models: Path, model: str, segment_length: int) -> Program:
-    """Our worker: the shell creates the topics, then becomes the worker."""
+def worker(name: str, models: Path, model: str, segment_length: int, **settings: str) -> Program:
+    """Our worker, with more settings: the shell creates the topics, then becomes the worker."""
     env = {
         "BOOTSTRAP_SERVERS": "{bootstrap}",
         "APP": "{group}",
@@ -51,6 +51,7 @@ def worker(name: str, models: Path, model: str, segment_length: int) -> Program:
         "MODEL": model,
         "RECOMMEND": "fold",
         "STEP_BUDGET_MS": "100",
+        **settings,
     }
     given = " ".join(f"REC2PM_{key}={value}" for key, value in env.items())
     run = f"{sys.executable} -P -m stream"

@@ -13,7 +13,7 @@ import signal
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Load:
     times: list[int]
     primer: int
     """Records of the primer user at the start of each partition: one segment."""
+    value: Callable[[str, Any, int], bytes] = lambda user, item, when: msgpack.packb({"item": item, "ts": when})
+    """The value of a record, from user, item and time."""
 
     @property
     def records(self) -> int:
@@ -130,12 +132,11 @@ def load(bootstrap: str, admin: AdminClient, given: Load) -> str:
     )
     for at in range(given.primer):
         for partition in range(PARTITIONS):
-            producer.produce(
-                topic, msgpack.packb({"item": at, "ts": given.times[0]}), b"primer-%d" % partition, partition
-            )
+            user = f"primer-{partition}"
+            producer.produce(topic, given.value(user, at, given.times[0]), user.encode(), partition)
     producer.flush()
     for user, item, when in zip(given.users, given.items, given.times, strict=True):
-        producer.produce(topic, msgpack.packb({"item": item, "ts": when}), user.encode())
+        producer.produce(topic, given.value(user, item, when), user.encode())
     producer.flush()
     return topic
 

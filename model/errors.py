@@ -1,5 +1,7 @@
 """What can go wrong with a model, a registry or an event log. Each error is named for what happened."""
 
+from collections.abc import Mapping, Sequence
+
 
 class ModelError(Exception):
     """The root of the errors of this package. A message says what was found, what was expected, and where."""
@@ -10,7 +12,14 @@ class LogUnreadable(ModelError):
 
 
 class TrainingImpossible(ModelError):
-    """The log is readable, but nothing useful can be learned from it under these options."""
+    """The log is readable, but nothing useful can be learned from it under these options.
+
+    `remedies` are changes to fields of the recipe that may help, the best one first.
+    """
+
+    def __init__(self, message: str, remedies: Sequence[Mapping[str, object]] = ()) -> None:
+        super().__init__(message)
+        self.remedies = remedies
 
 
 class RecipeInvalid(ModelError):
@@ -64,9 +73,13 @@ class ManifestMismatch(ModelError):
     """The artifact, its manifest and its weights do not belong together."""
 
 
+class DigestMismatch(ModelError):
+    """The artifact has another SHA-256 than the one that was asked for. Nothing of it was loaded."""
+
+
 class ModelFailed(ModelError):
     """The program raised an error, or its answer has numbers that are not finite."""
 
 
 class ModelNotFound(ModelError):
-    """The registry has no such model or version, or has several models and the caller named none."""
+    """The registry has no such model or whole version, or has several models and the caller named none."""

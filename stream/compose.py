@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
@@ -21,14 +21,19 @@ from stream.kafka import topics
 from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
+from stream.kafka.record_limits import RecordLimits, record_limits
 from stream.kafka.restore import ChangelogRestore
-from stream.partition import Partition
+from stream.kafka.watch import watching
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
+from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.prometheus import served
 from stream.recommender import Recommender
 from stream.settings import Settings
-from stream.step import Rules, Step
+from stream.state_folder import private
+from stream.step import Rules, Step, check_segment_length
 from stream.torch_threads import one_thread
 from stream.worker import Worker
 from stream.worker_name import claim
@@ -43,12 +48,16 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     """Run one worker until SIGTERM or SIGINT: finish the step, commit, leave the group. Returns it for its counts.
 
     `at` is called at the fault points, for the fault tests.
+
+    Raises:
+        KeyboardInterrupt: SIGINT stopped the worker, as cleanly as SIGTERM does.
     """
+    keys = KeyFormat(settings.key_format)
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     give_back = _keep_memory_together()
     one_thread()
     version = Registry(settings.models).resolve(settings.model)
-    recommender = Recommender(Runtime.load(version.folder))
+    recommender = Recommender(Runtime.load(version.folder, version.sha256))
     logger.info(
         "model loaded model=%s kind=%s segment_length=%d state_bytes=%d",
         version.reference,
@@ -56,8 +65,8 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         recommender.model.segment_length,
         4 * recommender.model.state_floats,
     )
-    deletions_kept_ms = _check_topics(settings)
-    folder = settings.state_dir / settings.app
+    known, deletions_kept_ms, limits = _check_topics(settings)
+    folder = private(settings.state_dir / settings.app)
     worker_name = claim(folder / "slots", settings.worker)
     link = KafkaLink(
         bootstrap=settings.bootstrap_servers,
@@ -67,9 +76,11 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         interactions_topic=settings.interactions_topic,
         recommendations_topic=settings.recommendations_topic,
         output_format=settings.output_format,
+        keys=keys,
         memory=budget,
         extra=settings.kafka,
         clock=clock,
+        limits=limits,
         at=at,
     )
 
@@ -94,6 +105,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         begin_restore=begin_restore,
         resume=link.resume,
         pause=link.pause,
+        check=partial(check_segment_length, model=recommender.model),
         at=at,
     )
     worker = Worker(
@@ -105,6 +117,8 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             Rules(settings.recommend, settings.top_k, settings.exclude, settings.keep_segments),
         ),
         topic=settings.interactions_topic,
+        keys=keys,
+        key_check=KeyCheck(settings.interactions_topic, settings.partitioner, keys),
         events=EventReader(settings.fields, settings.times),
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),
@@ -118,7 +132,11 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     logger.info(
         "worker starts app=%s worker=%s bootstrap=%s", settings.app, worker_name.name, settings.bootstrap_servers
     )
-    with _stopped_by_signals(worker), _metrics(worker, settings):
+    with (
+        _stopped_by_signals(worker) as signals,
+        _metrics(worker, settings, worker_name.name),
+        _watching(worker, settings, known),
+    ):
         link.stop_waiting_if(lambda: worker.stopping)
         try:
             link.start(partitions)
@@ -133,7 +151,9 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             link.close()
             partitions.close()
             worker_name.release()
-    logger.info("worker stopped counts=%s", worker.counts)
+    logger.info("worker stopped: %s", worker.counts.words())
+    if signal.SIGINT in signals:
+        raise KeyboardInterrupt
     return worker
 
 
@@ -141,8 +161,26 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _check_topics(settings: Settings) -> int:
-    """Refuse topics that do not fit. Returns how long the changelog keeps deletions, ms."""
+def _watching(worker: Worker, settings: Settings, known: Sequence[topics.Problem]) -> AbstractContextManager[None]:
+    def note(held_back: Mapping[int, int]) -> None:
+        worker.held_back = held_back
+
+    return watching(
+        {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka},
+        check=lambda admin: topics.check(
+            admin, settings.app, settings.interactions_topic, settings.recommendations_topic
+        ),
+        known=known,
+        interactions=settings.interactions_topic,
+        partitions=lambda: [each.number for each in worker.partitions.all() if each.phase is Phase.RUNNING],
+        note=note,
+    )
+
+
+def _check_topics(settings: Settings) -> tuple[Sequence[topics.Problem], int, RecordLimits]:
+    """Refuse topics that do not fit. Returns what else is wrong with them, how long the changelog keeps deletions, ms,
+    and how large records are.
+    """
     admin = admin_client(settings)
     problems = topics.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
@@ -151,12 +189,17 @@ def _check_topics(settings: Settings) -> int:
     wrong = [problem.line for problem in problems if problem.severity == "error"]
     if wrong:
         raise TopicsUnusable("\n".join(wrong))
-    return topics.deletions_kept_ms(admin, settings.app)
+    limits = record_limits(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
+    return problems, topics.deletions_kept_ms(admin, settings.app), limits
 
 
-def _metrics(worker: Worker, settings: Settings) -> AbstractContextManager[int | None]:
+def _metrics(worker: Worker, settings: Settings, name: str) -> AbstractContextManager[int | None]:
     return served(
-        worker, settings.metrics_listen, worker.clock, by_default="metrics_listen" not in settings.model_fields_set
+        worker,
+        settings.metrics_listen,
+        worker.clock,
+        who=f"application {settings.app}, worker {name}",
+        by_default="metrics_listen" not in settings.model_fields_set,
     )
 
 
@@ -182,16 +225,20 @@ def _keep_memory_together() -> Callable[[], object]:
 
 
 @contextmanager
-def _stopped_by_signals(worker: Worker) -> Iterator[None]:
-    """SIGTERM and SIGINT ask the worker to stop. The previous handlers return afterwards."""
+def _stopped_by_signals(worker: Worker) -> Iterator[list[int]]:
+    """SIGTERM and SIGINT ask the worker to stop; the list gets their numbers. The previous handlers return
+    afterwards.
+    """
+    signals: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         logger.info("stopping signal=%s", signal.Signals(number).name)
+        signals.append(number)
         worker.stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from model.errors import ModelFailed
-from model.ids import MAX_ID_BYTES
 from state.interaction import NAMED, item_key
 from stream.errors import MalformedInteraction, StepAborted
 from stream.event import EventReader, Implausible
-from stream.wire import DeadLetter, Record, dead_letter, user_id
+from stream.keys import KeyFormat
+from stream.wire import DeadLetter, Record, dead_letter
 
 Place: TypeAlias = tuple[int, int]
 """Partition and offset of a record."""
@@ -70,7 +70,7 @@ class Polled:
     names: dict[int, dict[int, str]] = field(default_factory=dict)
     """Partition → hashed item key → text."""
     next_offsets: dict[int, int] = field(default_factory=dict)
-    """Partition → the last record's offset + 1."""
+    """Partition → the offset to read next. `decode` sets it to the last record's offset + 1."""
     forgotten: int = 0
     """Null values."""
     passed_over: int = 0
@@ -85,6 +85,7 @@ def decode(
     expected: Mapping[int, int],
     refused: Mapping[Place, ModelFailed],
     events: EventReader,
+    keys: KeyFormat,
 ) -> Polled:
     """Decode a poll's records and group them by partition and user.
 
@@ -94,6 +95,7 @@ def decode(
         expected: partition → the lowest offset that its next record can have.
         refused: the records that the model fails on.
         events: reads the values.
+        keys: reads the keys.
 
     Raises:
         StepAborted: a record came a second time. librdkafka has been seen to go back to an earlier offset by itself; an
@@ -105,7 +107,8 @@ def decode(
     runs: dict[bytes, Flat] = {}
     next_offset = 0
     next_offsets = polled.next_offsets
-    for record in records:
+    users = keys.users([record.key() for record in records])
+    for record, user in zip(records, users, strict=True):
         if record.partition() != partition:
             if partition >= 0:
                 next_offsets[partition] = next_offset
@@ -121,15 +124,14 @@ def decode(
         if refused and (failed := refused.get((partition, offset))) is not None:
             polled.dead.append(dead_letter(record, topic, failed))
             continue
-        key, value = record.key(), record.value()
+        value = record.value()
         try:
-            run = runs.get(key)  # type: ignore[arg-type]  # a null key is not there
-            if run is None and not (key and len(key) <= MAX_ID_BYTES and key.isascii()):
-                user_id(key)  # raises what is wrong; returns if it is UTF-8 beyond ASCII
+            if user is None:
+                user = keys.user(record.key())  # raises what is wrong
             if value is None:
-                _forget(polled, partition, key)  # type: ignore[arg-type]  # a null key is refused by now
+                _forget(polled, partition, user)
                 continue
-            found = read(value, key)  # type: ignore[arg-type]  # a null key is refused by now
+            found = read(value, user)
         except MalformedInteraction as error:
             polled.dead.append(dead_letter(record, topic, error))
             continue
@@ -144,8 +146,8 @@ def decode(
                 polled.implausible.append(time)  # type: ignore[arg-type]
             time = max(0, record.timestamp()[1])
         noted(item)
-        if run is None:
-            runs[key] = [item, time, offset]  # type: ignore[index]
+        if (run := runs.get(user)) is None:
+            runs[user] = [item, time, offset]
         else:
             run += (item, time, offset)
     if partition >= 0:

@@ -42,6 +42,10 @@ class TopicsUnusable(StreamError):
     """A topic is missing, or does not fit the others."""
 
 
+class BehindOpenTransaction(StreamError):
+    """Records wait behind somebody's open transaction: what the topic holds cannot be told."""
+
+
 class OutputTooLarge(StreamError):
     """A record is larger than the broker accepts."""
 
@@ -91,6 +95,7 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     Fenced: Action.STOP,
     KafkaUnusable: Action.STOP,
     TopicsUnusable: Action.STOP,
+    BehindOpenTransaction: Action.STOP,
     OutputTooLarge: Action.STOP,
     InputGap: Action.STOP,
     ChangelogUnfit: Action.STOP,

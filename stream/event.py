@@ -62,19 +62,7 @@ class EventReader:
         fields, times = fields or Fields(), times or TimeRule()
         self.fields: Final = fields
         self.times: Final = times
-        paths = [fields.item, fields.time, *(path for path in (fields.user, fields.event) if path)]
-        compiled, names = _compiled(paths)
-        self._from_msgpack: Final = msgspec.msgpack.Decoder(compiled).decode
-        self._from_json: Final = msgspec.json.Decoder(compiled).decode
-        self._found: Final[Callable[[Any], tuple[Any, ...]]] = attrgetter(*names)
-        self._bare: Final = len(paths) == 2
-        # A whole number of milliseconds is the usual time. Nothing has to be computed for it.
-        low, high = (BELOW[0][1], BELOW[1][1]) if times.unit is None else (0, times.latest_ms)
-        usual = times.unit in (None, "ms")
-        self._from_ms: Final = max(low, times.earliest_ms) if usual else 1
-        self._until_ms: Final = min(high, times.latest_ms) if usual else 0
-
-    def read(self, value: bytes, user: bytes) -> Reading | None:
+        self.read: Final = self._compiled()
         """Read the value of a record of a user.
 
         Returns:
@@ -84,24 +72,44 @@ class EventReader:
             MalformedInteraction: it is not an event, or has no usable item or time, or is of another user. The message
                 says what was found and what was expected. It does not repeat the user's data.
         """
-        try:
-            found = self._found(self._from_msgpack(value) if value[0] > 0x7F else self._from_json(value))
-        except _UNREADABLE:
-            return self._by_field(value, user)
-        item, time = found[0], found[1]
-        if not self._bare:
-            kind = found[-1]
-            if self.fields.event and kind is not None and str(kind) not in self.fields.events:
-                return None
-            if None in found[2:] or (self.fields.user and str(found[2]).encode() != user):
-                return self._by_field(value, user)
-        if item.__class__ is not int or not 0 <= item < _ITS_OWN_KEY:
-            if item is None:
-                return self._by_field(value, user)
-            item = _item(item, self.fields.item)
-        if time is not None and (time.__class__ is not int or not self._from_ms <= time < self._until_ms):
-            return item, self._time(time)
-        return item, time
+
+    def _compiled(self) -> Callable[[bytes, bytes], Reading | None]:
+        """Make `read`. This is the hottest path there is, and names of a call are found faster than attributes."""
+        fields, times, by_field, as_time = self.fields, self.times, self._by_field, self._time
+        # A field that nobody named is read as the item once more, and not looked at.
+        paths = [fields.item, fields.time, fields.user or fields.item, fields.event or fields.item]
+        compiled, names = _type_of(paths)
+        from_msgpack, from_json = msgspec.msgpack.Decoder(compiled).decode, msgspec.json.Decoder(compiled).decode
+        found_in = attrgetter(*names)
+        has_user, has_kind, kinds = bool(fields.user), bool(fields.event), fields.events
+        # A whole number of milliseconds is the usual time. Nothing has to be computed for it.
+        low, high = (BELOW[0][1], BELOW[1][1]) if times.unit is None else (0, times.latest_ms)
+        usual = times.unit in (None, "ms")
+        from_ms, until_ms = (max(low, times.earliest_ms), min(high, times.latest_ms)) if usual else (1, 0)
+
+        def read(value: bytes, user: bytes) -> Reading | None:
+            try:
+                item, time, who, kind = found_in(from_msgpack(value) if value[0] > 0x7F else from_json(value))
+            except _UNREADABLE:
+                return by_field(value, user)
+            if has_kind and kind not in kinds:
+                return None if kind.__class__ is str else by_field(value, user)
+            if has_user and (who is None or str(who).encode() != user):
+                return by_field(value, user)
+            if item.__class__ is not int or not 0 <= item < _ITS_OWN_KEY:
+                if item is None:
+                    return by_field(value, user)
+                item = _item(item, fields.item)
+            if time.__class__ is not int or not from_ms <= time < until_ms:
+                return item, None if time is None else as_time(time)
+            return item, time
+
+        return read
+
+    def raw_time(self, value: bytes) -> Any:
+        """The time of an event as it came; None if it has none. Raises MalformedInteraction as `read`."""
+        found = _field(_parsed(value, self.fields), self.fields.time, required=False)
+        return None if found is _ABSENT else found
 
     def _by_field(self, value: bytes, user: bytes) -> Reading | None:
         """Read a value that the compiled decoder does not take. Raises as `read`."""
@@ -122,7 +130,7 @@ class EventReader:
         return Implausible(value) if ms is None else ms
 
 
-def _compiled(paths: list[Path]) -> tuple[type[msgspec.Struct], list[str]]:
+def _type_of(paths: list[Path]) -> tuple[type[msgspec.Struct], list[str]]:
     """A type that has nothing but these fields, and the attribute of each path in it."""
     kinds: dict[Path, Any] = dict.fromkeys(paths, int | str | None)
     kinds[paths[1]] = int | float | str | None

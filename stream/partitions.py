@@ -16,6 +16,7 @@ from state.store import StoreMemory
 from state.store import wipe as wipe_folder
 from stream.fault_points import At, Point, passing
 from stream.partition import Partition, Phase, Restore
+from stream.ports import Empty
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Partitions:
         begin_restore: Callable[[Partition, StoreMemory], Restore],
         resume: Callable[[int, int | None, str | None], int | None],
         pause: Callable[[int], None],
+        check: Callable[[Partition], None] = lambda _: None,
         at: At = passing,
     ) -> None:
         """Args:
@@ -43,6 +45,7 @@ class Partitions:
         resume: called then, with the position stored with the state and the id of its input topic, again and again
             until it answers with the offset from which records will come.
         pause: stop the records of a partition until the next `resume`.
+        check: called when a store is complete, before its partition runs; raises if the model cannot serve its state.
         """
         self._folder = folder
         self._memory = memory
@@ -50,8 +53,11 @@ class Partitions:
         self._begin_restore = begin_restore
         self._resume = resume
         self._pause = pause
+        self._check = check
         self._at = at
         self._owned: dict[int, Partition] = {}
+        self.joined = False
+        """Whether the group has given this worker its partitions, perhaps none."""
         self.known_ms: int | None = None
         """When every running partition was certainly ours, epoch ms: Kafka accepted a transaction of this worker then,
         and accepts none of a worker that owns less than it says.
@@ -66,15 +72,27 @@ class Partitions:
     def all(self) -> list[Partition]:
         return list(self._owned.values())
 
+    def positions(self) -> dict[int, int]:
+        """Running partition → the lowest offset that its next record can have."""
+        return {number: self._owned[number].next_offset for number in self.running()}
+
     def next_offsets(self) -> dict[int, int]:
         """Partition → the lowest offset that its next record can have."""
         return {number: partition.next_offset for number, partition in self._owned.items()}
+
+    def passing(self, empty: Mapping[int, Empty]) -> dict[int, int]:
+        """The running partitions that stand before offsets without a record, each with the offset after them."""
+        return {
+            number: after.end
+            for number, after in empty.items()
+            if number in self.running() and after.start <= self._owned[number].next_offset < after.end
+        }
 
     def published(self, next_offsets: Mapping[int, int], known_ms: int) -> None:
         """Kafka accepted a transaction of this worker.
 
         Args:
-            next_offsets: partition → the last record's offset + 1.
+            next_offsets: partition → the offset to read next.
             known_ms: when it was sent, epoch ms.
         """
         self.known_ms = known_ms
@@ -87,6 +105,7 @@ class Partitions:
     def assigned(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             self._owned[number] = Partition(number, self._cache_users)
+        self.joined = True
         logger.info("partitions assigned=%s owned=%s", list(numbers), self.owned())
         self._at(Point.ASSIGNED)
 
@@ -99,6 +118,7 @@ class Partitions:
 
     def lost(self, numbers: Sequence[int]) -> None:
         """The group went on without us. Other owners may have published since, which these stores do not have."""
+        self.joined = False
         self._leave(numbers, Phase.LOST)
 
     def _leave(self, numbers: Sequence[int], phase: Phase) -> None:
@@ -168,8 +188,13 @@ class Partitions:
             self.wipe(error)
 
     def _begin(self, partition: Partition) -> bool:
-        """Begin to take a partition's records; False while Kafka does not say where."""
+        """Begin to take a partition's records; False while Kafka does not say where.
+
+        Raises:
+            SegmentLengthChanged, StateFormatUnknown: the worker cannot continue from this state.
+        """
         try:
+            self._check(partition)
             next_offset = self._resume(partition.number, partition.store.position(), partition.store.input_id())
         except StateCorrupted as error:
             self.wipe(error)

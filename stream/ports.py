@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from state.changelog import Change
 from state.user import User
@@ -26,10 +26,25 @@ class Counts:
     implausible_times: int = 0
     unknown_items: int = 0
     rebuilt: int = 0
+    keys_compared: int = 0
+    keys_misplaced: int = 0
 
     def add(self, other: "Counts") -> None:
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def words(self) -> str:
+        """The counts for people: the usual ones always, the others where there are any."""
+        always = f"{self.interactions} interactions remembered in {self.steps} steps, {self.folds} segments folded, {self.lists} lists"
+        others = (
+            (self.dead_letters, "dead letters"),
+            (self.model_failures, "records that the model failed on"),
+            (self.forgotten, "users forgotten"),
+            (self.unknown_items, "interactions with unknown items"),
+            (self.rebuilt, "memories rebuilt"),
+            (self.aborted, "aborted steps"),
+        )
+        return ", ".join([always, *(f"{count} {what}" for count, what in others if count)])
 
 
 @dataclass(slots=True)
@@ -54,9 +69,19 @@ class Outgoing:
     """User id and list, in the order of each user's interactions; None withdraws the user's last list."""
     dead: Sequence[DeadLetter] = ()
     next_offsets: Mapping[int, int] = field(default_factory=dict)
-    """Partition → the last record's offset + 1."""
+    """Partition → the offset to read next: past the last record, and past what is no record (`Empty`)."""
     learned: dict[int, Learned] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
+
+
+class Empty(NamedTuple):
+    """Offsets of a partition that hold no record for this reader: markers of transactions, aborted records, and what
+    compaction removed.
+    """
+
+    start: int
+    end: int
+    """The offset after them."""
 
 
 class Link(Protocol):
@@ -70,6 +95,19 @@ class Link(Protocol):
 
         A partition has no records before `resume`, or while it is paused. Rebalances happen in this call.
         """
+
+    def look_for_ends(self, positions: Mapping[int, int]) -> None:
+        """Look whether partitions hold records from these offsets on. Does not wait for the answer (`found_empty`)."""
+
+    def found_empty(self) -> Mapping[int, Empty] | None:
+        """The partitions of the last look that hold no record from its offset to the end, if they have moved apart.
+
+        Each answer is given once. None if no look has ended since the last call.
+        """
+
+    @property
+    def looking(self) -> bool:
+        """Whether a look has no answer yet."""
 
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
         """Publish in one transaction. Returns partition → the changelog offset that its records reach, if it has any.
@@ -100,5 +138,13 @@ class Link(Protocol):
         """Kafka's id of the input topic; empty if the broker has no topic ids."""
 
     @property
+    def width(self) -> int:
+        """The number of partitions of the input topic."""
+
+    @property
     def waited_at(self) -> float:
         """When Kafka last failed to answer, by the worker's clock."""
+
+    @property
+    def ends(self) -> Mapping[int, int]:
+        """Partition → the end of what can be read of it, a few seconds ago; without those that are not known."""

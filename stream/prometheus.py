@@ -9,15 +9,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, cast
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.exposition import make_wsgi_app
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from stream.errors import SettingsInvalid
+from stream.http_server import Answer, Answers, HttpServer
 from stream.partition import OWNED, Phase
 from stream.worker import Worker
 
@@ -42,6 +42,8 @@ _COUNTS: Final = {
     "implausible_times": "Interactions whose time is not plausible; the record's own timestamp stands for it",
     "unknown_items": "Interactions with an item that the model does not know",
     "rebuilt": "Preference memories rebuilt because the model has another memory format",
+    "keys_compared": "Keys compared with their partitions: some of each step",
+    "keys_misplaced": "Compared keys that REC2PM_PARTITIONER sends to another partition",
 }
 
 
@@ -61,10 +63,18 @@ class WorkerMetrics(Collector):
             gauge.add_metric([phase.name.lower()], phases[phase])
         yield gauge
         yield from _restores(worker)
+        held = GaugeMetricFamily(
+            "rec2pm_input_held_back_records",
+            "Records of the input that wait behind an open transaction of a producer.",
+            labels=["partition"],
+        )
+        for number, records in worker.held_back.items():
+            held.add_metric([str(number)], records)
+        yield held
         waited = worker.clock() - worker.link.waited_at
         yield GaugeMetricFamily(
             "rec2pm_waiting_for_kafka",
-            "1 while Kafka does not answer a call of the worker, else 0.",
+            "1 while Kafka does not answer the worker, else 0.",
             value=float(waited < WAITING_WITHIN_S),
         )
         yield GaugeMetricFamily(
@@ -106,8 +116,13 @@ def _restores(worker: Worker) -> Iterator[Metric]:
 
 
 @contextmanager
-def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_default: bool) -> Iterator[int | None]:
+def served(
+    worker: Worker, listen: str, clock: Callable[[], float], *, who: str, by_default: bool
+) -> Iterator[int | None]:
     """Answer on `listen` (HOST:PORT) while the block runs; do not if it is empty. Yields the port.
+
+    Args:
+        who: names the application and the worker in the answers to probes: a probe may have reached another worker.
 
     Raises:
         SettingsInvalid: the port cannot be used. With `by_default` (the operator did not choose it) there is only a
@@ -117,33 +132,8 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
         yield None
         return
     host, _, port = listen.rpartition(":")
-    registry = CollectorRegistry()
-    registry.register(WorkerMetrics(worker))
-    metrics = make_wsgi_app(registry)
-
-    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
-        if path == "/metrics":
-            return cast("Iterable[bytes]", metrics(environ, start))
-        if path == "/livez":
-            # A worker that waits for Kafka is alive: a restart would not bring Kafka back.
-            silent = clock() - max(worker.turned_at, worker.link.waited_at)
-            return _plain(
-                start, silent < ALIVE_WITHIN_S, f"the loop turned, or noticed that Kafka is away, {silent:.1f} s ago"
-            )
-        if path == "/readyz":
-            phases = [partition.phase for partition in worker.partitions.all()]
-            running = phases.count(Phase.RUNNING)
-            return _plain(
-                start,
-                bool(phases) and running == len(phases),
-                f"{running} of {len(phases)} assigned partitions are running",
-            )
-        start("404 Not Found", [("Content-Type", "text/plain")])
-        return [b"/metrics, /livez, /readyz\n"]
-
     try:
-        server = make_server(host, int(port), answer, handler_class=_Quiet)
+        server = HttpServer(host, int(port), _answers(worker, clock, who))
     except (OSError, OverflowError) as error:
         if by_default:
             logger.warning(
@@ -156,21 +146,47 @@ def served(worker: Worker, listen: str, clock: Callable[[], float], *, by_defaul
         raise SettingsInvalid(
             f"REC2PM_METRICS_LISTEN={listen}: {error}. Give each worker on a machine its own port, or none"
         ) from error
-    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread = threading.Thread(target=server.serve, name="metrics", daemon=True)
     thread.start()
     logger.info("metrics at http://%s:%d/metrics", host, server.server_port)
     try:
         yield server.server_port
     finally:
-        server.shutdown()
-        server.server_close()
+        server.stop()
 
 
-def _plain(start: Callable[..., Any], good: bool, text: str) -> list[bytes]:
-    start("200 OK" if good else "503 Service Unavailable", [("Content-Type", "text/plain")])
-    return [f"{text}\n".encode()]
+def _answers(worker: Worker, clock: Callable[[], float], who: str) -> Answers:
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(worker))
+
+    def answer(path: str, accept: str) -> Answer:
+        if path == "/metrics":
+            encode, content_type = choose_encoder(accept)
+            return Answer(200, encode(registry), content_type)
+        if path == "/livez":
+            return _said(*_alive(worker, clock()), who)
+        if path == "/readyz":
+            return _said(*_ready(worker), who)
+        return Answer(404, b"/metrics, /livez, /readyz\n")
+
+    return answer
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
+def _alive(worker: Worker, now: float) -> tuple[bool, str]:
+    # A worker that waits for Kafka is alive: a restart would not bring Kafka back.
+    silent = now - max(worker.turned_at, worker.link.waited_at)
+    return silent < ALIVE_WITHIN_S, f"the loop turned, or noticed that Kafka is away, {silent:.1f} s ago"
+
+
+def _ready(worker: Worker) -> tuple[bool, str]:
+    phases = [partition.phase for partition in worker.partitions.all()]
+    if not phases and worker.partitions.joined:
+        return True, "standby: in the group, which has no partition for this worker"
+    if not phases:
+        return False, "not in the group yet"
+    running = phases.count(Phase.RUNNING)
+    return running == len(phases), f"{running} of {len(phases)} assigned partitions are running"
+
+
+def _said(good: bool, text: str, who: str) -> Answer:
+    return Answer(200 if good else 503, f"{text} ({who})\n".encode())

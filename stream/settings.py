@@ -13,7 +13,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from model.times import TimeRule, time_range
 from stream.errors import SettingsInvalid
 from stream.event import Fields
+from stream.kafka.names import Names
 from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
+from stream.kafka.partitioner import Expected
+from stream.keys import Format
+from stream.kubernetes import is_of_a_service
 from stream.policy import Cadence
 
 PREFIX: Final = "REC2PM_"
@@ -58,6 +62,16 @@ class Settings(BaseModel):
     interactions_topic: str = Field(
         "interactions", pattern=_TOPIC, description="topic that the worker reads: interactions, keyed by user id"
     )
+    key_format: Format = Field(
+        "utf8",
+        description="form of the keys in the interactions topic, and of those in the recommendations topic. utf8: the user id as text; json: text in "
+        "quotes; long, int: a number of 8 or 4 bytes, as Java's LongSerializer and IntegerSerializer write it; uuid: 16 bytes",
+    )
+    partitioner: Expected = Field(
+        "murmur2",
+        description="how your producers choose a user's partition. murmur2: the default of Java; crc32: the default of librdkafka; fnv1a: the default "
+        "of Sarama; ignore: in another way. The worker compares keys with their partitions, and rec2pm's own commands send records in this way",
+    )
     recommendations_topic: str = Field(
         "recommendations", pattern=_TOPIC, description="topic that the worker writes: the newest list of each user"
     )
@@ -73,7 +87,10 @@ class Settings(BaseModel):
     )
     models: Path = Field(Path("var/models"), description="folder of the model registry")
     model: str | None = Field(
-        None, min_length=1, description="NAME (its newest version) or NAME@VERSION (default: the registry's only model)"
+        None,
+        min_length=1,
+        description="NAME (its newest version), NAME@VERSION, or NAME@VERSION#SHA256, which is loaded only if that is the SHA-256 of its model.pt "
+        "(default: the newest version of the registry's only model)",
     )
     recommend: Annotated[Cadence, BeforeValidator(_cadence)] = Field(
         "interaction",
@@ -158,9 +175,14 @@ class Settings(BaseModel):
         default_factory=dict, description="any librdkafka option: REC2PM_KAFKA_X_Y sets the option x.y"
     )
 
+    @property
+    def names(self) -> Names:
+        """The names that decide what the application's are in Kafka."""
+        return Names(self.app, self.interactions_topic, self.recommendations_topic)
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read every `REC2PM_` variable. An empty one counts as not set.
+        """Read every `REC2PM_` variable. An empty one counts as not set; one of a Kubernetes Service is passed over.
 
         Raises:
             SettingsInvalid: lists every unknown variable and every wrong value.
@@ -170,6 +192,8 @@ class Settings(BaseModel):
         kafka: dict[str, str] = {}
         for variable, value in sorted(environ.items()):
             if not variable.startswith(PREFIX) or variable in _ELSEWHERE or not (value or variable in _MAY_BE_EMPTY):
+                continue
+            if is_of_a_service(variable, value):
                 continue
             if variable.startswith(_KAFKA):
                 option = variable.removeprefix(_KAFKA).lower().replace("_", ".")

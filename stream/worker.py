@@ -12,15 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from model.errors import ModelError, ModelFailed
+from model.version.unknown_items import both_sides
 from state.errors import StateCorrupted, StateError
+from state.user import packed
 from stream.decode import Place, Polled, decode
 from stream.errors import Action, StepAborted, StoreBehind, StreamError, TooManyRefused, action_on
 from stream.event import EventReader
 from stream.failing_records import failing_records
 from stream.fault_points import At, Point, passing
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partitions import Partitions
-from stream.policy import RefusedShare, StepSize
+from stream.policy import LEAST_KNOWN, KnownShare, RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
+from stream.progress import ProgressLine
 from stream.step import Step
 from stream.wire import Record, refusal
 
@@ -30,8 +35,14 @@ MAX_ABORTS_IN_A_ROW: Final = 10
 """Each abort may come from a rebalance. If more steps in a row are aborted, waiting does not help."""
 _FIRST_REST_S: Final = 0.05
 _LONGEST_REST_S: Final = 2.0
+LOOK_EVERY_S: Final = 2.0
+"""How often the worker looks for the end of partitions that bring no records. Positions then pass the markers of
+transactions, so the lag of an idle topic becomes 0, and retention may delete the markers.
+"""
+SETTLES_WITHIN_S: Final = 1.0
+"""How long a worker that stops waits for such a look."""
 FLUSH_EVERY_S: Final = 60.0
-"""How often stores are flushed to disk: a crash leaves at most this much to restore."""
+"""How often stores are flushed to disk, so that a crash leaves at most this much to restore, and progress is logged."""
 
 
 class Worker:
@@ -44,6 +55,8 @@ class Worker:
         partitions: Partitions,
         step: Step,
         topic: str,
+        keys: KeyFormat,
+        key_check: KeyCheck,
         events: EventReader,
         step_size: StepSize,
         refused: RefusedShare,
@@ -62,6 +75,8 @@ class Worker:
         self.partitions = partitions
         self.step = step
         self.topic = topic
+        self.keys = keys
+        self.key_check = key_check
         self.events = events
         self.step_size = step_size
         self.refused = refused
@@ -71,12 +86,21 @@ class Worker:
         self._give_back = give_back
         self._at = at
         self.counts = Counts()
+        self.held_back: Mapping[int, int] = {}
+        """Partition → records of the input that wait behind somebody's open transaction (`stream.kafka.watch`)."""
         self.stopping = False
         self.turned_at = clock()
+        self._known = KnownShare()
         self._aborts = 0
+        self._progress = ProgressLine(clock)
         self._flushed_at = clock()
         self._rests_until = clock()
         self._said_implausible = False
+        self._looked_at = clock()
+        self._positions: dict[int, int] = {}
+        """What `Partitions.positions` said when the worker looked last."""
+        self._idle = False
+        """The last poll brought nothing."""
 
     def stop(self) -> None:
         """Let `run` return after the present step."""
@@ -85,6 +109,16 @@ class Worker:
     def run(self) -> None:
         """Step until `stop`. Whatever is raised here has had no effect and ends the process."""
         while not self.stopping:
+            self.turn()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Pass what is no record behind the last one: it may be long until somebody runs again."""
+        if not self._idle:
+            return
+        self.link.look_for_ends(self.partitions.positions())
+        until = self.clock() + SETTLES_WITHIN_S
+        while self.link.looking and self.clock() < until:
             self.turn()
 
     def turn(self) -> None:
@@ -96,13 +130,17 @@ class Worker:
             hurry = self.partitions.reads()
         try:
             records = self.link.poll(self.step_size.limit, 0.0 if hurry else self.wait_s)
+            self._idle = not records
             if records:
                 self._at(Point.POLLED)
-                self._process(records)
+            passed = self._passed()
+            if records or passed:
+                self._process(records, passed)
                 self._aborts = 0
             if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
                 self.partitions.flush()
                 self._give_back()
+                logger.info("progress %s", self._progress.next(self.counts, self.partitions.all(), self.link.ends))
                 self._flushed_at = self.clock()
         except (StreamError, StateError, ModelError) as error:
             match action_on(error), error:
@@ -116,6 +154,17 @@ class Worker:
                 case _:
                     raise
 
+    def _passed(self) -> Mapping[int, int]:
+        """Partition → the offset to read next, for those that stand before offsets without a record.
+
+        Only partitions that have not moved since the last look are looked at: others have records to read.
+        """
+        if self.clock() - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at, before, self._positions = self.clock(), self._positions, self.partitions.positions()
+            self.link.look_for_ends(dict(self._positions.items() & before.items()))
+        found = self.link.found_empty()
+        return {} if found is None else self.partitions.passing(found)
+
     def _rest(self, aborted: Exception) -> None:
         """Count an aborted step and rest before the next attempt. Raises StepAborted after too many in a row."""
         self._aborts += 1
@@ -128,10 +177,10 @@ class Worker:
         # The group may have removed this worker, and the client learns of that a moment later.
         self._rests_until = self.clock() + min(_FIRST_REST_S * 2 ** (self._aborts - 1), _LONGEST_REST_S)
 
-    def _process(self, records: Sequence[Record]) -> None:
-        """One step."""
+    def _process(self, records: Sequence[Record], passed: Mapping[int, int]) -> None:
+        """One step. Without records, it stores the positions that are `passed`."""
         started = self.clock()
-        outgoing = self._computed(records)
+        outgoing = self._computed(records, passed)
         self._at(Point.COMPUTED)
         sent_ms, computed = self._wall_ms(), self.clock()
         reached = self.link.publish(outgoing)
@@ -142,19 +191,24 @@ class Worker:
         self._write(outgoing, reached)
         self._at(Point.WRITTEN)
         self.counts.add(outgoing.counts)
-        self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
+        if records:
+            self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
 
-    def _computed(self, records: Sequence[Record]) -> Outgoing:
+    def _computed(self, records: Sequence[Record], passed: Mapping[int, int]) -> Outgoing:
         """What a poll publishes. Records that the model fails on become dead letters and change nothing else."""
         failing: dict[Place, ModelFailed] = {}
         while True:
             polled = self._decoded(records, failing)
+            for number, offset in passed.items():
+                polled.next_offsets[number] = max(offset, polled.next_offsets.get(number, 0))
             try:
                 outgoing = self.step.compute(polled, self.link.input_id)
             except ModelFailed as error:
                 reason = str(error)
             else:
                 outgoing.counts.model_failures = len(failing)
+                self._check_keys(polled, outgoing.counts)
+                self._check_known(polled, outgoing.counts)
                 return outgoing
             found = failing_records(self.step, polled, lambda: self.stopping)
             if not found:
@@ -167,10 +221,17 @@ class Worker:
             failing |= found
 
     def _decoded(self, records: Sequence[Record], failing: Mapping[Place, ModelFailed]) -> Polled:
-        polled = decode(records, self.topic, self.partitions.next_offsets(), failing, self.events)
+        polled = decode(records, self.topic, self.partitions.next_offsets(), failing, self.events, self.keys)
         self._check_refused(polled)
         self._say_implausible(polled)
         return polled
+
+    def _check_keys(self, polled: Polled, counts: Counts) -> None:
+        """Count the keys that are in another partition than their own, and say so once."""
+        found = self.key_check.compare(polled.runs, self.link.width)
+        counts.keys_compared, counts.keys_misplaced = found.keys, found.misplaced
+        for warning in found.warnings:
+            logger.warning("%s", warning)
 
     def _check_refused(self, polled: Polled) -> None:
         """Stop when a large share is refused: then a producer is broken, and its records should not all be
@@ -199,6 +260,22 @@ class Worker:
             self.topic,
             ascii(polled.implausible[0].value)[:40],
         )
+
+    def _check_known(self, polled: Polled, counts: Counts) -> None:
+        """Say once when the model knows few of the newest items, with ids of both sides."""
+        if self._known.fell_with(len(polled.items), counts.unknown_items):
+            recommender = self.step.recommender
+            names = {key: text for named in polled.names.values() for key, text in named.items()}
+            lacked = [names.get(key, key) for key in recommender.lacked(packed(polled.items)).tolist()]
+            logger.warning(
+                "few items known model=%s: its catalogue has %d of the newest %d items, less than %.0f %%. Unknown are %s. "
+                "Ids must be the same in the log of the training and in the topic",
+                recommender.model.reference,
+                self._known.known,
+                self._known.items,
+                100 * LEAST_KNOWN,
+                both_sides(lacked, recommender.model.item_ids),
+            )
 
     def _write(self, outgoing: Outgoing, reached: Mapping[int, int]) -> None:
         """Write a published step into the stores and caches."""

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgpack
@@ -15,12 +16,14 @@ from state.changelog import Change
 from state.store import StoreMemory
 from stream.errors import InputGap, StepAborted
 from stream.event import EventReader
+from stream.key_check import KeyCheck
+from stream.keys import KeyFormat
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
-from stream.ports import Outgoing
+from stream.ports import Empty, Outgoing
 from stream.recommender import Floats, Ints, Recommender
-from stream.step import Exclude, Rules, Step
+from stream.step import Exclude, Rules, Step, check_segment_length
 from stream.wire import Header, Recommendation
 from stream.worker import Worker
 
@@ -76,6 +79,7 @@ class FakeLink:
     refusals: int = 0
     """How many publications are refused before one is accepted."""
     input_id: str = "fake-input"
+    width: int = 1
     waited_at: float = -math.inf
     first_kept: dict[int, int] = field(default_factory=dict)
     """Partition → its first offset: older records were deleted. 0 where not given."""
@@ -86,6 +90,9 @@ class FakeLink:
     published: list[Outgoing] = field(default_factory=list)
     changelog: dict[int, list[Change]] = field(default_factory=dict)
     """Partition → its records; the index is the offset."""
+    log_end: dict[int, int] = field(default_factory=dict)
+    """Partition → its end, where markers, aborted or compacted records follow the last record that can be read."""
+    _look: dict[int, Empty] | None = field(default=None, init=False)
     _next: dict[int, int] = field(default_factory=dict, init=False)
     """Resumed partition → the index in `records` from which its next record is looked for."""
     _paused: set[int] = field(default_factory=set, init=False)
@@ -102,6 +109,26 @@ class FakeLink:
                 polled.append(self.records[at])
                 self._next[number] = at + 1
         return polled
+
+    def look_for_ends(self, positions: Mapping[int, int]) -> None:
+        last = {record.partition(): record.offset() for record in self.records}
+        self._look = {
+            number: Empty(offset, self._end_of(number))
+            for number, offset in positions.items()
+            if last.get(number, -1) < offset < self._end_of(number)
+        }
+
+    def found_empty(self) -> Mapping[int, Empty] | None:
+        found, self._look = self._look, None
+        return found
+
+    @property
+    def looking(self) -> bool:
+        return self._look is not None
+
+    def _end_of(self, partition: int) -> int:
+        last = max((record.offset() for record in self.records if record.partition() == partition), default=-1)
+        return max(last + 1, self.first_kept.get(partition, 0), self.log_end.get(partition, 0))
 
     def drained(self) -> bool:
         """Whether polls have brought all records of the partitions that were resumed, paused ones included."""
@@ -136,7 +163,7 @@ class FakeLink:
             raise InputGap(f"the state was made from topic {input_id}, and this is topic {self.input_id}")
         mine = [(record.offset(), at) for at, record in enumerate(self.records) if record.partition() == partition]
         first = self.first_kept.get(partition, 0)
-        end = max(mine)[0] + 1 if mine else first
+        end = self._end_of(partition)
         choices = (by_hand, position, self.committed.get(partition), first)
         start = next(offset for offset in choices if offset is not None)
         if not first <= start <= end:
@@ -144,6 +171,10 @@ class FakeLink:
         self._next[partition] = min((at for offset, at in mine if offset >= start), default=len(self.records))
         self._paused.discard(partition)
         return start
+
+    @property
+    def ends(self) -> dict[int, int]:
+        return {record.partition(): record.offset() + 1 for record in self.records}
 
     def lists(self) -> list[tuple[bytes, Recommendation | None]]:
         return [each for outgoing in self.published for each in outgoing.recommendations]
@@ -279,6 +310,8 @@ def worker_on(
     cache_users: int = 3,
     clock: Callable[[], float] | None = None,
     max_refused: float = 1.0,
+    keys: KeyFormat | None = None,
+    key_check: KeyCheck | None = None,
     give_back: Callable[[], object] = lambda: None,
     events: EventReader = ANY_MS,
 ) -> Worker:
@@ -297,6 +330,7 @@ def worker_on(
         begin_restore=begin_restore,
         resume=link.resume,
         pause=link.pause,
+        check=partial(check_segment_length, model=model),
     )
     owned.assigned(list(partitions))
     while owned.restore():
@@ -306,6 +340,8 @@ def worker_on(
         partitions=owned,
         step=Step(owned, Recommender(model), Rules(cadence, 5, exclude, keep_segments)),
         topic="interactions",
+        keys=keys or KeyFormat(),
+        key_check=key_check or KeyCheck("interactions", "ignore"),
         events=events,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
         refused=RefusedShare(max_refused),

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from model.evaluation.holdout import Holdout, Rows
+
+POPULARITY: Final = "popularity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ def baselines(holdout: Holdout) -> list[Baseline]:
         )
 
     return [
-        Baseline("popularity", "the items that are most often in the histories of all users", popular),
+        Baseline(POPULARITY, "the items that are most often in the histories of all users", popular),
         Baseline(
             "last item",
             "the items that most often come directly after the user's last item in the histories of all users, then the most popular ones",

@@ -23,6 +23,7 @@ from model.evaluation.user_groups import Part
 from model.version.manifest import LAST_OUT, Manifest
 from model.version.registry import ModelVersion
 from model.version.runtime import Runtime
+from model.version.unknown_items import both_sides
 
 ModeName = Literal["stream", "readme"]
 
@@ -99,7 +100,8 @@ class Mode:
 class Subject:
     """A model version, and how many of the targets it cannot predict or has seen.
 
-    `outside`: targets that its catalogue does not have, which count as missed. `saw`: targets that it was trained on;
+    `outside`: targets that its catalogue does not have, which count as missed, and `outside_examples`: some of them
+    beside ids of the catalogue. `saw`: targets that it was trained on;
     None if its manifest does not say until when it was trained. `uses_time`: it uses time, and in README-mode it knows
     when the target happened.
     """
@@ -107,6 +109,7 @@ class Subject:
     reference: str
     manifest: Manifest
     outside: int
+    outside_examples: str
     saw: int | None
     uses_time: bool
     probes: Probes
@@ -176,17 +179,19 @@ def evaluate(
     answers: dict[ModeName, list[_Answers]] = {mode: [] for mode in WINDOWS}
     subjects = []
     for version in versions:
-        runtime = Runtime.load(version.folder)
+        runtime = Runtime.load(version.folder, version.sha256)
         rows = offline.catalogue_rows(runtime, holdout.item_ids)
         for mode in WINDOWS:
             answers[mode].append(_ask_model(runtime, rows, holdout, mode, advance))
+        outside = holdout.target[rows[holdout.target] == runtime.oov_row]
         histories = [rows[holdout.history(user)] for user in holdout.asked.tolist()]
         times = [holdout.history_ms(user) for user in holdout.asked.tolist()] if runtime.uses_time else None
         subjects.append(
             Subject(
                 reference=runtime.reference,
                 manifest=runtime.manifest,
-                outside=int((rows[holdout.target] == runtime.oov_row).sum()),
+                outside=len(outside),
+                outside_examples=both_sides((holdout.item_ids[item] for item in outside.tolist()), runtime.item_ids),
                 saw=_saw(runtime.manifest, holdout),
                 uses_time=runtime.uses_time,
                 probes=probes.probe(runtime, histories, rows[holdout.target], options.seed, advance, times),

@@ -6,6 +6,7 @@ log, and every model has the same targets.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -92,7 +93,7 @@ def cut(log: pl.LazyFrame, split: SplitName, at: float = 0.9) -> Holdout:
         at: only for `time`.
 
     Raises:
-        EvaluationImpossible: there is no target.
+        EvaluationImpossible: there is no target, or no history.
     """
     frame = in_time_order(log.select("user_id", "item_id", "timestamp")).collect()
     user_ids, item_ids = (frame.select(pl.col(name).unique().sort()) for name in ("user_id", "item_id"))
@@ -114,9 +115,20 @@ def cut(log: pl.LazyFrame, split: SplitName, at: float = 0.9) -> Holdout:
         if rows and rows < len(frame):
             described += f" (from {frame['timestamp'][rows]} ms)"
     asked = np.flatnonzero(has_target)
-    if len(asked) == 0:
+    if len(user) < 2:
         raise EvaluationImpossible(
-            f"no user has an interaction after the first {at:.0%} of the log. Choose a smaller share"
+            "the log has one interaction. An evaluation needs two: one that is predicted, and one before it"
+        )
+    if len(asked) == 0:
+        # Rounded down, so that at least one interaction of any number of them comes after it.
+        latest = math.floor(100 * (len(user) - 1) / len(user)) / 100
+        raise EvaluationImpossible(
+            f"no user has an interaction after the first {at:.0%} of the log, {len(user)} interactions: --at {latest:g} works"
+        )
+    if (end == start).all():
+        before = "before their last one" if split == "last-out" else f"in the first {at:.0%} of the log"
+        raise EvaluationImpossible(
+            f"no user has an interaction {before}, so there is nothing to predict from: --split time --at 0.5 works"
         )
 
     # Whether each interaction is part of a history, in the order of `by_user`.

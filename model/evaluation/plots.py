@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 from scipy.optimize import isotonic_regression
 
@@ -85,7 +86,7 @@ def _colours(evaluation: Evaluation) -> dict[str, str]:
 
 def _accuracy(evaluation: Evaluation, colours: dict[str, str]) -> Figure:
     names = [ranking.name for ranking in evaluation.modes[0].rankings]
-    figure = Figure(figsize=(9, 1.3 + 0.42 * len(names)), layout="constrained")
+    figure = Figure(figsize=(9, 1.6 + 0.42 * len(names)), layout="constrained")
     measures: list[tuple[str, Callable[[Ranking], Estimate]]] = [
         ("HR@10", lambda r: r.hr[10]),
         ("NDCG@10", lambda r: r.ndcg[10]),
@@ -96,26 +97,34 @@ def _accuracy(evaluation: Evaluation, colours: dict[str, str]) -> Figure:
             for y, ranking in enumerate(mode.rankings):
                 estimate = measure(ranking)
                 _dot(axes, estimate, y + offset, colours[ranking.name], filled=at == 0)
-                if y == 0:
-                    axes.annotate(
-                        mode_label(mode),
-                        (estimate.low, y + offset),
-                        xytext=(-6, 0),
-                        textcoords="offset points",
-                        ha="right",
-                        va="center",
-                        fontsize=8.5,
-                        color=INK,
-                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-                    )
         _plain(axes, x_label=label)
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(left=0)
-        axes.locator_params(axis="x", nbins=6)
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="x", color="#e6e6e6")
+    # Outside of the plots: beside a dot, a label lies over another dot or label as soon as values are close.
+    shown = [_key(mode_label(mode), filled=at == 0) for at, mode in enumerate(evaluation.modes)]
+    figure.legend(
+        handles=shown, loc="outside upper right", ncols=len(shown), frameon=False, fontsize=9.5, labelcolor=INK
+    )
     return figure
+
+
+def _key(label: str, *, filled: bool) -> Line2D:
+    """The entry of a legend for dots like those of `_dot`."""
+    return Line2D(
+        [],
+        [],
+        color=INK,
+        linewidth=1.6,
+        marker="o",
+        markersize=6.5,
+        markerfacecolor=INK if filled else "white",
+        markeredgewidth=1.5,
+        label=label,
+    )
 
 
 def _dot(axes: Axes, estimate: Estimate, y: float, colour: str, *, filled: bool) -> None:

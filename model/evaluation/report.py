@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 from model.evaluation import markdown, memory_sections, plots, probes, ranking_metrics
+from model.evaluation.baselines import POPULARITY
 from model.evaluation.compare import Evaluation, Group, Mode, Ranking, Subject
 from model.evaluation.significance import Estimate
 from model.evaluation.user_groups import FEW
@@ -47,8 +48,8 @@ def write(evaluation: Evaluation, folder: Path, *, arguments: dict[str, Any], ve
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
-    """What a reader must know before trusting the numbers."""
-    found = []
+    """What a reader must know before trusting the numbers, and which models are worse than popular items."""
+    found = list(_worse_than_popularity(evaluation))
     N = evaluation.asked.targets
     for subject in evaluation.subjects:
         training = subject.manifest.training
@@ -68,11 +69,26 @@ def warnings(evaluation: Evaluation) -> list[str]:
             )
         if subject.outside:
             found.append(
-                f"{subject.reference}: {subject.outside:,} of {N:,} targets are not in its catalogue and count as missed"
+                f"{subject.reference}: {subject.outside:,} of {N:,} targets ({subject.outside / N:.0%}) are not in its catalogue and "
+                f"count as missed, such as {subject.outside_examples}"
             )
     if N < 100:
         found.append(f"there are only {N} targets, so the intervals are wide and inexact")
     return found
+
+
+def _worse_than_popularity(evaluation: Evaluation) -> Iterable[str]:
+    """The models that are worse than the popularity list by HR@10 or NDCG@10, in the mode of a worker."""
+    mode = evaluation.modes[0]
+    (popular,) = (ranking for ranking in mode.rankings if ranking.name == POPULARITY)
+    for ranking in mode.rankings[: len(evaluation.subjects)]:
+        pairs = [(each.hr[10].value, each.ndcg[10].value) for each in (ranking, popular)]
+        (hr, ndcg), (popular_hr, popular_ndcg) = pairs
+        if hr < popular_hr or ndcg < popular_ndcg:
+            yield (
+                f"{ranking.name} is worse than the popularity list: HR@10 {hr:.4f} against {popular_hr:.4f}, NDCG@10 {ndcg:.4f} against "
+                f"{popular_ndcg:.4f} ({plots.mode_label(mode)}). Do not serve it: train longer, on a longer log or with another recipe"
+            )
 
 
 def table(evaluation: Evaluation) -> Table:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -22,6 +22,8 @@ from model.errors import TrainingImpossible
 from model.training import attributes, encoded_log
 from model.training.encoded_log import ROWS, TIMES, Rows, Split
 from model.version.attributes import Attributes
+
+USUAL_VALIDATION_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def load(
     min_item_count: int,
     split: Split = "time",
     until_share: float = 1.0,
-    validation_share: float = 0.1,
+    validation_share: float = USUAL_VALIDATION_SHARE,
     known: Sequence[int | str] = (),
     with_times: bool = False,
     known_attributes: Attributes | None = None,
@@ -110,7 +112,11 @@ def load(
         n_seen = round(encoded.length * until_share)
         n_trained = n_seen - round(n_seen * validation_share) if split == "time" else n_seen
         if n_trained < 2:
-            raise TrainingImpossible(f"the log has {n_trained} interactions to learn from")
+            raise TrainingImpossible(
+                f"{n_trained} of the {encoded.length} interactions of the log {'is' if n_trained == 1 else 'are'} left to "
+                "learn from, and training needs several",
+                remedies=_longer(until_share, validation_share, split),
+            )
         if users < 2:
             raise TrainingImpossible(
                 "the log has one user. Training learns what users have in common, so it needs several"
@@ -120,7 +126,8 @@ def load(
     if sorted_.trained.sum() < 2 or (sorted_.trained > 0).sum() < 2:
         raise TrainingImpossible(
             f"{sorted_.trained.sum()} interactions of {(sorted_.trained > 0).sum()} users are left to learn from, without what is held out. "
-            "Training learns what users have in common, so it needs several"
+            "Training learns what users have in common, so it needs several",
+            remedies=_longer(until_share, validation_share, split),
         )
     items, item_of = _items(variants["item_id"])
     counts = np.bincount(item_of, weights=sorted_.counts, minlength=len(items)).astype(np.int64)
@@ -212,6 +219,27 @@ def _catalogue(
     item_ids = (*items.gather(codes).to_list(), *(item for item in known if str(item) not in there))
     if len(item_ids) < 2:
         raise TrainingImpossible(
-            f"the training part has {len(item_ids)} items with at least {min_item_count} interactions, and training needs 2. A smaller min_item_count may help"
+            f"the training part has {int((counts > 0).sum())} items, {len(item_ids)} of them with at least "
+            f"{min_item_count} interactions (min_item_count), and training needs 2",
+            remedies=_more_items(counts),
         )
     return codes, item_ids
+
+
+def _more_items(counts: Rows) -> tuple[dict[str, object], ...]:
+    """The largest min_item_count that keeps half of the interactions and two items, if there is one."""
+    falling = -np.sort(-counts)
+    covering = int(np.searchsorted(np.cumsum(falling), falling.sum() / 2)) if len(falling) else 0
+    least = int(falling[max(covering, 1)]) if len(falling) > 1 else 0
+    return ({"min_item_count": least},) if least else ()
+
+
+def _longer(until_share: float, validation_share: float, split: Split) -> tuple[dict[str, object], ...]:
+    """Changes that leave more of a log to learn from."""
+    found: list[dict[str, object]] = []
+    if split == "last-out":
+        found.append({"split": "time"})
+    found += [{"validation_share": share} for share in (USUAL_VALIDATION_SHARE, 0.02) if share < validation_share]
+    if until_share < 1.0:
+        found.append({"until_share": 1.0})
+    return tuple(found)

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
-from rich.progress import Progress
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException
 
@@ -29,7 +28,7 @@ from model.networks.network import Network
 from model.training import checkpoint as checkpoints
 from model.training import dataset, validation
 from model.training.checkpoint import Checkpoint, Epoch, Weights
-from model.training.progress import Reporter
+from model.training.progress import Display, Reporter
 from model.training.recipe import TrainingOptions
 from model.training.signals import caught, passed_on
 from model.training.windows import Batch, Windows, share
@@ -52,13 +51,15 @@ class Job:
     config: NetworkConfig
     training: TrainingOptions
     clock: Callable[[], float]
-    progress: Callable[[], Progress] | None
+    progress: Callable[[], Display] | None
     threads: int
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How training ended. `detail` says why it did not finish; `signal` is the signal that interrupted it."""
+    """How training ended. `detail` says why: of a finished training, the field of the recipe that ended it. `signal` is
+    the signal that interrupted it.
+    """
 
     ended: Literal["finished", "interrupted", "diverged", "lost"]
     detail: str = ""
@@ -152,8 +153,7 @@ class _Fit:
                 job.progress() if job.progress is not None else None,
                 job.tensorboard,
                 self.state.learned_steps,
-                self.options.max_seconds,
-                self.options.max_epochs,
+                self.options,
             )
 
     def outcome(self) -> Outcome:
@@ -174,10 +174,9 @@ class _Fit:
                 self.state.curve[-1],
                 self.state.curve[self.state.best],
                 self.state.learned_steps,
-                self.state.samples,
                 self._elapsed_s(),
             )
-        while self._goes_on():
+        while not (ended := self._ended_by()):
             self.network.stage(self.state.epoch + 1)
             self.network.train()
             epoch, plan = self.state.epoch + 1, self.windows.epoch(self.state.epoch + 1)
@@ -191,12 +190,16 @@ class _Fit:
             steps = max(1, self.state.step)
             self.state = replace(self.state, epoch=epoch)
             self._validated(self.state.next_item / steps, self.state.consistency / steps)
-        return Outcome("finished")
+        return Outcome("finished", ended)
 
-    def _goes_on(self) -> bool:
+    def _ended_by(self) -> str:
+        """The field of the recipe that ends training here; empty if training goes on. The same in every process."""
         state, options = self.state, self.options
-        enough = state.step == 0 and (state.epoch >= options.max_epochs or state.epoch - state.best >= options.patience)
-        return not enough and not self.fabric.broadcast(self._late())
+        if state.step == 0 and state.epoch - state.best >= options.patience:
+            return "patience"
+        if state.step == 0 and state.epoch >= options.max_epochs:
+            return "max_epochs"
+        return "max_seconds" if self.fabric.broadcast(self._late()) else ""
 
     def _late(self) -> bool:
         """Whether there is no time left for more than a validation."""
@@ -236,7 +239,8 @@ class _Fit:
                 "gradient_norm": losses.gradient_norm,
                 "lr": self._lr(state.learned_steps),
             }
-            self.reporter.step(state.learned_steps, scalars, self._elapsed_s(), epoch - 1 + state.step / steps)
+            mean = state.next_item / state.step
+            self.reporter.step(state.learned_steps, scalars, self._elapsed_s(), epoch - 1 + state.step / steps, mean)
         if flags.signalled:
             self._save()
             number = self.caught[0] if self.caught else signal.SIGINT
@@ -307,7 +311,7 @@ class _Fit:
         )
         self._save()
         if self.reporter is not None:
-            self.reporter.epoch(epoch, state.curve[state.best], state.learned_steps, state.samples, self._elapsed_s())
+            self.reporter.epoch(epoch, state.curve[state.best], state.learned_steps, self._elapsed_s())
         logger.debug("epoch %d: %s", epoch.number, epoch)
 
     def _metrics(self) -> Metrics:

@@ -18,6 +18,7 @@ import msgspec
 
 from model.errors import RecipeInvalid
 from model.networks.config import ALL_FIELDS, KINDS, NetworkConfig, without_foreign_fields
+from model.training.dataset import USUAL_VALIDATION_SHARE
 from model.training.encoded_log import Split
 from model.training.windows import NegativeMode, Placed
 
@@ -43,7 +44,7 @@ class TrainingOptions:
 
     split: Split = "time"
     until_share: float = 1.0
-    validation_share: float = 0.1
+    validation_share: float = USUAL_VALIDATION_SHARE
     validation_targets: int = 2_000
     min_item_count: int = 5
     windows: Placed = "anywhere"

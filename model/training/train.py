@@ -1,8 +1,8 @@
 """Training: an event log in, a new version in the registry out.
 
-The clock and the progress bar are arguments. All randomness comes from one seed. On a CPU, the same log, recipe, number
-of devices and number of threads give the same weights, whether or not training was interrupted, unless `max_seconds`
-ends it.
+The clock and the display of progress are arguments. All randomness comes from one seed. On a CPU, the same log, recipe,
+number of devices and number of threads give the same weights, whether or not training was interrupted, unless
+`max_seconds` ends it.
 """
 
 import logging
@@ -10,10 +10,8 @@ from collections.abc import Callable
 from importlib import util
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import polars as pl
 import torch
-from rich.progress import Progress
 
 from model.errors import (
     RecipeInvalid,
@@ -27,10 +25,11 @@ from model.errors import (
 )
 from model.networks import kinds
 from model.networks.config import NetworkConfig, without_foreign_fields
-from model.networks.network import Network
-from model.training import checkpoint, dataset, validation, warm_start
+from model.training import checkpoint, summary, warm_start
 from model.training.checkpoint import Checkpoint, TrainingFolder
 from model.training.dataset import Dataset
+from model.training.prepared import prepare
+from model.training.progress import TENSORBOARD, Display, kept_scalars
 from model.training.recipe import Recipe
 from model.version import artifact
 from model.version.manifest import LAST_OUT, Manifest, Training, memory_format
@@ -58,7 +57,7 @@ def train(
     devices: int = 1,
     start_from: ModelVersion | None = None,
     unfinished: Literal["refuse", "resume", "discard"] = "refuse",
-    progress: Callable[[], Progress] | None = None,
+    progress: Callable[[], Display] | None = None,
 ) -> ModelVersion:
     """Train on a log and add the best epoch to the registry as a new version.
 
@@ -73,7 +72,7 @@ def train(
         start_from: a version whose weights training starts from. Its items stay in the catalogue.
         unfinished: what to do about an earlier training of this name that has not finished. Without such a training,
             "resume" starts from the beginning.
-        progress: makes the bar to report on; None: no bar.
+        progress: makes the display of progress; None: nothing is shown.
 
     Raises:
         RecipeInvalid: the network of the recipe cannot be, or it reads no attributes and there is an
@@ -86,7 +85,6 @@ def train(
     """
     _check_installed()
     from model.training.fit import Job, first_checkpoint, fit
-    from model.training.progress import TENSORBOARD, kept_scalars
 
     began = clock()
     _check_attributes(recipe, attribute_column, start_from)
@@ -100,26 +98,28 @@ def train(
             )
         if unfinished == "discard":
             training.discard()
-        data = _data(log, recipe, training, start_from)
-        if data.attributes is not None and not data.attributes.values:
-            raise TrainingImpossible(f"column {attribute_column!r} has no value for any item of the training part")
-        config = _config(recipe, data)
+        prepared = prepare(log, recipe, training, start_from=start_from, attribute_column=attribute_column)
+        data, config, network = prepared.data, prepared.config, prepared.network
+        summary.before(prepared, recipe.training, registry, name, start_from)
         identity = {**_resolved(recipe, data, attribute_column, start_from), "log_sha256": data.digest()}
         scalars = registry.root / TENSORBOARD / name
         if training.unfinished():
             _check_same(checkpoint.read(training.checkpoint), identity, training)
         else:
             kept_scalars(scalars, None)
-            network = kinds.build(config, data.attribute_of())
             kinds.initialise(network, torch.Generator().manual_seed(recipe.training.seed))
             if start_from is not None:
                 known = warm_start.copy_into(
-                    network, data.item_ids, start_from.program, start_from.reference, data.attributes
+                    network,
+                    data.item_ids,
+                    start_from.program,
+                    start_from.reference,
+                    data.attributes,
+                    sha256=start_from.sha256,
                 )
                 logger.info(
                     "starting from %s, which knows %d of %d items", start_from.reference, known, len(data.item_ids)
                 )
-            _check(data, config, network)
             checkpoint.write(first_checkpoint(identity, network), training.checkpoint)
         job = Job(
             data=training.data,
@@ -131,14 +131,15 @@ def train(
             progress=progress,
             threads=torch.get_num_threads(),
         )
-        _raise_unless_finished(fit(job, devices), training)
+        outcome = fit(job, devices)
+        _raise_unless_finished(outcome, training)
         resolved = _resolved(recipe, data, attribute_column, start_from)
-        version = _add(
-            registry, recipe, name, log_name, program_version, data, checkpoint.read(training.checkpoint), resolved
-        )
+        last = checkpoint.read(training.checkpoint)
+        version = _add(registry, recipe, name, log_name, program_version, data, last, resolved, outcome.detail)
         kept_scalars(scalars, version.version)
         training.discard()
-    logger.info("trained %s in %.0f s: %s", version.reference, clock() - began, version.manifest().metrics)
+    logger.info("trained %s in %.0f s", version.reference, clock() - began)
+    summary.after(version.manifest())
     return version
 
 
@@ -177,45 +178,6 @@ def _resolved(
     return {**recipe.resolved(config), "attributes": attributes, "from": start_from and start_from.reference}
 
 
-def _data(log: pl.LazyFrame, recipe: Recipe, training: TrainingFolder, start_from: ModelVersion | None) -> Dataset:
-    options = recipe.training
-    earlier = None if start_from is None else artifact.load_weights(start_from.program)
-    return dataset.load(
-        log,
-        split=options.split,
-        until_share=options.until_share,
-        validation_share=options.validation_share,
-        min_item_count=options.min_item_count,
-        known=() if earlier is None else earlier.item_ids,
-        known_attributes=None if earlier is None else earlier.attributes,
-        with_times=recipe.config(n_items=1).options.uses_time,
-        folder=training.fresh_data(),
-    )
-
-
-def _check(data: Dataset, config: NetworkConfig, network: Network) -> None:
-    """Refuse a log that this network cannot learn from, before any time is spent on it."""
-    try:
-        kinds.serving(network, torch.from_numpy(data.popularity))
-    except ValueError as error:
-        raise TrainingImpossible(str(error)) from error
-    L, longest = config.shape.segment_length, int(data.trained.max())
-    if config.folds_kept and longest <= L:
-        median = int(np.median(data.trained[data.trained > 0]))
-        raise TrainingImpossible(
-            f"{config.kind} learns from folds, and nothing would ever be folded: no user has more than {L} interactions "
-            f"before validation (the longest history has {longest}, half of the users have {median} or more). "
-            f"segment_length={max(2, min(longest - 1, median // 2))} would work"
-        )
-    if longest < 2:
-        raise TrainingImpossible("no user has two interactions before validation, so there is no next item to learn")
-    targets = validation.choose(data, np.random.default_rng(0), 1, L)
-    if len(targets.user) == 0:
-        raise TrainingImpossible(
-            "no user of the validation part has a history to predict from. A larger validation_share may help"
-        )
-
-
 def _check_same(found: Checkpoint, identity: dict[str, Any], training: TrainingFolder) -> None:
     network = without_foreign_fields(found.training["network"])
     different = checkpoint.differences({**found.training, "network": network}, identity, MAY_CHANGE)
@@ -251,8 +213,9 @@ def _add(
     data: Dataset,
     last: Checkpoint,
     resolved: dict[str, Any],
+    ended: str,
 ) -> ModelVersion:
-    """Add the best epoch as a version."""
+    """Add the best epoch as a version. `ended`: as in `model.version.manifest.Training`."""
     config = _config(recipe, data)
     network = kinds.build(config, data.attribute_of())
     network.load_state_dict(last.best_weights)
@@ -281,6 +244,7 @@ def _add(
             best_epoch=last.best,
             wall_s=round(last.elapsed_s, 1),
             samples=last.samples,
+            ended=ended,
         ),
         metrics=last.best_metrics,
         weights_sha256=sha256,

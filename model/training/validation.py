@@ -50,6 +50,18 @@ def choose(dataset: Dataset, rng: np.random.Generator, most: int, segment_length
     return Targets(user[chosen], position[chosen])
 
 
+def unreachable(dataset: Dataset, targets: Targets) -> tuple[int, int]:
+    """How many targets no list can have: those that are not in the catalogue, and those that the user had before."""
+    outside = repeated = 0
+    for user, position in zip(targets.user.tolist(), targets.position.tolist(), strict=True):
+        history = dataset.history(user)[: position + 1]
+        if history[position] == dataset.oov_row:
+            outside += 1
+        elif (history[:position] == history[position]).any():
+            repeated += 1
+    return outside, repeated
+
+
 def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
     """HR@10 and NDCG@10 = 1/log2(rank + 1), over all items but the user's own earlier ones. The popularity list has the
     same rules. A target outside the catalogue counts as missed.
@@ -61,12 +73,13 @@ def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
     chunks = [slice(at, at + CHUNK) for at in range(0, len(targets.user), CHUNK)]
     ranks = np.concatenate([_ranks(serving, dataset, popular, targets.user[at], targets.position[at]) for at in chunks])
     hits = ranks <= LIST_LENGTH
-    gains = np.where(hits[:, 0], 1.0 / np.log2(ranks[:, 0] + 1.0), 0.0)
+    gains = np.where(hits, 1.0 / np.log2(ranks + 1.0), 0.0)
     return Metrics(
         targets=len(ranks),
         hr_at_10=float(hits[:, 0].mean()),
-        ndcg_at_10=float(gains.mean()),
+        ndcg_at_10=float(gains[:, 0].mean()),
         popularity_hr_at_10=float(hits[:, 1].mean()),
+        popularity_ndcg_at_10=float(gains[:, 1].mean()),
     )
 
 

@@ -21,6 +21,7 @@ def copy_into(
     version: Path,
     reference: str,
     attributes: Attributes | None = None,
+    sha256: str | None = None,
 ) -> int:
     """Give a network the weights of a version. Items and attribute values that the version knows get their rows; other
     rows stay as they are.
@@ -30,6 +31,7 @@ def copy_into(
         item_ids: the items of the network's rows 1..V. `42` and `"42"` are the same item.
         version: model.pt of the version.
         attributes: those of the network, if it has any.
+        sha256: of the version, if it must be a certain one.
 
     Returns:
         How many of the items the version knows.
@@ -38,7 +40,7 @@ def copy_into(
         TrainingImpossible: the network of the version has another shape.
         What `artifact.load` raises.
     """
-    earlier = artifact.load_weights(version)
+    earlier = artifact.load_weights(version, sha256)
     there = {
         name.removeprefix("network."): tensor for name, tensor in earlier.weights.items() if name.startswith("network.")
     }

@@ -5,6 +5,7 @@ export of it, so another format would change only this file (docs/decisions/0008
 """
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from model.errors import ArtifactUnreadable, ManifestMismatch
+from model.errors import ArtifactUnreadable, DigestMismatch, ManifestMismatch
 from model.version import manifest as manifests
 from model.version.attributes import Attributes
 from model.version.manifest import Manifest
@@ -71,16 +72,22 @@ def frozen(program: Program, methods: Sequence[str] = CONTRACT) -> Program:
     return torch.jit.freeze(program.eval(), preserved_attrs=list(methods))
 
 
-def load(path: Path) -> Artifact:
+def load(path: Path, sha256: str | None = None) -> Artifact:
     """Read, check, freeze and warm up an artifact. A manifest.json beside it must equal the one inside.
 
+    TorchScript is code, and this runs it: load only what is trusted.
+
+    Args:
+        sha256: of the file, in hexadecimal. Nothing of another file is loaded. None: any file is.
+
     Raises:
+        DigestMismatch: the file has another SHA-256.
         ArtifactUnreadable: there is no such file, it is not TorchScript, `rec2pm train` did not write it, or a method
             of the contract is missing.
         ManifestUnknown: the manifest is malformed or of an unknown schema.
         ManifestMismatch: weights, manifest and catalogue do not belong together.
     """
-    program, manifest, item_ids, _ = _read(path)
+    program, manifest, item_ids, _ = _read(path, sha256)
     missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
     if missing_methods:
         raise ArtifactUnreadable(
@@ -92,12 +99,13 @@ def load(path: Path) -> Artifact:
     return Artifact(program, manifest, item_ids)
 
 
-def _read(path: Path) -> tuple[Program, Manifest, tuple[ItemId, ...], Attributes | None]:
+def _read(path: Path, sha256: str | None = None) -> tuple[Program, Manifest, tuple[ItemId, ...], Attributes | None]:
     extra: dict[str, Any] = {MANIFEST: "", CATALOGUE: "", ATTRIBUTES: ""}
     if not path.is_file():
         raise ArtifactUnreadable(f"{path}: no such file")
+    source = str(path) if sha256 is None else _checked(path, sha256)
     try:
-        program = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
+        program = torch.jit.load(source, map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         raise ArtifactUnreadable(f"{path}: not a TorchScript artifact: {str(error).splitlines()[0]}") from error
     if not extra[MANIFEST] or not extra[CATALOGUE]:
@@ -121,6 +129,15 @@ def _read(path: Path) -> tuple[Program, Manifest, tuple[ItemId, ...], Attributes
     return program, manifest, item_ids, attributes
 
 
+def _checked(path: Path, sha256: str) -> io.BytesIO:
+    """The bytes whose digest was compared: the file may be replaced meanwhile."""
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise DigestMismatch(f"{path} has sha256 {found}, expected {sha256}: it is another file, and was not loaded")
+    return io.BytesIO(data)
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """The weights of a version by name, the items of its rows, and their attributes if it has any."""
@@ -130,9 +147,9 @@ class Weights:
     attributes: Attributes | None
 
 
-def load_weights(path: Path) -> Weights:
-    """The weights of an artifact, for a training that starts from it. Raises what `load` raises."""
-    program, manifest, item_ids, attributes = _read(path)
+def load_weights(path: Path, sha256: str | None = None) -> Weights:
+    """The weights of an artifact, for a training that starts from it. Takes and raises what `load` does."""
+    program, manifest, item_ids, attributes = _read(path, sha256)
     _check(path, program, manifest, item_ids)
     return Weights(dict(program.state_dict()), item_ids, attributes)
 

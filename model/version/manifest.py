@@ -23,7 +23,8 @@ class Training:
     """Where the weights come from.
 
     `log` is the last part of the path of the log. Times are epoch ms, of the interactions that were trained on.
-    `samples` counts training windows over all epochs. `split` says in words what was held out.
+    `samples` counts training windows over all epochs. `split` says in words what was held out. `ended` is the field of
+    the recipe that ended training: `patience`, `max_epochs` or `max_seconds`; None if an older build trained.
     """
 
     log: str
@@ -38,16 +39,21 @@ class Training:
     best_epoch: int
     wall_s: float
     samples: int
+    ended: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Next-item metrics on the validation targets, predicted as a worker would, and those of the popularity list."""
+    """Next-item metrics on the validation targets, predicted as a worker would, and those of the popularity list.
+
+    `popularity_ndcg_at_10` is None if an older build trained.
+    """
 
     targets: int
     hr_at_10: float
     ndcg_at_10: float
     popularity_hr_at_10: float
+    popularity_ndcg_at_10: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,9 +60,11 @@ class Runtime:
         self._d: int = spec["d"]
 
     @staticmethod
-    def load(path: Path) -> "Runtime":
-        """Load the folder of a version, or its model.pt. Raises what `model.version.artifact.load` raises."""
-        return Runtime(artifact.load(path / artifact.PROGRAM if path.is_dir() else path))
+    def load(path: Path, sha256: str | None = None) -> "Runtime":
+        """Load the folder of a version, or its model.pt, if that has this SHA-256. Raises what
+        `model.version.artifact.load` raises.
+        """
+        return Runtime(artifact.load(path / artifact.PROGRAM if path.is_dir() else path, sha256))
 
     def fold(self, memory: Floats, rows: Rows, times: Rows | None = None) -> Folded:
         """Fold one full segment per user.

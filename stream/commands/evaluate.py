@@ -8,8 +8,8 @@ from typing import Literal
 import click
 from click.core import ParameterSource
 
-from stream.commands.log_options import log_options
-from stream.commands.output import progress_bar
+from stream.commands.log_options import LogOptions, log_options
+from stream.commands.output import progress_bar, say
 
 
 @click.command(short_help="Compare model versions on an event log.")
@@ -19,7 +19,7 @@ from stream.commands.output import progress_bar
     "references",
     required=True,
     multiple=True,
-    help="NAME or NAME@VERSION; may be repeated: the others are compared with the first.",
+    help="NAME, NAME@VERSION or NAME@VERSION#SHA256; may be repeated: the others are compared with the first.",
 )
 @click.option(
     "--registry",
@@ -61,9 +61,7 @@ from stream.commands.output import progress_bar
 )
 def evaluate(
     log: str,
-    user_column: str,
-    item_column: str,
-    timestamp_column: str,
+    reading: LogOptions,
     references: tuple[str, ...],
     registry: Path,
     out: Path,
@@ -74,7 +72,7 @@ def evaluate(
 ) -> None:
     """Compare model versions on an event log: accuracy side by side, and how much their memories add.
 
-    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. The command
+    LOG is Parquet, CSV, other separated text or JSON lines: a file, a folder or a glob. The command
     writes report.md with pictures, and metrics.json.
     """
     from model.errors import how_to_install
@@ -91,15 +89,20 @@ def evaluate(
     from rich.console import Console
 
     from model.evaluation import compare, report
-    from model.log import read_log
-    from model.version.registry import Registry
+    from model.version.registry import ModelVersion, Registry
     from stream.torch_threads import one_thread
 
     one_thread()
-    versions = list({version.reference: version for version in map(Registry(registry).resolve, references)}.values())
+    chosen: dict[str, ModelVersion] = {}
+    for version in map(Registry(registry).resolve, references):
+        # A version that is given twice is evaluated once; a SHA-256 that one of the two says must hold.
+        if version.sha256 is not None or version.reference not in chosen:
+            chosen[version.reference] = version
+    versions = list(chosen.values())
+    opened = reading.open(log)
     with progress_bar("evaluate") as progress:
         found = compare.evaluate(
-            read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
+            opened.interactions,
             versions,
             compare.EvaluationOptions(split=split, at=at, users=users, seed=seed),
             log_name=log,
@@ -112,6 +115,6 @@ def evaluate(
     libraries = {name: metadata.version(name) for name in ("rec2pm", "torch", "numpy", "polars", "scipy", "matplotlib")}
     written = report.write(found, out, arguments=arguments, versions=libraries)
     for line in report.warnings(found):
-        click.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}", err=True)
     Console(width=None if sys.stdout.isatty() else 140).print(report.table(found))
-    click.echo(f"{found.asked.targets} targets, sha256 {found.asked.sha256[:16]}; report: {written}")
+    say(f"{found.asked.targets} targets, sha256 {found.asked.sha256[:16]}; report: {written}")

@@ -13,7 +13,7 @@ import polars as pl
 from state.codec import FOLDED, named_item, read_folded, read_name, read_user, user_of, user_prefix
 from state.store import Store, StoreMemory
 from state.user import unpacked
-from stream.commands.output import counted, moment
+from stream.commands.output import counted, json_line, moment
 from stream.kafka.read_topic import committed_records, partitions
 
 _BATCH: Final = 5000
@@ -137,7 +137,7 @@ def state_lines(state: UserState) -> list[str]:
 def state_json(state: UserState) -> list[str]:
     """A user's state for programs."""
     shown = {**msgspec.structs.asdict(state.row), "kept_segments": state.kept_segments}
-    return [msgspec.json.encode(shown).decode()]
+    return [json_line(shown)]
 
 
 def rows(records: Iterator[tuple[bytes, bytes]], partition: int) -> Iterator[Row]:

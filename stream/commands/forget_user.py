@@ -14,8 +14,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from state.codec import FOLDED, PREFERENCE, WORKING, read_preference, taken_of, user_of, user_prefix
 from stream.commands.output import counted
 from stream.errors import KafkaUnusable
-from stream.kafka.partitioner import partition_of
-from stream.kafka.read_topic import committed_records, partitions
+from stream.kafka.partitioner import Expected, partition_of
+from stream.kafka.read_topic import committed_records, partitions, waiting_behind
+from stream.keys import KeyFormat
 
 _ANSWERS_WITHIN_S: Final = 30.0
 _ASK_EVERY_S: Final = 0.2
@@ -30,6 +31,8 @@ class Application:
     interactions: str
     recommendations: str
     changelog: str
+    keys: KeyFormat
+    partitioner: Expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +80,17 @@ class Outcome(Enum):
 
 
 def find(application: Application, user: bytes) -> Found:
-    """Look for everything that is stored of a user."""
-    kafka = application.kafka
+    """Look for everything that is stored of a user. Raises ValueError if no key is this user."""
+    kafka, key = application.kafka, application.keys.key(user.decode())
     before = look(kafka, application.changelog, user, partitions(kafka, application.changelog))
-    # Where the user's interactions go, and wherever something of them is stored.
-    home = partition_of(user, len(partitions(kafka, application.interactions)))
-    send_to = sorted({home, *(each.partition for each in before.stored)})
-    return Found(before, _list_partition(kafka, application.recommendations, user), send_to)
+    # Where the user's interactions go, and wherever something of them is stored. Where producers choose in their own
+    # way, that may be any partition. A null value does no harm where the user is unknown.
+    numbers = partitions(kafka, application.interactions)
+    homes = (
+        numbers if application.partitioner == "ignore" else [partition_of(key, len(numbers), application.partitioner)]
+    )
+    send_to = sorted({*homes, *(each.partition for each in before.stored)})
+    return Found(before, _list_partition(kafka, application.recommendations, key), send_to)
 
 
 def look(kafka: Mapping[str, Any], changelog: str, user: bytes, numbers: Sequence[int]) -> InChangelog:
@@ -124,12 +131,12 @@ def _user_records(number: int, live: Mapping[bytes, Message]) -> UserRecords:
     )
 
 
-def _list_partition(kafka: Mapping[str, Any], recommendations: str, user: bytes) -> int | None:
+def _list_partition(kafka: Mapping[str, Any], recommendations: str, key: bytes) -> int | None:
     """The partition that holds a list for the user; None when there is no list, or it is withdrawn."""
-    number = partition_of(user, len(partitions(kafka, recommendations)))
+    number = partition_of(key, len(partitions(kafka, recommendations)))
     has_list = False
     for message in committed_records(kafka, recommendations, number):
-        if message.key() == user:
+        if message.key() == key:
             has_list = message.value() is not None
     return number if has_list else None
 
@@ -149,9 +156,10 @@ def send(application: Application, user: bytes, numbers: Sequence[int]) -> dict[
         else:
             failed.append(error.str())
 
+    key = application.keys.key(user.decode())
     producer = Producer({**application.kafka, "enable.idempotence": True})
     for number in numbers:
-        producer.produce(application.interactions, None, user, number, on_delivery=delivered)
+        producer.produce(application.interactions, None, key, number, on_delivery=delivered)
     if producer.flush(_ANSWERS_WITHIN_S) or failed:
         reason = (failed or [f"no answer within {_ANSWERS_WITHIN_S:.0f} s"])[0]
         raise KafkaUnusable(f"{application.interactions} did not accept the null value: {reason}")
@@ -177,6 +185,15 @@ def wait_until_forgotten(
     if not _workers_went_past(application, offsets, wait_s, clock, sleep):
         return Outcome.NOT_YET
     return outcome(before, look(application.kafka, application.changelog, user, list(offsets)))
+
+
+def held_back(application: Application, offsets: Mapping[int, int]) -> list[str]:
+    """Which of the null values no worker can read now, and why."""
+    found = [
+        waiting_behind(application.kafka, application.interactions, number, offset)
+        for number, offset in offsets.items()
+    ]
+    return [str(each) for each in found if each is not None]
 
 
 def outcome(before: InChangelog, after: InChangelog) -> Outcome:

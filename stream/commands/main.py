@@ -1,6 +1,7 @@
 """The command `rec2pm`. Data goes to stdout, progress and logs to stderr.
 
-Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else, 130 interrupted; SIGTERM is a clean stop (0).
+Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else, 130 after SIGINT (Ctrl-C). SIGTERM is a clean end
+of a worker, a view and a training (0); another command has then not done its work (143).
 
 The files of the commands import what they need when they run, not at the top: `rec2pm --help` loads no Kafka client, no
 torch and no settings, and `rec2pm train` no Kafka client.
@@ -10,16 +11,24 @@ import logging
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from model.errors import ModelError, RecipeInvalid, TrainerMissing, TrainingInterrupted, TrainingUnfinished
+from model.errors import (
+    DigestMismatch,
+    ModelError,
+    ModelNotFound,
+    RecipeInvalid,
+    TrainerMissing,
+    TrainingInterrupted,
+    TrainingUnfinished,
+)
 from state.errors import StateError
 from stream.commands.dead_letters.command import dead_letters
 from stream.commands.demo.command import demo
 from stream.commands.evaluate import evaluate
-from stream.commands.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, complain
+from stream.commands.output import EXIT_ERROR, EXIT_USAGE, PlainFormatter, complain, printable, say
 from stream.commands.produce import produce
 from stream.commands.topics import topics
 from stream.commands.train import train
@@ -27,6 +36,18 @@ from stream.commands.users import state, user
 from stream.commands.view.command import view
 from stream.commands.worker import worker
 from stream.errors import SettingsInvalid, StreamError, TopicsUnusable
+from stream.stop_signals import EXIT_INTERRUPTED
+
+WRONG_USAGE: Final = (
+    SettingsInvalid,
+    TopicsUnusable,
+    ModelNotFound,
+    DigestMismatch,
+    RecipeInvalid,
+    TrainerMissing,
+    TrainingUnfinished,
+)
+"""Errors that come again until somebody has corrected what the command was given: exit code 2."""
 
 
 class ReportsErrors(click.Group):
@@ -37,15 +58,16 @@ class ReportsErrors(click.Group):
         try:
             code = super().main(*args, **kwargs)
         except click.ClickException as error:
+            error.message = printable(error.message)
             error.show()
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
+            say("interrupted", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except TrainingInterrupted as error:
             complain(error)
             sys.exit(0 if error.signal == signal.SIGTERM else EXIT_INTERRUPTED)
-        except (SettingsInvalid, TopicsUnusable, RecipeInvalid, TrainerMissing, TrainingUnfinished) as error:
+        except WRONG_USAGE as error:
             complain(error)
             sys.exit(EXIT_USAGE)
         except (StreamError, StateError, ModelError) as error:
@@ -70,11 +92,9 @@ def main(verbose: bool) -> None:
 
     Settings are environment variables: `rec2pm worker --help` lists them.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setFormatter(PlainFormatter())
+    logging.basicConfig(handlers=[stderr], level=logging.DEBUG if verbose else logging.INFO)
     if not verbose:
         logging.getLogger("rdkafka").setLevel(logging.WARNING)
 

@@ -1,20 +1,65 @@
-"""What all commands share: exit codes, a progress bar, words for numbers and times."""
+"""What all commands share: how a line is printed, exit codes, a progress bar, words for numbers and times.
 
+Ids, headers, names of topics and texts of errors come from others. A terminal acts on some characters, and a new line
+in an id would look like a line of ours. So each line that a command prints, and each message of the log, goes through
+`printable`, here and nowhere else; a test looks for commands that print by themselves.
+"""
+
+import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import click
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
+
+
+def printable(text: str) -> str:
+    r"""The text as one line on which no terminal acts.
+
+    Controls, line ends, marks that change the direction of writing and other characters that cannot be seen are
+    written as in Python: `\x1b`, `\n`, `\u202e`.
+    """
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line: data to stdout, what is said about it to stderr."""
+    click.echo(printable(line), err=err)
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON in one line, in which characters that are not printable are escaped."""
+    import msgspec
+
+    text = msgspec.json.encode(value).decode()
+    # Such a character can only be inside a string: elsewhere this JSON has none, not even spaces.
+    return (
+        text if text.isprintable() else "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+    )
 
 
 def complain(error: Exception) -> None:
-    for line in str(error).splitlines() or [type(error).__name__]:
-        click.echo(f"rec2pm: {line}", err=True)
+    for line in str(error).split("\n") if str(error) else [type(error).__name__]:
+        say(f"rec2pm: {line}", err=True)
+
+
+class PlainFormatter(logging.Formatter):
+    """Log lines: one per message. Only a traceback has more."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the base class's name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # the base class's name
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from typing import Literal
 
 import click
 
-from stream.commands.log_options import log_options
+from stream.commands.log_options import LogOptions, log_options
+from stream.commands.output import say
 
 
 def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -15,7 +16,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
     from model.training import recipe as recipes
 
     for name, description in recipes.descriptions().items():
-        click.echo(f"{name:<24} {description}")
+        say(f"{name:<24} {description}")
     context.exit()
 
 
@@ -46,7 +47,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
 @click.option(
     "--from",
     "start_from",
-    metavar="NAME[@VERSION]",
+    metavar="NAME[@VERSION[#SHA256]]",
     help="Start from the weights of this version and keep its items (daily retraining).",
 )
 @click.option(
@@ -70,9 +71,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
 )
 def train(
     log: str,
-    user_column: str,
-    item_column: str,
-    timestamp_column: str,
+    reading: LogOptions,
     attribute_column: str | None,
     out: Path,
     name: str,
@@ -84,15 +83,14 @@ def train(
 ) -> None:
     """Train on an event log, and write a new model version into a registry.
 
-    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. Most recipes keep the last tenth of the log, by time,
-    for validation: training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a checkpoint for --resume. The
-    command prints the new version as NAME@VERSION.
+    LOG is Parquet, CSV, other separated text or JSON lines: a file, a folder or a glob. Most recipes keep the last
+    tenth of the log, by time, for validation: training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a
+    checkpoint for --resume. The command prints the new version as NAME@VERSION.
     """
     from importlib import metadata
 
-    from model.log import read_log
     from model.training import recipe as recipes
-    from model.training.progress import progress_bar
+    from model.training.progress import on_stderr
     from model.training.train import train as training
     from model.version.registry import Registry
     from stream.torch_threads import one_thread
@@ -105,13 +103,7 @@ def train(
     else:
         chosen = recipes.load(recipe or recipes.DEFAULT)
     version = training(
-        read_log(
-            log,
-            user_column=user_column,
-            item_column=item_column,
-            timestamp_column=timestamp_column,
-            attribute_column=attribute_column,
-        ),
+        reading.open(log, attribute_column).interactions,
         registry,
         recipes.changed(chosen, settings),
         name=name,
@@ -122,19 +114,8 @@ def train(
         devices=devices,
         start_from=earlier,
         unfinished=unfinished or "refuse",
-        progress=progress_bar,
+        progress=on_stderr,
     )
-    manifest = version.manifest()
-    if (metrics := manifest.metrics) is not None:
-        click.echo(
-            f"wrote {version.folder}: on {metrics.targets} later interactions HR@10 {metrics.hr_at_10:.4f}, "
-            f"NDCG@10 {metrics.ndcg_at_10:.4f} (the popularity list: HR@10 {metrics.popularity_hr_at_10:.4f})",
-            err=True,
-        )
-    if (trained := manifest.training) is not None:
-        click.echo(
-            f"{trained.samples} windows in {trained.wall_s:.0f} s, {trained.samples / max(trained.wall_s, 0.1):.0f}/s with validation; "
-            f"the best of {trained.epochs} epochs was number {trained.best_epoch}",
-            err=True,
-        )
-    click.echo(version.reference)
+    say(f"wrote {version.folder}", err=True)
+    say(f"to serve this very file: REC2PM_MODEL={version.reference}#{version.digest()}", err=True)
+    say(version.reference)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
-from stream.commands.output import EXIT_ERROR, progress_bar
+from stream.commands.output import EXIT_ERROR, progress_bar, say
 
 
 @click.group(short_help="Export what is remembered about all users.")
@@ -26,12 +26,14 @@ def state_export(out: Path) -> None:
     The states are read from the changelog: no worker needs to stop.
     """
     from stream.commands.export_state import export
+    from stream.kafka.rights import of_states
     from stream.kafka.topics import changelog_topic
 
     settings = current_settings()
+    kafka = kafka_options(settings, *of_states(settings.names))
     with progress_bar("partitions") as progress:
-        users = export(kafka_options(settings), changelog_topic(settings.app), out, progress)
-    click.echo(f"exported {users} users to {out}", err=True)
+        users = export(kafka, changelog_topic(settings.app), out, progress)
+    say(f"exported {users} users to {out}", err=True)
 
 
 @click.group(short_help="Show or forget one user.")
@@ -42,7 +44,11 @@ def user() -> None:
 def _user_id(_: click.Context, __: click.Parameter, user_id: str) -> str:
     from state.interaction import MAX_ID_BYTES
 
-    if not 0 < len(user_id.encode()) <= MAX_ID_BYTES:
+    try:
+        size = len(user_id.encode())
+    except UnicodeEncodeError:
+        raise click.BadParameter("a user id is UTF-8") from None
+    if not 0 < size <= MAX_ID_BYTES:
         raise click.BadParameter(f"a user id has 1 to {MAX_ID_BYTES} bytes")
     return user_id
 
@@ -54,16 +60,18 @@ def _user_id(_: click.Context, __: click.Parameter, user_id: str) -> str:
 def user_show(user_id: str, as_json: bool) -> None:
     """Show what is remembered about one user, read from the changelog."""
     from stream.commands import export_state
+    from stream.kafka.rights import of_states
     from stream.kafka.topics import changelog_topic
 
     settings = current_settings()
-    found = export_state.read_states(kafka_options(settings), changelog_topic(settings.app), user_id)
+    kafka = kafka_options(settings, *of_states(settings.names))
+    found = export_state.read_states(kafka, changelog_topic(settings.app), user_id)
     if not found:
-        click.echo(f"nothing is remembered about user {user_id!r}", err=True)
+        say(f"nothing is remembered about user {user_id!r}", err=True)
         sys.exit(EXIT_ERROR)
     for each in found:
         for line in export_state.state_json(each) if as_json else export_state.state_lines(each):
-            click.echo(line)
+            say(line)
 
 
 @user.command("forget", short_help="Forget one user: memory, history and list.")
@@ -89,30 +97,40 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
     compacts. The interactions topic and the dead letters keep what they hold until their own retention ends.
     """
     from stream.commands import forget_user as forget
+    from stream.kafka.rights import of_user_forget
     from stream.kafka.topics import changelog_topic
+    from stream.keys import KeyFormat
 
     settings = current_settings()
     application = forget.Application(
-        kafka_options(settings),
+        kafka_options(settings, *of_user_forget(settings.names, execute=execute)),
         settings.app,
         settings.interactions_topic,
         settings.recommendations_topic,
         changelog_topic(settings.app),
+        KeyFormat(settings.key_format),
+        settings.partitioner,
     )
     user = user_id.encode()
-    found = forget.find(application, user)
+    try:
+        found = forget.find(application, user)
+    except ValueError as error:
+        raise click.BadParameter(f"{user_id!r} {error}") from error
     for line in forget.found_lines(application, user_id, found):
-        click.echo(line)
+        say(line)
     if not execute:
         for line in forget.preview_lines(application, found):
-            click.echo(line)
+            say(line)
         return
     offsets = forget.send(application, user, found.send_to)
-    click.echo(forget.sent_line(application, offsets))
+    say(forget.sent_line(application, offsets))
     result = forget.wait_until_forgotten(
         application, user, found.before, offsets, wait_s=wait, clock=time.monotonic, sleep=time.sleep
     )
     failed = result in (forget.Outcome.NOT_YET, forget.Outcome.RECORDS_LEFT)
-    click.echo(forget.outcome_line(application, result, wait), err=failed)
+    say(forget.outcome_line(application, result, wait), err=failed)
+    if result is forget.Outcome.NOT_YET:
+        for line in forget.held_back(application, offsets):
+            say(line, err=True)
     if failed:
         sys.exit(EXIT_ERROR)

@@ -1,8 +1,5 @@
 """`rec2pm worker`."""
 
-import signal
-import sys
-
 import click
 
 from stream.commands.kafka_connection import current_settings, reports_kafka_errors
@@ -25,10 +22,13 @@ def worker() -> None:
     """Run one worker process: it reads interactions and writes recommendations.
 
     Run as many as there are cores, and at most one per partition. SIGTERM and SIGINT stop a worker: it finishes the
-    step, commits and leaves the group.
+    step, commits and leaves the group. The exit code is then 0 after SIGTERM and 130 after SIGINT.
     """
-    # Until there is a step to finish: importing torch takes a while.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from stream.kafka.admin import admin_client
+
+    settings = current_settings()
+    # Before torch and the model: why there is no connection is known in a moment.
+    admin_client(settings)
     from stream.compose import run_worker
 
-    run_worker(current_settings())
+    run_worker(settings)

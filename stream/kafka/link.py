@@ -14,8 +14,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from stream.errors import ChangelogUnfit, Fenced, InputGap, KafkaUnusable
 from stream.fault_points import At, passing
+from stream.kafka.ends import Ends
 from stream.kafka.errors import NOT_ALLOWED, comes_back, explained, is_fatal, stop
 from stream.kafka.lineage import Changelog, Committed, KnownChangelog
+from stream.kafka.lost_connections import WatchedLog
+from stream.kafka.names import reader_group, worker_id
 from stream.kafka.options import (
     CHANGELOG_READER,
     CONSUMER,
@@ -27,10 +30,13 @@ from stream.kafka.options import (
 )
 from stream.kafka.outage import Outage
 from stream.kafka.questions import Questions
+from stream.kafka.record_limits import UNKNOWN, RecordLimits, reading, writing
+from stream.kafka.statistics import Statistics
 from stream.kafka.topics import changelog_topic, dead_letter_topic
 from stream.kafka.transactions import OutputTopics, Transactions
+from stream.keys import KeyFormat
 from stream.partitions import Partitions
-from stream.ports import Outgoing
+from stream.ports import Empty, Outgoing
 from stream.wire import Record, recommendation_as_json, recommendation_as_msgpack
 
 logger = logging.getLogger(__name__)
@@ -55,9 +61,11 @@ class KafkaLink:
         interactions_topic: str,
         recommendations_topic: str,
         output_format: Literal["msgpack", "json"],
+        keys: KeyFormat,
         memory: MemoryBudget,
         extra: Mapping[str, str],
         clock: Callable[[], float],
+        limits: RecordLimits = UNKNOWN,
         at: At = passing,
     ) -> None:
         """Args:
@@ -66,20 +74,33 @@ class KafkaLink:
             (static membership).
         extra: librdkafka's options; ours come before them.
         clock: monotonic seconds.
+        limits: how large the topics' records may be.
         """
         self.changelog_topic: Final = changelog_topic(app)
         self._input: Final = interactions_topic
-        name = f"{app}-{worker_name}"
+        name = worker_id(app, worker_name)
         common: dict[str, Any] = {"bootstrap.servers": bootstrap, "client.id": name, **extra}
         self.changelog_reader: Final = fitting(
-            {**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": f"{name}-restore"}
-        )
-        membership = {"group.instance.id": name, "session.timeout.ms": NAMED_SESSION_MS} if named else {}
-        self._consumer = Consumer(
-            fitting({**CONSUMER, **memory.consumer(), **membership, **common, "group.id": app}),
-            logger=logger_of("consumer"),
+            reading({**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": reader_group(app)})
         )
         self._outage: Final = Outage(clock)
+        self._statistics: Final = Statistics(interactions_topic, self._outage)
+        membership = {"group.instance.id": name, "session.timeout.ms": NAMED_SESSION_MS} if named else {}
+        self._consumer = Consumer(
+            fitting(
+                reading(
+                    {
+                        **CONSUMER,
+                        **memory.consumer(),
+                        **self._statistics.options(),
+                        **membership,
+                        **common,
+                        "group.id": app,
+                    }
+                )
+            ),
+            logger=logger_of("consumer"),
+        )
         self._known: Final = KnownChangelog(self.changelog_topic)
         self.questions: Final = Questions(
             consumer=lambda: self._consumer,
@@ -89,28 +110,49 @@ class KafkaLink:
             known=self._known,
             outage=self._outage,
         )
-        self._producing: Final = {**PRODUCER, **memory.producer(), **common, "transactional.id": name}
+        own = {
+            **PRODUCER,
+            **memory.producer(),
+            **common,
+            "transactional.id": name,
+            # The log must tell of each lost connection (`WatchedLog`).
+            "log.connection.close": True,
+            "log_level": max(6, int(extra.get("log_level", 6))),
+        }
+        self._producing: Final = writing(own, limits)
         self.transactions: Final = Transactions(
             topics=OutputTopics(self.changelog_topic, recommendations_topic, dead_letter_topic(app)),
             encode=recommendation_as_json if output_format == "json" else recommendation_as_msgpack,
+            keys=keys,
             new_producer=self._new_producer,
             lasts_s=int(self._producing["transaction.timeout.ms"]) / 1000,
             outage=self._outage,
             at=at,
+            largest_letter=limits.dead_letters,
         )
         self._metadata: object = None
         """The group's metadata, from the last poll."""
         self._fetching: set[int] = set()
         """Partitions that the client fetches, paused ones included."""
+        self._ends: Final = Ends(topic=interactions_topic, config=self.changelog_reader, clock=clock)
         self._may_have_grown = False
         self.input_id = ""
 
     def _new_producer(self) -> Producer:
-        return Producer(self._producing, logger=logger_of("producer"))
+        watched = WatchedLog(logger_of("producer"), lambda why: self.transactions.lost(why))
+        return Producer(self._producing, logger=watched)
+
+    @property
+    def width(self) -> int:
+        return self._known.partitions
 
     @property
     def waited_at(self) -> float:
         return self._outage.waited_at
+
+    @property
+    def ends(self) -> Mapping[int, int]:
+        return self._statistics.ends
 
     def stop_waiting_if(self, stopping: Callable[[], bool]) -> None:
         """Stop waiting for Kafka when `stopping` returns True."""
@@ -213,6 +255,22 @@ class KafkaLink:
             raise KafkaUnusable(f"reading {self._input}: {explained(error)}")
         logger.warning("consumer error=%s", error)
 
+    def look_for_ends(self, positions: Mapping[int, int]) -> None:
+        """Look whether partitions hold records from these offsets on. Does not wait for the answer (`found_empty`)."""
+        # What the client knows of the ends from its last fetch. Equal to the position, there is nothing to look for.
+        known = {
+            number: self._consumer.get_watermark_offsets(TopicPartition(self._input, number), cached=True)[1]
+            for number in positions
+        }
+        self._ends.look({number: offset for number, offset in positions.items() if known[number] > offset})
+
+    def found_empty(self) -> Mapping[int, Empty] | None:
+        return self._ends.found()
+
+    @property
+    def looking(self) -> bool:
+        return self._ends.looking
+
     def publish(self, outgoing: Outgoing) -> Mapping[int, int]:
         """Publish in one transaction. Returns the changelog offset that each partition's records reach.
 
@@ -288,9 +346,10 @@ class KafkaLink:
             start = low if committed.offset is None else committed.offset
         if start < low:
             raise InputGap(
-                f"{self._input}[{partition}]: the {low - start} records from offset {start}, which the state reaches, "
-                f"to {low}, the first offset that the topic still holds, were deleted before a worker read them "
-                f"(retention). Nothing is changed here; {_SAY_WHERE}"
+                f"{self._input}[{partition}]: the {low - start} offsets from {start}, which the state reaches, to "
+                f"{low}, the first one that the topic still holds, were deleted before a worker read them (retention). "
+                "Records are lost, unless these offsets held nothing but transaction markers and aborted records. "
+                f"Nothing is changed here; {_SAY_WHERE}"
             )
         return start
 
@@ -313,4 +372,5 @@ class KafkaLink:
         """
         self.transactions.close()
         self.questions.close()
+        self._ends.close()
         self._consumer.close()

@@ -1,26 +1,111 @@
-"""The partition of a key, as every client with Java's default partitioner computes it: murmur2."""
+"""The partition of a key, as the partitioners compute it that most producers have.
 
-from typing import Final
+    murmur2   Java, and with it Kafka Streams, Connect and Flink; kafka-python, KafkaJS, franz-go;
+              librdkafka's `murmur2` and `murmur2_random`
+    crc32     librdkafka's default: its `consistent` and `consistent_random`, in Python, Go, .NET, Node and Ruby
+    fnv1a     Sarama (Go) and kafka-go's Hash; librdkafka's `fnv1a` and `fnv1a_random`
 
-_SEED: Final = 0x9747B28C
-_M: Final = 0x5BD1E995
-_32_BITS: Final = 0xFFFFFFFF
+A key that is null or empty goes anywhere, so it has no partition of its own and is not asked about here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, TypeAlias
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+Partitioner: TypeAlias = Literal["murmur2", "crc32", "fnv1a"]
+Expected: TypeAlias = Literal["murmur2", "crc32", "fnv1a", "ignore"]
+"""The setting `REC2PM_PARTITIONER`: who chose the partitions of the input. `ignore`: something unknown."""
+
+Hashes: TypeAlias = NDArray[np.uint32]
+
+IN_LIBRDKAFKA: Final[dict[Partitioner, str]] = {
+    "murmur2": "murmur2_random",
+    "crc32": "consistent_random",
+    "fnv1a": "fnv1a_random",
+}
+"""The value of librdkafka's option `partitioner`. The ending is about null keys: they go anywhere."""
 
 
-def partition_of(key: bytes, partitions: int) -> int:
+def option(expected: Expected) -> dict[str, str]:
+    """librdkafka's option for a producer that sends records where the other producers send them."""
+    return {"partitioner": IN_LIBRDKAFKA["murmur2" if expected == "ignore" else expected]}
+
+
+_SEED: Final = np.uint32(0x9747B28C)
+_M: Final = np.uint32(0x5BD1E995)
+_FNV_BASIS: Final = np.uint32(2166136261)
+_FNV_PRIME: Final = np.uint32(16777619)
+
+
+def partition_of(key: bytes, partitions: int, partitioner: Partitioner = "murmur2") -> int:
     """The partition of a key in a topic with this number of partitions."""
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
+    return int(partitions_of([key], partitions, partitioner)[0])
 
 
-def murmur2(key: bytes) -> int:
-    """The hash as an unsigned 32-bit integer."""
-    hashed = _SEED ^ len(key)
-    whole = len(key) & ~3
-    for at in range(0, whole, 4):
-        word = int.from_bytes(key[at : at + 4], "little") * _M & _32_BITS
-        word = (word ^ word >> 24) * _M & _32_BITS
-        hashed = (hashed * _M & _32_BITS) ^ word
-    if rest := key[whole:]:
-        hashed = (hashed ^ int.from_bytes(rest, "little")) * _M & _32_BITS
-    hashed = (hashed ^ hashed >> 13) * _M & _32_BITS
-    return hashed ^ hashed >> 15
+def partitions_of(keys: Sequence[bytes], partitions: int, partitioner: Partitioner) -> NDArray[np.int64]:
+    """The partition of each key.
+
+    Args:
+        keys: none of them empty.
+        partitions: of the topic.
+    """
+    return _HASHES[partitioner](keys).astype(np.int64) % partitions
+
+
+def _murmur2(keys: Sequence[bytes]) -> Hashes:
+    """Java's murmur2, made positive by dropping the sign bit."""
+    lengths, padded = _matrix(keys)
+    words = np.ascontiguousarray(padded.view("<u4").T)  # word × key
+    whole = lengths >> 2
+    hashed = _SEED ^ lengths.astype(np.uint32)
+    shortest = int(whole.min(initial=len(words)))
+    for at, word in enumerate(words):
+        if at < shortest:
+            hashed = hashed * _M ^ _mixed(word)
+        else:
+            longer = np.flatnonzero(whole > at)
+            hashed[longer] = hashed[longer] * _M ^ _mixed(word[longer])
+    rest = np.flatnonzero(lengths & 3)  # bytes beyond a key are zero, so the last word holds what is left of it
+    hashed[rest] = (hashed[rest] ^ words[whole[rest], rest]) * _M
+    hashed = (hashed ^ hashed >> np.uint32(13)) * _M
+    return (hashed ^ hashed >> np.uint32(15)) & np.uint32(0x7FFFFFFF)
+
+
+def _mixed(word: Hashes) -> Hashes:
+    word = word * _M
+    return (word ^ word >> np.uint32(24)) * _M
+
+
+def _crc32(keys: Sequence[bytes]) -> Hashes:
+    return np.fromiter(map(crc32, keys), np.uint32, len(keys))
+
+
+def _fnv1a(keys: Sequence[bytes]) -> Hashes:
+    """FNV-1a as a signed number, made positive by negating it."""
+    lengths, padded = _matrix(keys)
+    octets = np.ascontiguousarray(padded.view(np.uint8).T)  # byte × key
+    hashed = np.full(len(keys), _FNV_BASIS)
+    shortest = int(lengths.min(initial=len(octets)))
+    for at, octet in enumerate(octets):
+        if at < shortest:
+            hashed = (hashed ^ octet) * _FNV_PRIME
+        elif len(longer := np.flatnonzero(lengths > at)):
+            hashed[longer] = (hashed[longer] ^ octet[longer]) * _FNV_PRIME
+    return np.where(hashed >> np.uint32(31), ~hashed + np.uint32(1), hashed)
+
+
+_HASHES: Final[dict[Partitioner, Callable[[Sequence[bytes]], Hashes]]] = {
+    "murmur2": _murmur2,
+    "crc32": _crc32,
+    "fnv1a": _fnv1a,
+}
+
+
+def _matrix(keys: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """The length of each key, and the keys as rows of bytes, padded with zeros to whole words."""
+    lengths = np.fromiter(map(len, keys), np.int64, len(keys))
+    width = -(-int(lengths.max(initial=1)) // 4) * 4
+    return lengths, np.array(keys, f"S{width}")[:, None]

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, NewTopic, ResourceType
+
+from stream.kafka.errors import NOT_ALLOWED
+from stream.kafka.names import Names
+from stream.kafka.names import changelog_topic as changelog_topic
+from stream.kafka.names import dead_letter_topic as dead_letter_topic
+from stream.kafka.names import models_topic as models_topic
+from stream.kafka.rights import Right, may_not_publish, missing, of_worker
+from stream.wire import LETTER_HEADERS_BYTES
 
 ANSWERS_WITHIN_S = 15.0
 _DELETIONS_KEPT_MS = 86_400_000
 
 CleanupPolicy = Literal["compact", "delete"]
 
+_LARGEST = "max.message.bytes"
 _COMPACTION_LAG = "max.compaction.lag.ms"
 _DAY_MS = 86_400_000
 _LONGEST_COMPACTION_LAG_MS = 7 * _DAY_MS
@@ -39,6 +48,8 @@ class TopicSpec:
     """What Kafka does with old records: `compact` keeps the newest of each key, `delete` drops them by age or size."""
     settings: tuple[tuple[str, str], ...] = ()
     """Other topic settings, (name, value) each."""
+    holds: str | None = None
+    """The topic whose records must fit into this one, with the headers of a dead letter."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -57,9 +68,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One line about a problem with the topics. `error`: a worker must not start; `warning`: it deserves a look."""
+    """One line about a problem. `error`: a worker must not start; `warning`: it deserves a look."""
 
     topic: str
+    """The topic or the group that has it."""
     severity: Literal["error", "warning"]
     line: str
 
@@ -78,21 +90,47 @@ def plan(
             recommendations_topic, "the latest list of each user", partitions, replication, "compact", _COMPACTED_DAILY
         ),
         TopicSpec(changelog_topic(app), "every user's state", partitions, replication, "compact", _COMPACTED_DAILY),
-        TopicSpec(dead_letter_topic(app), "refused records, each with its reason", partitions, replication, "delete"),
+        TopicSpec(
+            dead_letter_topic(app),
+            "refused records, each with its reason",
+            partitions,
+            replication,
+            "delete",
+            holds=interactions_topic,
+        ),
         TopicSpec(models_topic(app), "promoted model versions, not used yet", 1, replication, "compact"),
     ]
 
 
-def changelog_topic(app: str) -> str:
-    return f"{app}.changelog"
+def width(admin: AdminClient, app: str, interactions_topic: str) -> int | None:
+    """The number of partitions that the application has: the input's, or else the changelog's. None without either.
+
+    Raises:
+        KafkaException: the broker does not answer.
+    """
+    found = _found(admin)
+    return next((found[name].partitions for name in (interactions_topic, changelog_topic(app)) if name in found), None)
 
 
-def dead_letter_topic(app: str) -> str:
-    return f"{app}.dead-letter"
+def as_they_are(admin: AdminClient, topics: Sequence[TopicSpec]) -> dict[str, str]:
+    """Name → partitions, replication and settings, in words, of each of the topics that exists.
+
+    Raises:
+        KafkaException: the broker does not answer.
+    """
+    found = _found(admin)
+    present = [topic for topic in topics if topic.name in found]
+    configs = _configs(admin, [topic.name for topic in present])
+    return {topic.name: _in_words(topic, found[topic.name], configs[topic.name]) for topic in present}
 
 
-def models_topic(app: str) -> str:
-    return f"{app}.models"
+def _in_words(topic: TopicSpec, found: _Found, config: Mapping[str, str] | str) -> str:
+    shown = (
+        [f"settings not shown ({config})"]
+        if isinstance(config, str)
+        else [f"{name}={config.get(name, 'not set')}" for name in topic.config]
+    )
+    return ", ".join([_counted(found.partitions), f"replication {found.replication}", *shown])
 
 
 def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
@@ -101,6 +139,25 @@ def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
     Raises:
         KafkaException: the broker does not answer.
     """
+    outcomes = _create(admin, [topic for topic in topics if topic.holds is None])
+    # Once the others exist, Kafka knows how large their records may be.
+    outcomes |= _create(admin, [_holding(admin, topic) for topic in topics if topic.holds is not None])
+    return [outcomes[topic.name] for topic in topics]
+
+
+def _holding(admin: AdminClient, topic: TopicSpec) -> TopicSpec:
+    """The topic, with the limit that the other topic's records need; as it is if Kafka does not show theirs."""
+    limit = None if topic.holds is None else largest_batches(admin, [topic.holds])[topic.holds]
+    if limit is None:
+        return topic
+    return replace(topic, settings=(*topic.settings, (_LARGEST, str(_with_headers(limit)))))
+
+
+def _with_headers(limit: int) -> int:
+    return min(limit + LETTER_HEADERS_BYTES, 2**31 - 1)
+
+
+def _create(admin: AdminClient, topics: Sequence[TopicSpec]) -> dict[str, Outcome]:
     existing = _found(admin)
     missing = [topic for topic in topics if topic.name not in existing]
     futures = (
@@ -121,14 +178,19 @@ def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
             futures[topic.name].result()
         except KafkaException as error:
             # Somebody else created it a moment ago, for example a second init job of the deployment. That is no error.
-            exists = _kafka_error(error).code() == KafkaError.TOPIC_ALREADY_EXISTS
-            outcomes.append(
-                Outcome(topic, "exists") if exists else Outcome(topic, "refused", _kafka_error(error).str())
-            )
+            reason = _kafka_error(error)
+            exists = reason.code() == KafkaError.TOPIC_ALREADY_EXISTS
+            outcomes.append(Outcome(topic, "exists") if exists else Outcome(topic, "refused", _refusal(topic, reason)))
         else:
             outcomes.append(Outcome(topic, "created"))
     _wait_until_listed(admin, {outcome.topic.name for outcome in outcomes if outcome.result == "created"})
-    return outcomes
+    return {outcome.topic.name: outcome for outcome in outcomes}
+
+
+def _refusal(topic: TopicSpec, reason: KafkaError) -> str:
+    if reason.code() in NOT_ALLOWED:
+        return Right("topic", topic.name, "Create", "creating it").line()
+    return str(reason.str())
 
 
 def _wait_until_listed(admin: AdminClient, names: set[str]) -> None:
@@ -139,35 +201,67 @@ def _wait_until_listed(admin: AdminClient, names: set[str]) -> None:
 
 
 def check(admin: AdminClient, app: str, interactions_topic: str, recommendations_topic: str) -> list[Problem]:
-    """What is wrong with the topics on the broker, errors first; a worker starts when there is no error.
+    """What is wrong with the topics on the broker, and which rights these credentials lack for a worker, errors first.
+
+    A worker starts when there is no error.
 
     Raises:
         KafkaException: the broker does not answer.
     """
     found = _found(admin)
+    lacking = missing(admin, of_worker(Names(app, interactions_topic, recommendations_topic)))
     width = found[interactions_topic].partitions if interactions_topic in found else None
     wanted = plan(app, interactions_topic, recommendations_topic, width or 1, None)
     present = [topic for topic in wanted if topic.name in found]
     configs = _configs(admin, [topic.name for topic in present])
 
-    problems = [
+    problems = [_missing_right(right) for right in lacking]
+    hidden = {right.name for right in lacking}
+    problems += [
         _error(
             topic,
             f"topic {topic.name} ({topic.purpose}) is missing, or these credentials may not see it: "
             "`rec2pm topics create` creates missing topics",
         )
         for topic in wanted
-        if topic.name not in found
+        if topic.name not in found and topic.name not in hidden
     ]
+    unseen = {right.name for right in lacking if right.operation == "DescribeConfigs"}
     for topic in present:
         if width is not None and topic.name == changelog_topic(app):
             problems += _wrong_width(topic, found[topic.name].partitions, interactions_topic)
-        problems += _wrong_policy(topic, configs[topic.name], app, interactions_topic)
+        if topic.name not in unseen:
+            problems += _wrong_policy(topic, configs[topic.name], app, interactions_topic)
         problems += _compacted_too_late(topic, configs[topic.name])
         problems += _too_few_copies(topic, found[topic.name].replication, configs[topic.name])
+        problems += _too_small(topic, configs)
     return sorted(
         problems, key=lambda problem: problem.severity
     )  # "error" before "warning"; the order of the plan within each
+
+
+def largest_batches(admin: AdminClient, topics: Sequence[str]) -> dict[str, int | None]:
+    """`max.message.bytes` of each topic: the largest batch of records it takes, compressed. None where Kafka does not
+    show it.
+    """
+    configs = _configs(admin, topics)
+    return {
+        topic: None if isinstance(config, str) or (value := config.get(_LARGEST)) is None else int(value)
+        for topic in topics
+        for config in (configs[topic],)
+    }
+
+
+def check_transactions(options: Mapping[str, Any], app: str) -> list[Problem]:
+    """Whether these credentials may publish in transactions, which Kafka only says when it is tried.
+
+    The try makes a producer with a transactional id of its own, and disturbs no worker.
+
+    Raises:
+        KafkaException: the broker does not answer.
+    """
+    lacking = may_not_publish(options, app)
+    return [] if lacking is None else [_missing_right(lacking)]
 
 
 def deletions_kept_ms(admin: AdminClient, app: str) -> int:
@@ -255,6 +349,29 @@ def _too_few_copies(topic: TopicSpec, replication: int, config: Mapping[str, str
             "lower min.insync.replicas",
         )
     ]
+
+
+def _too_small(topic: TopicSpec, configs: Mapping[str, Mapping[str, str] | str]) -> list[Problem]:
+    """Whether the topic takes the records of the topic that it holds."""
+    config, held = configs[topic.name], configs.get(topic.holds or "", "")
+    if isinstance(config, str) or isinstance(held, str) or _LARGEST not in config or _LARGEST not in held:
+        return []
+    wanted = _with_headers(int(held[_LARGEST]))
+    if int(config[_LARGEST]) >= wanted:
+        return []
+    return [
+        _warning(
+            topic,
+            f"topic {topic.name} has {_LARGEST}={config[_LARGEST]}, expected {wanted} or more, as {topic.holds} has "
+            f"{held[_LARGEST]}: a refused record that does not fit is kept without its value; set it with "
+            f"`kafka-configs.sh --alter --topic {topic.name} --add-config {_LARGEST}={wanted}`",
+        )
+    ]
+
+
+def _missing_right(right: Right) -> Problem:
+    line = f"{right.line()}; not checked until then" if right.optional else right.line()
+    return Problem(right.name, "warning" if right.optional else "error", line)
 
 
 def _error(topic: TopicSpec, line: str) -> Problem:

@@ -21,8 +21,10 @@ from stream.fault_points import At, Point
 from stream.kafka.call_thread import CallThread
 from stream.kafka.errors import NOT_ALLOWED, PUT_OUT, explained, is_fatal, stop
 from stream.kafka.outage import Outage
+from stream.kafka.sent_letters import SentLetters
+from stream.keys import KeyFormat
 from stream.ports import Outgoing
-from stream.wire import MODEL_HEADER, Recommendation
+from stream.wire import MODEL_HEADER, DeadLetter, Recommendation
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +58,21 @@ class Transactions:
         *,
         topics: OutputTopics,
         encode: Callable[[Recommendation], bytes],
+        keys: KeyFormat,
         new_producer: Callable[[], Producer],
         lasts_s: float,
         outage: Outage,
         at: At,
+        largest_letter: int | None = None,
     ) -> None:
         """Args:
+        largest_letter: `max.message.bytes` of the dead-letter topic; None if Kafka does not show it.
         lasts_s: the longest time that Kafka lets a transaction last (`transaction.timeout.ms`).
         """
         self._topics = topics
+        self._letters = SentLetters(topics.dead_letters, largest_letter)
         self._encode = encode
+        self._keys = keys
         self.new_producer = new_producer
         self.producer = new_producer()
         self.lasts_s = lasts_s
@@ -75,6 +82,12 @@ class Transactions:
         self._first_reason: KafkaError | None = None
         """Why the transaction failed. Later calls of the client only say that it has failed."""
         self.began = outage.clock()
+        self._unanswered: str | None = None
+        """Why a request of this producer may have no answer: Kafka may receive it later, within another transaction."""
+
+    def lost(self, why: str) -> None:
+        """Note that the producer lost a connection, perhaps with a request on it that had no answer."""
+        self._unanswered = why
 
     def start(self) -> None:
         """Fence the previous process with this worker's name and end its open transaction, however long Kafka is away.
@@ -85,6 +98,8 @@ class Transactions:
             self._until_done(lambda producer: producer.init_transactions(CALL_S), "init_transactions", math.inf)
         except KafkaException as error:
             stop(error, "init_transactions")
+        # Kafka refuses what came from before this answer.
+        self._unanswered = None
 
     def serve(self) -> None:
         """Let the client call its log and error callbacks."""
@@ -108,7 +123,12 @@ class Transactions:
             if error is None and partition is not None and offset is not None and offset >= 0:
                 reached[partition] = offset + 1
 
+        self.serve()
+        if self._unanswered is not None:
+            logger.info("new producer before the next transaction reason=%s", self._unanswered)
+            self._renew()
         self.began = self._outage.clock()
+        self._letters.begin()
         try:
             self.producer.begin_transaction()
             self._at(Point.BEGUN)
@@ -129,6 +149,7 @@ class Transactions:
             self._leave_nothing_open()
             raise
         self._first_reason = None
+        self._letters.settle()
         return reached
 
     def _produce_all(self, outgoing: Outgoing, delivered: Callable[[KafkaError | None, Message], None]) -> None:
@@ -140,12 +161,21 @@ class Transactions:
             # The last record's offset is the highest: one callback per partition is enough.
             key, value = changes[-1]
             self._produce(self._topics.changelog, value, key, partition, delivered)
-        for user, made in outgoing.recommendations:
+        keys = self._keys.keys(user for user, _ in outgoing.recommendations)
+        for key, (_, made) in zip(keys, outgoing.recommendations, strict=True):
             headers = [] if made is None else [(MODEL_HEADER, made.model.encode())]
             value = None if made is None else self._encode(made)
-            self._produce(self._topics.recommendations, value, user, headers=headers)
+            self._produce(self._topics.recommendations, value, key, headers=headers)
         for dead in outgoing.dead:
-            self._produce(self._topics.dead_letters, dead.value, dead.key, headers=dead.headers)
+            self._produce_letter(self._letters.fitted(dead))
+
+    def _produce_letter(self, dead: DeadLetter) -> None:
+        topic, delivered = self._topics.dead_letters, self._letters.delivery
+        try:
+            self._produce(topic, dead.value, dead.key, headers=dead.headers, on_delivery=delivered(dead))
+        except OutputTooLarge:
+            dead = self._letters.fitted_here(dead)
+            self._produce(topic, dead.value, dead.key, headers=dead.headers, on_delivery=delivered(dead))
 
     def _produce(self, topic: str, value: bytes | None, key: bytes | None, *more: Any, **named: Any) -> None:
         """Call `Producer.produce`, again while its queue is full: every record must be queued."""
@@ -175,12 +205,15 @@ class Transactions:
         reason: KafkaError = error.args[0]
         if is_fatal(reason):
             self._replace_producer(error)
+        if self._letters.sent and reason.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._STATE):
+            self._leave_out_refused(error)
         if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             self._leave_nothing_open()
             raise OutputTooLarge(
                 f"the broker refused a record as too large: raise the topic's max.message.bytes ({reason})"
             ) from error
-        if not reason.txn_requires_abort():
+        # The client calls it a wrong state, and no more, when a record comes after the broker has refused one.
+        if not reason.txn_requires_abort() and reason.code() != KafkaError._STATE:
             self._leave_nothing_open()
             stop(error, "transaction")
         try:
@@ -197,6 +230,24 @@ class Transactions:
         if reason.code() != KafkaError._STATE:
             self._first_reason = reason
         raise StepAborted(explained(self._first_reason or reason)) from error
+
+    def _leave_out_refused(self, error: KafkaException) -> None:
+        """Raise StepAborted, unless a record was too large that is no dead letter, or that cannot be made smaller.
+
+        The producer is replaced: after such an error the old one loses its sequence numbers, and with them the next
+        transaction.
+        """
+        self._leave_nothing_open()
+        self.serve()
+        reason: KafkaError = error.args[0]
+        learned = self._letters.learn()
+        if learned is None and reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return
+        why = learned or explained(self._first_reason or reason)
+        logger.info("new producer reason=%s", why)
+        self._renew()
+        self._at(Point.ABORTED)
+        raise StepAborted(why) from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
         """Replace a producer that is no longer usable, and raise StepAborted.
@@ -217,10 +268,19 @@ class Transactions:
                 f"another process uses this worker's name: {error}. Give each live worker its own REC2PM_WORKER"
             ) from error
         logger.warning("new producer after=%.1f s reason=%s", open_s, error)
-        self.producer = self.new_producer()
-        self.start()
+        self._renew()
         self._at(Point.ABORTED)
         raise StepAborted(f"the producer was replaced after {open_s:.1f} s: {error}") from error
+
+    def _renew(self) -> None:
+        """Make a new producer of the same name: Kafka refuses whatever the old one has sent and is still on its way.
+
+        A request to end a transaction that arrives late would end the next transaction of the same producer, in the
+        middle of its records (librdkafka #5423). A new producer has a higher epoch.
+        """
+        self.began = self._outage.clock()
+        self.producer = self.new_producer()
+        self.start()
 
     def _until_done(self, call: Callable[[Producer], None], name: str, deadline: float | None = None) -> None:
         """Repeat a call until it is done. After a retriable error the same call continues where it was.
@@ -241,6 +301,7 @@ class Transactions:
                 reason: KafkaError = error.args[0]
                 if not reason.retriable() or reason.fatal() or reason.txn_requires_abort():
                     raise
+                self._unanswered = f"{name}: {reason.str()}"
                 self._outage.wait(name, reason)
                 if self._outage.stopping():
                     raise StopAsked(f"asked to stop while waiting for Kafka in {name}") from error

@@ -8,11 +8,12 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from model.version.registry import Registry
@@ -31,6 +32,7 @@ from tests.crash.proxy import Proxy
 from tests.crash.reading import ends, observe, places_of, records
 from tests.crash.replay import Rules
 from tests.crash.schedule import Schedule
+from tests.crash.upstream import Upstream
 from tests.crash.world import BYSTANDER, DELETIONS_KEPT_S, TAKING_WITHIN_S, Broken, NotReached, Patience, World
 from tests.processes import environ, wait_until
 
@@ -88,6 +90,10 @@ class Outcome:
     usage: list[Used] = field(default_factory=list)
     restarts: int = 0
     new_producers: int = 0
+    upstream: Mapping[str, int] = field(default_factory=dict)
+    """How the transactions of the upstream writer ended → how many."""
+    deletions: int = 0
+    """How often everything that was read of the input was deleted."""
     verdict: Verdict | None = None
     fed_s: float = 0.0
 
@@ -101,19 +107,21 @@ def run(options: Options, report: Callable[[str], None] = lambda line: None) -> 
     outcome = Outcome(options)
     log = source.log_of(options.log, options.seed)
     items = source.catalogue_of(log, options.seed)
-    with _world(options, items) as world:
-        feeder = Feeder(world.kafka.direct, TOPIC, source.records(log, random.Random(options.seed)), options.rate)
+    with _world(options, log, items) as world:
+        feeder, upstream = world.feeder, world.upstream
         for worker in world.workers.values():
             worker.start()
         progress = Progress(world.kafka.direct, APP, TOPIC)
         usage = Usage(lambda: {name: worker.pid for name, worker in world.workers.items() if worker.pid is not None})
         try:
             feeder.start()
+            upstream.start()
             _all_take(world, "at the start", outcome)
             report(f"{len(world.workers)} workers take records; faults for {options.seconds:.0f} s")
             began = time.time()
             _inject_until(began + options.seconds, world, progress, outcome, report)
             _all_take(world, "at the end", outcome)
+            upstream.stop()
             feeder.stop()
             outcome.fed_s = time.time() - began
             _take_the_rest(progress, outcome)
@@ -122,11 +130,12 @@ def run(options: Options, report: Callable[[str], None] = lambda line: None) -> 
             usage.close()
         outcome.usage, outcome.exits = usage.samples, world.supervisor.exits()
         outcome.restarts, outcome.new_producers = world.supervisor.restarts(), feeder.new_producers
+        outcome.upstream, outcome.deletions = dict(upstream.transactions), world.kept.deletions
         _end(world, outcome)
         report("the oracle recomputes everything from the input topic")
         rules = Rules(Catalogue(items), SEGMENT_LENGTH, RECOMMEND, TOP_K, KEEP_SEGMENTS, f"{ledger.NAME}@1", fails=True)
         try:
-            outcome.verdict = judge(observe(world.kafka.direct, APP, TOPIC, LISTS), rules)
+            outcome.verdict = judge(observe(world.kafka.direct, APP, TOPIC, LISTS, world.kept), rules)
             outcome.failures += _stores_that_differ(world)
         except (StateError, StreamError, TimeoutError) as error:
             outcome.failures.append(f"what is committed cannot be read: {error}")
@@ -247,7 +256,7 @@ def _stores_that_differ(world: World) -> list[str]:
 
 
 @contextmanager
-def _world(options: Options, items: Sequence[int | str]) -> Iterator[World]:
+def _world(options: Options, log: pl.DataFrame, items: Sequence[int | str]) -> Iterator[World]:
     chosen = random.Random(options.seed)
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -286,11 +295,14 @@ def _world(options: Options, items: Sequence[int | str]) -> Iterator[World]:
         )
         for worker in workers.values():
             supervisor.look_after(worker)
+        drawn, aside = random.Random(options.seed), random.Random(options.seed + 1)
         yield World(
             kafka=broker,
             proxy=proxy,
             workers=workers,
             supervisor=supervisor,
+            feeder=Feeder(broker.direct, TOPIC, source.records(log, drawn), options.rate),
+            upstream=Upstream(broker.direct, TOPIC, source.records(log, aside), aside),
             env=env,
             app=APP,
             topic=TOPIC,

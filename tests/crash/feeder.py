@@ -5,6 +5,7 @@ the truth.
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, Message, Producer
@@ -38,6 +39,7 @@ class Feeder:
         self._rate = rate
         self._producer = Producer(self._config)
         self._ended = threading.Event()
+        self._sending = threading.Lock()
         self._failed = False
         self._thread = threading.Thread(target=self._feed, name="feeder", daemon=True)
         self.acknowledged = 0
@@ -55,18 +57,27 @@ class Feeder:
         if left:
             raise TimeoutError(f"{left} records did not reach {self._topic} within 60 s")
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Nothing is sent within the block, and the broker has all that was sent before."""
+        with self._sending:
+            if self._producer.flush(60):
+                raise TimeoutError(f"not every record reached {self._topic} within 60 s")
+            yield
+
     def _feed(self) -> None:
         began, sent = time.monotonic(), 0.0
         while not self._ended.wait(_TICK_S):
             due = (time.monotonic() - began) * self._rate
             sent = max(sent, due - _CATCHES_UP_S * self._rate)
-            while sent < due and not self._ended.is_set():
-                self._send(next(self._records))
-                sent += 1
-            self._producer.poll(0)
-            if self._failed:
-                self._producer, self._failed = Producer(self._config), False
-                self.new_producers += 1
+            with self._sending:
+                while sent < due and not self._ended.is_set():
+                    self._send(next(self._records))
+                    sent += 1
+                self._producer.poll(0)
+                if self._failed:
+                    self._producer, self._failed = Producer(self._config), False
+                    self.new_producers += 1
 
     def _send(self, record: Sent) -> None:
         key, value = record

@@ -1,4 +1,4 @@
-"""A TCP proxy that can act as a bad network: cut, reset, delay or stall connections.
+"""A TCP proxy that can act as a bad network: cut, reset, delay or stall connections, or keep a request for later.
 
 It runs on its own thread with an event loop. Any thread may call a method; its effect is complete when it returns.
 """
@@ -11,6 +11,9 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
+
+from tests.crash.hold import Hold
+from tests.crash.requests import Requests
 
 _CHUNK = 1 << 16
 _CLOSE_WITH_RST = struct.pack("ii", 1, 0)
@@ -27,6 +30,7 @@ class Proxy:
         self._target = target
         self._latency_s = 0.0
         self._stalled = False
+        self._hold: Hold | None = None
         self._swallowed: set[_Connection] = set()
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
@@ -67,6 +71,17 @@ class Proxy:
         """Accept connections and drop all bytes, silently. `heal` closes the connections that lost bytes."""
         self._do(self._set(stalled=True))
 
+    def hold(self, client: str) -> Hold:
+        """Keep the next EndTxn of the client with this id, and deliver it within its next transaction."""
+        hold = Hold(client)
+        self._do(self._set_hold(hold))
+        return hold
+
+    def let_go(self, hold: Hold) -> None:
+        """End a hold, whether it came to anything or not."""
+        self._do(self._set_hold(None))
+        self._do(hold.let_go())
+
     def heal(self) -> None:
         """A good network again."""
         self._do(self._heal())
@@ -77,6 +92,9 @@ class Proxy:
     async def _set(self, *, latency_s: float | None = None, stalled: bool | None = None) -> None:
         self._latency_s = self._latency_s if latency_s is None else latency_s
         self._stalled = self._stalled if stalled is None else stalled
+
+    async def _set_hold(self, hold: Hold | None) -> None:
+        self._hold = hold
 
     async def _listen(self) -> None:
         if self._server is None:
@@ -121,9 +139,8 @@ class Proxy:
             to_target.transport.abort()
             return
         connection.writers.append(to_target)
-        there, back = (
-            asyncio.ensure_future(self._pump(connection, *ends)) for ends in ((reader, to_target), (beyond, writer))
-        )
+        there = asyncio.ensure_future(self._pump(connection, reader, to_target, beyond))
+        back = asyncio.ensure_future(self._pump(connection, beyond, writer))
         try:
             await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -133,16 +150,45 @@ class Proxy:
                     await pump
 
     async def _pump(
-        self, connection: "_Connection", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        connection: "_Connection",
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        answers: asyncio.StreamReader | None = None,
     ) -> None:
-        """Pass chunks on, each when it is due."""
+        """Pass chunks on, each when it is due.
+
+        Args:
+            connection: the one that both directions belong to.
+            reader, writer: where chunks come from, and where they go.
+            answers: what the target answers. Only with it, the chunks are a client's requests, which `hold` may keep.
+        """
         due: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         sending = asyncio.ensure_future(_send(due, writer, self._loop.time))
+        requests = Requests()
         try:
             while chunk := await reader.read(_CHUNK):
                 if self._stalled:
                     self._swallowed.add(connection)
                     continue
+                found = list(requests.found(chunk))
+                if answers is not None and (hold := self._hold) is not None:
+                    if (kept := next(filter(hold.keeps, found), None)) is not None:
+                        due.put_nowait((0.0, chunk[: kept.start]))
+                        await due.join()
+                        hold.keep(chunk[kept.start :], answers, writer)
+                        connection.writers.remove(writer)
+                        connection.close(rst=True)
+                        return
+                    if (first := next(filter(hold.is_next, found), None)) is not None:
+                        hold.begin_to_deliver()
+                        while len(chunk) < first.end and (more := await reader.read(_CHUNK)):
+                            list(requests.found(more))
+                            chunk += more
+                        due.put_nowait((0.0, chunk[: first.end]))
+                        await due.join()
+                        await hold.deliver()
+                        chunk = chunk[first.end :]
                 due.put_nowait((self._loop.time() + self._latency_s, chunk))
                 if sending.done():
                     break

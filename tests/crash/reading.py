@@ -3,8 +3,10 @@ local stores.
 """
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,16 +44,39 @@ class Observed:
     dead_letters: Iterable[Taken] = field(default_factory=list)
 
 
-def observe(bootstrap: str, app: str, interactions: str, recommendations: str) -> Observed:
+class Kept:
+    """The committed records of an input that were read before they were deleted."""
+
+    def __init__(self) -> None:
+        self._records: defaultdict[int, list[Taken]] = defaultdict(list)
+        self.deletions = 0
+
+    def add(self, bootstrap: str, topic: str) -> None:
+        """Keep all records that the topic holds now. They are about to be deleted."""
+        for record in records(bootstrap, topic):
+            self._records[record.partition].append(record)
+        self.deletions += 1
+
+    def and_then(self, left: Iterable[Taken]) -> Iterator[Taken]:
+        """Partition after partition: what was kept, then what the topic still holds."""
+        before = dict(self._records)
+        for number, group in groupby(left, key=lambda record: record.partition):
+            yield from before.pop(number, ())
+            yield from group
+        for kept in before.values():
+            yield from kept
+
+
+def observe(bootstrap: str, app: str, interactions: str, recommendations: str, kept: Kept) -> Observed:
     """Read an application whose workers have ended."""
     changelog, dead_letters = f"{app}.changelog", f"{app}.dead-letter"
-    wait_until_settled(bootstrap, [changelog, recommendations, dead_letters])
+    wait_until_settled(bootstrap, [interactions, changelog, recommendations, dead_letters])
     with tempfile.TemporaryDirectory(prefix="rec2pm-crash-") as scratch:
         out = Path(scratch) / "states.parquet"
         export({"bootstrap.servers": bootstrap}, changelog, out, lambda done, of: None)
         states = pl.read_parquet(out)
     return Observed(
-        records(bootstrap, interactions),
+        kept.and_then(records(bootstrap, interactions)),
         records(bootstrap, recommendations),
         states.iter_rows(named=True),
         records(bootstrap, dead_letters, headers=True),
@@ -70,6 +95,7 @@ def records(bootstrap: str, topic: str, *, headers: bool = False) -> Iterator[Ta
             "auto.offset.reset": "earliest",
             "fetch.queue.backoff.ms": 10,
             "fetch.wait.max.ms": 20,
+            "log_level": 3,  # it begins at offset 0, which may be deleted
         }
     )
     try:

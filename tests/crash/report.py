@@ -36,6 +36,9 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         )
         yield from (f"- {example}" for example in verdict.examples)
     yield ""
+    ended = ", ".join(f"{count} {how}" for how, count in sorted(outcome.upstream.items()))
+    yield f"transactions of the upstream writer: {ended or 'none'}; the input was deleted {outcome.deletions} times"
+    yield ""
     yield from _usage([used for used in outcome.usage if used.name == BYSTANDER])
     yield ""
     yield from _exits(outcome)

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,13 @@ from confluent_kafka import Consumer
 
 from stream.fault_points import Point
 from tests.crash.disk import SmallDisk
+from tests.crash.feeder import Feeder
 from tests.crash.kafka import Kafka
 from tests.crash.plan import Event, Order, withdraw
 from tests.crash.process import Supervisor, Worker
 from tests.crash.proxy import Proxy
+from tests.crash.reading import Kept
+from tests.crash.upstream import Upstream
 from tests.processes import wait_until
 
 TAKING_WITHIN_S = 60.0
@@ -60,6 +63,8 @@ class World:
     proxy: Proxy
     workers: Mapping[str, Worker]
     supervisor: Supervisor
+    feeder: Feeder
+    upstream: Upstream
     env: Mapping[str, str]
     app: str
     topic: str
@@ -72,6 +77,8 @@ class World:
     """The worker whose state is on `disk`."""
     older: dict[str, Path] = field(default_factory=dict)
     """Worker name → a copy of its state folder from an earlier moment."""
+    kept: Kept = field(default_factory=Kept)
+    """Of the input, what was deleted."""
     deletions_kept_s: float = DELETIONS_KEPT_S
     extras: int = 0
     """Workers that came and went."""
@@ -117,6 +124,18 @@ class World:
         self.supervisor.look_after(worker)
         worker.start_once()
         return worker
+
+    @contextmanager
+    def nobody_writes(self) -> Iterator[None]:
+        """The input does not grow within the block, and no transaction is open in it."""
+        with ExitStack() as resting:
+            resting.enter_context(self.upstream.at_rest())
+            resting.enter_context(self.feeder.at_rest())
+            yield
+
+    def keep_input(self) -> None:
+        """Keep what the input holds, for the oracle: it is about to be deleted."""
+        self.kept.add(self.kafka.direct, self.topic)
 
     @contextmanager
     def member(self) -> Iterator[Consumer]:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from prometheus_client.core import Metric
 
 from stream.errors import SettingsInvalid
+from stream.http_server import ENDS_WITHIN_S, MAX_CONNECTIONS
 from stream.kafka.options import RESERVED
 from stream.partition import Progress
 from stream.prometheus import ALIVE_WITHIN_S, WAITING_WITHIN_S, WorkerMetrics
@@ -39,9 +40,9 @@ TASKS: Final = (
     Task(
         "Connect to Kafka",
         {
-            "bootstrap_servers": "If no broker answers at its start, a worker ends after 15 s with exit code 1. If "
-            "Kafka goes away later, the worker waits, and resumes by itself.",
-            "kafka": "The process ends with exit code 2 if librdkafka does not know the option or the value.",
+            "bootstrap_servers": "If no connection to Kafka comes about at its start, a worker ends within 10 s "
+            "with exit code 1 and says why. If Kafka goes away later, the worker waits, and resumes by itself.",
+            "kafka": "The process ends with exit code 2, before it loads anything, if librdkafka does not know the option or the value.",
         },
     ),
     Task(
@@ -52,6 +53,10 @@ TASKS: Final = (
             "interactions_topic": "A topic that does not exist ends the worker with exit code 2. Another topic than the "
             "one that the state was made from ends it with exit code 1, and nothing is changed.",
             "recommendations_topic": "A topic that does not exist ends the worker with exit code 2.",
+            "key_format": "If the keys have another form, each record becomes a dead letter that names the form, until "
+            "REC2PM_MAX_REFUSED stops the worker. A change makes every user another user: choose a new REC2PM_APP with it.",
+            "partitioner": "The worker says so once. Interactions of `rec2pm produce`, and null values of "
+            "`rec2pm user forget`, go to other partitions than those of your producers. Can be changed at any restart.",
         },
     ),
     Task(
@@ -66,9 +71,11 @@ TASKS: Final = (
     Task(
         "Choose the model",
         {
-            "models": "An empty or missing folder, or an artifact that cannot be loaded, ends the worker with exit code 1.",
-            "model": "A name or version that the registry does not have ends the worker with exit code 1, and so does a "
-            "model with another segment length than the stored state. A model with another memory format is fine: "
+            "models": "An empty or missing folder ends the worker with exit code 2, an artifact that cannot be loaded "
+            "with exit code 1. Loading an artifact runs its code: trust the folder like the deployment.",
+            "model": "A name or version that the registry does not have, or a model.pt with another SHA-256, ends the "
+            "worker with exit code 2 before anything of it is loaded. A model with another segment length than the "
+            "stored state ends it with exit code 1. A model with another memory format is fine: "
             "memories are rebuilt from kept segments.",
         },
     ),
@@ -132,6 +139,8 @@ ALERTS: Final = {
     "the worker.",
     "rec2pm_dead_letters_total": "Alert on any increase: see [why a record was refused]"
     "(troubleshooting.md#a-record-is-in-the-dead-letter-topic).",
+    "rec2pm_keys_misplaced_total": "Alert on any increase: producers [disagree about partitions](records.md#partitions). "
+    "Divide it by `rec2pm_keys_compared_total` for the share.",
     "rec2pm_model_failures_total": "Alert on any increase: the model cannot deal with some users.",
     "rec2pm_unknown_items_total": "Divide its rate by that of `rec2pm_interactions_total`. A share that rises means that "
     "the model is older than the catalogue: train a new version.",
@@ -235,9 +244,12 @@ def _metrics() -> Iterator[str]:
         "a supervisor that restarts a stuck process |"
     )
     yield (
-        "| `/readyz` | 200 when it has partitions and all of them run; else 503 | a rolling restart that waits for one "
-        "worker before it stops the next |"
+        "| `/readyz` | 200 when all its partitions run, or when it is in the group and has none (standby); else 503 | a "
+        "rolling restart that waits for one worker before it stops the next |"
     )
+    yield ""
+    yield "`/livez` and `/readyz` name the application and the worker: a probe may have reached another worker's port. Each"
+    yield f"connection ends within {ENDS_WITHIN_S:g} s, and of more than {MAX_CONNECTIONS} at a time the oldest is cut."
     yield ""
     yield "Counters begin at 0 with each process. Labels never hold ids of users or items."
     yield ""
@@ -260,8 +272,8 @@ def _metrics() -> Iterator[str]:
     if ALERTS.keys() - names:
         raise LookupError(f"alerts on metrics that do not exist: {ALERTS.keys() - names}")
     yield ""
-    yield f"`rec2pm_waiting_for_kafka` goes back to 0 when no call has waited for {WAITING_WITHIN_S:g} s. A worker that has"
-    yield "nothing to do asks Kafka for nothing, and does not notice that Kafka is away."
+    yield f"`rec2pm_waiting_for_kafka` goes back to 0 {WAITING_WITHIN_S:g} s after Kafka was last missed. A worker with nothing to do"
+    yield "notices within 10 s that Kafka no longer sends anything."
     yield ""
     yield "## What to alert on"
     yield ""
@@ -282,10 +294,11 @@ def exposed(metric: Metric) -> str:
 
 
 def collected() -> list[Metric]:
-    """Every metric of a worker that restores one of its partitions."""
+    """Every metric of a worker that restores one of its partitions, and whose input an open transaction holds back."""
     with tempfile.TemporaryDirectory() as folder:
         worker = worker_on(FakeLink([], []), Path(folder), FakeModel(4))
         worker.partitions.all()[0].restore = _Restoring()
+        worker.held_back = {0: 3}
         try:
             return list(WorkerMetrics(worker).collect())
         finally:

@@ -68,7 +68,7 @@ class Page:
 
 def names() -> list[str]:
     """Every page that must hold today. Decisions and the changelog tell of the day on which they were written."""
-    beside = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/README.md"]
+    beside = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "deploy/README.md"]
     return beside + sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 
 

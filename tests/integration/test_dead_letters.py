@@ -89,11 +89,11 @@ class Shop:
 
     def replay(self, selection: Selection | None = None, **differently: Any) -> int:
         producer = send.begin(self.kafka, self.app)
-        surveyed = survey(self.kafka, self.app, self.dead, 0, "read_committed")
+        surveyed = survey(self.kafka, self.app, self.dead, self.input, 0, "read_committed")
         plan = choose(surveyed, selection or Selection())
         return send.send(
             self.kafka, self.app, self.dead, producer, surveyed, plan, progress=lambda done, of: None, **differently
-        )
+        ).letters
 
 
 @pytest.fixture
@@ -248,14 +248,21 @@ def test_a_place_without_a_letter_stops_the_replay_before_anything_is_sent(shop:
     assert shop.arrived() == []
 
 
-def test_letters_from_a_topic_that_is_gone_are_refused_before_anything_is_sent(shop: Shop) -> None:
+@pytest.mark.parametrize("elsewhere", ["{app}.before", "{app}.changelog", "{app}.out", "{app}.dead-letter", ""])
+def test_a_letter_goes_back_to_the_interactions_topic_only_whatever_its_header_says(shop: Shop, elsewhere: str) -> None:
+    named = elsewhere.format(app=shop.app)
     shop.letters(1)
     producer = Producer(shop.kafka)
-    refused = dead_letter(FakeRecord(b"ann", b"?"), f"{shop.app}.before", MalformedInteraction("no"))
+    refused = dead_letter(FakeRecord(b"ann", b"?"), named, MalformedInteraction("no"))
     producer.produce(shop.dead, refused.value, refused.key, headers=refused.headers)  # type: ignore[arg-type]
     assert producer.flush(30) == 0
-    assert f"topic {shop.app}.before cannot be read" in shop.command("replay", "--execute", exit_code=2)
-    assert shop.arrived() == []
+    before = sorted(read_committed(shop.bootstrap, f"{shop.app}.changelog"), key=repr)
+    for arguments in (["replay"], ["replay", "--execute"]):
+        said = shop.command(*arguments)
+        assert "1  not from REC2PM_INTERACTIONS_TOPIC, the only topic that a replay writes to" in said
+        assert f"1 dead letter to {shop.input}\n" in said
+    assert shop.values() == [b"bad 0"]
+    assert before == read_committed(shop.bootstrap, f"{shop.app}.changelog") == []
 
 
 @pytest.mark.isolation
@@ -277,13 +284,14 @@ from stream.commands.dead_letters.choose import Selection, choose
 from stream.commands.dead_letters.replay import survey
 
 kafka, app, dead = {{"bootstrap.servers": sys.argv[1]}}, sys.argv[2], sys.argv[3]
+into = sys.argv[4]
 batches = iter(range(100))
 def die():
     if next(batches) == {batch}:
         os.kill(os.getpid(), signal.SIGKILL)
 
 producer = send.begin(kafka, app)
-surveyed = survey(kafka, app, dead, 0, "read_committed")
+surveyed = survey(kafka, app, dead, into, 0, "read_committed")
 send.send(kafka, app, dead, producer, surveyed, choose(surveyed, Selection()),
     progress=lambda done, of: None, batch_letters=2, before_commit=die)
 """
@@ -293,7 +301,7 @@ send.send(kafka, app, dead, producer, surveyed, choose(surveyed, Selection()),
 @pytest.mark.parametrize("batch", [0, 1])
 def test_a_replay_that_is_killed_between_sending_and_noting_sends_once(shop: Shop, batch: int) -> None:
     shop.letters(5)
-    program = [sys.executable, "-c", KILLED.format(batch=batch), shop.bootstrap, shop.app, shop.dead]
+    program = [sys.executable, "-c", KILLED.format(batch=batch), shop.bootstrap, shop.app, shop.dead, shop.input]
     killed = subprocess.run(program, env=dict(os.environ), cwd=ROOT, capture_output=True, timeout=120, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert "5 dead letters" in shop.command("list"), "an open transaction is waited for by nobody"

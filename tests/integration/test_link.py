@@ -97,3 +97,16 @@ def test_a_partition_that_stays_is_not_paused_while_another_goes_and_comes_back(
     if len(came[stayed]) < sent:
         came[stayed] += offsets(polled(kafka, sent - len(came[stayed])), stayed)
     assert came[stayed] == list(range(RECORDS, RECORDS + sent))
+
+
+def test_a_partition_that_stays_while_another_goes_skips_no_record_behind_its_end(
+    kafka: OnBroker, other: Consumer
+) -> None:
+    """With `enable.partition.eof` librdkafka 2.12 continues one offset too far then (#4844)."""
+    for partition in range(PARTITIONS):
+        resumed(kafka, partition, RECORDS - 1)
+    polled(kafka, PARTITIONS)
+    kafka.until_shared_with(other)
+    (stayed,) = kafka.owned
+    kafka.put(stayed, 3)
+    assert offsets(polled(kafka, 3), stayed) == [RECORDS, RECORDS + 1, RECORDS + 2]

@@ -4,8 +4,8 @@ Every test runs on `FakeLink` and on `KafkaLink`. What only a group of several m
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
@@ -13,14 +13,15 @@ from typing import Any, Final, Protocol
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from state.changelog import Change
 from stream.errors import InputGap, StepAborted
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
 from stream.kafka.topics import changelog_topic, dead_letter_topic
-from stream.ports import Link, Outgoing
+from stream.keys import KeyFormat
+from stream.ports import Empty, Link, Outgoing
 from stream.wire import DeadLetter, Recommendation, Record
 from tests.fakes import FakeLink, FakeRecord, said
 from tests.processes import Committed, read_committed, wait_until
@@ -42,6 +43,9 @@ class Kafka(Protocol):
 
     def put(self, partition: int, count: int) -> list[FakeRecord]:
         """Append so many records to an input partition."""
+
+    def put_transaction(self, partition: int, count: int, *, committed: bool) -> list[FakeRecord]:
+        """Append so many records to an input partition in one transaction; its marker takes the offset after them."""
 
     def delete_before(self, partition: int, offset: int) -> None:
         """Delete the older records of an input partition, as retention does."""
@@ -88,11 +92,19 @@ class InMemory:
     def __init__(self) -> None:
         self.link = FakeLink([], [])
         self.clock = lambda: 0.0
+        self._sent = dict.fromkeys(range(PARTITIONS), 0)
 
     def put(self, partition: int, count: int) -> list[FakeRecord]:
-        sent = sum(record.partition() == partition for record in self.link.records)
-        records = records_from(partition, sent, count)
+        records = records_from(partition, self._sent[partition], count)
         self.link.records.extend(records)
+        self._sent[partition] += count
+        return records
+
+    def put_transaction(self, partition: int, count: int, *, committed: bool) -> list[FakeRecord]:
+        records = records_from(partition, self._sent[partition], count) if committed else []
+        self.link.records.extend(records)
+        self._sent[partition] += count + 1
+        self.link.log_end[partition] = self._sent[partition]
         return records
 
     def delete_before(self, partition: int, offset: int) -> None:
@@ -148,18 +160,38 @@ class OnBroker:
 
     def put(self, partition: int, count: int) -> list[FakeRecord]:
         records = records_from(partition, self._sent[partition], count)
-        for record in records:
-            self._producer.produce(
-                self.input,
-                record.value(),
-                record.key(),
-                partition,
-                timestamp=record.timestamp()[1],
-                headers=record.headers(),
-            )
+        self._produce(self._producer, records)
         assert self._producer.flush(30) == 0
         self._sent[partition] += count
         return records
+
+    def put_transaction(self, partition: int, count: int, *, committed: bool) -> list[FakeRecord]:
+        records = records_from(partition, self._sent[partition], count)
+        upstream = Producer({"bootstrap.servers": self._bootstrap, "transactional.id": f"{self.app}-upstream"})
+        upstream.init_transactions(30)
+        upstream.begin_transaction()
+        self._produce(upstream, records)
+        assert upstream.flush(30) == 0
+        upstream.commit_transaction(30) if committed else upstream.abort_transaction(30)
+        self._sent[partition] += count + 1
+        # Kafka answers before it has written the marker.
+        place = TopicPartition(self.input, partition)
+        wait_until(lambda: self._end_of(place) == self._sent[partition], 30, "the transaction has its marker")
+        return records if committed else []
+
+    def _end_of(self, place: TopicPartition) -> int:
+        return self._admin.list_offsets({place: OffsetSpec.latest()})[place].result(30).offset
+
+    def _produce(self, producer: Producer, records: Sequence[FakeRecord]) -> None:
+        for record in records:
+            producer.produce(
+                self.input,
+                record.value(),
+                record.key(),
+                record.partition(),
+                timestamp=record.timestamp()[1],
+                headers=record.headers(),
+            )
 
     def delete_before(self, partition: int, offset: int) -> None:
         for deleted in self._admin.delete_records([TopicPartition(self.input, partition, offset)]).values():
@@ -181,6 +213,7 @@ class OnBroker:
             interactions_topic=self.input,
             recommendations_topic=self._recommendations,
             output_format="msgpack",
+            keys=KeyFormat(),
             memory=MemoryBudget(64 << 20),
             extra={"session.timeout.ms": str(SESSION_MS)},
             clock=self.clock,
@@ -318,6 +351,23 @@ def first_poll(kafka: Kafka, limit: int) -> list[Record]:
 
     wait_until(comes, 30, "a record comes")
     return records
+
+
+def looked(kafka: Kafka, positions: dict[int, int]) -> dict[int, Empty]:
+    """What a look for the ends finds. Polls go on meanwhile, and bring no record."""
+    found: list[Mapping[int, Empty]] = []
+
+    def has_answered() -> bool:
+        assert list(kafka.link.poll(100, 0.05)) == []
+        kafka.link.look_for_ends(positions)
+        if (answer := kafka.link.found_empty()) is not None:
+            found.append(answer)
+        return bool(found) and (bool(found[-1]) or len(found) == 3)
+
+    # The client may not know of the end of a partition yet, and then there is nothing to look for.
+    with suppress(TimeoutError):
+        wait_until(has_answered, 5, "a look is answered")
+    return dict(found[-1]) if found else {}
 
 
 def offsets(records: Sequence[Record], partition: int = 0) -> list[int]:
@@ -463,6 +513,56 @@ def test_the_input_has_the_same_id_for_as_long_as_it_exists(kafka: Kafka) -> Non
     after = kafka.link.input_id
     kafka.start()
     assert [after, kafka.link.input_id] == [before, before]
+
+
+# --- the end of a partition ---
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_the_marker_of_a_transaction_and_what_it_aborted_are_no_records(kafka: Kafka, *, committed: bool) -> None:
+    kafka.put(0, 3)
+    kafka.put_transaction(0, 2, committed=committed)
+    kafka.put(1, 1)
+    kafka.start()
+    for partition in range(PARTITIONS):
+        resumed(kafka, partition)
+    records = polled(kafka, 6 if committed else 4)
+    assert offsets(records) == ([0, 1, 2, 3, 4] if committed else [0, 1, 2])
+    position = 5 if committed else 3
+    assert looked(kafka, {0: position, 1: 1}) == {0: Empty(position, 6)}
+    kafka.put(0, 1)
+    assert offsets(polled(kafka, 1)) == [6]
+
+
+def test_a_partition_with_nothing_but_an_aborted_transaction_is_empty_to_its_end(kafka: Kafka) -> None:
+    kafka.put_transaction(0, 4, committed=False)
+    kafka.start()
+    assert resumed(kafka, 0) == 0
+    assert looked(kafka, {0: 0}) == {0: Empty(0, 5)}
+
+
+def test_a_partition_with_a_record_from_the_position_on_is_not_empty(kafka: Kafka) -> None:
+    """It may be somewhere in the client, and not polled yet."""
+    kafka.put_transaction(0, 3, committed=True)
+    kafka.start()
+    resumed(kafka, 0)
+    polled(kafka, 3)
+    kafka.link.look_for_ends({0: 1})
+    wait_until(lambda: not kafka.link.looking or kafka.link.found_empty() == {}, 10, "the look has ended")
+    assert not kafka.link.looking
+    assert looked(kafka, {0: 3}) == {0: Empty(3, 4)}
+
+
+def test_a_position_after_the_marker_holds_when_the_marker_is_deleted(kafka: Kafka) -> None:
+    kafka.put_transaction(0, 3, committed=True)
+    kafka.delete_before(0, 4)
+    kafka.start()
+    assert resumed(kafka, 0, 4) == 4
+    kafka.put(0, 1)
+    assert offsets(polled(kafka, 1)) == [4]
+    kafka.start()
+    with pytest.raises(InputGap):
+        resumed(kafka, 0, 3)
 
 
 # --- polls and pauses ---

@@ -27,9 +27,9 @@ pytest.importorskip("faust", reason="the extra `view` is not installed")
 
 RUNS_THE_VIEW = """
 import os, sys
-from stream.settings import Settings
-from stream.commands.view.serve import run_view
-run_view(Settings.from_environ(os.environ), listen=sys.argv[1], name=sys.argv[2])
+from stream.__main__ import main
+sys.argv[1:] = ["view", "--listen", sys.argv[1], "--name", sys.argv[2]]
+main()
 """
 READY_WITHIN_S = 60.0
 
@@ -222,7 +222,7 @@ def test_a_view_started_again_knows_what_it_had_and_what_it_missed(worker: Worke
     worker.recommends(("changed", packed(2)), ("gone", None))
     view = start("view-1")
     assert (view.items("kept"), view.items("changed"), view.items("gone")) == ([1], [2], 404)
-    assert view.stop(signal.SIGINT) == 0
+    assert view.stop(signal.SIGINT) == 130
 
 
 def test_a_second_view_of_the_same_name_and_folder_is_refused(
@@ -231,7 +231,7 @@ def test_a_second_view_of_the_same_name_and_folder_is_refused(
     start("view-1")
     with ExitStack() as running:
         second = launched(running, environment(bootstrap, app, tmp_path), "view-1", tmp_path / "second.log")
-        assert second.process.wait(30) == 1
+        assert second.process.wait(30) == 2
     assert "--name=view-1: a live view has this name" in second.log.read_text()
 
 
@@ -259,5 +259,5 @@ def test_a_view_that_cannot_run_says_what_to_do(
         view = launched(running, environment(bootstrap, app, tmp_path), name, tmp_path / "view.log", program)
         with suppress(subprocess.TimeoutExpired):
             view.process.wait(30)
-        assert view.process.returncode == 1
+        assert view.process.returncode == 2
         assert said in view.log.read_text()

@@ -20,6 +20,8 @@ class NotSent(StrEnum):
     REFUSED_OFTEN = "refused too often (--max-attempts)"
     UNKNOWN = "so old that Kafka no longer knows whether they were replayed (--again sends them)"
     NOT_OURS = "without the headers that say where they came from"
+    ELSEWHERE = "not from REC2PM_INTERACTIONS_TOPIC, the only topic that a replay writes to"
+    INCOMPLETE = "without the value, headers or key of their record, which were too large for a dead letter"
     BEYOND_LIMIT = "beyond --limit"
 
 
@@ -45,6 +47,8 @@ class Survey:
     notes: Notes
     noted_since_ms: int
     """Where there is no note, letters that are newer than this were not sent."""
+    interactions: str
+    """The topic that letters go back to. What a header says is no permission to write elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,6 @@ class Plan:
 
     def reasons(self) -> Counter[str]:
         return Counter(kind(each.refusal) for each in self.send)
-
-    def topics(self) -> Counter[str]:
-        return Counter(each.refusal.topic for each in self.send if each.refusal)
 
 
 def choose(survey: Survey, selection: Selection) -> Plan:
@@ -88,6 +89,10 @@ def _obstacle(each: Letter, survey: Survey, selection: Selection) -> NotSent | N
     replayed = survey.notes.get(each.partition)
     if each.refusal is None:
         return NotSent.NOT_OURS
+    if each.refusal.topic != survey.interactions:
+        return NotSent.ELSEWHERE
+    if each.refusal.left_out:
+        return NotSent.INCOMPLETE
     if not selection.again and replayed is not None and each.offset in replayed:
         return NotSent.REPLAYED
     if not selection.again and replayed is None and each.time_ms < survey.noted_since_ms:

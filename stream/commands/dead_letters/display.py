@@ -11,8 +11,8 @@ from confluent_kafka import Message
 
 from stream.commands.dead_letters.letters import NOT_OURS, Letter, headers_of, is_replayed, kind, letter_of, written
 from stream.commands.dead_letters.notes import Replayed
-from stream.commands.output import counted, moment
-from stream.wire import refusal
+from stream.commands.output import counted, json_line, moment, printable
+from stream.wire import Refusal, refusal
 
 _SHOWN_BYTES: Final = 4096
 
@@ -28,19 +28,22 @@ class Listing:
     """Of all letters."""
     replayed: int
     """How many of all letters were replayed."""
+    incomplete: int
+    """How many of all letters lack a part of their record."""
 
 
 def listing(letters: Iterable[Letter], notes: Mapping[int, Replayed | None], limit: int) -> Listing:
     """Count all letters, and keep the newest `limit`."""
     reasons = Counter[str]()
-    replayed = 0
+    replayed = incomplete = 0
     newest: list[tuple[int, tuple[int, int], Letter]] = []
     for each in letters:
         reasons[kind(each.refusal)] += 1
         replayed += is_replayed(each, notes)
+        incomplete += each.refusal is not None and bool(each.refusal.left_out)
         (heapq.heappush if len(newest) < limit else heapq.heappushpop)(newest, (each.time_ms, each.place, each))
     oldest_first = sorted(newest, key=lambda entry: entry[:2])
-    return Listing([each for _, _, each in oldest_first], notes, reasons, replayed)
+    return Listing([each for _, _, each in oldest_first], notes, reasons, replayed, incomplete)
 
 
 def listing_lines(listed: Listing, topic: str) -> list[str]:
@@ -54,11 +57,12 @@ def listing_lines(listed: Listing, topic: str) -> list[str]:
         "",
         f"{counted(count, 'dead letter')} in {topic}, {listed.replayed} replayed{cut}:",
         *histogram(listed.reasons),
+        *([f"{listed.incomplete} without a part of the record, which was too large"] if listed.incomplete else []),
     ]
 
 
 def listing_json(listed: Listing) -> list[str]:
-    return [msgspec.json.encode(fields(each, listed.notes)).decode() for each in listed.newest]
+    return [json_line(fields(each, listed.notes)) for each in listed.newest]
 
 
 def table(letters: Iterable[Letter], notes: Mapping[int, Replayed | None]) -> list[str]:
@@ -66,9 +70,9 @@ def table(letters: Iterable[Letter], notes: Mapping[int, Replayed | None]) -> li
     rows = [("LETTER", "REFUSED (UTC)", "FROM", "ATTEMPTS", "REPLAYED", "REASON")]
     for each in letters:
         refused = each.refusal
-        source = "?" if refused is None else f"{refused.topic}[{refused.partition}]@{refused.offset}"
+        source = "?" if refused is None else printable(f"{refused.topic}[{refused.partition}]@{refused.offset}")
         attempts = "?" if refused is None else str(refused.attempts)
-        reason = NOT_OURS if refused is None else refused.message or refused.exception
+        reason = NOT_OURS if refused is None else (refused.message or refused.exception) + _lacking(refused)
         replayed = "yes" if is_replayed(each, notes) else "no"
         rows.append((written(each.place), moment(each.time_ms), source, attempts, replayed, reason))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
@@ -76,6 +80,11 @@ def table(letters: Iterable[Letter], notes: Mapping[int, Replayed | None]) -> li
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), printable(row[-1])])
         for row in rows
     ]
+
+
+def _lacking(refused: Refusal) -> str:
+    parts = " and ".join(f"{each.part} of {counted(each.size, 'byte')}" for each in refused.left_out)
+    return f" (letter without the {parts})" if parts else ""
 
 
 def histogram(reasons: Mapping[str, int]) -> list[str]:
@@ -100,6 +109,7 @@ def fields(each: Letter, notes: Mapping[int, Replayed | None]) -> dict[str, Any]
         "attempts": refused and refused.attempts,
         "exception": refused and refused.exception,
         "reason": refused and refused.message,
+        "left_out": [] if refused is None else [msgspec.to_builtins(part) for part in refused.left_out],
         "replayed": is_replayed(each, notes),
     }
 
@@ -120,8 +130,28 @@ def details(message: Message, notes: Mapping[int, Replayed | None]) -> list[str]
     lines = [f"letter {written(each.place)}, refused {moment(each.time_ms)} UTC"]
     lines += [f"  {name:<9} {printable(text)}" for name, text in facts]
     lines += [f"  {'header':<9} {printable(name)}: {readable(value)}" for name, value in headers]
-    lines += [f"  {'key':<9} {readable(message.key())}", f"  {'value':<9} {readable(message.value())}"]
-    return [line.replace("\n", "\n" + " " * 12) for line in lines]
+    lacks = {} if refused is None else {part.part: part for part in refused.left_out}
+    for name, data in (("headers", None), ("key", message.key()), ("value", message.value())):
+        if name in lacks:
+            lines.append(
+                f"  {name:<9} not kept: {counted(lacks[name].size, 'byte')} were too large for a dead letter "
+                f"(sha256 {printable(lacks[name].sha256)})"
+            )
+        elif name != "headers":
+            lines.append(f"  {name:<9} {readable(data)}")
+    return [f"{' ' * 12 if at else ''}{part}" for line in lines for at, part in enumerate(line.split("\n"))]
+
+
+def left_out(message: Message, part: str) -> str | None:
+    """Why a letter has no value, headers or key; None if it has what its record had."""
+    refused = refusal(headers_of(message))
+    for each in () if refused is None else refused.left_out:
+        if each.part == part:
+            return (
+                f"the letter does not have the {part} of its record: {counted(each.size, 'byte')} were too large for a "
+                "dead letter"
+            )
+    return None
 
 
 def details_json(message: Message, notes: Mapping[int, Replayed | None]) -> list[str]:
@@ -134,7 +164,7 @@ def details_json(message: Message, notes: Mapping[int, Replayed | None]) -> list
         "key": message.key(),
         "value": message.value(),
     }
-    return [msgspec.json.encode(shown).decode()]
+    return [json_line(shown)]
 
 
 def readable(data: bytes | None) -> str:
@@ -168,8 +198,3 @@ def _text(data: bytes) -> str | None:
 
 def _cut(text: str, before: str) -> str:
     return before + (text if len(text) <= _SHOWN_BYTES else text[:_SHOWN_BYTES] + " … (--raw or --json for all of it)")
-
-
-def printable(text: str) -> str:
-    """Text whose control characters are escaped."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

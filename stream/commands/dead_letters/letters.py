@@ -8,7 +8,8 @@ import msgspec
 from confluent_kafka import Message
 
 from stream.commands.dead_letters.notes import Replayed
-from stream.kafka.read_topic import committed_records, partitions
+from stream.errors import BehindOpenTransaction
+from stream.kafka.read_topic import WAIT_S, committed_records, partitions
 from stream.wire import Header, Refusal, refusal
 
 Place: TypeAlias = tuple[int, int]
@@ -42,10 +43,27 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 def read_letters(kafka: Mapping[str, Any], topic: str, numbers: Sequence[int]) -> Iterator[Letter]:
-    """Every letter up to the topic's present end, partition by partition."""
+    """Every letter up to the topic's present end, partition by partition.
+
+    Raises:
+        BehindOpenTransaction: letters wait behind an open transaction.
+    """
     for number in numbers:
         for message in committed_records(kafka, topic, number):
             yield letter_of(message)
+
+
+def readable_letters(
+    kafka: Mapping[str, Any], topic: str, numbers: Sequence[int], unread: list[BehindOpenTransaction]
+) -> Iterator[Letter]:
+    """The same, but what waits behind open transactions is noted in `unread`, and the other letters are returned."""
+    for number in numbers:
+        try:
+            # One wait is long enough for the transactions in all partitions.
+            for message in committed_records(kafka, topic, number, wait_s=0.0 if unread else WAIT_S):
+                yield letter_of(message)
+        except BehindOpenTransaction as behind:
+            unread.append(behind)
 
 
 def letter_of(message: Message) -> Letter:

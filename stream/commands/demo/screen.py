@@ -8,12 +8,14 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from stream.commands.demo.log import Log
 from stream.commands.demo.settings import SEGMENT_LENGTH
 from stream.commands.demo.traffic import Served
+from stream.commands.output import printable
 from stream.wire import Recommendation
 
 
@@ -74,7 +76,7 @@ class Screen:
             made = lists[-1] if lists else None
             items = self._served.items[user][: made.taken] if made else []
             table.add_row(
-                user,
+                _shown(user),
                 "\n".join(self._title(item) for item in reversed(items[-5:])),
                 "\n".join(self._title(item) for item in (made.items[:5] if made else ())),
                 self._why(items, made),
@@ -84,7 +86,7 @@ class Screen:
 
     def _title(self, item: Any) -> str:
         genre = self._log.genres.get(item)
-        return f"{self._log.titles.get(item, item)}" + (f" ({genre})" if genre else "")
+        return _shown(f"{self._log.titles.get(item, item)}" + (f" ({genre})" if genre else ""))
 
     def _why(self, items: Sequence[Any], made: Recommendation | None) -> str:
         if made is None:
@@ -106,3 +108,8 @@ class Screen:
         if recent:
             reasons.append(f"lately: {', '.join(sorted(recent))} → {now} of {len(made.items)}")
         return "\n".join(reasons)
+
+
+def _shown(text: str) -> str:
+    """An id or a title as it is: no terminal and no markup acts on it."""
+    return escape(printable(text))

@@ -20,9 +20,13 @@ from confluent_kafka.admin import TopicDescription
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 
 from model.version.file_lock import lock
-from stream.errors import SettingsInvalid, TopicsUnusable
+from stream.errors import KafkaUnusable, SettingsInvalid, TopicsUnusable
 from stream.kafka.admin import admin_client
+from stream.kafka.names import view_group
+from stream.kafka.rights import missing, of_view
+from stream.keys import KeyFormat
 from stream.settings import Settings
+from stream.state_folder import private
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +42,12 @@ class LatestLists:
     """Every user's newest list, as the recommendations topic has it."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        described = _described(settings)
+        described = _described(settings, name)
         partitions = len(described.partitions)
-        group = f"{settings.app}.view-{name}"
-        folder = settings.state_dir.absolute() / group
+        group = view_group(settings.app, name)
+        folder = private(settings.state_dir.absolute() / group)
         self._lock: Final = _locked(folder, name)
+        self._keys: Final = KeyFormat(settings.key_format)
         self.ready: Final = asyncio.Event()
         self._watchers: Final[defaultdict[bytes, set[asyncio.Queue[bytes | None]]]] = defaultdict(set)
         self.app: Final = faust.App(
@@ -104,22 +109,26 @@ class LatestLists:
                 newest.get_nowait()
             newest.put_nowait(event.message.value)
 
-    def newest(self, user: bytes) -> bytes | None:
+    def key(self, user: str) -> bytes:
+        """The key of a user's lists. Raises ValueError if no key is this user."""
+        return self._keys.key(user)
+
+    def newest(self, key: bytes) -> bytes | None:
         """A user's newest list, as it is in the topic; None when there is none, or it is withdrawn."""
-        value: bytes | None = self._table.get(user)
+        value: bytes | None = self._table.get(key)
         return value
 
     @contextmanager
-    def watched(self, user: bytes) -> Iterator[asyncio.Queue[bytes | None]]:
+    def watched(self, key: bytes) -> Iterator[asyncio.Queue[bytes | None]]:
         """A queue that gets each new list of a user; a reader that is too slow for all of them gets the newest."""
         newest: asyncio.Queue[bytes | None] = asyncio.Queue(1)
-        self._watchers[user].add(newest)
+        self._watchers[key].add(newest)
         try:
             yield newest
         finally:
-            self._watchers[user].discard(newest)
-            if not self._watchers[user]:
-                del self._watchers[user]
+            self._watchers[key].discard(newest)
+            if not self._watchers[key]:
+                del self._watchers[key]
 
 
 class _CommittedThread(AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -190,9 +199,11 @@ def _locked(folder: Path, name: str) -> int:
     return descriptor
 
 
-def _described(settings: Settings) -> TopicDescription:
+def _described(settings: Settings, name: str) -> TopicDescription:
     topic = settings.recommendations_topic
     admin = admin_client(settings)
+    if lacking := missing(admin, of_view(settings.names, name)):
+        raise KafkaUnusable("\n".join(right.line() for right in lacking))
     try:
         described: TopicDescription = admin.describe_topics(
             TopicCollection([topic]), request_timeout=_ANSWERS_WITHIN_S

@@ -15,11 +15,14 @@ from typing import Final
 from model.errors import how_to_install
 from stream.errors import KafkaUnusable, SettingsInvalid
 from stream.settings import Settings
+from stream.stop_signals import EXIT_INTERRUPTED
 
 try:
     from aiohttp import web
 
+    from stream.commands.view.connections import LIMITS, Connections, logger_of_server
     from stream.commands.view.faust_app import LatestLists
+    from stream.commands.view.outage import kafka_answers, quiet_libraries, watch
     from stream.commands.view.routes import Routes
 except ImportError as missing:
     raise SettingsInvalid(f"the view needs Faust ({missing}): {how_to_install('view')}") from missing
@@ -44,6 +47,7 @@ def run_view(settings: Settings, *, listen: str, name: str) -> None:
         SettingsInvalid: `listen`, `name` or a Kafka option cannot be used.
         TopicsUnusable: there is no recommendations topic.
         KafkaUnusable: reading the topic failed, and waiting would not help.
+        KeyboardInterrupt: SIGINT stopped the view, as cleanly as SIGTERM does.
     """
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
@@ -51,23 +55,33 @@ def run_view(settings: Settings, *, listen: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise SettingsInvalid(f"--name={name}: expected 1 to 100 of letters, digits, `.`, `_` and `-`")
     if not logger.isEnabledFor(logging.DEBUG):
-        for library in ("faust", "mode", "aiokafka"):
-            logging.getLogger(library).setLevel(logging.WARNING)
-    asyncio.run(_serve(settings, host.strip("[]"), int(port), name))
+        quiet_libraries()
+    if asyncio.run(_serve(settings, host.strip("[]"), int(port), name)) == signal.SIGINT:
+        raise KeyboardInterrupt
 
 
-async def _serve(settings: Settings, host: str, port: int, name: str) -> None:
+async def _serve(settings: Settings, host: str, port: int, name: str) -> int:
+    """Returns the signal that stopped it."""
     began = time.monotonic()
     stop = asyncio.create_task(_signalled())
     lists = LatestLists(settings, name)
-    http = web.AppRunner(Routes(lists).application(), access_log=None, shutdown_timeout=_STREAMS_END_WITHIN_S)
+    connections = Connections()
+    http = web.AppRunner(
+        Routes(lists).application([connections.middleware]),
+        access_log=None,
+        shutdown_timeout=_STREAMS_END_WITHIN_S,
+        logger=logger_of_server(),
+        **LIMITS,
+    )
     await http.setup()
+    assert http.server is not None
     try:
-        await web.TCPSite(http, host, port).start()
+        listening = await connections.listen(http.server, host, port)
     except OSError as error:
         raise SettingsInvalid(f"--listen={host}:{port}: {error.strerror}") from error
     logger.info("view starts group=%s url=http://%s:%d/", lists.app.conf.id, host, port)
     follow = asyncio.create_task(lists.follow())
+    outages = asyncio.create_task(watch(kafka_answers(settings)))
     ready = asyncio.create_task(lists.ready.wait())
     await asyncio.wait({follow, ready, stop}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
@@ -75,21 +89,25 @@ async def _serve(settings: Settings, host: str, port: int, name: str) -> None:
         await asyncio.wait({follow, stop}, return_when=asyncio.FIRST_COMPLETED)
     crashed = not stop.done()
     # Nothing can be lost: offsets are not committed, and the store is a copy of the topic that RocksDB's log protects.
-    limit = threading.Timer(STOPS_WITHIN_S, os._exit, (int(crashed),))
+    code = 1 if crashed else EXIT_INTERRUPTED if stop.result() == signal.SIGINT else 0
+    limit = threading.Timer(STOPS_WITHIN_S, os._exit, (code,))
     limit.daemon = True
     limit.start()
     if crashed:
         logger.error("view crashed reason=%r", follow.exception() or lists.app.crash_reason)
+    outages.cancel()
+    listening.close()
     await http.cleanup()
     await lists.app.stop()
     if crashed:
         raise KafkaUnusable(f"reading {settings.recommendations_topic} failed, see the log above; start the view again")
     logger.info("view stopped")
+    return stop.result()
 
 
-async def _signalled() -> None:
-    """Wait for SIGTERM or SIGINT."""
-    signalled = asyncio.Event()
+async def _signalled() -> int:
+    """Wait for SIGTERM or SIGINT; returns which of them came first."""
+    signals: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, signalled.set)
-    await signalled.wait()
+        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
+    return await signals.get()

@@ -7,7 +7,7 @@ from typing import Final
 
 from stream.fault_points import Point
 from tests.crash import damage
-from tests.crash.faults import broker, group, process, state
+from tests.crash.faults import broker, deletions, group, process, state
 from tests.crash.faults.common import Fault
 
 IN_A_STEP: Final = (
@@ -46,6 +46,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     Fault("slow step", process.slow_step, 12),
     Fault("slow step while another worker joins", process.slow_step_while_another_joins, 12),
+    Fault("hold: a late EndTxn, then SIGKILL", process.killed_after_a_late_end, 10),
     Fault("broker SIGKILL", broker.killed((1, 5)), 15),
     Fault("broker SIGTERM", broker.terminated, 15),
     Fault("broker SIGSTOP", broker.paused, 6),
@@ -65,6 +66,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     *(Fault(f"damaged {kind}", state.damaged(kind), 5) for kind in damage.Kind),
     Fault("state lost", state.lost, 5),
     Fault("state of an older day", state.older, 12),
+    Fault("input deleted after it was read", deletions.deleted, 12),
     Fault("foreign transaction in the changelog", group.foreign_transaction, 8),
     Fault("full producer queue", group.full_queue, 10),
 )

@@ -26,15 +26,16 @@ def _away(end: Callable[[World], None], down_s: tuple[float, float]) -> Inject:
     """
 
     def inject(world: World) -> float:
-        began = time.time()
-        world.proxy.cut()
-        try:
-            world.pause_between(0.3, 1)  # what was being committed is now
-            end(world)
-            world.pause_between(*down_s)
-            world.kafka.start()
-        finally:
-            world.proxy.heal()
+        with world.upstream.at_rest():
+            began = time.time()
+            world.proxy.cut()
+            try:
+                world.pause_between(0.3, 1)  # what was being committed is now
+                end(world)
+                world.pause_between(*down_s)
+                world.kafka.start()
+            finally:
+                world.proxy.heal()
         return began
 
     return inject

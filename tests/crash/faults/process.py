@@ -1,13 +1,17 @@
 """A worker ends, or is slow."""
 
+import logging
 import time
 from typing import Final
 
 from stream.fault_points import Point
 from tests.crash.faults.common import Inject, continue_at, until
 from tests.crash.plan import Order
-from tests.crash.world import Broken, World, kill_at, sleep_at, stop_at
+from tests.crash.world import Broken, NotReached, World, kill_at, sleep_at, stop_at
 
+logger = logging.getLogger(__name__)
+
+DELIVERED_WITHIN_S: Final = 20.0
 SWEPT_WITHIN_S: Final = 11.0
 """Kafka looks every 10 s for transactions past their time-out."""
 
@@ -68,6 +72,21 @@ def killed_while_leaving(world: World) -> float:
             pass
 
     return world.at(worker, kill_at(Point.GONE), provoke=leave).time
+
+
+def killed_after_a_late_end(world: World) -> float:
+    """The network delivers the end of one transaction within the next one; then the worker dies (librdkafka #5423)."""
+    worker = world.victim()
+    began = time.time()
+    hold = world.proxy.hold(f"{world.app}-{worker.name}")
+    try:
+        if not hold.delivered.wait(DELIVERED_WITHIN_S):
+            raise NotReached(f"{worker.name} did not end a transaction and begin another")
+        logger.info("the late EndTxn of %s was answered with error code %s", worker.name, hold.answer)
+        worker.kill()
+    finally:
+        world.proxy.let_go(hold)
+    return began
 
 
 def raised(world: World) -> float:

@@ -1,11 +1,14 @@
 import hashlib
+import re
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.errors import EvaluationImpossible
-from model.evaluation.holdout import cut
+from model.evaluation.holdout import SplitName, cut
 
 # In file order; times are out of order, and some are equal.
 EVENTS = [
@@ -86,3 +89,23 @@ def test_users_are_drawn_by_the_seed() -> None:
 def test_a_point_in_time_after_which_nothing_happens_is_refused() -> None:
     with pytest.raises(EvaluationImpossible, match="no user has an interaction after the first 99%"):
         cut(LOG, "time", 0.99)
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=12),
+    split=st.sampled_from(("last-out", "time")),
+    at=st.floats(0.01, 0.99),
+)
+def test_of_any_small_log_there_is_a_holdout_or_an_advice_that_works(
+    rows: list[tuple[int, int, int]], split: SplitName, at: float
+) -> None:
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").lazy()
+    try:
+        found = cut(log, split, at)
+    except EvaluationImpossible as error:
+        advised = re.search(r"(--split time )?--at ([0-9.]+) works", str(error))
+        if advised is None and len(rows) == 1:
+            return
+        found = cut(log, "time", float(advised[2]) if advised else at)
+    assert len(found.asked) > 0
+    assert found.n_known > 0

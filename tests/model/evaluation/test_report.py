@@ -13,6 +13,7 @@ from rich.console import Console
 
 from model.evaluation import probes, report
 from model.evaluation.compare import Evaluation, EvaluationOptions, evaluate
+from model.evaluation.significance import Estimate
 from model.version.manifest import Training
 from tests.model import tiny
 
@@ -121,16 +122,61 @@ def test_models_that_saw_the_targets_are_called_out(found: Evaluation) -> None:
     )
     first = found.subjects[0]
     saw = replace(first, saw=30, outside=0, manifest=replace(first.manifest, training=training))
-    lines = report.warnings(replace(found, subjects=[saw]))
+    better = _with_popularity(found, 0.0)
+    lines = report.warnings(replace(better, subjects=[saw]))
     assert lines[0].startswith(
         "first@1 saw 30 of 120 targets (25%) in training, so its numbers are too good. It was trained until 1970-01-01 00:00:05 UTC (by time: "
     )
     assert "was trained on 'log.parquet', not on 'clicks.csv'" in lines[1]
     clean = replace(saw, saw=0, manifest=replace(first.manifest, training=replace(training, log="clicks.csv")))
-    assert report.warnings(replace(found, subjects=[clean])) == []
-    assert report.warnings(replace(found, subjects=[replace(clean, outside=3)])) == [
-        "first@1: 3 of 120 targets are not in its catalogue and count as missed"
+    assert report.warnings(replace(better, subjects=[clean])) == []
+    outside = replace(clean, outside=3, outside_examples='"007"; the catalogue has 7')
+    assert report.warnings(replace(better, subjects=[outside])) == [
+        'first@1: 3 of 120 targets (2%) are not in its catalogue and count as missed, such as "007"; the catalogue has 7'
     ]
+
+
+def _with_popularity(found: Evaluation, value: float) -> Evaluation:
+    """The same, with another HR@10 and NDCG@10 of the popularity list."""
+    same = Estimate(value, value, value)
+    modes = [
+        replace(
+            mode,
+            rankings=[
+                replace(each, hr={**each.hr, 10: same}, ndcg={**each.ndcg, 10: same})
+                if each.name == "popularity"
+                else each
+                for each in mode.rankings
+            ],
+        )
+        for mode in found.modes
+    ]
+    return replace(found, modes=modes)
+
+
+def test_a_model_worse_than_popularity_is_called_so_first(found: Evaluation, tmp_path: Path) -> None:
+    assert not [line for line in report.warnings(_with_popularity(found, 0.0)) if "worse" in line]
+    worse = _with_popularity(found, 0.9)
+    lines = report.warnings(worse)
+    hr, ndcg = (getattr(found.modes[0].rankings[0], name)[10].value for name in ("hr", "ndcg"))
+    assert lines[0].startswith(
+        f"first@1 is worse than the popularity list: HR@10 {hr:.4f} against 0.9000, NDCG@10 {ndcg:.4f} against 0.9000 (stream-mode)"
+    )
+    assert lines[1].startswith("second@1 is worse")
+    report.write(worse, tmp_path, arguments={}, versions={})
+    written = (tmp_path / "report.md").read_text()
+    assert written.index("is worse than the popularity list") < written.index("## Models")
+    assert (
+        "is worse than the popularity list"
+        in msgspec.json.decode((tmp_path / "metrics.json").read_bytes())["warnings"][0]
+    )
+
+
+def test_targets_outside_the_catalogue_are_shown_beside_it(found: Evaluation) -> None:
+    first = found.subjects[0]
+    assert first.outside > 0
+    assert first.outside_examples.startswith('"item-6')
+    assert '; the catalogue has "item-' in first.outside_examples
 
 
 def test_the_table_fits_a_terminal_and_has_a_row_for_everybody(found: Evaluation) -> None:

@@ -76,7 +76,7 @@ def test_rows_are_in_the_order_of_popularity_and_rare_items_are_unknown() -> Non
         (random_log([40]), "one user"),
         (
             pl.LazyFrame({"user_id": [1, 2] * 10, "item_id": range(20), "timestamp": range(20)}),
-            "the training part has 0 items with at least 2 interactions",
+            "the training part has 16 items, 0 of them with at least 2 interactions",
         ),
     ],
 )

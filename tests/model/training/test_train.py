@@ -1,11 +1,9 @@
-import io
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from rich.console import Console
 
 from model.errors import ModelNotFound, TrainerMissing, TrainingDiverged, TrainingImpossible
 from model.networks import serving
@@ -13,9 +11,7 @@ from model.networks.network import Losses
 from model.networks.rec2pm import Rec2PM
 from model.synthetic import SyntheticLog, generate
 from model.training import dataset, validation
-from model.training import progress as reporting_module
 from model.training import train as module
-from model.training.progress import progress_bar
 from model.version.manifest import Metrics
 from model.version.registry import ModelVersion, Registry
 from model.version.runtime import Runtime
@@ -63,16 +59,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(trained: ModelV
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_progress_is_reported_where_it_is_asked_for(tmp_path: Path) -> None:
-    screen = Console(file=io.StringIO(), force_terminal=True, width=160)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(reporting_module, "Console", lambda **_: screen)
-        run(tmp_path, how={"progress": progress_bar})
-    shown = screen.file.getvalue()  # type: ignore[attr-defined]
-    assert "HR@10" in shown
-    assert "popularity" in shown
-
-
 def test_training_learns(tmp_path: Path) -> None:
     log = generate(SyntheticLog(users=200, items=160, genres=10, favourites=2, interactions_median=40)).interactions
     metrics = run(tmp_path, log, max_epochs=10, batch=8, lr=1e-2).manifest().metrics
@@ -111,6 +97,7 @@ def _times(losses: Losses, factor: float) -> Losses:
 def test_segments_nobody_fills_are_refused_with_a_length_that_works(tmp_path: Path) -> None:
     with pytest.raises(TrainingImpossible, match="no user has more than 5000 interactions") as caught:
         run(tmp_path, segment_length=5_000)
+    assert "This log can be trained on with --set segment_length=" in str(caught.value)
     suggested = int(str(caught.value).split("segment_length=")[1].split()[0])
     assert run(tmp_path, segment_length=suggested, max_epochs=1).manifest().segment_length == suggested
 

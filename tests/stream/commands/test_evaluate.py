@@ -25,7 +25,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("log") / "clicks.csv"
     ids = [f"item-{i}" for i in rng.integers(1, 61, 900)]
-    pl.DataFrame({"who": rng.integers(0, 30, 900), "item_id": ids, "timestamp": np.arange(900)}).write_csv(path)
+    pl.DataFrame(
+        {"who": rng.integers(0, 30, 900), "item_id": ids, "timestamp": 1_700_000_000 + np.arange(900)}
+    ).write_csv(path)
     return path
 
 
@@ -60,7 +62,7 @@ def test_it_writes_a_report_and_prints_a_table(log: Path, registry: Path, tmp_pa
 
 def test_a_model_that_is_not_there_is_one_clear_line(log: Path, registry: Path, tmp_path: Path) -> None:
     done = _run(log, "--user-column", "who", "--model", "nobody", "--registry", registry, "--out", tmp_path / "out")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr.splitlines() == [f"rec2pm: the registry {registry} has no model 'nobody': it has tiny"]
     assert not (tmp_path / "out").exists()
 
@@ -94,9 +96,9 @@ def test_what_is_no_name_is_answered_with_what_one_looks_like(
     log: Path, registry: Path, tmp_path: Path, reference: str
 ) -> None:
     done = _run(log, "--user-column", "who", "--model", reference, "--registry", registry, "--out", tmp_path / "out")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr.splitlines() == [
-        f"rec2pm: {reference!r} is not NAME or NAME@VERSION of the registry {registry}: it has tiny"
+        f"rec2pm: {reference!r} is not NAME, NAME@VERSION or NAME@VERSION#SHA256 (64 hexadecimal digits) of the registry {registry}: it has tiny"
     ]
 
 

@@ -14,8 +14,9 @@ from stream.commands.forget_user import (
     preview_lines,
     sent_line,
 )
+from stream.keys import KeyFormat
 
-SHOP = Application({}, "shop", "in", "out", "shop.changelog")
+SHOP = Application({}, "shop", "in", "out", "shop.changelog", KeyFormat(), "murmur2")
 
 
 def stored(partition: int, first_offset: int) -> UserRecords:

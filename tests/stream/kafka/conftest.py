@@ -7,6 +7,7 @@ import pytest
 
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
+from stream.keys import KeyFormat
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def link() -> Iterator[KafkaLink]:
         interactions_topic="app.in",
         recommendations_topic="app.out",
         output_format="json",
+        keys=KeyFormat(),
         memory=MemoryBudget(64 << 20),
         extra={"log_level": "0"},
         clock=time.monotonic,

@@ -1,6 +1,7 @@
 """What becomes of a transaction that goes wrong, by a producer that fails as it is told to."""
 
 import gc
+import logging
 import threading
 import time
 import weakref
@@ -13,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from stream.errors import Fenced, KafkaUnusable, OutputTooLarge, StepAborted, StopAsked
 from stream.kafka.link import KafkaLink
+from stream.kafka.lost_connections import WatchedLog
 from stream.kafka.transactions import logger
 from stream.ports import Outgoing
 
@@ -32,6 +34,7 @@ class Producer:
 
     def begin_transaction(self) -> None: ...
     def init_transactions(self, *_: Any) -> None: ...
+    def poll(self, *_: Any) -> None: ...
 
 
 class Publishing:
@@ -56,8 +59,12 @@ class Publishing:
     def abort_transaction(self, *_: Any) -> None:
         self.calls.append("abort")
 
+    def init_transactions(self, *_: Any) -> None:
+        self.calls.append("init")
+
     def begin_transaction(self) -> None: ...
     def send_offsets_to_transaction(self, *_: Any) -> None: ...
+    def poll(self, *_: Any) -> None: ...
 
 
 @pytest.fixture
@@ -193,3 +200,40 @@ def test_a_partition_whose_offset_the_client_does_not_tell_is_left_out_of_what_i
     """The store keeps the offset of before then, and reads the same records again after a crash."""
     link.transactions.producer = Publishing([None, -1001, 7], [None])  # type: ignore[assignment]
     assert link.publish(Outgoing({number: [(b"key", b"value")] for number in range(3)})) == {2: 8}
+
+
+LOST = "TxnCoordinator: 127.0.0.1:9092: Disconnected: connection reset by peer (after 412ms in state UP)"
+REFUSED = "127.0.0.1:9092/2: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)"
+SLOW = KafkaError(KafkaError._TIMED_OUT, "no answer yet", retriable=True)
+
+
+@pytest.mark.parametrize(
+    ("commits", "reported", "renewed"),
+    [
+        ([None], [], False),
+        ([SLOW, None], [], True),
+        ([None], [LOST], True),
+        ([None], [REFUSED], False),
+    ],
+    ids=["answered", "timed out", "connection lost", "connection refused"],
+)
+def test_a_producer_whose_request_may_still_arrive_sends_no_further_transaction(
+    link: KafkaLink,
+    monkeypatch: pytest.MonkeyPatch,
+    commits: list[KafkaError | None],
+    reported: list[str],
+    renewed: bool,
+) -> None:
+    """The request could end the next transaction of the same epoch (librdkafka #5423)."""
+    first, second = Publishing([], [*commits, None]), Publishing([], [None])
+    monkeypatch.setattr(link.transactions, "new_producer", lambda: second)
+    link.transactions.producer = first  # type: ignore[assignment]
+    link.publish(Outgoing())
+    log = WatchedLog(logging.getLogger("rdkafka.producer"), link.transactions.lost)
+    # The client calls its logger in `poll`, at the latest in the one before the next transaction.
+    monkeypatch.setattr(
+        first, "poll", lambda _: [log.log(logging.INFO, "%s [%s] %s", "FAIL", "w1", line) for line in reported]
+    )
+    before = len(first.calls)
+    link.publish(Outgoing())
+    assert (first.calls[before:], second.calls) == (([], ["init", "commit"]) if renewed else (["commit"], []))

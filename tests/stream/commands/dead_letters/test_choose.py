@@ -5,13 +5,21 @@ from collections.abc import Mapping
 from stream.commands.dead_letters.choose import NotSent, Plan, Selection, Survey, choose
 from stream.commands.dead_letters.letters import Letter
 from stream.commands.dead_letters.notes import Replayed
-from stream.wire import Refusal
+from stream.wire import LeftOut, Refusal
 
 
-def letter(offset: int, *, partition: int = 0, time_ms: int = 5_000, attempts: int = 1, message: str = "no") -> Letter:
-    return Letter(
-        partition, offset, time_ms, Refusal("MalformedInteraction", message, "in", 0, offset, attempts, None, [])
-    )
+def letter(
+    offset: int,
+    *,
+    partition: int = 0,
+    time_ms: int = 5_000,
+    attempts: int = 1,
+    message: str = "no",
+    topic: str = "in",
+    left_out: tuple[LeftOut, ...] = (),
+) -> Letter:
+    refused = Refusal("MalformedInteraction", message, topic, 0, offset, attempts, None, [], left_out)
+    return Letter(partition, offset, time_ms, refused)
 
 
 def chosen(
@@ -20,7 +28,7 @@ def chosen(
     *,
     notes: Mapping[int, Replayed | None] | None = None,
 ) -> Plan:
-    return choose(Survey(letters, notes or {0: Replayed(), 1: Replayed()}, 1_000), selection)
+    return choose(Survey(letters, notes or {0: Replayed(), 1: Replayed()}, 1_000, "in"), selection)
 
 
 def offsets(plan: Plan) -> list[int]:
@@ -78,3 +86,16 @@ def test_again_sends_what_was_replayed() -> None:
         0,
         1,
     ]
+
+
+def test_a_letter_that_names_another_topic_or_lacks_its_value_is_never_sent_whatever_is_asked_for() -> None:
+    lacking = (LeftOut("value", 1_048_399, "ab"),)
+    letters = [letter(0), letter(1, topic="app.changelog"), letter(2, topic=""), letter(3, left_out=lacking)]
+    for selection in (
+        Selection(),
+        Selection(again=True, reason="no"),
+        Selection(places=frozenset((0, at) for at in range(4)), max_attempts=99, again=True),
+    ):
+        plan = chosen(letters, selection)
+        assert offsets(plan) == [0]
+        assert plan.not_sent == {NotSent.ELSEWHERE: 2, NotSent.INCOMPLETE: 1}
