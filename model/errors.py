@@ -52,6 +52,11 @@ class TrainingUnfinished(ModelError):
     """
 
 
+def how_to_install(extra: str) -> str:
+    """What brings an extra. No package of this name is published: it comes from the checkout, or from a wheel of it."""
+    return f"pip install '.[{extra}]' in the checkout, or with the path of a wheel for the dot"
+
+
 class TrainerMissing(ModelError):
     """Packages that only training needs are not installed."""
 

@@ -21,6 +21,7 @@ from model.errors import (
     TrainingInterrupted,
     TrainingProcessLost,
     TrainingUnfinished,
+    how_to_install,
 )
 from model.networks import kinds
 from model.networks.config import NetworkConfig, without_foreign_fields
@@ -145,7 +146,7 @@ def train(
 def _check_installed() -> None:
     missing = [name for name in ("lightning_fabric", "tensorboardX") if util.find_spec(name) is None]
     if missing:
-        raise TrainerMissing(f"training needs {' and '.join(missing)}: pip install '.[train]'")
+        raise TrainerMissing(f"training needs {' and '.join(missing)}: {how_to_install('train')}")
 
 
 def _check_attributes(recipe: Recipe, column: str | None, start_from: ModelVersion | None) -> None:

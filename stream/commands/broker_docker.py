@@ -8,13 +8,15 @@ import io
 import tarfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from stream.commands.broker_process import answers, last_line
+
+_T = TypeVar("_T")
 
 IMAGE: Final = "apache/kafka:4.3.1"
 """The one of deploy/compose.yaml."""
@@ -73,22 +75,25 @@ def started(running: ExitStack) -> KafkaContainer:
     Raises:
         NoDocker: there is no client or no engine, or the container does not start or is not ready in time.
     """
-    with _failures("the container did not start"):
-        from testcontainers.core.container import DockerContainer
+    return _obtained(lambda: _started(running), "the container did not start")
 
-        _engine_answers()
-        container = DockerContainer(IMAGE).with_exposed_ports(_PORT).with_command(["bash", "-c", _START])
-        container.with_kwargs(init=True)
-        for name, value in _PROPERTIES.items():
-            container.with_env(f"KAFKA_{name.upper().replace('.', '_')}", value)
-        with ExitStack() as starting:
-            starting.callback(container.stop)
-            container.start()
-            bootstrap = f"{container.get_container_host_ip()}:{container.get_exposed_port(_PORT)}"
-            told = f"export KAFKA_ADVERTISED_LISTENERS=INSIDE://localhost:9092,HOST://{bootstrap}\n"
-            container.copy_into_container(told.encode(), _ADVERTISED)
-            _wait_until_ready(container, bootstrap)
-            running.enter_context(starting.pop_all())
+
+def _started(running: ExitStack) -> KafkaContainer:
+    from testcontainers.core.container import DockerContainer
+
+    _engine_answers()
+    container = DockerContainer(IMAGE).with_exposed_ports(_PORT).with_command(["bash", "-c", _START])
+    container.with_kwargs(init=True)
+    for name, value in _PROPERTIES.items():
+        container.with_env(f"KAFKA_{name.upper().replace('.', '_')}", value)
+    with ExitStack() as starting:
+        starting.callback(container.stop)
+        container.start()
+        bootstrap = f"{container.get_container_host_ip()}:{container.get_exposed_port(_PORT)}"
+        told = f"export KAFKA_ADVERTISED_LISTENERS=INSIDE://localhost:9092,HOST://{bootstrap}\n"
+        container.copy_into_container(told.encode(), _ADVERTISED)
+        _wait_until_ready(container, bootstrap)
+        running.enter_context(starting.pop_all())
     return KafkaContainer(bootstrap, lambda text: _files_with(container, text))
 
 
@@ -119,49 +124,60 @@ def unpacked(folder: Path) -> Path:
         NoDocker: there is no client or no engine, or no such image.
     """
     home = folder / IMAGE.replace("/", "-").replace(":", "-")
-    if (home / "kafka").is_dir():
-        return home / "kafka"
-    with _failures("its files were not copied"):
-        from testcontainers.core.docker_client import DockerClient
-
-        _engine_answers()
-        with closing(DockerClient().client) as engine, ExitStack() as made:
-            container = engine.containers.create(IMAGE)
-            made.callback(container.remove)
-            parts, _ = container.get_archive("/opt/kafka")
-            with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
-                archive.extractall(home / "copied", filter="data")
-        # The other scripts may name each other by their places in the image; `kafka_home.tool` needs none of them.
-        for script in (home / "copied" / "kafka" / "bin").glob("*.sh"):
-            if script.name != "kafka-run-class.sh":
-                script.unlink()
-        (home / "copied" / "kafka").rename(home / "kafka")
+    if not (home / "kafka").is_dir():
+        _obtained(lambda: _unpack(home), "its files were not copied")
     return home / "kafka"
 
 
-def _engine_answers() -> None:
+def _unpack(home: Path) -> None:
     from testcontainers.core.docker_client import DockerClient
 
-    with _failures("no engine answers"), closing(DockerClient(timeout=ENGINE_ANSWERS_WITHIN_S).client) as engine:
+    _engine_answers()
+    with closing(DockerClient().client) as engine, ExitStack() as made:
+        container = engine.containers.create(IMAGE)
+        made.callback(container.remove)
+        parts, _ = container.get_archive("/opt/kafka")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
+            archive.extractall(home / "copied", filter="data")
+    # The other scripts may name each other by their places in the image; `kafka_home.tool` needs none of them.
+    for script in (home / "copied" / "kafka" / "bin").glob("*.sh"):
+        if script.name != "kafka-run-class.sh":
+            script.unlink()
+    (home / "copied" / "kafka").rename(home / "kafka")
+
+
+def _engine_answers() -> None:
+    _obtained(_ping, "no engine answers")
+
+
+def _ping() -> None:
+    from testcontainers.core.docker_client import DockerClient
+
+    with closing(DockerClient(timeout=ENGINE_ANSWERS_WITHIN_S).client) as engine:
         engine.ping()
 
 
-@contextmanager
-def _failures(what: str) -> Iterator[None]:
-    """Every failure of Docker's clients as a `NoDocker` that says what did not work."""
+def _obtained(obtain: Callable[[], _T], failure: str) -> _T:
+    """What `obtain` returns; every failure of Docker's clients becomes a `NoDocker` that says what did not work."""
     with warnings.catch_warnings():
-        # A client that cannot connect leaves its socket to the garbage collector, which warns: collected here, where it
-        # is expected.
+        # A client that cannot connect leaves its socket to the garbage collector, which warns. It is collected here,
+        # where that is expected, once no exception holds it any more.
         warnings.simplefilter("ignore", ResourceWarning)
-        try:
-            yield
-        except NoDocker:
-            raise
-        except ImportError as error:
-            raise NoDocker(f"Docker: needs `pip install 'testcontainers>=4.15'` ({error})") from error
-        except Exception as error:
-            # DockerException, RuntimeError of testcontainers, OSError of requests, ValueError of a DOCKER_HOST: no list
-            # of them is complete, and none may stop the search.
-            raise NoDocker(f"Docker: {IMAGE}: {what} ({last_line(str(error)) or type(error).__name__})") from error
-        finally:
-            gc.collect()
+        found = _attempted(obtain, failure)
+        gc.collect()
+    if isinstance(found, NoDocker):
+        raise found
+    return found
+
+
+def _attempted(obtain: Callable[[], _T], failure: str) -> _T | NoDocker:
+    try:
+        return obtain()
+    except NoDocker as why:
+        return NoDocker(str(why))
+    except ImportError as error:
+        return NoDocker(f"Docker: needs `pip install 'testcontainers>=4.15'` ({error})")
+    except Exception as error:
+        # DockerException, RuntimeError of testcontainers, OSError of requests, ValueError of a DOCKER_HOST: no list of
+        # them is complete, and none may stop the search.
+        return NoDocker(f"Docker: {IMAGE}: {failure} ({type(error).__name__}: {last_line(str(error))})")

@@ -75,8 +75,10 @@ def evaluate(
     LOG is Parquet, CSV, other separated text or JSON lines: a file, a folder or a glob. The command
     writes report.md with pictures, and metrics.json.
     """
+    from model.errors import how_to_install
+
     if missing := [name for name in ("matplotlib", "scipy") if find_spec(name) is None]:
-        raise click.ClickException(f"evaluating needs {' and '.join(missing)}: pip install '.[evaluate]'")
+        raise click.ClickException(f"evaluating needs {' and '.join(missing)}: {how_to_install('evaluate')}")
     given = click.get_current_context().get_parameter_source("at") is not ParameterSource.DEFAULT
     if split == "last-out" and given:
         raise click.UsageError(

@@ -186,9 +186,9 @@ def _check_pip(arguments: list[str]) -> None:
     """What is installed is this checkout, with extras that it has: no package of the name is published."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for word in arguments:
-        if re.match(r"rec2pm\b", word):
+        if re.match(r"rec2pm\b", word) and not re.fullmatch(r"rec2pm-[\d.]+-py3-none-any\.whl(\[.*\])?", word):
             raise Unknown(f"{word}: no such package is published; install the checkout, `pip install .`")
-        if found := re.fullmatch(r"(?:\.|[\w./~-]*/rec2pm)\[([\w,-]+)\]", word):
+        if found := re.fullmatch(r"(?:\.|[\w./~-]*/rec2pm|[\w./~-]*\.whl)\[([\w,-]+)\]", word):
             unknown = set(found[1].split(",")) - set(extras)
             if unknown:
                 raise Unknown(f"{word}: there is no extra {', '.join(sorted(unknown))}")

@@ -74,6 +74,7 @@ def test_commands_stand_in_blocks_that_are_checked(name: str) -> None:
         "python -m bench.fold --kind rec2pm-o",
         "pip install 'rec2pm[train]'",
         "pip install '.[gpu]'",
+        "pip install 'rec2pm-0.1.0-py3-none-any.whl[gpu]'",
     ],
 )
 def test_what_does_not_exist_is_found(command: str) -> None:

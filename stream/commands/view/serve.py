@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Final
 
+from model.errors import how_to_install
 from stream.errors import KafkaUnusable, SettingsInvalid
 from stream.settings import Settings
 from stream.stop_signals import EXIT_INTERRUPTED
@@ -24,7 +25,7 @@ try:
     from stream.commands.view.outage import kafka_answers, quiet_libraries, watch
     from stream.commands.view.routes import Routes
 except ImportError as missing:
-    raise SettingsInvalid(f"the view needs Faust ({missing}): pip install '.[view]'") from missing
+    raise SettingsInvalid(f"the view needs Faust ({missing}): {how_to_install('view')}") from missing
 
 logger = logging.getLogger(__name__)
 
