@@ -18,7 +18,8 @@ def facts(log: Log) -> list[str]:
     """What was guessed about the files, what was passed over, mixed units of time, and ties."""
     said = list(log.notes)
     if log.passed_over:
-        said.append(f"{log.passed_over} rows with other events were passed over; {log.rows} interactions are left")
+        rows = "1 row" if log.passed_over == 1 else f"{log.passed_over} rows"
+        said.append(f"{rows} with other events passed over; {log.rows} interactions are left")
     if len(log.units) > 1:
         counts = ", ".join(f"{count} in {_UNITS[unit]}" for unit, count in log.units.items())
         said.append(

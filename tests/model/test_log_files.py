@@ -293,7 +293,7 @@ def test_only_wanted_events_are_read_and_the_others_may_lack_everything(tmp_path
         (2, 9, 978300761000, "view"),
     ]
     assert facts(log) == [
-        "2 rows with other events were passed over; 3 interactions are left",
+        "2 rows with other events passed over; 3 interactions are left",
         "66.7% of the interactions have the same time as another one of their user. They keep the order of the log",
     ]
     with pytest.raises(
