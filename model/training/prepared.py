@@ -89,6 +89,8 @@ def prepare(
         if works is None:
             raise TrainingImpossible(f"{error}. No other recipe that was tried helps: train on a larger log") from error
         words = " ".join(f"--set {setting}" for setting in _settings(works))
+        if "kind" in works:
+            words += f", and without fields that only {wanted.config(n_items=1).kind} has"
         raise TrainingImpossible(f"{error}. This log can be trained on with {words}") from error
 
 

@@ -29,7 +29,8 @@ def compare(log: Log, served: Served, cut: int, console: Console) -> None:
                 continue
             made = lists[before - 1]
             seen = set(items[max(0, made.folds - KEPT_SEGMENTS) * SEGMENT_LENGTH : made.taken])
-            fallback = [item for item in popular[: TOP_K + len(seen)] if item not in seen][:TOP_K]
+            # As in a worker, a list is never empty: if everything would be left out, nothing is.
+            fallback = [item for item in popular[: TOP_K + len(seen)] if item not in seen][:TOP_K] or popular[:TOP_K]
             group = "with a memory" if made.folds else "without one yet"
             for name in ("all users", f"users {group}"):
                 counts[name, "n"] += 1

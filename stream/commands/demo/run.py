@@ -18,6 +18,7 @@ import polars as pl
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
+from model.errors import TrainingImpossible
 from model.training import recipe as recipes
 from model.training.progress import on_stderr
 from model.training.train import train
@@ -106,17 +107,24 @@ def _make_topics(broker: Broker) -> None:
 
 def _train(history: pl.DataFrame, folder: Path) -> ModelVersion:
     settings = [f"segment_length={SEGMENT_LENGTH}", "lr=3e-3", f"max_seconds={TRAINING_S}", "validation_targets=1_000"]
-    return train(
-        history.lazy(),
-        Registry(folder / "models"),
-        recipes.changed(recipes.load(recipes.DEFAULT), settings),
-        name="demo",
-        log_name="demo",
-        program_version=metadata.version("rec2pm"),
-        clock=time.monotonic,
-        unfinished="discard",
-        progress=on_stderr,
-    )
+    try:
+        return train(
+            history.lazy(),
+            Registry(folder / "models"),
+            recipes.changed(recipes.load(recipes.DEFAULT), settings),
+            name="demo",
+            log_name="demo",
+            program_version=metadata.version("rec2pm"),
+            clock=time.monotonic,
+            unfinished="discard",
+            progress=on_stderr,
+        )
+    except TrainingImpossible as error:
+        # The cause is without the advice, which is for the options of `rec2pm train`.
+        raise TrainingImpossible(
+            f"the demo cannot train on the first {TRAINED_SHARE:.0%} of this log, {len(history)} interactions, with segments of "
+            f"{SEGMENT_LENGTH}: {error.__cause__ or error}"
+        ) from error
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def _prepared(log: pl.DataFrame, wanted: Recipe) -> Prepared:
 
 
 def _advised(error: TrainingImpossible) -> list[str]:
-    return re.findall(r"--set (\S+)", str(error))
+    return re.findall(r"--set ([^\s,]+)", str(error))
 
 
 @settings(max_examples=40, deadline=None)
