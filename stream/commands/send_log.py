@@ -46,11 +46,12 @@ def send(
         progress: called with (sent, all).
 
     Raises:
-        LogUnreadable: a user id cannot be a key. What comes before it is sent.
+        LogUnreadable: a user id cannot be a key; nothing was sent.
         KafkaUnusable: Kafka did not accept all interactions.
     """
     frame = in_time_order(log).select("user_id", "item_id", "timestamp")
     rows = (frame if limit is None else frame.head(limit)).collect()
+    key_of = {user: _key(keys, user) for user in rows["user_id"].unique()}
     failed: list[str] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
@@ -63,7 +64,7 @@ def send(
     began = clock()
     for start in range(0, len(rows), chunk := _CHUNK if rate is None else max(1, int(rate / 100))):
         for user, item, time in rows.slice(start, chunk).iter_rows():
-            key, value = _key(keys, user), _encode({"item": item, "ts": time})
+            key, value = key_of[user], _encode({"item": item, "ts": time})
             while True:
                 try:
                     producer.produce(topic, value, key, on_delivery=delivered)
