@@ -106,7 +106,7 @@ class KeyFormat:
             case "json":
                 return msgspec.json.encode(user)
             case "uuid":
-                return UUID(user).bytes
+                return bytes.fromhex(user.replace("-", ""))
             case number:
                 return _NUMBERS[number].pack(int(user))
 

@@ -84,13 +84,14 @@ def send(
         progress: called with (sent, all).
 
     Raises:
-        LogUnreadable: a user id cannot be a key. What comes before it is sent.
+        LogUnreadable: a user id cannot be a key; nothing was sent.
         KafkaUnusable: Kafka did not accept all interactions.
     """
     columns = ["user_id", "item_id", "timestamp"]
     columns += ["event"] if "event" in log.collect_schema() else []
     frame = in_time_order(log).select(columns)
     rows = (frame if limit is None else frame.head(limit)).collect()
+    key_of = {user: _key(keys, user) for user in rows["user_id"].unique()}
     failed: list[str] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
@@ -103,7 +104,7 @@ def send(
     began = clock()
     for start in range(0, len(rows), chunk := _CHUNK if rate is None else max(1, int(rate / 100))):
         for row in rows.slice(start, chunk).iter_rows():
-            key, value = _key(keys, row[0]), shape.value(*row)
+            key, value = key_of[row[0]], shape.value(*row)
             while True:
                 try:
                     producer.produce(topic, value, key, on_delivery=delivered)

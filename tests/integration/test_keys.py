@@ -79,7 +79,22 @@ def test_a_user_whose_key_is_a_number_is_the_same_user_in_every_command(
         assert newest_of_17 is None
         refused = rec2pm("user", "forget", "anna", env=env, timeout=60)
         assert (refused.returncode, "'anna' is not a user id of REC2PM_KEY_FORMAT=long" in refused.stderr) == (2, True)
+        anywhere = rec2pm("user", "forget", "18", env={**env, "REC2PM_PARTITIONER": "ignore"}, timeout=60)
+        every = ", ".join(f"{app}.in[{number}]" for number in range(PARTITIONS))
+        assert f"would send a null value to {every}" in anywhere.stdout
         assert "WARNING stream.worker" not in worker.log.read_text()
+
+
+def test_a_user_who_cannot_be_a_key_is_refused_by_name_when_a_log_is_sent(
+    bootstrap: str, app: str, tmp_path: Path
+) -> None:
+    created(bootstrap, app)
+    log = tmp_path / "clicks.csv"
+    log.write_text(f"user_id,item_id,timestamp\n7,1,{NOON}\nanna,1,{NOON}\n")
+    said = rec2pm("produce", str(log), env=environ(bootstrap, app, KEY_FORMAT="long"), timeout=60)
+    assert said.returncode == 1
+    assert "no key can be the user 'anna', who is not a user id of REC2PM_KEY_FORMAT=long" in said.stderr
+    assert read_committed(bootstrap, f"{app}.in") == []
 
 
 def test_a_worker_says_which_partitioner_its_producer_has(bootstrap: str, app: str, tmp_path: Path) -> None:

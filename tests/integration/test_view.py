@@ -20,6 +20,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from stream.kafka.topics import create, plan
+from stream.keys import KeyFormat
 from stream.wire import Recommendation, recommendation_as_json, recommendation_as_msgpack
 from tests.integration.test_broker import until
 
@@ -120,6 +121,7 @@ class Worker:
             plan(app, f"{app}-interactions", f"{app}-recommendations", 3, 1),
         )
         self.topic = f"{app}-recommendations"
+        self.keys = KeyFormat()
         self.producer = Producer(
             {"bootstrap.servers": bootstrap, "transactional.id": app, "partitioner": "murmur2_random"}
         )
@@ -128,7 +130,7 @@ class Worker:
     def recommends(self, *lists: tuple[str, bytes | None], commit: bool = True) -> None:
         self.producer.begin_transaction()
         for user, value in lists:
-            self.producer.produce(self.topic, value, user.encode())
+            self.producer.produce(self.topic, value, self.keys.key(user))
         self.producer.flush(30)
         self.producer.commit_transaction(30) if commit else self.producer.abort_transaction(30)
 
@@ -195,6 +197,25 @@ def test_a_stream_begins_with_the_list_of_now_and_ends_soon_after_sigterm(worker
         asked = time.monotonic()
         assert view.stop() == 0
         assert time.monotonic() - asked < 6
+
+
+def test_a_user_is_asked_for_as_text_whatever_form_the_keys_have(
+    worker: Worker, bootstrap: str, app: str, tmp_path: Path
+) -> None:
+    worker.keys = KeyFormat("long")
+    worker.recommends(("42", packed(1)))
+    with ExitStack() as running:
+        env = {**environment(bootstrap, app, tmp_path), "REC2PM_KEY_FORMAT": "long"}
+        view = launched(running, env, "view-1", tmp_path / "view.log")
+        until(view.is_ready, READY_WITHIN_S, "the view is ready")
+        assert view.items("42") == [1]
+        assert view.items("43") == view.items("anna") == view.items("anna/stream") == 404
+        with socket.create_connection(("127.0.0.1", view.port), timeout=20) as reader, reader.makefile("rb") as lines:
+            reader.sendall(b"GET /recommendations/42/stream HTTP/1.1\r\nHost: view\r\n\r\n")
+            assert next_event(lines)["items"] == [1]
+            worker.recommends(("42", packed(2)))
+            assert next_event(lines)["items"] == [2]
+        assert "Traceback" not in view.log.read_text()
 
 
 def next_event(lines: Any) -> Any:
