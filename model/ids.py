@@ -4,6 +4,7 @@ An id is text of 1 to 255 bytes in UTF-8, or an integer in [-2**63, 2**64). An i
 id: 7 is "7". "007" is another id. Nothing else is an id: no truth value, no float, not even 7.0.
 """
 
+import re
 from typing import Final, Literal, TypeAlias
 
 Id: TypeAlias = int | str
@@ -17,6 +18,42 @@ HIGHEST: Final = (1 << 64) - 1
 
 DECIMAL: Final = r"^(?:0|-?[1-9][0-9]{0,19})$"
 """The text of an integer as programs write it: no plus sign, no leading zero. The number may still be out of range."""
+
+
+PADDED: Final = r"^(-?)0*([0-9]{1,20})(?:\.0+)?$"
+"""The text of a whole number with leading zeros, or with nothing but zeros after a point."""
+
+MOST_EXACT_FLOAT: Final = 1 << 53
+"""Above this, floats leave out integers, so a float does not say which integer it was."""
+
+_PADDED: Final = re.compile(PADDED)
+
+
+def stated(value: object, id_type: IdType) -> Id:
+    """An id from a file that cannot say it, as a user says.
+
+    `text`: an integer is its decimal text, and binary is UTF-8. `integer`: the text of a whole number in the range is
+    that number, and so is a whole float up to 2**53; other text stays as it is.
+
+    Raises:
+        ValueError: it is not an id.
+    """
+    if id_type == "text":
+        if isinstance(value, bytes):
+            try:
+                value = value.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError("is binary that is not UTF-8, expected text or an integer") from error
+        return str(checked(value))
+    if isinstance(value, float):
+        if not (value.is_integer() and abs(value) <= MOST_EXACT_FLOAT):
+            raise ValueError("is a float that is not a whole number up to 2**53")
+        return int(value)
+    if isinstance(value, str) and (found := _PADDED.fullmatch(value)):
+        number = int(found[1] + found[2])
+        if LOWEST <= number <= HIGHEST:
+            return number
+    return checked(value)
 
 
 def checked(value: object) -> Id:

@@ -87,13 +87,25 @@ class TimeRule:
         unit = self.unit or recognised(value)
         if isinstance(value, int):
             return value * 1000 // PER_S[unit]
-        return math.floor(value * (1000 / PER_S[unit]) + 0.5)
+        ms = value * (1000 / PER_S[unit])
+        return math.floor(ms + 0.5) if math.isfinite(ms) else None
+
+    def written(self, ms: int) -> int | float | str:
+        """A time as a value that this rule reads as the same millisecond: a number in the stated unit, else in
+        milliseconds; ISO 8601 text where a number would be taken for another unit.
+        """
+        number: int | float = ms
+        if self.unit is not None:
+            number = ms * PER_S[self.unit] // 1000 if self.unit != "s" or ms % 1000 == 0 else ms / 1000
+        if self.read(number) == ms:
+            return number
+        return (_EPOCH + ms * _MS).isoformat()
 
     def _text(self, value: str) -> int | None:
         text = value.strip(" ")
-        if _NUMBER.match(text):
+        if _NUMBER.fullmatch(text):
             return self._number(float(text) if "." in text else int(text))
-        if (found := _ISO.match(text)) is None:
+        if (found := _ISO.fullmatch(text)) is None:
             raise ValueError("is text that is neither a number nor ISO 8601")
         year, month, day, hour, minute, second, fraction, zone = found.groups(default="")
         try:
@@ -116,7 +128,7 @@ def time_range(text: str) -> tuple[int, int]:
         ValueError: it is not such a text, or UNTIL is not after FROM.
     """
     bounds = [part.strip(" ") for part in text.split("..")]
-    if len(bounds) != 2 or not all(_ISO.match(bound) for bound in bounds):
+    if len(bounds) != 2 or not all(_ISO.fullmatch(bound) for bound in bounds):
         raise ValueError(f"is {_short(text)}, expected FROM..UNTIL with ISO 8601 dates, such as 1990-01-01..2100-01-01")
     rule = TimeRule()
     earliest, latest = (rule.read(bound) for bound in bounds)

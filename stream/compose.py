@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
@@ -33,7 +33,7 @@ from stream.prometheus import served
 from stream.recommender import Recommender
 from stream.settings import Settings
 from stream.state_folder import private
-from stream.step import Rules, Step
+from stream.step import Rules, Step, check_segment_length
 from stream.torch_threads import one_thread
 from stream.worker import Worker
 from stream.worker_name import claim
@@ -105,6 +105,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         begin_restore=begin_restore,
         resume=link.resume,
         pause=link.pause,
+        check=partial(check_segment_length, model=recommender.model),
         at=at,
     )
     worker = Worker(
@@ -134,7 +135,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     with (
         _stopped_by_signals(worker) as signals,
         _metrics(worker, settings, worker_name.name),
-        _watching(settings, known, partitions),
+        _watching(worker, settings, known),
     ):
         link.stop_waiting_if(lambda: worker.stopping)
         try:
@@ -160,9 +161,10 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _watching(
-    settings: Settings, known: Sequence[topics.Problem], partitions: Partitions
-) -> AbstractContextManager[None]:
+def _watching(worker: Worker, settings: Settings, known: Sequence[topics.Problem]) -> AbstractContextManager[None]:
+    def note(held_back: Mapping[int, int]) -> None:
+        worker.held_back = held_back
+
     return watching(
         {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka},
         check=lambda admin: topics.check(
@@ -170,7 +172,8 @@ def _watching(
         ),
         known=known,
         interactions=settings.interactions_topic,
-        partitions=lambda: [each.number for each in partitions.all() if each.phase is Phase.RUNNING],
+        partitions=lambda: [each.number for each in worker.partitions.all() if each.phase is Phase.RUNNING],
+        note=note,
     )
 
 

@@ -36,6 +36,7 @@ class Partitions:
         begin_restore: Callable[[Partition, StoreMemory], Restore],
         resume: Callable[[int, int | None, str | None], int | None],
         pause: Callable[[int], None],
+        check: Callable[[Partition], None] = lambda _: None,
         at: At = passing,
     ) -> None:
         """Args:
@@ -44,6 +45,7 @@ class Partitions:
         resume: called then, with the position stored with the state and the id of its input topic, again and again
             until it answers with the offset from which records will come.
         pause: stop the records of a partition until the next `resume`.
+        check: called when a store is complete, before its partition runs; raises if the model cannot serve its state.
         """
         self._folder = folder
         self._memory = memory
@@ -51,6 +53,7 @@ class Partitions:
         self._begin_restore = begin_restore
         self._resume = resume
         self._pause = pause
+        self._check = check
         self._at = at
         self._owned: dict[int, Partition] = {}
         self.joined = False
@@ -185,8 +188,13 @@ class Partitions:
             self.wipe(error)
 
     def _begin(self, partition: Partition) -> bool:
-        """Begin to take a partition's records; False while Kafka does not say where."""
+        """Begin to take a partition's records; False while Kafka does not say where.
+
+        Raises:
+            SegmentLengthChanged, StateFormatUnknown: the worker cannot continue from this state.
+        """
         try:
+            self._check(partition)
             next_offset = self._resume(partition.number, partition.store.position(), partition.store.input_id())
         except StateCorrupted as error:
             self.wipe(error)

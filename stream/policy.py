@@ -65,8 +65,25 @@ class StepSize:
         self.limit = max(1, self.limit // 2)
 
 
-REFUSED_AMONG: Final = 1000
+NEWEST: Final = 1000
 JUDGED_FROM: Final = 100
+
+
+class _Newest:
+    """How many of the newest thousand things have a fault, step by step; of all things while there are fewer."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[int, int]] = deque()
+        self.all = self.faulty = 0
+
+    def note(self, number: int, faulty: int) -> None:
+        self._steps.append((number, faulty))
+        self.all += number
+        self.faulty += faulty
+        while self.all - self._steps[0][0] >= NEWEST:
+            gone, gone_faulty = self._steps.popleft()
+            self.all -= gone
+            self.faulty -= gone_faulty
 
 
 class RefusedShare:
@@ -78,8 +95,15 @@ class RefusedShare:
     def __init__(self, limit: float) -> None:
         """`limit`: the share that may be refused, from 0 to 1."""
         self.limit = limit
-        self._steps: deque[tuple[int, int]] = deque()
-        self.records = self.refused = 0
+        self._newest = _Newest()
+
+    @property
+    def records(self) -> int:
+        return self._newest.all
+
+    @property
+    def refused(self) -> int:
+        return self._newest.faulty
 
     def exceeded_by(self, records: int, refused: int) -> bool:
         """Whether the limit is exceeded after a step with these numbers of records and of refused records."""
@@ -88,10 +112,44 @@ class RefusedShare:
 
     def note(self, records: int, refused: int) -> None:
         """Note a published step."""
-        self._steps.append((records, refused))
-        self.records += records
-        self.refused += refused
-        while self.records - self._steps[0][0] >= REFUSED_AMONG:
-            gone, gone_refused = self._steps.popleft()
-            self.records -= gone
-            self.refused -= gone_refused
+        self._newest.note(records, refused)
+
+
+LEAST_KNOWN: Final = 0.5
+"""A model that knows less than this share of the newest items was hardly trained on this topic. It is no setting,
+because nothing but one warning depends on it: for an alert at another share there is `rec2pm_unknown_items_total`.
+"""
+KNOWN_AGAIN: Final = 0.75
+"""So much must be known again before the next warning. Else a share near the limit would bring one after another."""
+
+
+class KnownShare:
+    """Whether the model knows so few of the newest items that ids must have been written in two ways, or that it is the
+    model of another topic.
+
+    It looks at the newest thousand interactions. If there are fewer yet, it looks at all, from a hundred on.
+    """
+
+    def __init__(self) -> None:
+        self._newest = _Newest()
+        self._said = False
+
+    @property
+    def items(self) -> int:
+        return self._newest.all
+
+    @property
+    def known(self) -> int:
+        return self._newest.all - self._newest.faulty
+
+    def fell_with(self, items: int, unknown: int) -> bool:
+        """Note a step with so many items, and so many that the model does not know; True if that is to be said."""
+        self._newest.note(items, unknown)
+        if self.items < JUDGED_FROM:
+            return False
+        if self.known >= KNOWN_AGAIN * self.items:
+            self._said = False
+        if self._said or self.known >= LEAST_KNOWN * self.items:
+            return False
+        self._said = True
+        return True

@@ -63,6 +63,14 @@ class WorkerMetrics(Collector):
             gauge.add_metric([phase.name.lower()], phases[phase])
         yield gauge
         yield from _restores(worker)
+        held = GaugeMetricFamily(
+            "rec2pm_input_held_back_records",
+            "Records of the input that wait behind an open transaction of a producer.",
+            labels=["partition"],
+        )
+        for number, records in worker.held_back.items():
+            held.add_metric([str(number)], records)
+        yield held
         waited = worker.clock() - worker.link.waited_at
         yield GaugeMetricFamily(
             "rec2pm_waiting_for_kafka",

@@ -115,7 +115,13 @@ class Recommender:
 
     def unknown(self, items: bytes) -> int:
         """How many of the item keys (packed int64) the model does not know."""
-        return int((self.rows(items) == self.model.oov_row).sum())
+        return len(self.lacked(items))
+
+    def lacked(self, items: bytes) -> Ints:
+        """Those of the item keys (packed int64) that the model does not know, in the same order."""
+        keys: Ints = np.frombuffer(items, dtype=np.int64)
+        lacked: Ints = keys[self.rows(items) == self.model.oov_row]
+        return lacked
 
     def fold(
         self,

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from model.times import TimeRule, time_range
 from stream.errors import SettingsInvalid
 from stream.event import Fields
+from stream.kafka.names import Names
 from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
 from stream.kafka.partitioner import Expected
 from stream.keys import Format
@@ -173,6 +174,11 @@ class Settings(BaseModel):
     kafka: dict[str, str] = Field(
         default_factory=dict, description="any librdkafka option: REC2PM_KAFKA_X_Y sets the option x.y"
     )
+
+    @property
+    def names(self) -> Names:
+        """The names that decide what the application's are in Kafka."""
+        return Names(self.app, self.interactions_topic, self.recommendations_topic)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":

@@ -29,7 +29,7 @@ from stream.decode import Polled, Run, columns
 from stream.partition import Partition
 from stream.policy import Cadence, list_after, stride
 from stream.ports import Counts, Learned, Outgoing
-from stream.recommender import Floats, Fold, Query, RankedList, Recommender
+from stream.recommender import Floats, Fold, Model, Query, RankedList, Recommender
 from stream.wire import Recommendation
 
 Exclude = Literal["none", "working", "kept"]
@@ -67,6 +67,21 @@ class Touch(msgspec.Struct, gc=False):
     """The finished lists, each with its index in the run, in the order of `list_after`."""
 
 
+def check_segment_length(partition: Partition, model: Model) -> None:
+    """Check that the model has the segment length of the stored state; with another, the state means nothing.
+
+    Raises:
+        SegmentLengthChanged: it has another.
+    """
+    stored = partition.segment_length()
+    if stored not in (None, model.segment_length):
+        raise SegmentLengthChanged(
+            f"the stored state was built by folding every {stored} interactions, but {model.reference} folds every "
+            f"{model.segment_length}: serve a model with the former segment_length, or choose a new REC2PM_APP for "
+            "this one"
+        )
+
+
 Taken = Mapping[int, Mapping[bytes, int]]
 """Partition → user → interactions remembered before the step."""
 
@@ -102,20 +117,10 @@ class Step:
         before = {}
         for number, runs in polled.runs.items():
             partition = self.partitions[number]
-            self._check_segment_length(partition)
+            check_segment_length(partition, self.recommender.model)
             users = sorted(runs)
             before[number] = dict(zip(users, partition.taken(users), strict=True))
         return before
-
-    def _check_segment_length(self, partition: Partition) -> None:
-        """Check that the model has the segment length of the stored state; with another, the state means nothing."""
-        model, stored = self.recommender.model, partition.segment_length()
-        if stored not in (None, model.segment_length):
-            raise SegmentLengthChanged(
-                f"the stored state was built by folding every {stored} interactions, but {model.reference} folds every "
-                f"{model.segment_length}: serve a model with the former segment_length, or choose a new REC2PM_APP for "
-                "this one"
-            )
 
     def remember(self, polled: Polled, before: Taken) -> tuple[Outgoing, list[Run]]:
         """Append each quiet run to its user's working memory; return the loud runs.

@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from model.errors import ModelError, ModelFailed
+from model.version.unknown_items import both_sides
 from state.errors import StateCorrupted, StateError
+from state.user import packed
 from stream.decode import Place, Polled, decode
 from stream.errors import Action, StepAborted, StoreBehind, StreamError, TooManyRefused, action_on
 from stream.event import EventReader
@@ -21,7 +23,7 @@ from stream.fault_points import At, Point, passing
 from stream.key_check import KeyCheck
 from stream.keys import KeyFormat
 from stream.partitions import Partitions
-from stream.policy import RefusedShare, StepSize
+from stream.policy import LEAST_KNOWN, KnownShare, RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
 from stream.progress import ProgressLine
 from stream.step import Step
@@ -84,8 +86,11 @@ class Worker:
         self._give_back = give_back
         self._at = at
         self.counts = Counts()
+        self.held_back: Mapping[int, int] = {}
+        """Partition → records of the input that wait behind somebody's open transaction (`stream.kafka.watch`)."""
         self.stopping = False
         self.turned_at = clock()
+        self._known = KnownShare()
         self._aborts = 0
         self._progress = ProgressLine(clock)
         self._flushed_at = clock()
@@ -203,6 +208,7 @@ class Worker:
             else:
                 outgoing.counts.model_failures = len(failing)
                 self._check_keys(polled, outgoing.counts)
+                self._check_known(polled, outgoing.counts)
                 return outgoing
             found = failing_records(self.step, polled, lambda: self.stopping)
             if not found:
@@ -254,6 +260,22 @@ class Worker:
             self.topic,
             ascii(polled.implausible[0].value)[:40],
         )
+
+    def _check_known(self, polled: Polled, counts: Counts) -> None:
+        """Say once when the model knows few of the newest items, with ids of both sides."""
+        if self._known.fell_with(len(polled.items), counts.unknown_items):
+            recommender = self.step.recommender
+            names = {key: text for named in polled.names.values() for key, text in named.items()}
+            lacked = [names.get(key, key) for key in recommender.lacked(packed(polled.items)).tolist()]
+            logger.warning(
+                "few items known model=%s: its catalogue has %d of the newest %d items, less than %.0f %%. Unknown are %s. "
+                "Ids must be the same in the log of the training and in the topic",
+                recommender.model.reference,
+                self._known.known,
+                self._known.items,
+                100 * LEAST_KNOWN,
+                both_sides(lacked, recommender.model.item_ids),
+            )
 
     def _write(self, outgoing: Outgoing, reached: Mapping[int, int]) -> None:
         """Write a published step into the stores and caches."""

@@ -5,7 +5,7 @@ it comes from).
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +15,8 @@ import pytest
 from stream.commands import broker_docker
 from stream.commands.broker import Broker, found_broker
 from stream.commands.broker_process import BrokerNotFound
+from tests.secured import kafka as secured_kafka
+from tests.secured.kafka import SecuredKafka
 
 SHOWS_ABORTED = (
     "embedded broker shows aborted records to read_committed readers: set KAFKA_HOME or REC2PM_TEST_BOOTSTRAP"
@@ -91,6 +93,15 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 @pytest.fixture
 def bootstrap(broker: Broker) -> str:
     return broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """A Kafka with TLS, SASL and an authorizer. Tests have it in common: each grants rights to its own application."""
+    if not os.environ.get("KAFKA_HOME"):
+        pytest.skip("KAFKA_HOME is not set: TLS, SASL and rights need a Kafka that is started with them")
+    with secured_kafka.running(tmp_path_factory.mktemp("secured"), os.environ) as running:
+        yield running
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgpack
@@ -22,7 +23,7 @@ from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
 from stream.ports import Empty, Outgoing
 from stream.recommender import Floats, Ints, Recommender
-from stream.step import Exclude, Rules, Step
+from stream.step import Exclude, Rules, Step, check_segment_length
 from stream.wire import Header, Recommendation
 from stream.worker import Worker
 
@@ -329,6 +330,7 @@ def worker_on(
         begin_restore=begin_restore,
         resume=link.resume,
         pause=link.pause,
+        check=partial(check_segment_length, model=model),
     )
     owned.assigned(list(partitions))
     while owned.restore():

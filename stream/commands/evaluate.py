@@ -8,7 +8,7 @@ from typing import Literal
 import click
 from click.core import ParameterSource
 
-from stream.commands.log_options import log_options
+from stream.commands.log_options import LogOptions, log_options
 from stream.commands.output import progress_bar, say
 
 
@@ -61,9 +61,7 @@ from stream.commands.output import progress_bar, say
 )
 def evaluate(
     log: str,
-    user_column: str,
-    item_column: str,
-    timestamp_column: str,
+    reading: LogOptions,
     references: tuple[str, ...],
     registry: Path,
     out: Path,
@@ -74,7 +72,7 @@ def evaluate(
 ) -> None:
     """Compare model versions on an event log: accuracy side by side, and how much their memories add.
 
-    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. The command
+    LOG is Parquet, CSV, other separated text or JSON lines: a file, a folder or a glob. The command
     writes report.md with pictures, and metrics.json.
     """
     if missing := [name for name in ("matplotlib", "scipy") if find_spec(name) is None]:
@@ -89,7 +87,6 @@ def evaluate(
     from rich.console import Console
 
     from model.evaluation import compare, report
-    from model.log import read_log
     from model.version.registry import ModelVersion, Registry
     from stream.torch_threads import one_thread
 
@@ -100,9 +97,10 @@ def evaluate(
         if version.sha256 is not None or version.reference not in chosen:
             chosen[version.reference] = version
     versions = list(chosen.values())
+    opened = reading.open(log)
     with progress_bar("evaluate") as progress:
         found = compare.evaluate(
-            read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
+            opened.interactions,
             versions,
             compare.EvaluationOptions(split=split, at=at, users=users, seed=seed),
             log_name=log,

@@ -5,7 +5,7 @@ import time
 import click
 
 from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
-from stream.commands.log_options import log_options
+from stream.commands.log_options import LogOptions, log_options
 from stream.commands.output import progress_bar, say
 
 
@@ -18,23 +18,25 @@ from stream.commands.output import progress_bar, say
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Send only the first N interactions.")
 @reports_kafka_errors
-def produce(
-    log: str, user_column: str, item_column: str, timestamp_column: str, rate: float | None, limit: int | None
-) -> None:
+def produce(log: str, reading: LogOptions, rate: float | None, limit: int | None) -> None:
     """Send an event log into the interactions topic, in time order.
 
-    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob.
+    LOG is Parquet, CSV, other separated text or JSON lines: a file, a folder or a glob. The settings of the worker say
+    which fields the records have.
     """
-    from model.log import read_log
     from stream.commands import send_log
     from stream.kafka.partitioner import option
+    from stream.kafka.rights import of_produce
     from stream.keys import KeyFormat
 
     settings = current_settings()
+    opened = reading.open(log)
+    kafka = kafka_options(settings, *of_produce(settings.names))
     with progress_bar("produce") as progress:
         sent = send_log.send(
-            read_log(log, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column),
-            kafka={**kafka_options(settings), **option(settings.partitioner)},
+            opened.interactions,
+            shape=send_log.Shape(settings.fields, settings.times),
+            kafka={**kafka, **option(settings.partitioner)},
             topic=settings.interactions_topic,
             keys=KeyFormat(settings.key_format),
             limit=limit,

@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from stream.commands.log_options import log_options
+from stream.commands.log_options import LogOptions, log_options
 from stream.commands.output import say
 
 
@@ -71,9 +71,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
 )
 def train(
     log: str,
-    user_column: str,
-    item_column: str,
-    timestamp_column: str,
+    reading: LogOptions,
     attribute_column: str | None,
     out: Path,
     name: str,
@@ -85,13 +83,12 @@ def train(
 ) -> None:
     """Train on an event log, and write a new model version into a registry.
 
-    LOG is Parquet, CSV or JSON lines: a file, a folder or a glob. Most recipes keep the last tenth of the log, by time,
-    for validation: training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a checkpoint for --resume. The
-    command prints the new version as NAME@VERSION.
+    LOG is Parquet, CSV, other separated text or JSON lines: a file, a folder or a glob. Most recipes keep the last
+    tenth of the log, by time, for validation: training stops when NDCG@10 on it no longer rises. Ctrl-C leaves a
+    checkpoint for --resume. The command prints the new version as NAME@VERSION.
     """
     from importlib import metadata
 
-    from model.log import read_log
     from model.training import recipe as recipes
     from model.training.progress import on_stderr
     from model.training.train import train as training
@@ -106,13 +103,7 @@ def train(
     else:
         chosen = recipes.load(recipe or recipes.DEFAULT)
     version = training(
-        read_log(
-            log,
-            user_column=user_column,
-            item_column=item_column,
-            timestamp_column=timestamp_column,
-            attribute_column=attribute_column,
-        ),
+        reading.open(log, attribute_column).interactions,
         registry,
         recipes.changed(chosen, settings),
         name=name,

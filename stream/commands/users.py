@@ -26,11 +26,13 @@ def state_export(out: Path) -> None:
     The states are read from the changelog: no worker needs to stop.
     """
     from stream.commands.export_state import export
+    from stream.kafka.rights import of_states
     from stream.kafka.topics import changelog_topic
 
     settings = current_settings()
+    kafka = kafka_options(settings, *of_states(settings.names))
     with progress_bar("partitions") as progress:
-        users = export(kafka_options(settings), changelog_topic(settings.app), out, progress)
+        users = export(kafka, changelog_topic(settings.app), out, progress)
     say(f"exported {users} users to {out}", err=True)
 
 
@@ -58,10 +60,12 @@ def _user_id(_: click.Context, __: click.Parameter, user_id: str) -> str:
 def user_show(user_id: str, as_json: bool) -> None:
     """Show what is remembered about one user, read from the changelog."""
     from stream.commands import export_state
+    from stream.kafka.rights import of_states
     from stream.kafka.topics import changelog_topic
 
     settings = current_settings()
-    found = export_state.read_states(kafka_options(settings), changelog_topic(settings.app), user_id)
+    kafka = kafka_options(settings, *of_states(settings.names))
+    found = export_state.read_states(kafka, changelog_topic(settings.app), user_id)
     if not found:
         say(f"nothing is remembered about user {user_id!r}", err=True)
         sys.exit(EXIT_ERROR)
@@ -93,12 +97,13 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
     compacts. The interactions topic and the dead letters keep what they hold until their own retention ends.
     """
     from stream.commands import forget_user as forget
+    from stream.kafka.rights import of_user_forget
     from stream.kafka.topics import changelog_topic
     from stream.keys import KeyFormat
 
     settings = current_settings()
     application = forget.Application(
-        kafka_options(settings),
+        kafka_options(settings, *of_user_forget(settings.names, execute=execute)),
         settings.app,
         settings.interactions_topic,
         settings.recommendations_topic,

@@ -24,6 +24,11 @@ def worker() -> None:
     Run as many as there are cores, and at most one per partition. SIGTERM and SIGINT stop a worker: it finishes the
     step, commits and leaves the group. The exit code is then 0 after SIGTERM and 130 after SIGINT.
     """
+    from stream.kafka.admin import admin_client
+
+    settings = current_settings()
+    # Before torch and the model: why there is no connection is known in a moment.
+    admin_client(settings)
     from stream.compose import run_worker
 
-    run_worker(current_settings())
+    run_worker(settings)

@@ -39,6 +39,7 @@ class Ends:
         self._clock = clock
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="ends")
         self._asked: Future[dict[int, Empty]] | None = None
+        self._closing = False
 
     def look(self, positions: Mapping[int, int]) -> None:
         """Look whether the partitions hold records from these positions on. A look that is under way goes on."""
@@ -64,7 +65,7 @@ class Ends:
         try:
             with closing(Consumer(self._config, logger=logger_of("ends"))) as reader:
                 reader.assign([TopicPartition(self._topic, number, offset) for number, offset in left.items()])
-                while left and self._clock() < until:
+                while left and self._clock() < until and not self._closing:
                     for message in reader.consume(100, _WAIT_S):
                         number, error = message.partition(), message.error()
                         if number is None or (start := left.pop(number, None)) is None:
@@ -76,4 +77,6 @@ class Ends:
         return {number: empty for number, empty in found.items() if empty.end > empty.start}
 
     def close(self) -> None:
+        """End a look that is under way, without its answer."""
+        self._closing = True
         self._threads.shutdown(cancel_futures=True)

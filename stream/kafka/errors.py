@@ -50,7 +50,7 @@ PUT_OUT: Final = (
     KafkaError.PRODUCER_FENCED,
 )
 """Another process has this worker's name, or the transaction was too old for Kafka."""
-_GRANT: Final = "grant it with kafka-acls.sh --add (docs/kafka.md lists what a worker needs)"
+_GRANT: Final = "grant it with kafka-acls.sh --add (docs/operate.md lists what each command needs)"
 _WHAT_TO_DO: Final[Mapping[int, str]] = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: f"no permission on the topic: {_GRANT}",
     KafkaError.GROUP_AUTHORIZATION_FAILED: f"no permission on the consumer group: {_GRANT}",
@@ -107,6 +107,6 @@ def client_errors_explained() -> Iterator[None]:
             raise SettingsInvalid(f"REC2PM_KAFKA_*: {reason.str()}") from error
         if comes_back(reason):
             raise KafkaUnusable(
-                f"Kafka did not answer: {explained(reason)}. REC2PM_BOOTSTRAP_SERVERS says where Kafka is"
+                f"Kafka did not answer: {explained(reason)}. It had answered at first: look at the brokers and the network"
             ) from error
         raise KafkaUnusable(f"Kafka refused the request: {explained(reason)}") from error

@@ -18,6 +18,7 @@ from stream.kafka.ends import Ends
 from stream.kafka.errors import NOT_ALLOWED, comes_back, explained, is_fatal, stop
 from stream.kafka.lineage import Changelog, Committed, KnownChangelog
 from stream.kafka.lost_connections import WatchedLog
+from stream.kafka.names import reader_group, worker_id
 from stream.kafka.options import (
     CHANGELOG_READER,
     CONSUMER,
@@ -77,10 +78,10 @@ class KafkaLink:
         """
         self.changelog_topic: Final = changelog_topic(app)
         self._input: Final = interactions_topic
-        name = f"{app}-{worker_name}"
+        name = worker_id(app, worker_name)
         common: dict[str, Any] = {"bootstrap.servers": bootstrap, "client.id": name, **extra}
         self.changelog_reader: Final = fitting(
-            reading({**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": f"{name}-restore"})
+            reading({**CHANGELOG_READER, **memory.changelog_reader(), **common, "group.id": reader_group(app)})
         )
         self._outage: Final = Outage(clock)
         self._statistics: Final = Statistics(interactions_topic, self._outage)

@@ -36,6 +36,8 @@ CHANGELOG_READER: Final[Mapping[str, Any]] = {
     "enable.auto.commit": False,
     "auto.offset.reset": "error",
     "enable.partition.eof": True,
+    # The reader joins no group. The client wants this below `max.poll.interval.ms` all the same.
+    "session.timeout.ms": 6000,
     "fetch.queue.backoff.ms": 10,
     "fetch.wait.max.ms": 20,
     "queued.min.messages": 50_000,
@@ -72,6 +74,17 @@ def logger_of(client: str) -> logging.Logger:
     if not logger.filters:
         logger.addFilter(_OfOtherClients())
     return logger
+
+
+def logger_of_command() -> logging.Logger:
+    """The logger for the clients of a command, silent unless the command is verbose: the error that a call raises says
+    the same as the log, in one line.
+    """
+    if logging.getLogger("rdkafka").isEnabledFor(logging.DEBUG):
+        return logger_of("command")
+    silent = logging.Logger("rdkafka.command")  # librdkafka logs some refusals as fatal, whatever its level
+    silent.addHandler(logging.NullHandler())
+    return silent
 
 
 _RESTORES_AT_ONCE: Final = 4

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Partitioner: TypeAlias = Literal["murmur2", "crc32", "fnv1a"]
-Expected: TypeAlias = Partitioner | Literal["ignore"]
+Expected: TypeAlias = Literal["murmur2", "crc32", "fnv1a", "ignore"]
 """The setting `REC2PM_PARTITIONER`: who chose the partitions of the input. `ignore`: something unknown."""
 
 Hashes: TypeAlias = NDArray[np.uint32]

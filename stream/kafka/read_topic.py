@@ -116,6 +116,5 @@ FIND_TRANSACTION: Final = (
 
 
 def _reader(kafka: Mapping[str, Any]) -> Consumer:
-    # The reader joins no group and commits nothing; librdkafka needs a group id all the same. Only errors are logged: a
-    # command need not warn that an option of REC2PM_KAFKA_* is for producers.
-    return Consumer(reading({**CHANGELOG_READER, "log_level": 3, **kafka, "group.id": "rec2pm-export"}))
+    # Only errors are logged: a command need not warn that an option of REC2PM_KAFKA_* is for producers.
+    return Consumer(reading({**CHANGELOG_READER, "log_level": 3, "group.id": "rec2pm.reader", **kafka}))

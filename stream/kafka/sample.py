@@ -3,9 +3,11 @@
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from stream.errors import KafkaUnusable
 from stream.kafka.options import CHANGELOG_READER
@@ -36,7 +38,7 @@ class Sample(NamedTuple):
     """False: Kafka took longer than the time that was given."""
 
 
-def newest(kafka: Mapping[str, Any], topic: str, count: int, within_s: float) -> Sample:
+def newest(admin: AdminClient, kafka: Mapping[str, Any], topic: str, count: int, within_s: float) -> Sample:
     """Read the newest records of a topic. Each partition gives about as many as the others, if it has them.
 
     It joins no group and commits nothing.
@@ -50,39 +52,66 @@ def newest(kafka: Mapping[str, Any], topic: str, count: int, within_s: float) ->
         KafkaUnusable: the topic cannot be read.
         KafkaException: Kafka does not answer.
     """
+    numbers = _partitions(admin, topic)
+    first = _offsets(admin, topic, numbers, OffsetSpec.earliest())
+    end = _offsets(admin, topic, numbers, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+    # What is behind the first open transaction cannot be read.
+    readable = _offsets(admin, topic, numbers, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+    shares = {
+        number: share
+        for number, share in shared_out({number: end[number] - first[number] for number in numbers}, count).items()
+        if share
+    }
+    if not shares:
+        return Sample([], len(numbers), complete=True)
+    read: dict[int, deque[Sampled]] = {number: deque(maxlen=count) for number in shares}
+    unread = set(read)
     deadline = time.monotonic() + within_s
     consumer = Consumer({**CHANGELOG_READER, "log_level": 3, "group.id": "rec2pm-export", **kafka})
     try:
-        known = consumer.list_topics(topic, timeout=_ANSWERS_WITHIN_S).topics[topic]
-        if known.error is not None:
-            raise KafkaUnusable(f"{topic} cannot be read: {known.error}")
-        ends = {
-            number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_ANSWERS_WITHIN_S)
-            for number in known.partitions
-        }
-        shares = shared_out({number: high - low for number, (low, high) in ends.items()}, count)
-        places = [
-            TopicPartition(topic, number, max(ends[number][0], ends[number][1] - _ROOM * share))
-            for number, share in shares.items()
-            if share
-        ]
-        if not places:
-            return Sample([], len(ends), complete=True)
-        consumer.assign(places)
-        newest: dict[int, deque[Sampled]] = {each.partition: deque(maxlen=shares[each.partition]) for each in places}
-        unread = set(newest)
+        consumer.assign(
+            [
+                TopicPartition(topic, number, max(first[number], readable[number] - _ROOM * share))
+                for number, share in shares.items()
+            ]
+        )
         while unread and time.monotonic() < deadline:
             for message in consumer.consume(_BATCH, 0.1):
-                _take(message, topic, newest, unread)
-        return Sample([record for each in newest.values() for record in each], len(ends), complete=not unread)
+                _take(message, topic, read, unread)
     finally:
         consumer.close()
+    # The embedded broker knows its end only roughly: what was read decides.
+    shares = shared_out({number: len(each) for number, each in read.items()}, count)
+    records = [record for number, each in read.items() for record in islice(each, len(each) - shares[number], None)]
+    return Sample(records, len(numbers), complete=not unread)
 
 
-def _take(message: Message, topic: str, newest: Mapping[int, deque[Sampled]], unread: set[int]) -> None:
+def _partitions(admin: AdminClient, topic: str) -> list[int]:
+    known = admin.list_topics(topic, timeout=_ANSWERS_WITHIN_S).topics[topic]
+    if known.error is not None:
+        raise KafkaUnusable(f"{topic} cannot be read: {known.error}")
+    return sorted(known.partitions)
+
+
+def _offsets(
+    admin: AdminClient,
+    topic: str,
+    numbers: Sequence[int],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+) -> dict[int, int]:
+    asked = admin.list_offsets(
+        {TopicPartition(topic, number): spec for number in numbers},
+        isolation_level=isolation,
+        request_timeout=_ANSWERS_WITHIN_S,
+    )
+    return {place.partition: future.result(2 * _ANSWERS_WITHIN_S).offset for place, future in asked.items()}
+
+
+def _take(message: Message, topic: str, read: Mapping[int, deque[Sampled]], unread: set[int]) -> None:
     number, error = message.partition() or 0, message.error()
     if error is None:
-        newest[number].append(Sampled(number, message.key(), message.value(), message.timestamp()[1]))
+        read[number].append(Sampled(number, message.key(), message.value(), message.timestamp()[1]))
     elif error.code() == KafkaError._PARTITION_EOF:
         unread.discard(number)
     elif error.fatal() or not error.retriable():

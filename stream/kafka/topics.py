@@ -8,11 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
+from stream.kafka.errors import NOT_ALLOWED
+from stream.kafka.names import Names
+from stream.kafka.names import changelog_topic as changelog_topic
+from stream.kafka.names import dead_letter_topic as dead_letter_topic
+from stream.kafka.names import models_topic as models_topic
+from stream.kafka.rights import Right, may_not_publish, missing, of_worker
 from stream.wire import LETTER_HEADERS_BYTES
 
 ANSWERS_WITHIN_S = 15.0
@@ -62,9 +68,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One line about a problem with the topics. `error`: a worker must not start; `warning`: it deserves a look."""
+    """One line about a problem. `error`: a worker must not start; `warning`: it deserves a look."""
 
     topic: str
+    """The topic or the group that has it."""
     severity: Literal["error", "warning"]
     line: str
 
@@ -95,16 +102,35 @@ def plan(
     ]
 
 
-def changelog_topic(app: str) -> str:
-    return f"{app}.changelog"
+def width(admin: AdminClient, app: str, interactions_topic: str) -> int | None:
+    """The number of partitions that the application has: the input's, or else the changelog's. None without either.
+
+    Raises:
+        KafkaException: the broker does not answer.
+    """
+    found = _found(admin)
+    return next((found[name].partitions for name in (interactions_topic, changelog_topic(app)) if name in found), None)
 
 
-def dead_letter_topic(app: str) -> str:
-    return f"{app}.dead-letter"
+def as_they_are(admin: AdminClient, topics: Sequence[TopicSpec]) -> dict[str, str]:
+    """Name → partitions, replication and settings, in words, of each of the topics that exists.
+
+    Raises:
+        KafkaException: the broker does not answer.
+    """
+    found = _found(admin)
+    present = [topic for topic in topics if topic.name in found]
+    configs = _configs(admin, [topic.name for topic in present])
+    return {topic.name: _in_words(topic, found[topic.name], configs[topic.name]) for topic in present}
 
 
-def models_topic(app: str) -> str:
-    return f"{app}.models"
+def _in_words(topic: TopicSpec, found: _Found, config: Mapping[str, str] | str) -> str:
+    shown = (
+        [f"settings not shown ({config})"]
+        if isinstance(config, str)
+        else [f"{name}={config.get(name, 'not set')}" for name in topic.config]
+    )
+    return ", ".join([_counted(found.partitions), f"replication {found.replication}", *shown])
 
 
 def create(admin: AdminClient, topics: Sequence[TopicSpec]) -> list[Outcome]:
@@ -152,14 +178,19 @@ def _create(admin: AdminClient, topics: Sequence[TopicSpec]) -> dict[str, Outcom
             futures[topic.name].result()
         except KafkaException as error:
             # Somebody else created it a moment ago, for example a second init job of the deployment. That is no error.
-            exists = _kafka_error(error).code() == KafkaError.TOPIC_ALREADY_EXISTS
-            outcomes.append(
-                Outcome(topic, "exists") if exists else Outcome(topic, "refused", _kafka_error(error).str())
-            )
+            reason = _kafka_error(error)
+            exists = reason.code() == KafkaError.TOPIC_ALREADY_EXISTS
+            outcomes.append(Outcome(topic, "exists") if exists else Outcome(topic, "refused", _refusal(topic, reason)))
         else:
             outcomes.append(Outcome(topic, "created"))
     _wait_until_listed(admin, {outcome.topic.name for outcome in outcomes if outcome.result == "created"})
     return {outcome.topic.name: outcome for outcome in outcomes}
+
+
+def _refusal(topic: TopicSpec, reason: KafkaError) -> str:
+    if reason.code() in NOT_ALLOWED:
+        return Right("topic", topic.name, "Create", "creating it").line()
+    return str(reason.str())
 
 
 def _wait_until_listed(admin: AdminClient, names: set[str]) -> None:
@@ -170,30 +201,37 @@ def _wait_until_listed(admin: AdminClient, names: set[str]) -> None:
 
 
 def check(admin: AdminClient, app: str, interactions_topic: str, recommendations_topic: str) -> list[Problem]:
-    """What is wrong with the topics on the broker, errors first; a worker starts when there is no error.
+    """What is wrong with the topics on the broker, and which rights these credentials lack for a worker, errors first.
+
+    A worker starts when there is no error.
 
     Raises:
         KafkaException: the broker does not answer.
     """
     found = _found(admin)
+    lacking = missing(admin, of_worker(Names(app, interactions_topic, recommendations_topic)))
     width = found[interactions_topic].partitions if interactions_topic in found else None
     wanted = plan(app, interactions_topic, recommendations_topic, width or 1, None)
     present = [topic for topic in wanted if topic.name in found]
     configs = _configs(admin, [topic.name for topic in present])
 
-    problems = [
+    problems = [_missing_right(right) for right in lacking]
+    hidden = {right.name for right in lacking}
+    problems += [
         _error(
             topic,
             f"topic {topic.name} ({topic.purpose}) is missing, or these credentials may not see it: "
             "`rec2pm topics create` creates missing topics",
         )
         for topic in wanted
-        if topic.name not in found
+        if topic.name not in found and topic.name not in hidden
     ]
+    unseen = {right.name for right in lacking if right.operation == "DescribeConfigs"}
     for topic in present:
         if width is not None and topic.name == changelog_topic(app):
             problems += _wrong_width(topic, found[topic.name].partitions, interactions_topic)
-        problems += _wrong_policy(topic, configs[topic.name], app, interactions_topic)
+        if topic.name not in unseen:
+            problems += _wrong_policy(topic, configs[topic.name], app, interactions_topic)
         problems += _compacted_too_late(topic, configs[topic.name])
         problems += _too_few_copies(topic, found[topic.name].replication, configs[topic.name])
         problems += _too_small(topic, configs)
@@ -212,6 +250,18 @@ def largest_batches(admin: AdminClient, topics: Sequence[str]) -> dict[str, int 
         for topic in topics
         for config in (configs[topic],)
     }
+
+
+def check_transactions(options: Mapping[str, Any], app: str) -> list[Problem]:
+    """Whether these credentials may publish in transactions, which Kafka only says when it is tried.
+
+    The try makes a producer with a transactional id of its own, and disturbs no worker.
+
+    Raises:
+        KafkaException: the broker does not answer.
+    """
+    lacking = may_not_publish(options, app)
+    return [] if lacking is None else [_missing_right(lacking)]
 
 
 def deletions_kept_ms(admin: AdminClient, app: str) -> int:
@@ -317,6 +367,11 @@ def _too_small(topic: TopicSpec, configs: Mapping[str, Mapping[str, str] | str])
             f"`kafka-configs.sh --alter --topic {topic.name} --add-config {_LARGEST}={wanted}`",
         )
     ]
+
+
+def _missing_right(right: Right) -> Problem:
+    line = f"{right.line()}; not checked until then" if right.optional else right.line()
+    return Problem(right.name, "warning" if right.optional else "error", line)
 
 
 def _error(topic: TopicSpec, line: str) -> Problem:

@@ -125,7 +125,8 @@ class Transactions:
 
         self.serve()
         if self._unanswered is not None:
-            self._renew(self._unanswered)
+            logger.info("new producer before the next transaction reason=%s", self._unanswered)
+            self._renew()
         self.began = self._outage.clock()
         self._letters.begin()
         try:
@@ -231,19 +232,22 @@ class Transactions:
         raise StepAborted(explained(self._first_reason or reason)) from error
 
     def _leave_out_refused(self, error: KafkaException) -> None:
-        """Raise StepAborted if the broker refused dead letters as too large, and the next attempt can send less.
+        """Raise StepAborted, unless a record was too large that is no dead letter, or that cannot be made smaller.
 
         The producer is replaced: after such an error the old one loses its sequence numbers, and with them the next
         transaction.
         """
         self._leave_nothing_open()
         self.serve()
-        if (learned := self._letters.learn()) is None:
+        reason: KafkaError = error.args[0]
+        learned = self._letters.learn()
+        if learned is None and reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return
-        self.producer = self.new_producer()
-        self.start()
+        why = learned or explained(self._first_reason or reason)
+        logger.info("new producer reason=%s", why)
+        self._renew()
         self._at(Point.ABORTED)
-        raise StepAborted(learned) from error
+        raise StepAborted(why) from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
         """Replace a producer that is no longer usable, and raise StepAborted.
@@ -264,17 +268,16 @@ class Transactions:
                 f"another process uses this worker's name: {error}. Give each live worker its own REC2PM_WORKER"
             ) from error
         logger.warning("new producer after=%.1f s reason=%s", open_s, error)
-        self._renew(str(error))
+        self._renew()
         self._at(Point.ABORTED)
         raise StepAborted(f"the producer was replaced after {open_s:.1f} s: {error}") from error
 
-    def _renew(self, why: str) -> None:
+    def _renew(self) -> None:
         """Make a new producer of the same name: Kafka refuses whatever the old one has sent and is still on its way.
 
         A request to end a transaction that arrives late would end the next transaction of the same producer, in the
         middle of its records (librdkafka #5423). A new producer has a higher epoch.
         """
-        logger.info("a new producer before the next transaction reason=%s", why)
         self.began = self._outage.clock()
         self.producer = self.new_producer()
         self.start()

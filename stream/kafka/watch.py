@@ -129,6 +129,7 @@ def watching(
     known: Sequence[Problem],
     interactions: str,
     partitions: Callable[[], Sequence[int]],
+    note: Callable[[Mapping[int, int]], None],
 ) -> Iterator[None]:
     """Look while the block runs.
 
@@ -137,9 +138,10 @@ def watching(
         check: what is wrong with the topics (`stream.kafka.topics.check`).
         known: what was wrong when the worker started.
         partitions: the partitions of the input that this worker reads.
+        note: called with how many records of each are held back.
     """
     ended = threading.Event()
-    look = _Look(options, check, TopicChanges(known), HeldBack(interactions), interactions, partitions)
+    look = _Look(options, check, TopicChanges(known), HeldBack(interactions), interactions, partitions, note)
 
     def run() -> None:
         while not ended.wait(LOOK_EVERY_S):
@@ -165,6 +167,7 @@ class _Look:
         held_back: HeldBack,
         interactions: str,
         partitions: Callable[[], Sequence[int]],
+        note: Callable[[Mapping[int, int]], None],
     ) -> None:
         # The worker's other clients say it when Kafka is away.
         self._options = {**options, "log_level": 0}
@@ -173,6 +176,7 @@ class _Look:
         self._held_back = held_back
         self._interactions = interactions
         self._partitions = partitions
+        self._note = note
         self._admin: AdminClient | None = None
         self._topics_at = time.monotonic() + TOPICS_EVERY_S
         self._failed = False
@@ -181,7 +185,9 @@ class _Look:
         """Look, and log what changed. A look that fails is said once, until one succeeds."""
         try:
             self._admin = self._admin or AdminClient(self._options)
-            said = self._held_back.since(self._ends(self._admin), now)
+            ends = self._ends(self._admin)
+            self._note({number: high - stable for number, (stable, high) in ends.items() if stable < high})
+            said = self._held_back.since(ends, now)
             if now >= self._topics_at:
                 self._topics_at = now + TOPICS_EVERY_S
                 said += self._changes.since(self._check(self._admin))

@@ -32,8 +32,10 @@ TELLING = (
     "connections reset",
     "state lost",
     "broker SIGKILL",
+    "hold: a late EndTxn, then SIGKILL",
+    "input deleted after it was read",
 )
-FAULTS_S = 40.0
+FAULTS_S = 50.0
 
 
 @pytest.mark.isolation

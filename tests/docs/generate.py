@@ -40,9 +40,9 @@ TASKS: Final = (
     Task(
         "Connect to Kafka",
         {
-            "bootstrap_servers": "If no broker answers at its start, a worker ends after 15 s with exit code 1. If "
-            "Kafka goes away later, the worker waits, and resumes by itself.",
-            "kafka": "The process ends with exit code 2 if librdkafka does not know the option or the value.",
+            "bootstrap_servers": "If no connection to Kafka comes about at its start, a worker ends within 10 s "
+            "with exit code 1 and says why. If Kafka goes away later, the worker waits, and resumes by itself.",
+            "kafka": "The process ends with exit code 2, before it loads anything, if librdkafka does not know the option or the value.",
         },
     ),
     Task(
@@ -53,6 +53,10 @@ TASKS: Final = (
             "interactions_topic": "A topic that does not exist ends the worker with exit code 2. Another topic than the "
             "one that the state was made from ends it with exit code 1, and nothing is changed.",
             "recommendations_topic": "A topic that does not exist ends the worker with exit code 2.",
+            "key_format": "If the keys have another form, each record becomes a dead letter that names the form, until "
+            "REC2PM_MAX_REFUSED stops the worker. A change makes every user another user: choose a new REC2PM_APP with it.",
+            "partitioner": "The worker says so once. Interactions of `rec2pm produce`, and null values of "
+            "`rec2pm user forget`, go to other partitions than those of your producers. Can be changed at any restart.",
         },
     ),
     Task(
@@ -135,6 +139,8 @@ ALERTS: Final = {
     "the worker.",
     "rec2pm_dead_letters_total": "Alert on any increase: see [why a record was refused]"
     "(troubleshooting.md#a-record-is-in-the-dead-letter-topic).",
+    "rec2pm_keys_misplaced_total": "Alert on any increase: producers [disagree about partitions](records.md#partitions). "
+    "Divide it by `rec2pm_keys_compared_total` for the share.",
     "rec2pm_model_failures_total": "Alert on any increase: the model cannot deal with some users.",
     "rec2pm_unknown_items_total": "Divide its rate by that of `rec2pm_interactions_total`. A share that rises means that "
     "the model is older than the catalogue: train a new version.",
@@ -288,10 +294,11 @@ def exposed(metric: Metric) -> str:
 
 
 def collected() -> list[Metric]:
-    """Every metric of a worker that restores one of its partitions."""
+    """Every metric of a worker that restores one of its partitions, and whose input an open transaction holds back."""
     with tempfile.TemporaryDirectory() as folder:
         worker = worker_on(FakeLink([], []), Path(folder), FakeModel(4))
         worker.partitions.all()[0].restore = _Restoring()
+        worker.held_back = {0: 3}
         try:
             return list(WorkerMetrics(worker).collect())
         finally:

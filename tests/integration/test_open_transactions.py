@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import msgpack
 import pytest
@@ -172,14 +173,19 @@ main()
 
 def test_a_running_worker_says_once_what_changed_around_it_and_once_that_it_is_over(shop: Shop) -> None:
     null_model.write(Registry(shop.folder / "models"), segment_length=10)
-    log = shop.folder / "worker.log"
+    log, env = shop.folder / "worker.log", {**shop.env, "REC2PM_METRICS_LISTEN": "127.0.0.1:0"}
     with log.open("wb") as output:
         worker = subprocess.Popen(
-            [sys.executable, "-c", IMPATIENT, "worker"], env=shop.env, cwd=ROOT, stdout=output, stderr=output
+            [sys.executable, "-c", IMPATIENT, "worker"], env=env, cwd=ROOT, stdout=output, stderr=output
         )
 
     def said(pattern: str) -> int:
         return len(re.findall(pattern, log.read_text()))
+
+    def metrics() -> str:
+        (port,) = re.findall(r"metrics at http://127.0.0.1:(\d+)/metrics", log.read_text())
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return str(answer.read(), "utf-8")
 
     def wait_for(pattern: str) -> None:
         wait_until(lambda: said(pattern) > 0, 60, f"{pattern}: {log.read_text()[-2000:]}")
@@ -205,6 +211,7 @@ def test_a_running_worker_says_once_what_changed_around_it_and_once_that_it_is_o
             shop.put(source, b"ann", msgpack.packb({"item": 1, "ts": 1_700_000_000_000}))
             wait_for(rf"WARNING .*input waits topic={source} partition=0: 2 records .* from offset 0 on")
             assert f"describe-producers --topic {source} --partition 0" in log.read_text()
+            assert 'rec2pm_input_held_back_records{partition="0"} 2.0' in metrics()
             producer.commit_transaction(30)
             wait_for(rf"input goes on topic={source} partition=0 after=\d+ s")
             producer.begin_transaction()

@@ -1,106 +1,279 @@
-"""A Kafka that does not allow everything: the worker ends with one line that says what to grant."""
+"""A Kafka that allows only what docs/operate.md lists: with it everything works, and without any of it one line says
+what is missing.
+"""
 
-import os
-import random
+import re
+import signal
+import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+from uuid import uuid4
 
+import msgpack
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka import Producer
 
 from bench import null_model
 from model.version.registry import Registry
-from tests.crash import kafka
-from tests.crash.ports import free_ports
-from tests.integration.test_refusals import records, refusal
-from tests.integration.test_worker import Application, create_topics
-from tests.processes import wait_until
+from stream.commands.command_line import REC2PM
+from stream.kafka import rights, topics
+from stream.kafka.connect import connected
+from stream.kafka.names import Names, reader_group, worker_id
+from stream.kafka.rights import Right
+from tests.integration.test_broker import until
+from tests.processes import WorkerProcess, environ, rec2pm
+from tests.secured import kafka
+from tests.secured.kafka import USER, SecuredKafka
+from tests.secured.rules import rule
 
 pytestmark = pytest.mark.isolation
 
-AUTHORIZER = """
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-allow.everyone.if.no.acl.found=true
-"""
-SEES = (AclOperation.READ, AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS)
+ROOT = Path(__file__).parents[2]
+PARTITIONS = 2
+SEGMENT = 3
+PRINCIPAL = f"User:{USER}"
 
 
-@pytest.fixture(scope="module")
-def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if not os.environ.get("KAFKA_HOME"):
-        pytest.skip("KAFKA_HOME is not set: permissions need a Kafka that is started with an authorizer")
-    direct, behind, proxy, controller = free_ports(4, random.Random())
-    folder = tmp_path_factory.mktemp("guarded")
-    with kafka.running(folder, kafka.Ports(direct, behind, proxy, controller), os.environ, AUTHORIZER) as guarded:
-        yield guarded.direct
+@dataclass
+class Shop:
+    """An application on a Kafka that knows its user by name and password."""
+
+    kafka: SecuredKafka
+    app: str
+    folder: Path
+
+    @property
+    def names(self) -> Names:
+        return Names(self.app, f"{self.app}.in", f"{self.app}.out")
+
+    @property
+    def env(self) -> dict[str, str]:
+        settings = self.kafka.right("SCRAM")
+        bootstrap = settings.pop("BOOTSTRAP_SERVERS")
+        return environ(
+            bootstrap,
+            self.app,
+            MODELS=str(self.folder / "models"),
+            STATE_DIR=str(self.folder / "state"),
+            METRICS_LISTEN="",
+            **settings,
+        )
+
+    def allow(self, *needed: Right) -> None:
+        """Allow this and nothing else."""
+        self.kafka.revoke(PRINCIPAL)
+        self.kafka.grant(PRINCIPAL, {rule(right) for right in needed})
+
+    def create(self) -> None:
+        """The topics, made by the administrator."""
+        names = self.names
+        planned = topics.plan(self.app, names.interactions, names.recommendations, PARTITIONS, 1)
+        assert {outcome.result for outcome in topics.create(self.kafka.admin, planned)} == {"created"}
+
+    def run(self, *arguments: str, code: int | None = 0) -> str:
+        """A command's output. No traceback, whatever it ends with."""
+        said = rec2pm(*arguments, env=self.env, timeout=90)
+        assert "Traceback" not in said.stderr, said.stderr
+        assert code is None or said.returncode == code, (said.stdout, said.stderr)
+        return said.stdout + said.stderr
+
+    def send(self, user: str, *values: bytes) -> None:
+        """Records from elsewhere, with the administrator's rights."""
+        producer = Producer({**self.kafka.administrator, "partitioner": "murmur2_random"})
+        for value in values:
+            producer.produce(self.names.interactions, value, user.encode())
+        assert producer.flush(30) == 0
+
+    def taken(self, user: str) -> int:
+        said = self.run("user", "show", user, code=None)
+        found = re.search(r"interactions remembered +(\d+)", said)
+        return int(found[1]) if found else 0
+
+
+def interaction(item: int) -> bytes:
+    return msgpack.packb({"item": item, "ts": 1_700_000_000_000 + item})  # type: ignore[no-any-return]
 
 
 @pytest.fixture
-def application(bootstrap: str, tmp_path: Path) -> Iterator[Application]:
-    made = Application(bootstrap, tmp_path)
-    create_topics(made)
-    null_model.write(Registry(made.models), segment_length=10)
+def shop(secured: SecuredKafka, app: str, tmp_path: Path) -> Iterator[Shop]:
+    made = Shop(secured, app, tmp_path)
+    made.create()
+    null_model.write(Registry(tmp_path / "models"), segment_length=SEGMENT)
     yield made
-    made.close()
+    secured.revoke(PRINCIPAL)
 
 
-def allowed(
-    application: Application, kind: ResourceType, name: str, *operations: AclOperation, to: str = "ANONYMOUS"
-) -> None:
-    """From now on nobody may do anything else with it; everybody here is ANONYMOUS."""
-    admin = AdminClient({"bootstrap.servers": application.bootstrap})
-    for operation in operations:
-        binding = AclBinding(
-            kind, name, ResourcePatternType.LITERAL, f"User:{to}", "*", operation, AclPermissionType.ALLOW
-        )
-        for future in admin.create_acls([binding]).values():
-            future.result(30)
-    # It holds when the broker has heard of it from the controller.
-    wait_until(lambda: len(admin.describe_acls(_any(name)).result(30)) >= len(operations), 30, "the ACLs are there")
+@pytest.fixture(scope="module")
+def shown(secured: SecuredKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """One for tests that change nothing but the rights."""
+    made = Shop(secured, f"test-{uuid4().hex[:12]}", tmp_path_factory.mktemp("shown"))
+    made.create()
+    null_model.write(Registry(made.folder / "models"), segment_length=SEGMENT)
+    yield made
+    secured.revoke(PRINCIPAL)
 
 
-def _any(name: str) -> object:
-    from confluent_kafka.admin import AclBindingFilter  # type: ignore[attr-defined]
+def test_with_exactly_the_rights_of_the_page_everything_works(shop: Shop) -> None:
+    """Start, step, dead letter, second worker (rebalance), kill and restore, check, forget, replay, export, view."""
+    names = shop.names
+    every = {right for command in rights.COMMANDS.values() for right in command(names) if right.operation != "Create"}
+    shop.allow(*every)
+    assert shop.run("topics", "check").splitlines()[-1].startswith("PASS")
 
-    return AclBindingFilter(
-        ResourceType.ANY, name, ResourcePatternType.LITERAL, None, None, AclOperation.ANY, AclPermissionType.ANY
-    )
+    with ExitStack() as stack:
+        one = WorkerProcess("one", shop.env, shop.folder)
+        stack.callback(one.kill)
+        shop.send("ann", *[interaction(item) for item in range(7)])
+        shop.send("bob", b"not an interaction", *[interaction(item) for item in range(4)])
+        until(lambda: shop.taken("ann") == 7 and shop.taken("bob") == 4, 90, "the first worker has taken everything")
+        two = WorkerProcess("two", shop.env, shop.folder)
+        stack.callback(two.kill)
+        until(lambda: "restored partition" in two.log.read_text(), 90, "the second worker has restored a partition")
+        one.kill()
+        one.start()
+        shop.send("ann", interaction(8))
+        until(lambda: shop.taken("ann") == 8, 90, "they go on after a kill")
+
+        assert "1 dead letter" in shop.run("dead-letters", "list")
+        assert "replayed 1 dead letter" in shop.run("dead-letters", "replay", "--execute")
+        assert "would send" in shop.run("user", "forget", "bob")
+        assert "forgotten" in shop.run("user", "forget", "bob", "--execute")
+        assert "exported 1 users" in shop.run("state", "export", "--out", str(shop.folder / "users.parquet"))
+        log = shop.folder / "log.csv"
+        log.write_text("user_id,item_id,timestamp\nann,3,1700000100000\n")
+        assert "produced 1 interactions" in shop.run("produce", str(log))
+        assert serves(shop, "ann") == 200
+        assert one.running(), one.log.read_text()[-2000:]
+        assert two.running(), two.log.read_text()[-2000:]
+        assert "AUTHORIZATION" not in one.log.read_text() + two.log.read_text()
 
 
-def test_a_worker_that_may_not_write_state_says_so_and_takes_nothing(application: Application) -> None:
-    allowed(application, ResourceType.TOPIC, f"{application.name}.changelog", *SEES)
-    application.produce(records())
-    said = refusal(application.start_worker(WORKER="one"))
-    assert "TOPIC_AUTHORIZATION_FAILED" in said
-    assert "kafka-acls.sh --add" in said
-    assert application.committed() == 0
+def serves(shop: Shop, user: str) -> int:
+    """The status with which a view answers about a user, once it is ready."""
+    pytest.importorskip("faust")
+    port = kafka.free_port()
+    log = (shop.folder / "view.log").open("wb")
+    view = subprocess.Popen([*REC2PM, "view", "--listen", f"127.0.0.1:{port}"], env=shop.env, stdout=log, stderr=log)
+
+    def answer(path: str) -> int:
+        assert view.poll() is None, (shop.folder / "view.log").read_text()
+        try:
+            with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+                return int(response.status)
+        except URLError as error:
+            return getattr(error, "code", 0)
+
+    try:
+        until(lambda: answer("/ready") == 200, 90, "the view is ready")
+        return answer(f"/recommendations/{user}")
+    finally:
+        view.send_signal(signal.SIGTERM)
+        view.wait(30)
+        log.close()
 
 
-def test_a_worker_that_may_not_use_its_transactional_id_says_so(application: Application) -> None:
-    allowed(application, ResourceType.TRANSACTIONAL_ID, f"{application.name}-one", AclOperation.DESCRIBE)
-    application.produce(records())
-    said = refusal(application.start_worker(WORKER="one"))
-    assert "TRANSACTIONAL_ID_AUTHORIZATION_FAILED" in said
-    assert "kafka-acls.sh --add" in said
+def test_topics_are_created_with_the_rights_of_the_page(secured: SecuredKafka, app: str, tmp_path: Path) -> None:
+    shop = Shop(secured, app, tmp_path)
+    try:
+        shop.allow(*rights.of_topics_create(shop.names), *rights.of_worker(shop.names))
+        said = shop.run("topics", "create", "--partitions", "3")
+        assert said.count("created ") == 5
+        assert said.count(": 3 partitions, replication 1, ") == 4
+        shop.allow(*rights.of_topics_create(shop.names)[1:])
+        assert shop.run("topics", "create", code=1).count("exists ") == 5, "there is nothing to create"
+    finally:
+        secured.revoke(PRINCIPAL)
 
 
-def test_a_worker_that_may_not_join_its_group_says_so(application: Application) -> None:
-    allowed(application, ResourceType.GROUP, application.name, AclOperation.DESCRIBE)
-    application.produce(records())
-    said = refusal(application.start_worker(WORKER="one"))
-    assert "GROUP_AUTHORIZATION_FAILED" in said
-    assert "kafka-acls.sh --add" in said
+def test_a_topic_that_may_not_be_created_names_the_right(secured: SecuredKafka, app: str, tmp_path: Path) -> None:
+    said = Shop(secured, app, tmp_path).run("topics", "create", code=1)
+    assert said.count("\nrefused ") == 4
+    assert f"no right Create on topic {app}.changelog" in said
 
 
-def test_topics_that_are_hidden_are_not_only_said_to_be_missing(application: Application) -> None:
-    allowed(application, ResourceType.TOPIC, f"{application.name}.dead-letter", AclOperation.READ, to="somebody")
-    said = application.rec2pm("worker")
+@pytest.mark.parametrize("at", range(len(rights.of_worker(Names("a", "b", "c")))))
+def test_the_check_names_each_right_that_a_worker_lacks(shown: Shop, at: int) -> None:
+    """In this process: a process for each right takes too long. `python -m tests.secured` starts them."""
+    needed = rights.of_worker(shown.names)
+    lacking = needed.pop(at)
+    shown.allow(*needed)
+    options = shown.kafka.client("SCRAM")
+    names = shown.names
+    found = topics.check(connected(options), shown.app, names.interactions, names.recommendations)
+    found += topics.check_transactions(options, shown.app)
+    lines = [problem.line for problem in found]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"no right {lacking.operation} on {lacking.kind} {lacking.name} ({lacking.purpose})")
+    assert "kafka-acls.sh --add" in lines[0]
+    assert found[0].severity == ("warning" if lacking.optional else "error")
+
+
+def test_a_worker_without_a_right_says_which_and_takes_nothing(shown: Shop) -> None:
+    needed = [right for right in rights.of_worker(shown.names) if right.name != f"{shown.app}.changelog"]
+    shown.allow(*needed)
+    said = rec2pm("worker", env=shown.env, timeout=90)
     assert said.returncode == 2
-    assert "these credentials may not see it" in said.stderr
+    complaints = [line for line in said.stderr.splitlines() if line.startswith("rec2pm: ")]
+    assert [line.partition(" (")[0] for line in complaints] == [
+        f"rec2pm: no right Read on topic {shown.app}.changelog",
+        f"rec2pm: no right Write on topic {shown.app}.changelog",
+    ]
+
+
+def test_a_worker_without_its_transactional_id_says_so(shown: Shop) -> None:
+    shown.allow(*[right for right in rights.of_worker(shown.names) if right.kind != "transactional id"])
+    said = rec2pm("worker", env=shown.env, timeout=90)
+    assert said.returncode == 1
+    assert "Traceback" not in said.stderr
+    last = said.stderr.splitlines()[-1]
+    assert "TRANSACTIONAL_ID_AUTHORIZATION_FAILED" in last
+    assert "kafka-acls.sh --add" in last
+
+
+COMMANDS = {
+    "user show": ("user", "show", "ann"),
+    "user forget --execute": ("user", "forget", "ann", "--execute"),
+    "dead-letters replay --execute": ("dead-letters", "replay", "--execute"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_without_rights_names_every_one_in_a_line(shown: Shop, command: str) -> None:
+    shown.allow()
+    said = shown.run(*COMMANDS[command], code=1).splitlines()
+    needed = [right for right in rights.COMMANDS[command](shown.names) if right.kind != "transactional id"]
+    assert said == [f"rec2pm: {right.line()}" for right in needed]
+
+
+def test_one_prefix_covers_an_application_and_no_other_one() -> None:
+    """The page says: the group `shop`, and everything with the prefix `shop.`."""
+    on = Names("shop", "shop.in", "shop.out")
+    named = {right.name for command in rights.COMMANDS.values() for right in command(on)}
+    assert {name for name in named if not name.startswith("shop.")} == {"shop"}
+    for other in ("shop2", "shop-eu", "shopping"):
+        assert not worker_id(other, "one").startswith("shop.")
+        assert not reader_group(other).startswith("shop.")
+
+
+def test_the_page_lists_the_rights_of_every_command() -> None:
+    page = (ROOT / "docs" / "operate.md").read_text()
+    for line in rights_table():
+        assert line in page, f"docs/operate.md lacks the line: {line}"
+
+
+def rights_table() -> list[str]:
+    """The rows of the table: command, resource, operations."""
+    on = Names("APP", "INTERACTIONS", "RECOMMENDATIONS")
+    rows = []
+    for command, needs in rights.COMMANDS.items():
+        by_resource: dict[tuple[str, str], list[str]] = {}
+        for right in needs(on):
+            operation = f"{right.operation} (optional)" if right.optional else right.operation
+            by_resource.setdefault((right.kind, right.name), []).append(operation)
+        for (kind, name), operations in by_resource.items():
+            rows.append(f"| `{command}` | {kind} | `{name}` | {', '.join(operations)} |")
+    return rows

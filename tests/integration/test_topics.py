@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner, Result
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from stream.commands.broker import Broker
+from stream.commands.main import main
 from stream.kafka.topics import (
     Problem,
     TopicSpec,
@@ -13,6 +15,7 @@ from stream.kafka.topics import (
     check,
     create,
     dead_letter_topic,
+    largest_batches,
     models_topic,
     plan,
 )
@@ -140,6 +143,30 @@ def test_only_what_is_kept_of_users_by_key_is_to_be_compacted_daily(app: str) ->
     assert daily == {changelog_topic(app), "out"}
 
 
+@pytest.mark.isolation  # the embedded broker shows no max.message.bytes
+@pytest.mark.parametrize("limit", [None, 2_000_000])
+def test_the_dead_letters_are_made_to_hold_what_the_input_holds(
+    admin: AdminClient, app: str, planned: list[TopicSpec], limit: int | None
+) -> None:
+    settings = () if limit is None else (("max.message.bytes", str(limit)),)
+    create(admin, changed(planned, f"{app}-interactions", settings=settings))
+    found = largest_batches(admin, [f"{app}-interactions", dead_letter_topic(app)])
+    assert found[f"{app}-interactions"] == (limit or 1_048_588)
+    assert found[dead_letter_topic(app)] == (limit or 1_048_588) + 4096
+    assert checked(admin, app) == []
+
+
+@pytest.mark.isolation
+def test_dead_letters_that_hold_less_than_the_input_are_a_warning_with_the_cure(
+    admin: AdminClient, app: str, planned: list[TopicSpec]
+) -> None:
+    create(admin, changed(planned, dead_letter_topic(app), holds=None))
+    (problem,) = checked(admin, app)
+    assert (problem.topic, problem.severity) == (dead_letter_topic(app), "warning")
+    assert "has max.message.bytes=1048588, expected 1052684 or more" in problem.line
+    assert f"--alter --topic {dead_letter_topic(app)} --add-config max.message.bytes=1052684" in problem.line
+
+
 def test_fewer_copies_than_must_be_in_sync_is_an_error(admin: AdminClient, app: str, planned: list[TopicSpec]) -> None:
     create(admin, planned)
     entry = ConfigEntry("min.insync.replicas", "2", incremental_operation=AlterConfigOpType.SET)
@@ -160,3 +187,61 @@ def test_a_topic_that_the_broker_refuses_is_reported_with_the_brokers_reason(
     outcomes = create(admin, [*planned[:-1], replace(planned[-1], name=f"{app}!")])
     assert [outcome.result for outcome in outcomes] == ["created"] * 4 + ["refused"]
     assert outcomes[-1].reason
+
+
+def create_command(bootstrap: str, app: str, *options: str) -> Result:
+    env = {
+        "REC2PM_BOOTSTRAP_SERVERS": bootstrap,
+        "REC2PM_APP": app,
+        "REC2PM_INTERACTIONS_TOPIC": f"{app}-interactions",
+        "REC2PM_RECOMMENDATIONS_TOPIC": f"{app}-recommendations",
+    }
+    return CliRunner(env=env).invoke(main, ["topics", "create", *options])
+
+
+def test_create_says_what_is_there_and_makes_the_others_fit(
+    admin: AdminClient, bootstrap: str, app: str, planned: list[TopicSpec]
+) -> None:
+    """Six were asked for; the input, which is somebody else's, has three."""
+    create(admin, changed(planned, f"{app}-interactions", cleanup="compact")[:1])
+    ended = create_command(bootstrap, app, "--partitions", "6")
+    lines = ended.stdout.splitlines()
+    assert lines[0].startswith(f"exists   {app}-interactions (interactions, the input): 3 partitions, replication 1, ")
+    assert lines[0].endswith("cleanup.policy=compact")
+    assert lines[2].startswith(f"created  {app}.changelog (every user's state): 3 partitions, replication 1, ")
+    assert lines[5].startswith(f"NOTE {app} has 3 partitions, not 6")
+    assert lines[6].startswith(f"WARN topic {app}-interactions has cleanup.policy=compact")
+    assert (ended.exit_code, len(lines)) == (0, 7), "a worker can start"
+
+
+@pytest.mark.parametrize("options", [(), ("--partitions", "3")])
+def test_create_does_not_mention_a_number_that_nobody_asked_for(
+    admin: AdminClient, bootstrap: str, app: str, planned: list[TopicSpec], options: tuple[str, ...]
+) -> None:
+    create(admin, planned)
+    ended = create_command(bootstrap, app, *options)
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["exists"] * 5
+    assert ended.exit_code == 0
+
+
+def test_create_ends_with_an_error_where_a_worker_could_not_start(
+    admin: AdminClient, bootstrap: str, app: str, planned: list[TopicSpec]
+) -> None:
+    create(admin, changed(planned, changelog_topic(app), partitions=2))
+    ended = create_command(bootstrap, app)
+    assert f"exists   {app}.changelog (every user's state): 2 partitions" in ended.stdout
+    assert f"FAIL topic {app}.changelog has 2 partitions, expected 3" in ended.stdout
+    assert ended.exit_code == 1
+
+
+def test_a_dry_run_looks_at_what_is_there_and_makes_nothing(
+    admin: AdminClient, bootstrap: str, app: str, planned: list[TopicSpec]
+) -> None:
+    create(admin, planned[:1])
+    for _ in range(2):
+        ended = create_command(bootstrap, app, "--dry-run", "--partitions", "5", "--replication", "1")
+        lines = ended.stdout.splitlines()
+        assert lines[0].startswith(f"exists   {app}-interactions (interactions, the input): 3 partitions")
+        assert all(line.startswith("would create ") for line in lines[1:5])
+        assert ": 3 partitions, replication 1, cleanup.policy=compact" in lines[2]
+        assert ended.exit_code == 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.ids import DECIMAL, HIGHEST, LOWEST, MAX_ID_BYTES, Id, checked
+from model.ids import DECIMAL, HIGHEST, LOWEST, MAX_ID_BYTES, Id, IdType, checked, stated
 from state.interaction import MAX_ID_BYTES as STORED_ID_BYTES
 from state.interaction import item_key
 
@@ -56,3 +56,51 @@ def test_text_with_leading_zeros_is_another_item_than_its_number(text: str) -> N
 
 def test_the_state_has_room_for_the_longest_id() -> None:
     assert MAX_ID_BYTES == STORED_ID_BYTES
+
+
+@pytest.mark.parametrize(
+    ("value", "id_type", "expected"),
+    [
+        ("00022", "integer", 22),
+        ("-007", "integer", -7),
+        ("000", "integer", 0),
+        ("-0", "integer", 0),
+        ("7.0", "integer", 7),
+        ("7.5", "integer", "7.5"),
+        ("+7", "integer", "+7"),
+        ("a7", "integer", "a7"),
+        ("0" * 30 + "7", "integer", 7),
+        (str(HIGHEST), "integer", HIGHEST),
+        (str(HIGHEST + 1), "integer", str(HIGHEST + 1)),
+        (7.0, "integer", 7),
+        (-0.0, "integer", 0),
+        (7, "integer", 7),
+        ("00022", "text", "00022"),
+        (22, "text", "22"),
+        (b"caf\xc3\xa9", "text", "café"),
+    ],
+)
+def test_a_user_says_what_a_file_cannot(value: object, id_type: IdType, expected: Id) -> None:
+    found = stated(value, id_type)
+
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "id_type", "said"),
+    [
+        (7.5, "integer", "is a float that is not a whole number"),
+        (2.0**60, "integer", "up to 2**53"),
+        (float("nan"), "integer", "is a float"),
+        (float("inf"), "integer", "is a float"),
+        (7.0, "text", "is a float"),
+        (b"\xff", "text", "is binary that is not UTF-8"),
+        (b"7", "integer", "is binary"),
+        ("", "integer", "is empty"),
+        (True, "text", "is true or false"),
+    ],
+)
+def test_what_a_user_says_does_not_make_an_id_of_everything(value: object, id_type: IdType, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        stated(value, id_type)

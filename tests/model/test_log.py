@@ -1,3 +1,5 @@
+import gzip
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,7 +61,7 @@ def test_an_attribute_is_read_if_asked_for_and_may_be_missing(tmp_path: Path, va
     ("column", "message"),
     [
         ("kind", "no column 'kind'. The log has .*--attribute-column"),
-        ("share", "column 'share' has type Float64. Attributes must be strings"),
+        ("share", "row 1: 'share' is a float, expected text or an integer: 0.5"),
     ],
 )
 def test_an_attribute_that_cannot_be_is_said(tmp_path: Path, column: str, message: str) -> None:
@@ -99,19 +101,6 @@ def test_every_file_of_a_csv_log_decides_on_types(tmp_path: Path) -> None:
     assert read_log(tmp_path).collect().rows() == [(1, "7", 1_700_000_000_000), (1, "x9", 1_700_086_400_000)]
 
 
-def test_the_types_of_a_csv_log_are_inferred_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    FRAME.write_csv(tmp_path / "log.csv")
-    scan, asked = pl.scan_csv, []
-
-    def watched(*files: Any, **how: Any) -> pl.LazyFrame:
-        asked.append(how["infer_schema_length"])
-        return scan(*files, **how)
-
-    monkeypatch.setattr(pl, "scan_csv", watched)
-    read_log(tmp_path / "log.csv").collect()
-    assert asked == [None, 0]
-
-
 def test_time_order_keeps_the_order_of_the_file_within_a_millisecond() -> None:
     log = pl.LazyFrame({"user_id": list(range(100_000)), "item_id": 1, "timestamp": [i % 3 for i in range(100_000)]})
     ordered = in_time_order(log).collect()
@@ -140,42 +129,105 @@ def _text(name: str, content: str) -> Callable[[Path], None]:
         (_text("log.csv", ""), "is empty"),
         (_text("log.jsonl", ""), "is empty"),
         (_text("log.csv", "user_id,item_id,timestamp\n"), "is empty: it has columns but no rows"),
-        (_text("log.parquet", "not parquet, but long enough to look at"), "not readable as Parquet"),
-        (_text("log.jsonl", "{broken\n"), "not readable as JSON lines"),
+        (_text("log.csv", "\n\n\n"), "is empty|no column"),
+        (_text("log.parquet", "not parquet, but long enough to look at"), "no column 'user_id'"),
+        (_text("log.parquet", "PAR1, and then nothing"), "is damaged or cut short"),
+        (_text("log.jsonl", "{broken\n"), r"log.jsonl, line 1: is not JSON: Expecting"),
+        (_text("log.jsonl", '{"user_id": 1}\n[1]\n'), r"line 2: is a JSON array, expected one object a line"),
+        (_text("log.json", '[{"user_id": 1}]'), r"is a JSON array. Expected one object a line: `jq -c"),
         (
             _text("log.csv", "user_id,movie,timestamp\na,1,1700000000\n"),
-            "no column 'item_id'. The log has user_id, movie, timestamp.*--item-column",
+            "no column 'item_id'. The log has user_id, movie, timestamp .*--item-column",
         ),
         (
             _text("log.csv", "u,movie,t\na,1,2\n"),
             "no column 'user_id', 'item_id', 'timestamp'.*--user-column, --item-column, --timestamp-column",
         ),
         (
-            _text("log.csv", "user_id,item_id,timestamp\na,,1700000000\nb,,1700000000\n,3,1700000000\n"),
-            "1 in 'user_id', 2 in 'item_id', in 3 rows",
+            _text("log.jsonl", '{"u": 1, "movie": {"id": 2}}\n'),
+            "no column 'user_id', 'item_id', 'timestamp'. The log has u, movie.*--user-column",
         ),
-        (_changed(timestamp=[1.5, 2.5, 3.5]), "'timestamp' has type Float64. Expected integer epoch"),
-        (_changed(timestamp=["a", "b", "c"]), "'timestamp' has type String"),
-        (_changed(timestamp=[-1, 2, 3]), "has the value -1"),
-        (_changed(timestamp=[1_700_000_000, 1_700_000_000_000, 1_700_000_000]), "mixes seconds and milliseconds"),
-        (_changed(timestamp=[1_700_000_000_000_000] * 3), "finer than milliseconds"),
-        (_changed(item_id=[1.0, 2.0, 3.0]), "'item_id' has type Float64. Ids must be strings or integers"),
+        (
+            _text("log.csv", "user_id,item_id,timestamp\na,1,1700000000\nb,,1700000000\n,3,1700000000\n"),
+            "log.csv, line 3: has no value in 'item_id'",
+        ),
+        (
+            _text("log.csv", "user_id,item_id,timestamp\na,1,1700000000\nb,2,1700000000,7\n"),
+            "log.csv, line 3: has 4 fields, expected 3",
+        ),
+        (
+            _text("log.csv", 'user_id,item_id,timestamp\na,1,1700000000\n"b,2,1700000000\nc,3,1700000000\n'),
+            "log.csv, line 3: has a quote or a carriage return where none can be",
+        ),
+        (
+            _text("log.csv", "user_id,item_id,user_id,timestamp\na,1,b,1700000000\n"),
+            "2 columns have the name 'user_id'",
+        ),
+        (_text("log.csv", "1,2,3,4\n"), "has no header, and 4 columns.*Give the number, from 1, of the column"),
+        (_changed(timestamp=[1.5, 2.5, 3.5]), "row 1: 'timestamp' is 1970-01-01, expected a time from 1990-01-01.*1.5"),
+        (_changed(timestamp=["a", "b", "c"]), "'timestamp' is text that is neither a number nor ISO 8601: 'a'"),
+        (
+            _changed(timestamp=[1_700_000_000, -1, 3]),
+            "row 2: 'timestamp' is 1969-12-31.*: -1.*--time-unit.*--time-range",
+        ),
+        (_changed(timestamp=[None, 1, 2]), "row 1: has no value in 'timestamp'"),
+        (_changed(item_id=[7, None, 9]), "row 2: has no value in 'item_id'"),
+        (
+            _changed(item_id=[1.0, 2.0, 3.0]),
+            "row 1: 'item_id' is a float, .*: 1.0. If such ids are integers, say --id-type",
+        ),
+        (_changed(item_id=[True, False, True]), "row 1: 'item_id' is true or false"),
+        (_changed(item_id=[[1], [2], [3]]), "row 1: 'item_id' is a list"),
+        (_changed(item_id=["a", "", "b"]), "row 2: 'item_id' is empty"),
+        (_changed(user_id=["a", "x" * 256, "b"]), "row 2: 'user_id' has 256 bytes, expected at most 255: 'x{60}'…"),
+        (_changed(user_id=[b"a", b"b", b"c"]), "row 1: 'user_id' is binary.*--id-type text"),
+        (_text("log.csv", "user_id,item_id,timestamp\na\0,1,1700000000\n"), "line 2: has a zero byte"),
     ],
 )
 def test_what_is_wrong_with_a_log_is_said(tmp_path: Path, write: Callable[[Path], None], message: str) -> None:
     write(tmp_path)
-    with pytest.raises(LogUnreadable, match=message):
+    with pytest.raises(LogUnreadable, match=message) as refused:
         read_log(tmp_path)
+    assert len(str(refused.value)) < 1000
+    assert str(refused.value).isprintable()
 
 
 def test_files_of_several_formats_are_no_log(tmp_path: Path) -> None:
     FRAME.write_csv(tmp_path / "a.csv")
     FRAME.write_parquet(tmp_path / "b.parquet")
-    with pytest.raises(LogUnreadable, match=r"several formats \(CSV, Parquet\)"):
+    with pytest.raises(LogUnreadable, match=r"several formats: .*b\.parquet is Parquet, .*a\.csv is separated text"):
         read_log(tmp_path)
 
 
-def test_a_file_of_an_unknown_format_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "log.xlsx").write_text("x")
-    with pytest.raises(LogUnreadable, match=r"unknown format '\.xlsx'"):
-        read_log(tmp_path / "log.xlsx")
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"PK\x03\x04", "is a ZIP archive or a spreadsheet"),
+        (b"\x28\xb5\x2f\xfd", "is zstd, which is not read here: decompress it first"),
+        (b"Obj\x01", "is Avro. Expected Parquet, CSV"),
+        (b"\x1f\x8b\x08\x00", "cannot be read: the compressed data is cut short or damaged"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "no column|zero byte"),
+        (bytes(range(128, 256)), "no column|zero byte"),
+    ],
+)
+def test_a_file_of_another_format_is_refused(tmp_path: Path, head: bytes, message: str) -> None:
+    (tmp_path / "log.csv").write_bytes(head)
+    with pytest.raises(LogUnreadable, match=message):
+        read_log(tmp_path / "log.csv")
+
+
+def test_a_log_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(LogUnreadable, match=r"is neither a file nor a folder. Write the log to a file first"):
+        read_log(tmp_path / "pipe")
+    with pytest.raises(LogUnreadable, match=r"'.*\\x1b\[31m\.csv': no such log"):
+        read_log(tmp_path / "\x1b[31m.csv")
+    with pytest.raises(LogUnreadable, match=r"cannot be read|no such log"):
+        read_log("a\0b")
+
+
+def test_a_damaged_end_of_a_compressed_file_is_said_with_the_line(tmp_path: Path) -> None:
+    text = "user_id,item_id,timestamp\n" + "".join(f"u{n},{n * n},17000{n:05}\n" for n in range(50_000))
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(text.encode())[:-2000])
+    with pytest.raises(LogUnreadable, match=r"log\.csv\.gz: cannot be read after line \d+: damaged or cut short"):
+        read_log(tmp_path / "log.csv.gz")

@@ -79,10 +79,27 @@ def test_a_date_and_time_is_its_iso_text(when: datetime, zone: timezone, separat
         "1969-12-31",
         date(1970, 1, 1),
         2**70,
+        1e308,
     ],
 )
 def test_a_time_that_is_not_plausible_is_none(value: object) -> None:
     assert TimeRule().milliseconds(value) is None
+
+
+def test_a_float_whose_milliseconds_are_infinite_is_not_plausible() -> None:
+    assert TimeRule("s").milliseconds(1e308) is None
+
+
+@given(st.integers(-(10**13), 10**14), st.sampled_from([None, *PER_S]))
+def test_a_time_is_written_as_it_is_read(ms: int, unit: Unit | None) -> None:
+    rule = TimeRule(unit, earliest_ms=-(10**15), latest_ms=10**15)
+    assert rule.milliseconds(rule.written(ms)) == ms
+
+
+def test_a_plausible_time_is_written_as_a_number() -> None:
+    assert [TimeRule(unit).written(NOON) for unit in (None, "s", "ms", "us")] == [NOON, NOON // 1000, NOON, NOON * 1000]
+    assert TimeRule("s").written(NOON + 1) == (NOON + 1) / 1000
+    assert TimeRule().written(1) == "1970-01-01T00:00:00.001000+00:00"
 
 
 def test_the_plausible_range_and_the_unit_can_be_stated() -> None:
@@ -101,6 +118,8 @@ def test_the_plausible_range_and_the_unit_can_be_stated() -> None:
         ({}, "is dict"),
         ("", "neither a number nor ISO 8601"),
         ("yesterday", "neither a number nor ISO 8601"),
+        ("1704110400\n", "neither a number nor ISO 8601"),
+        ("2024-01-01\n", "neither a number nor ISO 8601"),
         ("01/02/2024", "neither a number nor ISO 8601"),
         ("2024-02-30", "is not a date of the calendar"),
         ("2024-01-01T25:00:00Z", "is not a date of the calendar"),

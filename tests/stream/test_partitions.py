@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from state.codec import OFFSET, SEGMENT_LENGTH, number_value, working_key, working_value
-from state.errors import StateCorrupted, StoreLocked
+from state.errors import SegmentLengthChanged, StateCorrupted, StoreLocked
 from state.store import Store, StoreMemory
 from state.user import NEW_USER, User
 from stream.partition import MOVES, OWNED, Partition, Phase, Progress
@@ -43,6 +43,8 @@ class Owner:
         self.paused: list[int] = []
         self.restores: dict[int, SlowRestore] = {}
         self.turns = turns
+        self.unfit: Exception | None = None
+        """Why no model can serve what is stored."""
         self.refusals = 0
         """How often Kafka is not ready to resume."""
         self.partitions = Partitions(
@@ -52,7 +54,13 @@ class Owner:
             begin_restore=self._begin,
             resume=self._resume,
             pause=self.paused.append,
+            check=self._check,
         )
+
+    def _check(self, partition: Partition) -> None:
+        assert partition.phase is Phase.RESUMING
+        if self.unfit is not None:
+            raise self.unfit
 
     def _begin(self, partition: Partition, memory: StoreMemory) -> SlowRestore:
         assert partition.phase is Phase.RESTORING
@@ -376,6 +384,14 @@ def test_damage_that_belongs_to_no_store_of_ours_ends_the_worker(owner: Owner, t
         with pytest.raises(StateCorrupted):
             owner.partitions.wipe(error)
     assert owner.partitions.running() == [0]
+
+
+def test_a_state_that_the_model_cannot_serve_stops_the_worker_before_the_partition_runs(owner: Owner) -> None:
+    owner.unfit = SegmentLengthChanged("another segment_length")
+    owner.partitions.assigned([0])
+    with pytest.raises(SegmentLengthChanged):
+        owner.partitions.restore()
+    assert (owner.partitions.running(), owner.resumed) == ([], [])
 
 
 def test_a_store_that_is_no_copy_of_the_changelog_is_reopened_empty(owner: Owner) -> None:

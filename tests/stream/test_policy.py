@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.policy import JUDGED_FROM, REFUSED_AMONG, Cadence, RefusedShare, StepSize, list_after
+from stream.policy import JUDGED_FROM, NEWEST, Cadence, KnownShare, RefusedShare, StepSize, list_after
 
 lengths = st.integers(1, 12)
 every = st.one_of(st.sampled_from(["interaction", "fold"]), st.integers(1, 30))
@@ -116,8 +116,39 @@ def test_a_share_of_one_is_never_exceeded() -> None:
 def test_only_the_newest_thousand_count() -> None:
     share = RefusedShare(0.5)
     for _ in range(10):
-        share.note(REFUSED_AMONG, 0)
-    assert not share.exceeded_by(REFUSED_AMONG, REFUSED_AMONG), "half of two thousand"
-    share.note(REFUSED_AMONG, REFUSED_AMONG)
-    assert share.records == REFUSED_AMONG
+        share.note(NEWEST, 0)
+    assert not share.exceeded_by(NEWEST, NEWEST), "half of two thousand"
+    share.note(NEWEST, NEWEST)
+    assert share.records == NEWEST
     assert share.exceeded_by(1, 1)
+
+
+def test_few_known_items_are_said_once_and_again_only_after_it_was_right() -> None:
+    share = KnownShare()
+    assert not share.fell_with(JUDGED_FROM - 1, JUDGED_FROM - 1), "too few to judge"
+    assert share.fell_with(1, 1)
+    assert (share.items, share.known) == (JUDGED_FROM, 0)
+    assert not any(share.fell_with(100, 100) for _ in range(50))
+    assert not any(share.fell_with(100, 40) for _ in range(10)), "better, and not yet right"
+    assert not any(share.fell_with(100, 60) for _ in range(10)), "worse again, said already"
+    assert not any(share.fell_with(100, 10) for _ in range(10)), "right"
+    assert [share.fell_with(100, 60) for _ in range(20)].count(True) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 3_000), st.floats(0, 1)), max_size=40))
+def test_what_is_said_is_true_of_the_newest_items(steps: list[tuple[int, float]]) -> None:
+    share = KnownShare()
+    shown: list[bool] = []
+    for items, part in steps:
+        unknown = int(items * part)
+        said = share.fell_with(items, unknown)
+        shown += [True] * (items - unknown) + [False] * unknown
+        assert 0 <= share.known <= share.items
+        assert share.items >= min(len(shown), NEWEST)
+        if said:
+            assert share.known < share.items / 2
+
+
+def test_a_model_of_this_topic_is_never_called_out() -> None:
+    share = KnownShare()
+    assert not any(share.fell_with(50, 24) for _ in range(1_000))

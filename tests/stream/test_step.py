@@ -358,11 +358,9 @@ def test_state_of_another_segment_length_stops_the_worker_before_anything_is_pub
     run_to_end(worker_on(link, tmp_path / "folded", FakeModel(3)), link)
     for folder in ("unfolded", "folded"):
         link = FakeLink([FakeRecord(b"ann", said(9, 9), 0, 9)], [])
-        worker = worker_on(link, tmp_path / folder, FakeModel(4))
         with pytest.raises(SegmentLengthChanged, match="segment_length"):
-            worker.turn()
+            worker_on(link, tmp_path / folder, FakeModel(4))
         assert link.published == []
-        worker.partitions.close()
 
 
 def test_a_write_that_fails_after_the_transaction_ends_the_process(

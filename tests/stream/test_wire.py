@@ -1,6 +1,7 @@
 """The bytes on the topics: what other people's programs decode, and how often a dead letter was tried."""
 
 import json
+from hashlib import sha256
 
 import msgpack
 import pytest
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 from stream.errors import MalformedInteraction
 from stream.wire import (
     ATTEMPTS_HEADER,
+    LETTER_HEADERS_BYTES,
     TIMESTAMP_HEADER,
     Header,
     Recommendation,
     dead_letter,
+    letter_bytes,
     recommendation_as_json,
     recommendation_as_msgpack,
+    reduced,
     refusal,
 )
 from tests.fakes import FakeRecord
@@ -142,3 +146,51 @@ def test_a_record_without_a_timestamp_is_a_letter_without_one() -> None:
 )
 def test_headers_of_somebody_else_are_not_taken_for_a_dead_letters(headers: list[Header]) -> None:
     assert refusal(headers) is None
+
+
+parts = st.one_of(st.none(), st.binary(max_size=50), st.integers(0, 30_000).map(lambda size: b"x" * size))
+
+
+@given(parts, parts, header_lists, st.integers(0, 40_000))
+def test_a_reduced_letter_says_what_it_lacks_and_keeps_the_rest_and_its_reason(
+    key: bytes | None, value: bytes | None, headers: list[Header], limit: int
+) -> None:
+    letter = dead_letter(FakeRecord(key, value, 3, 9, 77, tuple(headers)), "in", MalformedInteraction("no"))
+    whole = refusal(letter.headers)
+    smaller = reduced(letter, limit)
+    told = refusal(smaller.headers)
+    assert whole is not None
+    assert told is not None
+    assert (told.message, told.topic, told.partition, told.offset) == ("no", "in", 3, 9)
+    assert (told.timestamp, told.attempts) == (77, whole.attempts)
+    had = {
+        "key": key or b"",
+        "value": value or b"",
+        "headers": b"".join(name.encode() + (data or b"") for name, data in whole.headers),
+    }
+    lacks = {each.part: (each.size, each.sha256) for each in told.left_out}
+    assert lacks == {part: (len(had[part]), sha256(had[part]).hexdigest()) for part in lacks}
+    assert smaller.key == (None if "key" in lacks else key)
+    assert smaller.value == (None if "value" in lacks else value)
+    assert told.headers == ([] if "headers" in lacks else whole.headers)
+    assert len(lacks) == len(told.left_out)
+    assert letter_bytes(smaller) <= max(limit, LETTER_HEADERS_BYTES)
+    assert bool(lacks) == any(had.values()), "it was refused as it was: something has to go"
+    if len(lacks) > 1:
+        assert letter_bytes(smaller) + min(size for size, _ in lacks.values()) > limit - 200, "no more than needed"
+
+
+def test_a_reader_that_does_not_know_reduced_letters_takes_them_for_no_dead_letter() -> None:
+    """It would send a null value, which forgets the user."""
+    letter = dead_letter(FakeRecord(b"ann", b"x" * 9000), "in", MalformedInteraction("no"))
+    names = [name for name, _ in reduced(letter, 10).headers]
+    at = names.index("rec2pm.value.size")
+    assert names[at - 1].startswith("__streams.errors."), "before the headers that such a reader takes from the end"
+    assert names[-2:] == [TIMESTAMP_HEADER, ATTEMPTS_HEADER]
+
+
+@given(st.text(max_size=4000), st.text(max_size=300))
+def test_the_headers_of_a_letter_stay_below_what_is_reserved_for_them(reason: str, topic: str) -> None:
+    record = FakeRecord(None, None, 2**31 - 1, 2**63 - 1, 2**53)
+    letter = dead_letter(record, topic[:249], MalformedInteraction(reason * 9 + "\ud800"))
+    assert letter_bytes(letter) < LETTER_HEADERS_BYTES

@@ -28,10 +28,11 @@ def dead_letters_list(limit: int, as_json: bool) -> None:
     from stream.commands.dead_letters.read_notes import read_notes
     from stream.errors import BehindOpenTransaction
     from stream.kafka.read_topic import partitions
+    from stream.kafka.rights import of_dead_letters
     from stream.kafka.topics import dead_letter_topic
 
     settings = current_settings()
-    kafka, topic = kafka_options(settings), dead_letter_topic(settings.app)
+    kafka, topic = kafka_options(settings, *of_dead_letters(settings.names)), dead_letter_topic(settings.app)
     numbers = partitions(kafka, topic)
     notes = read_notes(kafka, settings.app, topic, numbers, "read_uncommitted")
     unread: list[BehindOpenTransaction] = []
@@ -59,10 +60,11 @@ def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | No
     """Show one dead letter: why it was refused, its headers, key and value."""
     from stream.commands.dead_letters import display, letters
     from stream.commands.dead_letters.read_notes import read_notes
+    from stream.kafka.rights import of_dead_letters
     from stream.kafka.topics import dead_letter_topic
 
     settings = current_settings()
-    kafka, topic = kafka_options(settings), dead_letter_topic(settings.app)
+    kafka, topic = kafka_options(settings, *of_dead_letters(settings.names)), dead_letter_topic(settings.app)
     try:
         message = letters.read_letter(kafka, topic, letter)
     except letters.LetterNotFound as error:
@@ -118,6 +120,7 @@ def dead_letters_replay(
     from stream.commands.dead_letters.choose import Selection
     from stream.commands.dead_letters.letters import LetterNotFound
     from stream.commands.dead_letters.replay import lines, preview, replay
+    from stream.kafka.rights import of_dead_letters, of_replay
     from stream.kafka.topics import dead_letter_topic
 
     if again and not places and reason is None:
@@ -125,7 +128,9 @@ def dead_letters_replay(
             "--again needs PARTITION:OFFSET or --reason: alone, it would send every letter that was ever replayed once more"
         )
     settings = current_settings()
-    kafka, topic, interactions = kafka_options(settings), dead_letter_topic(settings.app), settings.interactions_topic
+    needed = of_replay(settings.names) if execute else of_dead_letters(settings.names)
+    kafka, topic = kafka_options(settings, *needed), dead_letter_topic(settings.app)
+    interactions = settings.interactions_topic
     selection = Selection(frozenset(places) or None, reason, max_attempts, limit, again)
     now_ms = time.time_ns() // 1_000_000
     try:

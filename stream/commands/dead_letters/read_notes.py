@@ -9,17 +9,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from stream.commands.dead_letters.notes import Replayed, decoded
+from stream.kafka.names import replay_group
 
 _CALL_S: Final = 30.0
 _PATIENCE_S: Final = 60.0
 _AGAIN_AFTER_S: Final = 0.1
 _SHORTEST_KEPT_MS: Final = 24 * 3_600_000
 """Assumed where a broker does not say how long it keeps offsets: the default before Kafka 2.0."""
-
-
-def group(app: str) -> str:
-    """The consumer group whose offsets say which letters were replayed."""
-    return f"{app}.dead-letters"
 
 
 def read_notes(
@@ -32,7 +28,7 @@ def read_notes(
     """Partition → the letters that were replayed; None where Kafka has no note of it."""
     # A consumer that never joins. AdminClient.list_consumer_group_offsets ends the process with a segmentation fault
     # (librdkafka 2.16.0) when the group's coordinator is not there yet.
-    consumer = Consumer({**kafka, "group.id": group(app), "isolation.level": isolation, "log_level": 3})
+    consumer = Consumer({**kafka, "group.id": replay_group(app), "isolation.level": isolation, "log_level": 3})
     partitions = [TopicPartition(topic, number) for number in numbers]
     try:
         committed = _until_answered(lambda: consumer.committed(partitions, timeout=5.0))

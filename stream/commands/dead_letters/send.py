@@ -27,12 +27,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from stream.commands.dead_letters.choose import Plan, Survey
 from stream.commands.dead_letters.letters import Letter, headers_of
 from stream.commands.dead_letters.notes import Replayed, encoded, replayed_of
-from stream.commands.dead_letters.read_notes import group
 from stream.errors import Fenced, KafkaUnusable
 from stream.kafka.errors import is_fatal
+from stream.kafka.names import replay_group, replay_id
 from stream.kafka.partitioner import Expected, option
 from stream.kafka.read_topic import committed_records, partitions
 from stream.kafka.record_limits import UNKNOWN, RecordLimits, writing
+from stream.kafka.rights import publishing_replays
 from stream.wire import ATTEMPTS_HEADER, Refusal, refusal
 
 BATCH_LETTERS: Final = 2000
@@ -71,10 +72,18 @@ def begin(
 
     Args:
         limits: how large the records of the interactions topic may be.
+
+    Raises:
+        KafkaUnusable: the right to the transactional id is missing.
     """
-    own = {**PRODUCER, **kafka, **option(partitioner), "transactional.id": f"{app}-dead-letters-replay"}
+    own = {**PRODUCER, **kafka, **option(partitioner), "transactional.id": replay_id(app)}
     producer = Producer(writing(own, limits))
-    _until_done(lambda: producer.init_transactions(_CALL_S))
+    try:
+        _until_done(lambda: producer.init_transactions(_CALL_S))
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            raise KafkaUnusable(publishing_replays(app).line()) from error
+        raise
     return producer
 
 
@@ -239,7 +248,7 @@ def _batches(
 
 def _group_metadata(kafka: Mapping[str, Any], app: str) -> object:
     """Names the group to Kafka. Nobody is a member of it, so it fences nothing: the transactional id does that."""
-    consumer = Consumer({**kafka, "group.id": group(app), "log_level": 3})
+    consumer = Consumer({**kafka, "group.id": replay_group(app), "log_level": 3})
     try:
         return consumer.consumer_group_metadata()
     finally:

@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 
 from stream.commands.kafka_connection import reports_kafka_errors
+from stream.commands.log_options import LogOptions, reading_options
 
 
 @click.command(short_help="Show the whole loop in one terminal, in a few minutes.")
-@click.option("--log", help="Your event log instead of the synthetic one: Parquet, CSV or JSON lines.")
+@click.option("--log", help="Your event log instead of the synthetic one.")
+@reading_options
 @click.option(
     "--folder",
     default=Path("var/demo"),
@@ -20,7 +22,7 @@ from stream.commands.kafka_connection import reports_kafka_errors
     help="Where the demo writes its files.",
 )
 @reports_kafka_errors
-def demo(log: str | None, folder: Path) -> None:
+def demo(log: str | None, reading: LogOptions, folder: Path) -> None:
     """Show the whole loop in one terminal, in a few minutes: broker, topics, model, traffic, workers and their lists.
 
     The demo uses the Kafka of REC2PM_BOOTSTRAP_SERVERS or KAFKA_HOME when one of them is set, and starts an embedded
@@ -29,12 +31,18 @@ def demo(log: str | None, folder: Path) -> None:
     from rich.console import Console
 
     from stream.commands.broker_process import BrokerNotFound
+    from stream.commands.demo.log import sampled
     from stream.commands.demo.run import run_demo
     from stream.torch_threads import one_thread
 
     logging.getLogger().setLevel(logging.WARNING)
     one_thread()
     try:
-        run_demo(log, folder, os.environ, Console(width=None if sys.stdout.isatty() else 120))
+        run_demo(
+            None if log is None else sampled(log, reading),
+            folder,
+            os.environ,
+            Console(width=None if sys.stdout.isatty() else 120),
+        )
     except BrokerNotFound as error:
         raise click.ClickException(str(error)) from error

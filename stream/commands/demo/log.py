@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from model.log import in_time_order, read_log
+from model.log import in_time_order
 from model.synthetic import SyntheticLog, generate
 from stream.commands.demo.settings import SEGMENT_LENGTH
+from stream.commands.log_options import LogOptions
 
 MOST_INTERACTIONS: Final = 120_000
 SHOWN_USERS: Final = 3
@@ -32,9 +33,9 @@ def synthetic() -> Log:
     return Log("synthetic", made.interactions, titles, dict(zip(items["item_id"], items["genre"], strict=True)))
 
 
-def sampled(path: str) -> Log:
+def sampled(path: str, reading: LogOptions) -> Log:
     """A log, or a sample of its users if it is so long that the demo would take long."""
-    frame = in_time_order(read_log(path)).collect()
+    frame = in_time_order(reading.open(path).interactions).collect()
     name = Path(path).name
     if len(frame) > MOST_INTERACTIONS:
         users = frame["user_id"].unique(maintain_order=True).shuffle(seed=0)

@@ -25,7 +25,7 @@ from model.version.registry import ModelVersion, Registry
 from stream.commands.broker import Broker, found_broker
 from stream.commands.command_line import REC2PM
 from stream.commands.demo.comparison import compare
-from stream.commands.demo.log import Log, sampled, shown_users, synthetic
+from stream.commands.demo.log import Log, shown_users, synthetic
 from stream.commands.demo.screen import Screen
 from stream.commands.demo.settings import (
     APP,
@@ -44,7 +44,7 @@ from stream.kafka import topics
 _JOIN_S: Final = 90.0
 
 
-def run_demo(log: str | None, folder: Path, environ: Mapping[str, str], console: Console) -> None:
+def run_demo(log: Log | None, folder: Path, environ: Mapping[str, str], console: Console) -> None:
     """Run the demo; all its files are below `folder`.
 
     Args:
@@ -53,7 +53,7 @@ def run_demo(log: str | None, folder: Path, environ: Mapping[str, str], console:
     """
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    played = synthetic() if log is None else sampled(log)
+    played = log or synthetic()
     frame = played.interactions
     users = frame["user_id"].n_unique()
     console.print(

@@ -20,8 +20,10 @@ from confluent_kafka.admin import TopicDescription
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 
 from model.version.file_lock import lock
-from stream.errors import SettingsInvalid, TopicsUnusable
+from stream.errors import KafkaUnusable, SettingsInvalid, TopicsUnusable
 from stream.kafka.admin import admin_client
+from stream.kafka.names import view_group
+from stream.kafka.rights import missing, of_view
 from stream.keys import KeyFormat
 from stream.settings import Settings
 from stream.state_folder import private
@@ -40,9 +42,9 @@ class LatestLists:
     """Every user's newest list, as the recommendations topic has it."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        described = _described(settings)
+        described = _described(settings, name)
         partitions = len(described.partitions)
-        group = f"{settings.app}.view-{name}"
+        group = view_group(settings.app, name)
         folder = private(settings.state_dir.absolute() / group)
         self._lock: Final = _locked(folder, name)
         self._keys: Final = KeyFormat(settings.key_format)
@@ -197,9 +199,11 @@ def _locked(folder: Path, name: str) -> int:
     return descriptor
 
 
-def _described(settings: Settings) -> TopicDescription:
+def _described(settings: Settings, name: str) -> TopicDescription:
     topic = settings.recommendations_topic
     admin = admin_client(settings)
+    if lacking := missing(admin, of_view(settings.names, name)):
+        raise KafkaUnusable("\n".join(right.line() for right in lacking))
     try:
         described: TopicDescription = admin.describe_topics(
             TopicCollection([topic]), request_timeout=_ANSWERS_WITHIN_S

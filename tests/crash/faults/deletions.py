@@ -10,7 +10,7 @@ from tests.crash.reading import ends, places_of
 from tests.crash.world import Broken, World
 from tests.processes import Committed, wait_until
 
-READ_WITHIN_S: Final = 30.0
+READ_WITHIN_S: Final = 60.0
 
 
 def deleted(world: World) -> float:

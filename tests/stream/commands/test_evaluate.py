@@ -25,7 +25,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("log") / "clicks.csv"
     ids = [f"item-{i}" for i in rng.integers(1, 61, 900)]
-    pl.DataFrame({"who": rng.integers(0, 30, 900), "item_id": ids, "timestamp": np.arange(900)}).write_csv(path)
+    pl.DataFrame(
+        {"who": rng.integers(0, 30, 900), "item_id": ids, "timestamp": 1_700_000_000 + np.arange(900)}
+    ).write_csv(path)
     return path
 
 

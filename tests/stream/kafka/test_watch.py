@@ -109,8 +109,10 @@ def test_a_look_that_fails_is_said_once_until_one_succeeds_and_gets_a_new_client
             raise KafkaException(KafkaError(KafkaError._TRANSPORT, "nobody there"))
         return [POLICY]
 
-    look = watch._Look({}, check, TopicChanges([]), HeldBack("in"), "in", list)
+    noted: list[Any] = []
+    look = watch._Look({}, check, TopicChanges([]), HeldBack("in"), "in", list, noted.append)
     caplog.set_level(logging.INFO)
+    assert noted == []
     for at in range(1, 7):
         look.once(look._topics_at + at * TOPICS_EVERY_S)
     assert [record.message for record in caplog.records] == [
@@ -119,3 +121,4 @@ def test_a_look_that_fails_is_said_once_until_one_succeeds_and_gets_a_new_client
         'what changes is not noticed for the moment: KafkaError{code=_TRANSPORT,val=-195,str="nobody there"}',
     ]
     assert Admin.made == 4
+    assert noted == [{}] * 6

@@ -1,0 +1,267 @@
+"""The rights that each command needs in Kafka, and which of them these credentials lack.
+
+Kafka itself says what is allowed (*authorized operations* of a topic or a group). It says nothing about transactional
+ids: `may_not_publish` tries one.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient
+
+from stream.kafka import names
+from stream.kafka.errors import NOT_ALLOWED, comes_back
+from stream.kafka.names import Names, changelog_topic, dead_letter_topic, models_topic
+from stream.kafka.options import logger_of_command
+
+Kind = Literal["topic", "group", "transactional id"]
+Operation = Literal["Read", "Write", "Describe", "DescribeConfigs", "Create"]
+"""As kafka-acls.sh names them."""
+
+ANSWERS_WITHIN_S: Final = 30.0
+_CALL_S: Final = 5.0
+_AGAIN_AFTER_S: Final = 0.1
+_OPERATIONS: Final[Mapping[Operation, AclOperation]] = {
+    "Read": AclOperation.READ,
+    "Write": AclOperation.WRITE,
+    "Describe": AclOperation.DESCRIBE,
+    "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
+    "Create": AclOperation.CREATE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One operation on one resource. Read and Write include Describe."""
+
+    kind: Kind
+    name: str
+    """A name, or a prefix and `*`."""
+    operation: Operation
+    purpose: str
+    """What needs it."""
+    optional: bool = False
+    """True if the command does its work without it, and only a check is left out."""
+
+    def line(self) -> str:
+        """The missing right for people: what is missing, what needs it, and the command that grants it."""
+        option = self.kind.replace(" ", "-")
+        named = (
+            f"--resource-pattern-type prefixed --{option} {self.name.removesuffix('*')}"
+            if self.name.endswith("*")
+            else f"--{option} {self.name}"
+        )
+        return (
+            f"no right {self.operation} on {self.kind} {self.name} ({self.purpose}): allow it with `kafka-acls.sh --add "
+            f"--allow-principal User:NAME --operation {self.operation} {named}`"
+        )
+
+
+def of_worker(on: Names) -> list[Right]:
+    """What a worker needs."""
+    topics = (
+        on.interactions,
+        on.recommendations,
+        changelog_topic(on.app),
+        dead_letter_topic(on.app),
+        models_topic(on.app),
+    )
+    return [
+        Right("topic", on.interactions, "Read", "the input"),
+        Right("topic", on.recommendations, "Write", "lists"),
+        Right("topic", changelog_topic(on.app), "Read", "restoring state"),
+        Right("topic", changelog_topic(on.app), "Write", "publishing state"),
+        Right("topic", dead_letter_topic(on.app), "Write", "refused records"),
+        Right("topic", models_topic(on.app), "Describe", "the check of the topics"),
+        *(Right("topic", each, "DescribeConfigs", "the check of topic settings", optional=True) for each in topics),
+        Right("group", on.app, "Read", "sharing the input"),
+        Right("group", names.reader_group(on.app), "Read", "restoring state"),
+        Right("transactional id", names.worker_id(on.app, "*"), "Write", "publishing exactly once"),
+    ]
+
+
+def of_topics_create(on: Names) -> list[Right]:
+    """What creates the topics. Kafka also takes the right Create on the cluster."""
+    topics = (
+        on.interactions,
+        on.recommendations,
+        changelog_topic(on.app),
+        dead_letter_topic(on.app),
+        models_topic(on.app),
+    )
+    return [
+        *(Right("topic", each, "Create", "creating it") for each in topics),
+        *(Right("topic", each, "Describe", "saying what is there") for each in topics),
+        *(Right("topic", each, "DescribeConfigs", "the check of topic settings", optional=True) for each in topics),
+    ]
+
+
+def of_produce(on: Names) -> list[Right]:
+    return [Right("topic", on.interactions, "Write", "sending interactions")]
+
+
+def of_states(on: Names) -> list[Right]:
+    """`user show` and `state export`."""
+    return [_reading(changelog_topic(on.app), "reading state"), _reader(on)]
+
+
+def of_user_forget(on: Names, *, execute: bool) -> list[Right]:
+    return [
+        _reading(changelog_topic(on.app), "reading state"),
+        _reading(on.recommendations, "looking for the user's list"),
+        _reader(on),
+        Right("topic", on.interactions, "Write", "sending the null value")
+        if execute
+        else Right("topic", on.interactions, "Describe", "finding the user's partition"),
+        *([Right("group", on.app, "Describe", "seeing whether a worker has forgotten the user")] if execute else []),
+    ]
+
+
+def of_dead_letters(on: Names) -> list[Right]:
+    """`dead-letters list`, `show`, and a replay that only says what it would send."""
+    return [
+        _reading(dead_letter_topic(on.app), "reading dead letters"),
+        _reader(on),
+        Right("group", names.replay_group(on.app), "Describe", "seeing what was replayed"),
+    ]
+
+
+def of_replay(on: Names) -> list[Right]:
+    return [
+        _reading(dead_letter_topic(on.app), "reading dead letters"),
+        _reader(on),
+        Right("group", names.replay_group(on.app), "Read", "noting what was replayed"),
+        Right("topic", on.interactions, "Write", "sending records again"),
+        publishing_replays(on.app),
+    ]
+
+
+def of_view(on: Names, name: str) -> list[Right]:
+    return [
+        _reading(on.recommendations, "reading lists"),
+        Right("group", names.view_group(on.app, name), "Read", "reading lists"),
+    ]
+
+
+COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
+    "worker": of_worker,
+    "topics create": of_topics_create,
+    "topics check": of_worker,
+    "produce": of_produce,
+    "user show": of_states,
+    "state export": of_states,
+    "user forget --execute": lambda on: of_user_forget(on, execute=True),
+    "user forget": lambda on: of_user_forget(on, execute=False),
+    "dead-letters list": of_dead_letters,
+    "dead-letters show": of_dead_letters,
+    "dead-letters replay": of_dead_letters,
+    "dead-letters replay --execute": of_replay,
+    "view": lambda on: of_view(on, "*"),
+}
+"""What each command needs. docs/operate.md has this table; a test compares them."""
+
+
+def _reading(topic: str, purpose: str) -> Right:
+    return Right("topic", topic, "Read", purpose)
+
+
+def _reader(on: Names) -> Right:
+    return Right("group", names.reader_group(on.app), "Read", "reading topics")
+
+
+def publishing_replays(app: str) -> Right:
+    """The right to the transactional id of a replay, which Kafka only tells when it is used."""
+    return Right("transactional id", names.replay_id(app), "Write", "sending each record once")
+
+
+def missing(admin: AdminClient, needed: Iterable[Right]) -> list[Right]:
+    """The rights among `needed` that Kafka says it does not give to these credentials.
+
+    Transactional ids are not asked about, nor is a topic that does not exist, nor a broker that cannot say.
+
+    Raises:
+        KafkaException: Kafka did not answer.
+    """
+    needed = list(needed)
+    topics = _topic_operations(admin, sorted({right.name for right in needed if right.kind == "topic"}))
+    groups = {name: _group_operations(admin, name) for name in sorted({r.name for r in needed if r.kind == "group"})}
+    lacking = []
+    for right in needed:
+        allowed = topics.get(right.name) if right.kind == "topic" else None
+        if right.kind == "group":
+            allowed = groups[right.name]
+        # Create is asked about by creating: a topic that exists need not be created.
+        if allowed is None or right.operation == "Create" or _OPERATIONS[right.operation] in allowed:
+            continue
+        # Of a topic that may not be seen, Kafka does not say what else is allowed.
+        if allowed or not right.optional:
+            lacking.append(right)
+    return lacking
+
+
+def may_not_publish(options: Mapping[str, Any], app: str) -> Right | None:
+    """The right to publish in transactions, if it is missing. Kafka is asked with the id of a worker without a name,
+    which no worker has.
+
+    Raises:
+        KafkaException: Kafka did not answer.
+    """
+    producer = Producer({**options, "transactional.id": names.worker_id(app, "")}, logger=logger_of_command())
+    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    while True:
+        try:
+            producer.init_transactions(1.0)
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+                return Right("transactional id", names.worker_id(app, "*"), "Write", "publishing exactly once")
+            if not (reason.retriable() or comes_back(reason)) or time.monotonic() > deadline:
+                raise
+        else:
+            return None
+
+
+def _topic_operations(admin: AdminClient, topics: Sequence[str]) -> dict[str, set[AclOperation]]:
+    """What is allowed on each topic. A topic is left out if it does not exist, or if the broker cannot say."""
+    if not topics:
+        return {}
+    asked = admin.describe_topics(
+        TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=_CALL_S
+    )
+    return {topic: found for topic, future in asked.items() if (found := _operations(future)) is not None}
+
+
+def _group_operations(admin: AdminClient, group: str) -> set[AclOperation] | None:
+    """What is allowed on a group; None if the broker cannot say."""
+    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    while True:
+        (future,) = admin.describe_consumer_groups(
+            [group], include_authorized_operations=True, request_timeout=_CALL_S
+        ).values()
+        try:
+            return _operations(future)
+        except KafkaException as error:
+            # On a new Kafka the group's coordinator is made by the first question.
+            if not comes_back(error.args[0]) or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_AFTER_S)
+
+
+def _operations(future: "Future[Any]") -> set[AclOperation] | None:
+    try:
+        found = future.result(2 * _CALL_S).authorized_operations
+    except TimeoutError:  # a broker that closes the connection on an unknown call leaves the future open
+        return None
+    except KafkaException as error:
+        reason: KafkaError = error.args[0]
+        if reason.code() in NOT_ALLOWED:
+            return set()
+        if comes_back(reason):
+            raise
+        return None
+    # Nothing at all: the broker does not know the question, because seeing the topic is allowed.
+    return set(found) if found else None
