@@ -9,6 +9,7 @@ import click
 
 from model.ids import IdType
 from model.times import TimeRule, time_range
+from stream.commands.output import say
 
 if TYPE_CHECKING:
     from model.log import Log
@@ -33,7 +34,7 @@ class LogOptions:
         columns = Columns(self.user, self.item, self.timestamp, attribute_column, self.event)
         log = open_log(source, columns, id_type=self.id_type, times=self.times, events=self.events)
         for line in facts(log):
-            click.echo(f"log: {line}", err=True)
+            say(f"log: {line}", err=True)
         return log
 
 
