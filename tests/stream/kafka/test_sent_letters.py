@@ -1,7 +1,7 @@
 """Letters that Kafka refuses as too large: the next attempts send less, and end, whatever the limit is."""
 
 from confluent_kafka import KafkaError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.errors import MalformedInteraction
@@ -29,6 +29,8 @@ def letters(sizes: list[tuple[int, int, int]]) -> list[DeadLetter]:
 size = st.one_of(st.integers(0, 300), st.integers(0, 40_000))
 
 
+@example([(3, 50_000, 0)] * 30, 20_000, True, set())
+@example([(3, 50_000, 0)] * 30, 20_000, False, set())
 @given(
     st.lists(st.tuples(size, size, size), min_size=1, max_size=40),
     st.integers(LETTER_HEADERS_BYTES, 60_000),
