@@ -28,12 +28,14 @@ def from_wheel(
 
 
 @pytest.mark.isolation
+@pytest.mark.timeout(900)  # a minute is usual; ten programs start here, and other tests may share the machine
 def test_the_wheel_with_the_extras_that_readme_names_goes_from_a_log_to_lists(
     from_wheel: FromWheel, settings: dict[str, str]
 ) -> None:
     Journey(from_wheel, settings).made("var/models", EXTRAS)
 
 
+@pytest.mark.timeout(900)
 def test_the_image_goes_from_a_log_to_lists(
     request: pytest.FixtureRequest, settings: dict[str, str], broker: Broker
 ) -> None:
