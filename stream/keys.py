@@ -202,16 +202,21 @@ def guess(key: bytes) -> str:
     if (schema := _confluent(key)) is not None:
         return (
             f". It looks like Confluent's wire format, schema id {schema}: not supported, send the user id as text, "
-            "for example with StringSerializer"
+            f"for example with StringSerializer{_or_a_number(key)}"
         )
     if key[:4] == b"\xac\xed\x00\x05":
-        return ". Java's own serialization wrote it: not supported, send the user id as text"
+        return ". It is Java's own serialization: not supported, send the user id as text"
     if (kind := _messagepack(key)) is not None:
         return f". It looks like MessagePack of {kind}: not supported, send the user id as text"
-    if len(key) in _WRITERS:
-        name, writer = _WRITERS[len(key)]
-        return f". Its {len(key)} bytes may be {writer}: REC2PM_KEY_FORMAT={name} reads that"
-    return ""
+    return _or_a_number(key)
+
+
+def _or_a_number(key: bytes) -> str:
+    """Who writes keys of so many bytes, whatever they hold; empty if nobody known does."""
+    if len(key) not in _WRITERS:
+        return ""
+    name, writer = _WRITERS[len(key)]
+    return f". Its {len(key)} bytes may be {writer}: REC2PM_KEY_FORMAT={name} reads that"
 
 
 def _is_utf16(key: bytes) -> bool:
@@ -233,6 +238,8 @@ def _confluent(key: bytes) -> int | None:
     if not payload or key[0] != 0:
         return None
     schema = int.from_bytes(key[1:_CONFLUENT_PREFIX], "big")
+    if schema == 0:  # ids of schemas begin with 1
+        return None
     avro_text = payload[0] == 2 * (len(payload) - 1) and payload[0] < 0x80 and len(payload) > 1
     json_inside = payload[:1] in (b'"', b"{") and payload[-1:] in (b'"', b"}") and len(payload) > 1
     return schema if avro_text or json_inside or len(key) not in _WRITERS else None
