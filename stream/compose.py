@@ -14,6 +14,7 @@ from typing import Final
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from state.store import StoreMemory
+from stream.doubts import Doubts
 from stream.errors import Action, StreamError, TopicsUnusable, action_on
 from stream.event import EventReader
 from stream.fault_points import At, passing
@@ -118,7 +119,9 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         ),
         topic=settings.interactions_topic,
         keys=keys,
-        key_check=KeyCheck(settings.interactions_topic, settings.partitioner, keys),
+        doubts=Doubts(
+            settings.interactions_topic, KeyCheck(settings.interactions_topic, settings.partitioner, keys), recommender
+        ),
         events=EventReader(settings.fields, settings.times),
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),

@@ -12,18 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from model.errors import ModelError, ModelFailed
-from model.version.unknown_items import both_sides
 from state.errors import StateCorrupted, StateError
-from state.user import packed
 from stream.decode import Place, Polled, decode
+from stream.doubts import Doubts
 from stream.errors import Action, StepAborted, StoreBehind, StreamError, TooManyRefused, action_on
 from stream.event import EventReader
 from stream.failing_records import failing_records
 from stream.fault_points import At, Point, passing
-from stream.key_check import KeyCheck
 from stream.keys import KeyFormat
 from stream.partitions import Partitions
-from stream.policy import LEAST_KNOWN, KnownShare, RefusedShare, StepSize
+from stream.policy import RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
 from stream.progress import ProgressLine
 from stream.step import Step
@@ -56,7 +54,7 @@ class Worker:
         step: Step,
         topic: str,
         keys: KeyFormat,
-        key_check: KeyCheck,
+        doubts: Doubts,
         events: EventReader,
         step_size: StepSize,
         refused: RefusedShare,
@@ -76,7 +74,7 @@ class Worker:
         self.step = step
         self.topic = topic
         self.keys = keys
-        self.key_check = key_check
+        self.doubts = doubts
         self.events = events
         self.step_size = step_size
         self.refused = refused
@@ -90,12 +88,10 @@ class Worker:
         """Partition → records of the input that wait behind somebody's open transaction (`stream.kafka.watch`)."""
         self.stopping = False
         self.turned_at = clock()
-        self._known = KnownShare()
         self._aborts = 0
         self._progress = ProgressLine(clock)
         self._flushed_at = clock()
         self._rests_until = clock()
-        self._said_implausible = False
         self._looked_at = clock()
         self._positions: dict[int, int] = {}
         """What `Partitions.positions` said when the worker looked last."""
@@ -209,8 +205,7 @@ class Worker:
                 reason = str(error)
             else:
                 outgoing.counts.model_failures = len(failing)
-                self._check_keys(polled, outgoing.counts)
-                self._check_known(polled, outgoing.counts)
+                self.doubts.note(polled, outgoing.counts, self.link.width)
                 return outgoing
             found = failing_records(self.step, polled, lambda: self.stopping)
             if not found:
@@ -225,15 +220,7 @@ class Worker:
     def _decoded(self, records: Sequence[Record], failing: Mapping[Place, ModelFailed]) -> Polled:
         polled = decode(records, self.topic, self.partitions.next_offsets(), failing, self.events, self.keys)
         self._check_refused(polled)
-        self._say_implausible(polled)
         return polled
-
-    def _check_keys(self, polled: Polled, counts: Counts) -> None:
-        """Count the keys that are in another partition than their own, and say so once."""
-        found = self.key_check.compare(polled.runs, self.link.width)
-        counts.keys_compared, counts.keys_misplaced = found.keys, found.misplaced
-        for warning in found.warnings:
-            logger.warning("%s", warning)
 
     def _check_refused(self, polled: Polled) -> None:
         """Stop when a large share is refused: then a producer is broken, and its records should not all be
@@ -246,37 +233,6 @@ class Worker:
                 f"records of {self.topic} were refused, more than REC2PM_MAX_REFUSED={self.refused.limit:g} allows; "
                 f"the last one: {last.message if last else 'unknown'}. The committed offsets have not moved: repair "
                 "what sends such records, or raise the limit to dead-letter them"
-            )
-
-    def _say_implausible(self, polled: Polled) -> None:
-        """Say once that times are not plausible; the metric counts them."""
-        if not polled.implausible or self._said_implausible:
-            return
-        self._said_implausible = True
-        logger.warning(
-            "%d of %d records of %s have a time that is not plausible, one is %s: the timestamps of the records are "
-            "taken instead. REC2PM_TIME_UNIT states the unit of times, REC2PM_TIME_RANGE the plausible ones. This is "
-            "said once; the metric rec2pm_implausible_times_total counts on",
-            len(polled.implausible),
-            polled.records,
-            self.topic,
-            ascii(polled.implausible[0].value)[:40],
-        )
-
-    def _check_known(self, polled: Polled, counts: Counts) -> None:
-        """Say once when the model knows few of the newest items, with ids of both sides."""
-        if self._known.fell_with(len(polled.items), counts.unknown_items):
-            recommender = self.step.recommender
-            names = {key: text for named in polled.names.values() for key, text in named.items()}
-            lacked = [names.get(key, key) for key in recommender.lacked(packed(polled.items)).tolist()]
-            logger.warning(
-                "few items known model=%s: its catalogue has %d of the newest %d items, less than %.0f %%. Unknown are %s. "
-                "Ids must be the same in the log of the training and in the topic",
-                recommender.model.reference,
-                self._known.known,
-                self._known.items,
-                100 * LEAST_KNOWN,
-                both_sides(lacked, recommender.model.item_ids),
             )
 
     def _write(self, outgoing: Outgoing, reached: Mapping[int, int]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from model.times import TimeRule
 from state.changelog import Change
 from state.store import StoreMemory
+from stream.doubts import Doubts
 from stream.errors import InputGap, StepAborted
 from stream.event import EventReader
 from stream.key_check import KeyCheck
@@ -316,6 +317,7 @@ def worker_on(
     events: EventReader = ANY_MS,
 ) -> Worker:
     """A worker whose partitions are running; its cache is small, so that users are read from the store too."""
+    recommender = Recommender(model)
 
     ticks = itertools.count()
     clock = clock or (lambda: next(ticks) / 100)
@@ -338,10 +340,10 @@ def worker_on(
     return Worker(
         link=link,
         partitions=owned,
-        step=Step(owned, Recommender(model), Rules(cadence, 5, exclude, keep_segments)),
+        step=Step(owned, recommender, Rules(cadence, 5, exclude, keep_segments)),
         topic="interactions",
         keys=keys or KeyFormat(),
-        key_check=key_check or KeyCheck("interactions", "ignore"),
+        doubts=Doubts("interactions", key_check or KeyCheck("interactions", "ignore"), recommender),
         events=events,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
         refused=RefusedShare(max_refused),

@@ -47,7 +47,7 @@ def test_a_worker_says_once_that_keys_are_not_in_their_partitions_and_counts_on(
     worker = worker_on(link, tmp_path, FakeModel(NINE), key_check=KeyCheck("clicks"))
     with caplog.at_level(logging.WARNING):
         run_to_end(worker, link)
-    (warning,) = [record.getMessage() for record in caplog.records if record.name == "stream.worker"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "stream.doubts"]
     assert "keys are not in the partition where murmur2 (REC2PM_PARTITIONER) sends them" in warning
     assert worker.counts.keys_compared > 150
     assert worker.counts.keys_misplaced > 100
