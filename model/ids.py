@@ -1,7 +1,8 @@
 """What an id is: one rule for users and items, in logs, on topics, in catalogues and in commands.
 
-An id is text of 1 to 255 bytes in UTF-8, or an integer in [-2**63, 2**64). An integer and its decimal text are the same
-id: 7 is "7". "007" is another id. Nothing else is an id: no truth value, no float, not even 7.0.
+An id is text of 1 to 255 bytes in UTF-8 without control characters, or an integer in [-2**63, 2**64). An integer and
+its decimal text are the same id: 7 is "7". "007" is another id. Nothing else is an id: no truth value, no float, not
+even 7.0. Control characters are a sign of something else than text: a binary number, or a line that was cut badly.
 """
 
 import re
@@ -16,6 +17,9 @@ MAX_ID_BYTES: Final = 255
 LOWEST: Final = -(1 << 63)
 HIGHEST: Final = (1 << 64) - 1
 
+CONTROL: Final = r"[\x00-\x1f\x7f]"
+"""The characters that no id has."""
+
 DECIMAL: Final = r"^(?:0|-?[1-9][0-9]{0,19})$"
 """The text of an integer as programs write it: no plus sign, no leading zero. The number may still be out of range."""
 
@@ -27,6 +31,7 @@ MOST_EXACT_FLOAT: Final = 1 << 53
 """Above this, floats leave out integers, so a float does not say which integer it was."""
 
 _PADDED: Final = re.compile(PADDED)
+_CONTROL: Final = re.compile(CONTROL)
 
 
 def stated(value: object, id_type: IdType) -> Id:
@@ -71,6 +76,8 @@ def checked(value: object) -> Id:
             raise ValueError("is text that UTF-8 does not have (a lone surrogate)") from error
         if size > MAX_ID_BYTES:
             raise ValueError(f"has {size} bytes, expected at most {MAX_ID_BYTES}")
+        if _CONTROL.search(value):
+            raise ValueError("has control characters, expected text without them, or an integer")
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         if not LOWEST <= value <= HIGHEST:

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from model.ids import DECIMAL, LOWEST, MAX_ID_BYTES, MOST_EXACT_FLOAT, PADDED, Id, IdType, checked, stated
+from model.ids import CONTROL, DECIMAL, LOWEST, MAX_ID_BYTES, MOST_EXACT_FLOAT, PADDED, Id, IdType, checked, stated
 
 _HIGHEST_SIGNED = (1 << 63) - 1
 
@@ -53,7 +53,7 @@ def _of_text(column: pl.Expr, id_type: IdType | None) -> pl.Expr:
     if id_type == "integer":
         number = column.str.replace(PADDED, "${1}${2}").str.replace("^-0+$", "0")
         column = pl.when(column.str.contains(PADDED) & _in_range(number)).then(number).otherwise(column)
-    return pl.when(column.str.len_bytes().is_between(1, MAX_ID_BYTES)).then(column)
+    return pl.when(column.str.len_bytes().is_between(1, MAX_ID_BYTES) & ~column.str.contains(CONTROL)).then(column)
 
 
 def _in_range(number: pl.Expr) -> pl.Expr:
