@@ -17,12 +17,17 @@ AT_ONCE_S = 5.0
 """On a busy machine; the longest piece of an import that cannot be interrupted is a fraction of a second."""
 STARTS = """
 import os, sys
-from stream.__main__ import main
-os.write(1, b".")
-sys.argv = ["rec2pm", *sys.argv[1:]]
-main()
+import stream.__main__ as entry
+
+def first(arguments, end_at_once=entry.end_at_once):
+    assert "click" not in sys.modules, "the signals come first"
+    end_at_once(arguments)
+    os.write(1, b".")
+
+entry.end_at_once = first
+entry.main()
 """
-"""Writes a byte when the first import of the program's own is done: Python itself has started."""
+"""Writes a byte when the program has its handlers. Before that, Python itself is starting."""
 AS_PID_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
