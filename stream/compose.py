@@ -18,12 +18,13 @@ from stream.doubts import Doubts
 from stream.errors import Action, StreamError, TopicsUnusable, action_on
 from stream.event import EventReader
 from stream.fault_points import At, passing
-from stream.kafka import topics
 from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
 from stream.kafka.options import MemoryBudget
 from stream.kafka.record_limits import RecordLimits, record_limits
 from stream.kafka.restore import ChangelogRestore
+from stream.kafka.shown_topics import deletions_kept_ms
+from stream.kafka.topic_problems import Problem, check
 from stream.kafka.watch import watching
 from stream.key_check import KeyCheck
 from stream.keys import KeyFormat
@@ -164,15 +165,13 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _watching(worker: Worker, settings: Settings, known: Sequence[topics.Problem]) -> AbstractContextManager[None]:
+def _watching(worker: Worker, settings: Settings, known: Sequence[Problem]) -> AbstractContextManager[None]:
     def note(held_back: Mapping[int, int]) -> None:
         worker.held_back = held_back
 
     return watching(
         {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka},
-        check=lambda admin: topics.check(
-            admin, settings.app, settings.interactions_topic, settings.recommendations_topic
-        ),
+        check=lambda admin: check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic),
         known=known,
         interactions=settings.interactions_topic,
         partitions=lambda: [each.number for each in worker.partitions.all() if each.phase is Phase.RUNNING],
@@ -180,12 +179,12 @@ def _watching(worker: Worker, settings: Settings, known: Sequence[topics.Problem
     )
 
 
-def _check_topics(settings: Settings) -> tuple[Sequence[topics.Problem], int, RecordLimits]:
+def _check_topics(settings: Settings) -> tuple[Sequence[Problem], int, RecordLimits]:
     """Refuse topics that do not fit. Returns what else is wrong with them, how long the changelog keeps deletions, ms,
     and how large records are.
     """
     admin = admin_client(settings)
-    problems = topics.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
+    problems = check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
     for problem in problems:
         if problem.severity == "warning":
             logger.warning("topic=%s %s", problem.topic, problem.line)
@@ -193,7 +192,7 @@ def _check_topics(settings: Settings) -> tuple[Sequence[topics.Problem], int, Re
     if wrong:
         raise TopicsUnusable("\n".join(wrong))
     limits = record_limits(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
-    return problems, topics.deletions_kept_ms(admin, settings.app), limits
+    return problems, deletions_kept_ms(admin, settings.app), limits
 
 
 def _metrics(worker: Worker, settings: Settings, name: str) -> AbstractContextManager[int | None]:

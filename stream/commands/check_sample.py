@@ -15,8 +15,8 @@ from model.times import Unit, recognised
 from stream.commands.output import counted
 from stream.errors import MalformedInteraction
 from stream.event import EventReader, Implausible
+from stream.kafka.names import dead_letter_topic
 from stream.kafka.sample import Sample, Sampled
-from stream.kafka.topics import dead_letter_topic
 from stream.key_check import IN_QUOTES, judged
 from stream.keys import Format, KeyFormat, quoted
 from stream.policy import JUDGED_FROM

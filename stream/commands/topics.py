@@ -12,7 +12,8 @@ from stream.commands.output import EXIT_ERROR, counted, say
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
-    from stream.kafka.topics import Problem, TopicSpec
+    from stream.kafka.topic_problems import Problem
+    from stream.kafka.topics import TopicSpec
     from stream.settings import Settings
 
 
@@ -128,10 +129,10 @@ def topics_check() -> None:
 
 def _problems(admin: "AdminClient", settings: "Settings") -> "list[Problem]":
     """Everything that is checked, errors first."""
-    from stream.kafka import topics as plans
+    from stream.kafka.topic_problems import check, check_transactions
 
-    found = plans.check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
-    found += plans.check_transactions({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, settings.app)
+    found = check(admin, settings.app, settings.interactions_topic, settings.recommendations_topic)
+    found += check_transactions({"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}, settings.app)
     return sorted(found, key=lambda problem: problem.severity)
 
 

@@ -26,8 +26,8 @@ def state_export(out: Path) -> None:
     The states are read from the changelog: no worker needs to stop.
     """
     from stream.commands.export_state import export
+    from stream.kafka.names import changelog_topic
     from stream.kafka.rights import of_states
-    from stream.kafka.topics import changelog_topic
 
     settings = current_settings()
     kafka = kafka_options(settings, *of_states(settings.names))
@@ -60,8 +60,8 @@ def _user_id(_: click.Context, __: click.Parameter, user_id: str) -> str:
 def user_show(user_id: str, as_json: bool) -> None:
     """Show what is remembered about one user, read from the changelog."""
     from stream.commands import export_state
+    from stream.kafka.names import changelog_topic
     from stream.kafka.rights import of_states
-    from stream.kafka.topics import changelog_topic
 
     settings = current_settings()
     kafka = kafka_options(settings, *of_states(settings.names))
@@ -97,8 +97,8 @@ def user_forget(user_id: str, execute: bool, wait: float) -> None:
     compacts. The interactions topic and the dead letters keep what they hold until their own retention ends.
     """
     from stream.commands import forget_user as forget
+    from stream.kafka.names import changelog_topic
     from stream.kafka.rights import of_user_forget
-    from stream.kafka.topics import changelog_topic
     from stream.keys import KeyFormat
 
     settings = current_settings()

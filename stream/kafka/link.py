@@ -18,7 +18,7 @@ from stream.kafka.ends import Ends
 from stream.kafka.errors import NOT_ALLOWED, comes_back, explained, is_fatal, stop
 from stream.kafka.lineage import Changelog, Committed, KnownChangelog
 from stream.kafka.lost_connections import WatchedLog
-from stream.kafka.names import reader_group, worker_id
+from stream.kafka.names import changelog_topic, dead_letter_topic, reader_group, worker_id
 from stream.kafka.options import (
     CHANGELOG_READER,
     CONSUMER,
@@ -32,7 +32,6 @@ from stream.kafka.outage import Outage
 from stream.kafka.questions import Questions
 from stream.kafka.record_limits import UNKNOWN, RecordLimits, reading, writing
 from stream.kafka.statistics import Statistics
-from stream.kafka.topics import changelog_topic, dead_letter_topic
 from stream.kafka.transactions import OutputTopics, Transactions
 from stream.keys import KeyFormat
 from stream.partitions import Partitions

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from confluent_kafka.admin import AdminClient
 
-from stream.kafka import topics
+from stream.kafka.names import changelog_topic, dead_letter_topic
+from stream.kafka.shown_topics import largest_batches
 from stream.wire import LETTER_HEADERS_BYTES
 
 _LARGEST_ANSWER_BYTES: Final = 2**31 - 1
@@ -40,9 +41,9 @@ def record_limits(admin: AdminClient, app: str, interactions_topic: str, recomme
     Raises:
         KafkaException: Kafka does not answer.
     """
-    dead_letters = topics.dead_letter_topic(app)
-    outputs = [topics.changelog_topic(app), recommendations_topic, dead_letters]
-    found = topics.largest_batches(admin, [interactions_topic, *outputs])
+    dead_letters = dead_letter_topic(app)
+    outputs = [changelog_topic(app), recommendations_topic, dead_letters]
+    found = largest_batches(admin, [interactions_topic, *outputs])
     return RecordLimits(
         found[interactions_topic],
         found[dead_letters],

@@ -17,7 +17,7 @@ from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from stream.kafka.read_topic import FIND_TRANSACTION
-from stream.kafka.topics import Problem
+from stream.kafka.topic_problems import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def watching(
 
     Args:
         options: for the thread's own client.
-        check: what is wrong with the topics (`stream.kafka.topics.check`).
+        check: what is wrong with the topics (`stream.kafka.topic_problems.check`).
         known: what was wrong when the worker started.
         partitions: the partitions of the input that this worker reads.
         note: called with how many records of each are held back.

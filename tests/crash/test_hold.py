@@ -11,8 +11,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from stream.kafka.link import KafkaLink
+from stream.kafka.names import changelog_topic, dead_letter_topic
 from stream.kafka.options import MemoryBudget
-from stream.kafka.topics import changelog_topic, dead_letter_topic
 from stream.ports import Outgoing
 from tests.crash import kafka
 from tests.crash.hold import Hold

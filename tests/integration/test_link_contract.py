@@ -18,8 +18,8 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from state.changelog import Change
 from stream.errors import InputGap, StepAborted
 from stream.kafka.link import KafkaLink
+from stream.kafka.names import changelog_topic, dead_letter_topic
 from stream.kafka.options import MemoryBudget
-from stream.kafka.topics import changelog_topic, dead_letter_topic
 from stream.keys import KeyFormat
 from stream.ports import Empty, Link, Outgoing
 from stream.wire import DeadLetter, Recommendation, Record

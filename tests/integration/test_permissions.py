@@ -25,6 +25,7 @@ from stream.kafka import rights, topics
 from stream.kafka.connect import connected
 from stream.kafka.names import Names, reader_group, worker_id
 from stream.kafka.rights import Right
+from stream.kafka.topic_problems import check, check_transactions
 from tests.integration.test_broker import until
 from tests.processes import WorkerProcess, environ, rec2pm
 from tests.secured import kafka
@@ -224,8 +225,8 @@ def test_the_check_names_each_right_that_a_worker_lacks(shown: Shop, at: int) ->
     shown.allow(*needed)
     options = shown.kafka.client("SCRAM")
     names = shown.names
-    found = topics.check(connected(options), shown.app, names.interactions, names.recommendations)
-    found += topics.check_transactions(options, shown.app)
+    found = check(connected(options), shown.app, names.interactions, names.recommendations)
+    found += check_transactions(options, shown.app)
     lines = [problem.line for problem in found]
     assert len(lines) == 1, lines
     assert lines[0].startswith(f"no right {lacking.operation} on {lacking.kind} {lacking.name} ({lacking.purpose})")

@@ -8,17 +8,10 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from stream.commands.broker import Broker
 from stream.commands.main import main
-from stream.kafka.topics import (
-    Problem,
-    TopicSpec,
-    changelog_topic,
-    check,
-    create,
-    dead_letter_topic,
-    largest_batches,
-    models_topic,
-    plan,
-)
+from stream.kafka.names import changelog_topic, dead_letter_topic, models_topic
+from stream.kafka.shown_topics import largest_batches
+from stream.kafka.topic_problems import Problem, check
+from stream.kafka.topics import TopicSpec, create, plan
 from tests.integration.test_broker import until
 
 DAY_MS = 86_400_000

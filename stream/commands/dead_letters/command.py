@@ -27,9 +27,9 @@ def dead_letters_list(limit: int, as_json: bool) -> None:
     from stream.commands.dead_letters import display, letters
     from stream.commands.dead_letters.read_notes import read_notes
     from stream.errors import BehindOpenTransaction
+    from stream.kafka.names import dead_letter_topic
     from stream.kafka.read_topic import partitions
     from stream.kafka.rights import of_dead_letters
-    from stream.kafka.topics import dead_letter_topic
 
     settings = current_settings()
     kafka, topic = kafka_options(settings, *of_dead_letters(settings.names)), dead_letter_topic(settings.app)
@@ -60,8 +60,8 @@ def dead_letters_show(letter: tuple[int, int], form: Literal["json", "raw"] | No
     """Show one dead letter: why it was refused, its headers, key and value."""
     from stream.commands.dead_letters import display, letters
     from stream.commands.dead_letters.read_notes import read_notes
+    from stream.kafka.names import dead_letter_topic
     from stream.kafka.rights import of_dead_letters
-    from stream.kafka.topics import dead_letter_topic
 
     settings = current_settings()
     kafka, topic = kafka_options(settings, *of_dead_letters(settings.names)), dead_letter_topic(settings.app)
@@ -120,8 +120,8 @@ def dead_letters_replay(
     from stream.commands.dead_letters.choose import Selection
     from stream.commands.dead_letters.letters import LetterNotFound
     from stream.commands.dead_letters.replay import lines, preview, replay
+    from stream.kafka.names import dead_letter_topic
     from stream.kafka.rights import of_dead_letters, of_replay
-    from stream.kafka.topics import dead_letter_topic
 
     if again and not places and reason is None:
         raise click.UsageError(

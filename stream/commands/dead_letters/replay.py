@@ -15,7 +15,7 @@ from stream.commands.output import counted
 from stream.kafka.partitioner import Expected
 from stream.kafka.read_topic import partitions
 from stream.kafka.record_limits import RecordLimits
-from stream.kafka.topics import largest_batches
+from stream.kafka.shown_topics import largest_batches
 
 _HOUR_MS: Final = 3_600_000
 

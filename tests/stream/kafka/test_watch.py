@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.kafka import watch
-from stream.kafka.topics import Problem
+from stream.kafka.topic_problems import Problem
 from stream.kafka.watch import HELD_BACK_S, TOPICS_EVERY_S, HeldBack, TopicChanges
 
 POLICY = Problem("app.changelog", "error", "topic app.changelog has cleanup.policy=delete")
