@@ -29,19 +29,23 @@ def _environ() -> dict[str, str]:
     return {**own, "PYTHONPATH": str(processes.ROOT)}
 
 
-def _worker_reaches_its_model(command: Sequence[str], folder: Path) -> None:
+def _without_model(folder: Path, bootstrap: str) -> dict[str, str]:
+    return {**_environ(), "REC2PM_BOOTSTRAP_SERVERS": bootstrap, "REC2PM_MODELS": str(folder / "no-models")}
+
+
+def _worker_reaches_its_model(command: Sequence[str], folder: Path, bootstrap: str) -> None:
     """It imports everything that a worker needs, and stops because there is no model."""
-    environ = {**_environ(), "REC2PM_MODELS": str(folder / "no-models")}
+    environ = _without_model(folder, bootstrap)
     ended = subprocess.run(
         [*command, "worker"], cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
     )
     assert "stray" not in ended.stderr
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "no-models" in ended.stderr.splitlines()[-1]
 
 
-def test_the_command_line_that_starts_workers_is_not_misled(folder: Path) -> None:
-    _worker_reaches_its_model(REC2PM, folder)
+def test_the_command_line_that_starts_workers_is_not_misled(folder: Path, bootstrap: str) -> None:
+    _worker_reaches_its_model(REC2PM, folder, bootstrap)
 
 
 def test_the_command_line_of_the_tests_is_the_one_of_the_program() -> None:
@@ -49,16 +53,16 @@ def test_the_command_line_of_the_tests_is_the_one_of_the_program() -> None:
 
 
 @pytest.mark.skipif(not CONSOLE_SCRIPT.exists(), reason="rec2pm is not installed in this environment")
-def test_the_console_script_is_not_misled(folder: Path) -> None:
-    _worker_reaches_its_model([str(CONSOLE_SCRIPT)], folder)
+def test_the_console_script_is_not_misled(folder: Path, bootstrap: str) -> None:
+    _worker_reaches_its_model([str(CONSOLE_SCRIPT)], folder, bootstrap)
 
 
-def test_the_workers_of_the_demo_are_not_misled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workers_of_the_demo_are_not_misled(folder: Path, monkeypatch: pytest.MonkeyPatch, bootstrap: str) -> None:
     monkeypatch.chdir(folder)
-    environ = {**_environ(), "REC2PM_MODELS": str(folder / "no-models")}
+    environ = _without_model(folder, bootstrap)
     with started_workers(environ, folder) as workers:
         codes = {worker.wait(60) for worker in workers}
-    assert codes == {1}
+    assert codes == {2}
     for log in folder.glob("worker-*.log"):
         assert "stray" not in log.read_text()
         assert "no-models" in log.read_text().splitlines()[-1]

@@ -9,9 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from model.networks.config import DEFAULT_KIND
+from model.times import TimeRule
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from stream.commands.demo.log import SHOWN_USERS, sampled, shown_users
+from stream.commands.log_options import LogOptions
 from stream.commands.main import main
 from tests.fakes import FakeLink, FakeRecord, run_to_end, said, worker_on
 from tests.model.quick import small
@@ -43,6 +45,9 @@ NOBODY_CAN_TRAIN_ON = {
     "everybody once",
     "users and items are one number",
 }
+
+
+AS_IT_IS = LogOptions("user_id", "item_id", "timestamp", None, frozenset(), None, TimeRule())
 
 
 @pytest.fixture
@@ -135,7 +140,7 @@ def test_another_model_is_evaluated_on_what_none_can_train_on(
 
 @pytest.mark.parametrize("name", LOGS)
 def test_the_demo_finds_users_to_show(log: Path, name: str) -> None:
-    played = sampled(str(log))
+    played = sampled(str(log), AS_IT_IS)
     cut = int(len(played.interactions) * 0.7)
     shown = shown_users(played, cut)
     assert len(shown) <= SHOWN_USERS

@@ -43,10 +43,10 @@ def damaged(folder: Path) -> None:
     ],
 )
 def test_a_worker_without_its_model(
-    tmp_path: Path, make: Callable[[Path], None], model: str, code: int, said: str
+    tmp_path: Path, bootstrap: str, make: Callable[[Path], None], model: str, code: int, said: str
 ) -> None:
     make(tmp_path)
-    ended = rec2pm("worker", env=environ("127.0.0.1:9", "nobody", MODELS=str(tmp_path), MODEL=model))
+    ended = rec2pm("worker", env=environ(bootstrap, "nobody", MODELS=str(tmp_path), MODEL=model))
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("rec2pm: ")]
     assert said in line
     assert ended.returncode == code

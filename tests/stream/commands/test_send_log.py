@@ -11,7 +11,7 @@ from stream.commands.send_log import Shape
 from stream.event import EventReader, Fields
 from stream.settings import Settings
 
-IDS = st.integers(LOWEST, HIGHEST) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
+IDS = st.integers(LOWEST, HIGHEST) | st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=60)
 SHOP = {
     "REC2PM_ITEM_FIELD": "product.id",
     "REC2PM_TIME_FIELD": "product.at",
