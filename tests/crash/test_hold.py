@@ -11,8 +11,9 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from stream.kafka.link import KafkaLink
-from stream.kafka.names import changelog_topic, dead_letter_topic
+from stream.kafka.names import changelog_topic, dead_letter_topic, worker_id
 from stream.kafka.options import MemoryBudget
+from stream.keys import KeyFormat
 from stream.ports import Outgoing
 from tests.crash import kafka
 from tests.crash.hold import Hold
@@ -84,13 +85,14 @@ def test_a_late_end_does_not_end_the_next_transaction_of_a_worker(
         output_format="json",
         memory=MemoryBudget(64 << 20),
         extra={},
+        keys=KeyFormat(),
         clock=time.monotonic,
     )
     try:
         link.transactions.start()
         wait_until(lambda: link.questions.committed_within(0, 1.0) is not None, 60, "the group has its coordinator")
         monkeypatch.setattr(link, "_metadata", link._consumer.consumer_group_metadata())
-        hold = proxy.hold(f"{APP}-w1")
+        hold = proxy.hold(worker_id(APP, "w1"))
         link.publish(Outgoing(changes={0: [(b"first", b"1")]}, next_offsets={0: 1}))
         second = threading.Thread(
             target=link.publish, args=(Outgoing(changes={0: [(b"second", b"2")]}, next_offsets={0: 2}),)

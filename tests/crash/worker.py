@@ -7,6 +7,7 @@ The command itself is the real one: its logging, its settings, its exit codes.
 import faulthandler
 import os
 import signal
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,8 @@ def main() -> None:
     if (mistake := os.environ.get(VARIABLE)) is not None:
         BREAKS[mistake]()
     compose.run_worker = partial(compose.run_worker, at=Injector(Path(os.environ["CRASH_FOLDER"])))
-    command.main(["worker"])
+    sys.argv[1:] = ["worker"]
+    command.main()
 
 
 def _end_with_the_driver() -> None:

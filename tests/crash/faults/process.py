@@ -5,6 +5,7 @@ import time
 from typing import Final
 
 from stream.fault_points import Point
+from stream.kafka.names import worker_id
 from tests.crash.faults.common import Inject, continue_at, until
 from tests.crash.plan import Order
 from tests.crash.world import Broken, NotReached, World, kill_at, sleep_at, stop_at
@@ -78,7 +79,7 @@ def killed_after_a_late_end(world: World) -> float:
     """The network delivers the end of one transaction within the next one; then the worker dies (librdkafka #5423)."""
     worker = world.victim()
     began = time.time()
-    hold = world.proxy.hold(f"{world.app}-{worker.name}")
+    hold = world.proxy.hold(worker_id(world.app, worker.name))
     try:
         if not hold.delivered.wait(DELIVERED_WITHIN_S):
             raise NotReached(f"{worker.name} did not end a transaction and begin another")
