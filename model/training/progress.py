@@ -1,7 +1,7 @@
 """What training shows while it runs: how far it is, on stderr, and scalars for TensorBoard.
 
-On a terminal that is one line, written over again and again. In a file or a pipe it is a whole line after each epoch,
-and one in 30 seconds within an epoch.
+On a terminal that is one line, written over again and again. In a file or a pipe it is a whole line after an epoch, at
+most one in 10 seconds, and one in 30 seconds within an epoch.
 """
 
 import shutil
@@ -17,6 +17,8 @@ EVERY_STEPS: Final = 10
 REDRAWN_S: Final = 0.2
 TOLD_S: Final = 30.0
 """How often a terminal is drawn, and a line within an epoch is written."""
+EPOCHS_TOLD_S: Final = 10.0
+"""How often a line after an epoch is written: epochs may be as short as a second."""
 COLUMNS: Final = 80
 
 TENSORBOARD: Final = ".tensorboard"
@@ -34,9 +36,12 @@ def kept_scalars(folder: Path, version: int | None) -> None:
 
 
 class Display(Protocol):
-    """Where progress is shown. `interval_s`: how often within an epoch."""
+    """Where progress is shown."""
 
     interval_s: float
+    """How often within an epoch."""
+    epochs_s: float
+    """How often at the ends of epochs, at most."""
 
     def epoch(self, line: str) -> None:
         """Show how far training is at the end of an epoch."""
@@ -51,6 +56,7 @@ class Terminal:
     """One line, written over."""
 
     interval_s = REDRAWN_S
+    epochs_s = 0.0
 
     def __init__(self, stream: TextIO, columns: int = COLUMNS) -> None:
         # A line as wide as the terminal would be continued on the next one.
@@ -72,6 +78,7 @@ class Lines:
     """A line for each text, for a file or a pipe."""
 
     interval_s = TOLD_S
+    epochs_s = EPOCHS_TOLD_S
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -189,9 +196,10 @@ class Reporter:
         self._best = best.number
         self._accuracy = f"NDCG@10 {found.ndcg_at_10:.4f}, best {best.metrics.ndcg_at_10:.4f}"
         remaining = left(self._clock.left_s(elapsed_s, epoch.number, best.number))
-        if self._display is not None:
+        began = epoch.next_item is None
+        if self._display is not None and (began or elapsed_s - self._shown_s >= self._display.epochs_s):
             self._shown_s = elapsed_s
-            at = "before epoch 1" if epoch.next_item is None else f"epoch {epoch.number}  loss {epoch.next_item:#.4g}"
+            at = "before epoch 1" if began else f"epoch {epoch.number}  loss {epoch.next_item:#.4g}"
             self._display.epoch(f"{at}  {self._accuracy}  {remaining}")
         scalars = {
             "validation/ndcg_at_10": found.ndcg_at_10,

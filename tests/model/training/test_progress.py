@@ -116,10 +116,16 @@ def test_time_left_is_said_in_words(seconds: tuple[float, float] | None, words: 
     assert left(seconds) == words
 
 
-def test_a_training_shows_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("every_s", "lines"), [(0.0, ["before epoch 1", "epoch 1", "epoch 2"]), (3600.0, ["before epoch 1"])]
+)
+def test_a_training_shows_its_epochs_but_not_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_s: float, lines: list[str]
+) -> None:
+    monkeypatch.setattr(progress.Lines, "epochs_s", every_s)
     file = io.StringIO()
     monkeypatch.setattr(progress.sys, "stderr", file)
     run(tmp_path, how={"progress": progress.on_stderr})
     shown = [line for line in file.getvalue().splitlines() if "NDCG@10" in line]
-    assert [re.split(r"  ", line)[0] for line in shown] == ["before epoch 1", "epoch 1", "epoch 2"]
+    assert [re.split(r"  ", line)[0] for line in shown] == lines
     assert shown[-1].endswith("0 s left")
