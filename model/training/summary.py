@@ -91,7 +91,12 @@ def after(manifest: Manifest) -> None:
         metrics.ndcg_at_10,
         popular,
     )
-    if worse_than_popularity(metrics):
+    if training.samples == 0:
+        logger.warning(
+            "%s has learned nothing: training ended before its first window. A larger max_seconds helps",
+            manifest.reference,
+        )
+    elif worse_than_popularity(metrics):
         logger.warning(
             "%s is worse than the list of popular items, HR@10 %.4f against %.4f, NDCG@10 %.4f against %.4f: do not serve it. %s",
             manifest.reference,

@@ -128,4 +128,4 @@ def test_a_training_shows_its_epochs_but_not_one_after_another(
     run(tmp_path, how={"progress": progress.on_stderr})
     shown = [line for line in file.getvalue().splitlines() if "NDCG@10" in line]
     assert [re.split(r"  ", line)[0] for line in shown] == lines
-    assert shown[-1].endswith("0 s left")
+    assert len(lines) == 1 or shown[-1].endswith("0 s left")

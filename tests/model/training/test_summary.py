@@ -132,3 +132,12 @@ def test_targets_that_no_list_can_have_are_counted(tmp_path: Path, said: Callabl
     run(tmp_path, pair.with_columns(timestamp=pl.int_range(400) + 10**12), max_epochs=1, min_item_count=1)
     (repeated,) = [line for line in said(logging.WARNING) if "had before" in line]
     assert "40 of 40 validation targets (100 %)" in repeated
+
+
+def test_a_training_without_a_window_says_that_nothing_was_learned(
+    tmp_path: Path, said: Callable[[int], list[str]]
+) -> None:
+    training = run(tmp_path, max_seconds=1, clock_step=5.0).manifest().training
+    assert training is not None
+    assert training.samples == 0
+    assert [line for line in said(logging.WARNING) if "has learned nothing" in line]
