@@ -34,7 +34,7 @@ def _read(text: str, folder: Path) -> list[tuple[str | None, ...]] | None:
 def _expected(text: str) -> list[tuple[str | None, ...]] | None:
     normal = text.replace("\r\n", "\n")
     try:
-        rows = [row for row in csv.reader(io.StringIO(normal, newline=""), strict=True) if row]
+        rows = [row for row in csv.reader(io.StringIO(normal, newline="\n"), strict=True) if row]
     except csv.Error:
         return None
     if any(len(row) > 4 for row in rows):
@@ -46,6 +46,8 @@ def _expected(text: str) -> list[tuple[str | None, ...]] | None:
 @settings(deadline=None, max_examples=400)
 @given(LINES)
 @example("a,b,c,d\na,b,c,d,e\n")
+@example("\r7")
+@example("a\rb,c\n")
 @example("a,b,c,d\na,b")
 @example('"a","b",c,d\n')
 @example('"a,"b",c"\n')
