@@ -12,7 +12,8 @@ from typing import Final, TypeAlias, get_args
 
 import numpy as np
 
-from stream.kafka.partitioner import IN_LIBRDKAFKA, Expected, Partitioner, partitions_of
+from stream.kafka.known_partitioners import IN_LIBRDKAFKA, Expected, Partitioner
+from stream.kafka.partitioner import partitions_of
 from stream.keys import KeyFormat, quoted
 
 Pair: TypeAlias = tuple[bytes, int]

@@ -13,9 +13,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from model.times import TimeRule, time_range
 from stream.errors import SettingsInvalid
 from stream.event import Fields
+from stream.kafka.known_partitioners import Expected
 from stream.kafka.names import Names
 from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
-from stream.kafka.partitioner import Expected
 from stream.keys import Format
 from stream.kubernetes import is_of_a_service
 from stream.policy import Cadence

@@ -14,7 +14,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from state.codec import FOLDED, PREFERENCE, WORKING, read_preference, taken_of, user_of, user_prefix
 from stream.commands.output import counted
 from stream.errors import KafkaUnusable
-from stream.kafka.partitioner import Expected, partition_of
+from stream.kafka.known_partitioners import Expected
+from stream.kafka.partitioner import partition_of
 from stream.kafka.read_topic import committed_records, partitions, waiting_behind
 from stream.keys import KeyFormat
 

@@ -25,7 +25,7 @@ def produce(log: str, reading: LogOptions, rate: float | None, limit: int | None
     which fields the records have.
     """
     from stream.commands import send_log
-    from stream.kafka.partitioner import option
+    from stream.kafka.known_partitioners import option
     from stream.kafka.rights import of_produce
     from stream.keys import KeyFormat
 

@@ -1,6 +1,6 @@
 """`python -m tests.docs.picture TITLE < OUTPUT > PICTURE.svg`: a picture of what a terminal showed.
 
-COLUMNS=126 TTY_COMPATIBLE=1 TTY_INTERACTIVE=0 make demo > demo.txt 2>&1
+COLUMNS=126 TTY_COMPATIBLE=1 TTY_INTERACTIVE=0 make demo > demo.txt
 python -m tests.docs.picture 'make demo' < demo.txt > docs/images/demo.svg
 """
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.kafka.partitioner import Expected, Partitioner, partitions_of
+from stream.kafka.known_partitioners import Expected, Partitioner
+from stream.kafka.partitioner import partitions_of
 from stream.key_check import COMPARED_A_STEP, JUDGED_AMONG, JUDGED_FROM, KeyCheck, judged, misplaced
 from stream.keys import KeyFormat
 

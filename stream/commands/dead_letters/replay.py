@@ -12,7 +12,7 @@ from stream.commands.dead_letters.letters import LetterNotFound, read_letters
 from stream.commands.dead_letters.read_notes import offsets_kept_ms, read_notes
 from stream.commands.dead_letters.send import Sent, begin, send
 from stream.commands.output import counted
-from stream.kafka.partitioner import Expected
+from stream.kafka.known_partitioners import Expected
 from stream.kafka.read_topic import partitions
 from stream.kafka.record_limits import RecordLimits
 from stream.kafka.shown_topics import largest_batches

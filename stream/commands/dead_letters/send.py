@@ -29,8 +29,8 @@ from stream.commands.dead_letters.letters import Letter, headers_of
 from stream.commands.dead_letters.notes import Replayed, encoded, replayed_of
 from stream.errors import Fenced, KafkaUnusable
 from stream.kafka.errors import is_fatal
+from stream.kafka.known_partitioners import Expected, option
 from stream.kafka.names import replay_group, replay_id
-from stream.kafka.partitioner import Expected, option
 from stream.kafka.read_topic import committed_records, partitions
 from stream.kafka.record_limits import UNKNOWN, RecordLimits, writing
 from stream.kafka.rights import publishing_replays

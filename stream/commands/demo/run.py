@@ -39,6 +39,7 @@ from stream.commands.demo.settings import (
     worker_environ,
 )
 from stream.commands.demo.traffic import Served, Traffic
+from stream.commands.output import counted
 from stream.errors import KafkaUnusable
 from stream.kafka import topics
 
@@ -72,9 +73,10 @@ def run_demo(log: Log | None, folder: Path, environ: Mapping[str, str], console:
         _make_topics(broker)
         cut = int(len(frame) * TRAINED_SHARE)
         console.print(
-            f"[bold]3. The model[/]  Rec2PM, trained for about a minute on the first {TRAINED_SHARE:.0%} of the log, by time:"
+            f"[bold]3. The model[/]  Rec2PM, trained for about a minute on the first {TRAINED_SHARE:.0%} of the log, by time."
         )
         version = _train(frame.head(cut), folder)
+        console.print(f"   {_trained(version)}")
         with started_workers(env, folder) as workers:
             console.print(
                 f"[bold]4. The workers[/]  {WORKERS} processes share {PARTITIONS} partitions; their logs are in {folder}.\n"
@@ -89,6 +91,17 @@ def run_demo(log: Log | None, folder: Path, environ: Mapping[str, str], console:
         "  make verify                  recompute every user's state and every list from the log, and compare\n"
         "  make bench                   measure interactions per second, latency, and the cost of a fold\n"
         "  rec2pm worker --help         every setting\n  README.md                    rec2pm beside your own Kafka\n  ARCHITECTURE.md              how it works"
+    )
+
+
+def _trained(version: ModelVersion) -> str:
+    """How good a version is on what came right after its training, in words."""
+    training, metrics = version.manifest().training, version.manifest().metrics
+    if training is None or metrics is None:
+        return "Its manifest does not say how good it is."
+    return (
+        f"{counted(training.epochs, 'epoch')} in {training.wall_s:.0f} s. Of {metrics.targets:,} later interactions, "
+        f"{metrics.hr_at_10:.1%} are in its lists of ten, and {metrics.popularity_hr_at_10:.1%} among ten popular items."
     )
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.commands.check_sample import Line, sample_lines
-from stream.kafka.partitioner import Partitioner, partitions_of
+from stream.kafka.known_partitioners import Partitioner
+from stream.kafka.partitioner import partitions_of
 from stream.kafka.sample import Sample, Sampled, shared_out
 from stream.settings import Settings
 

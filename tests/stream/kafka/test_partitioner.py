@@ -9,7 +9,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream.kafka.partitioner import IN_LIBRDKAFKA, Partitioner, partition_of, partitions_of
+from stream.kafka.known_partitioners import IN_LIBRDKAFKA, Partitioner
+from stream.kafka.partitioner import partition_of, partitions_of
 
 _32_BITS: Final = 0xFFFFFFFF
 KEYS: Final = st.binary(min_size=1, max_size=255)
