@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
+from stream.errors import StreamError
 from stream.kafka.read_topic import FIND_TRANSACTION
 from stream.kafka.topic_problems import Problem
 
@@ -198,7 +199,7 @@ class _Look:
             if now >= self._topics_at and not self._ended.is_set():
                 self._topics_at = now + TOPICS_EVERY_S
                 said += self._changes.since(self._check(self._admin))
-        except (KafkaException, TimeoutError) as error:
+        except (KafkaException, StreamError, TimeoutError) as error:
             # An admin client asks with the leader's epoch that it saw first, and is refused once that has changed.
             self._admin = None
             if not self._failed and not self._ended.is_set():
