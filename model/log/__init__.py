@@ -86,7 +86,7 @@ def _scanned(found: list[Part], checked: Checked) -> pl.LazyFrame:
         frame = parquet.wanted(part, checked.named)
         try:
             checked.check(frame, lambda row, part=part: f"{part.name}, row {row + 1}")  # type: ignore[misc]
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
             raise parquet.damaged(part) from error
         schema = frame.collect_schema()
         clean.append((frame.filter(checked.kept(schema)).select(checked.expressions(schema)), part))
