@@ -8,6 +8,8 @@ even 7.0. Control characters are a sign of something else than text: a binary nu
 import re
 from typing import Final, Literal, TypeAlias
 
+from model.values import in_words
+
 Id: TypeAlias = int | str
 
 IdType: TypeAlias = Literal["text", "integer"]
@@ -83,16 +85,4 @@ def checked(value: object) -> Id:
         if not LOWEST <= value <= HIGHEST:
             raise ValueError(f"is an integer of {value.bit_length()} bits, expected -2**63 to 2**64 - 1, or text")
         return value
-    raise ValueError(f"is {_kind(value)}, expected text or an integer")
-
-
-def _kind(value: object) -> str:
-    names = {
-        bool: "true or false",
-        float: "a float",
-        dict: "a map",
-        list: "a list",
-        bytes: "binary",
-        type(None): "null",
-    }
-    return names.get(type(value), type(value).__name__)
+    raise ValueError(f"is {in_words(value)}, expected text or an integer")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
+from model.values import in_words
+
 Unit: TypeAlias = Literal["s", "ms", "us", "ns"]
 
 PER_S: Final[dict[Unit, int]] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -79,7 +81,7 @@ class TimeRule:
             return epoch_ms(value)
         if isinstance(value, date):
             return epoch_ms(datetime(value.year, value.month, value.day, tzinfo=UTC))
-        raise ValueError(f"is {type(value).__name__}, expected a number or ISO 8601 text")
+        raise ValueError(f"is {in_words(value)}, expected a number or ISO 8601 text")
 
     def _number(self, value: float) -> int | None:
         if isinstance(value, float) and not math.isfinite(value):

@@ -15,6 +15,7 @@ import msgspec
 
 from model.ids import Id, checked
 from model.times import BELOW, TimeRule
+from model.values import in_words
 from stream.errors import MalformedInteraction
 
 Path: TypeAlias = tuple[str, ...]
@@ -27,6 +28,8 @@ _CONFLUENT: Final = 0x00
 _UNREADABLE: Final = (msgspec.DecodeError, AttributeError, IndexError, UnicodeDecodeError, RecursionError)
 """What the compiled decoder raises. AttributeError: there is no inner map. IndexError: the value is empty."""
 _ITS_OWN_KEY: Final = 1 << 62
+_MOST_DIGITS: Final = 400
+"""No integer of an event needs more, and above 4,300 Python raises an error."""
 _ABSENT: Final = object()
 
 
@@ -166,13 +169,18 @@ def _parsed(value: bytes, fields: Fields) -> Mapping[Any, Any]:
         elif first not in _JSON:
             raise MalformedInteraction(_not_a_map(value, fields))
         # The standard library's parser also takes the NaN and Infinity that many programs write.
-        found = json.loads(value)
+        found = json.loads(value, parse_int=_integer)
     except (ValueError, RecursionError, msgspec.DecodeError) as error:
         kind = "MessagePack" if first in _MAPS else "JSON"
         raise MalformedInteraction(f"value is not {kind}: {_where(error)}") from error
     if not isinstance(found, dict):
-        raise MalformedInteraction(f"value is {_kind(found)}, expected a map with `{_named(fields.item)}`")
+        raise MalformedInteraction(f"value is {in_words(found)}, expected a map with `{_named(fields.item)}`")
     return found
+
+
+def _integer(digits: str) -> int | str:
+    """Digits that Python refuses to read as a number stay text, as in a field that nobody named."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
 
 
 def _opened(value: bytes | msgspec.Raw) -> Mapping[Any, Any]:
@@ -181,12 +189,14 @@ def _opened(value: bytes | msgspec.Raw) -> Mapping[Any, Any]:
 
 def _field(event: Mapping[Any, Any], path: Path, *, required: bool = True) -> Any:
     """What is at a path of an event; `_ABSENT` if it is not there and need not be."""
+    if len(path) > 1 and path[0] not in event and (literal := _named(path)) in event:
+        path = (literal,)  # the field has the dot in its name
     found: Any = event
     for at, name in enumerate(path):
         if not isinstance(found, Mapping):
             if found is None and not required:
                 return _ABSENT
-            raise MalformedInteraction(f"`{_named(path[:at])}` is {_kind(found)}, expected a map with `{name}`")
+            raise MalformedInteraction(f"`{_named(path[:at])}` is {in_words(found)}, expected a map with `{name}`")
         if name not in found:
             if required:
                 raise MalformedInteraction(f"there is no field `{_named(path[: at + 1])}`")
@@ -216,7 +226,7 @@ def _item(value: object, path: Path) -> Id:
 def _is_one_of(value: object, events: frozenset[str], path: Path) -> bool:
     if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value) in events
-    raise MalformedInteraction(f"`{_named(path)}` is {_kind(value)}, expected the kind of the event as text")
+    raise MalformedInteraction(f"`{_named(path)}` is {in_words(value)}, expected the kind of the event as text")
 
 
 def _check_user(value: object, user: bytes, path: Path) -> None:
@@ -247,13 +257,6 @@ def _where(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return str(error)[:200]
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    kinds = {type(None): "null", str: "text", int: "an integer", float: "a float", list: "a list", dict: "a map"}
-    return kinds.get(type(value), type(value).__name__)
 
 
 def _named(path: Path) -> str:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from model.times import TimeRule, time_range
 from stream.errors import SettingsInvalid
 from stream.event import Fields
 from stream.kafka.known_partitioners import Expected
-from stream.kafka.names import Names
+from stream.kafka.names import Names, changelog_topic, dead_letter_topic, models_topic
 from stream.kafka.options import MAX_STEP_RECORDS, RESERVED
 from stream.keys import Format
 from stream.kubernetes import is_of_a_service
@@ -24,10 +25,21 @@ PREFIX: Final = "REC2PM_"
 _KAFKA: Final = "REC2PM_KAFKA_"
 _ELSEWHERE: Final = frozenset({"REC2PM_TEST_BOOTSTRAP"})
 _MAY_BE_EMPTY: Final = frozenset({"REC2PM_METRICS_LISTEN"})
-_PATH: Final = r"^[^.,\s]+(\.[^.,\s]+)*$"
+_PATH: Final = r"^[^.]*[^.\s][^.]*(\.[^.]*[^.\s][^.]*)*$"
 _NAMES: Final = r"^[^,]*[^,\s][^,]*(,[^,]*[^,\s][^,]*)*$"
 _FIELDS: Final = ("item_field", "time_field", "user_field", "event_field")
 _TOPIC: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$"
+_WORKER: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$"
+_LISTEN: Final = r"^$|^[^:\s]+:\d{1,5}$"
+
+IN_WORDS: Final = {
+    _TOPIC: "1 to 200 of letters, digits, `.`, `_`, `-`; no `.` first",
+    _WORKER: "1 to 100 of letters, digits, `.`, `_`, `-`; no `.` first",
+    _LISTEN: "HOST:PORT, or empty",
+    _PATH: "names with a dot between them",
+    _NAMES: "names with a comma between them",
+}
+"""What a pattern says."""
 
 
 def _cadence(value: object) -> object:
@@ -81,7 +93,7 @@ class Settings(BaseModel):
     )
     worker: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$",
+        pattern=_WORKER,
         description="name of this worker: the same after a restart, and never shared by two live workers. Kafka waits for a named worker that "
         "restarts (default: the worker makes a name once and keeps it in the state folder; when it stops, other workers get its partitions at once)",
     )
@@ -168,7 +180,7 @@ class Settings(BaseModel):
     )
     metrics_listen: str = Field(
         "127.0.0.1:9464",
-        pattern=r"^$|^[^:\s]+:\d{1,5}$",
+        pattern=_LISTEN,
         description="HOST:PORT of /metrics, /livez and /readyz; empty: off",
     )
     kafka: dict[str, str] = Field(
@@ -210,7 +222,7 @@ class Settings(BaseModel):
             settings = cls(**given, kafka=kafka)
         except ValidationError as error:
             wrong += [
-                f"{variable_of(str(each['loc'][0]))}={each['input']}: {each['msg'].removeprefix('Value error, ')}"
+                f"{variable_of(str(each['loc'][0]))}={each['input']}: {_why(each)}"
                 for each in error.errors(include_url=False)
             ]
         else:
@@ -230,6 +242,14 @@ class Settings(BaseModel):
             path, longer = str(getattr(self, name)), str(getattr(self, other))
             if longer.startswith(f"{path}.") or (path == longer and name < other):
                 wrong.append(f"{variable_of(name)}={path} and {variable_of(other)}={longer}: one field cannot be both")
+        topics = [self.interactions_topic, self.recommendations_topic]
+        internal = [changelog_topic(self.app), dead_letter_topic(self.app), models_topic(self.app)]
+        names = ["REC2PM_INTERACTIONS_TOPIC", "REC2PM_RECOMMENDATIONS_TOPIC"]
+        wrong += [
+            f"{name}={topic}: another topic of the application has this name"
+            for at, (name, topic) in enumerate(zip(names, topics, strict=True))
+            if topic in [*topics[:at], *internal]
+        ]
         return wrong
 
     @property
@@ -246,6 +266,12 @@ class Settings(BaseModel):
         """How times are read."""
         unit = None if self.time_unit == "auto" else self.time_unit
         return TimeRule(unit, *time_range(self.time_range))
+
+
+def _why(error: ErrorDetails) -> str:
+    """What is wrong with a value, in words."""
+    pattern = error.get("ctx", {}).get("pattern")
+    return f"expected {IN_WORDS[pattern]}" if pattern in IN_WORDS else error["msg"].removeprefix("Value error, ")
 
 
 def variable_of(field: str) -> str:

@@ -199,6 +199,8 @@ def _of_times(read: _Read, settings: Settings) -> Line:
 
 def _form(raw: Any) -> str:
     """In which form a time came; a number by its size."""
+    if isinstance(raw, datetime):
+        return "timestamps of MessagePack"
     if isinstance(raw, int | float):
         return _UNITS[recognised(raw)]
     try:

@@ -56,7 +56,7 @@ class Right:
             else f"--{option} {self.name}"
         )
         return (
-            f"no right {self.operation} on {self.kind} {self.name} ({self.purpose}): allow it with `kafka-acls.sh --add "
+            f"no right {self.operation} on {self.kind} {self.name} ({self.purpose}): allow it with `kafka-acls.sh --bootstrap-server HOST:PORT --add "
             f"--allow-principal User:NAME --operation {self.operation} {named}`"
         )
 

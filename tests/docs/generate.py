@@ -19,7 +19,7 @@ from stream.http_server import ENDS_WITHIN_S, MAX_CONNECTIONS
 from stream.kafka.options import RESERVED
 from stream.partition import Progress
 from stream.prometheus import ALIVE_WITHIN_S, WAITING_WITHIN_S, WorkerMetrics
-from stream.settings import Settings, described, variable_of
+from stream.settings import IN_WORDS, Settings, described, variable_of
 from tests.fakes import FakeLink, FakeModel, NothingToRestore, worker_on
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -40,7 +40,8 @@ TASKS: Final = (
     Task(
         "Connect to Kafka",
         {
-            "bootstrap_servers": "If no connection to Kafka comes about at its start, a worker ends within 10 s "
+            "bootstrap_servers": "If no connection to Kafka comes about at its start, a worker ends within 10 s (15 s if "
+            "the port is silent) "
             "with exit code 1 and says why. If Kafka goes away later, the worker waits, and resumes by itself.",
             "kafka": "The process ends with exit code 2, before it loads anything, if librdkafka does not know the option or the value.",
         },
@@ -125,15 +126,6 @@ TASKS: Final = (
     ),
 )
 
-_ACCEPTED: Final = {
-    r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$": "1 to 200 of letters, digits, `.`, `_`, `-`; no `.` first",
-    r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$": "1 to 100 of letters, digits, `.`, `_`, `-`; no `.` first",
-    r"^$|^[^:\s]+:\d{1,5}$": "HOST:PORT, or empty",
-    r"^[^.,\s]+(\.[^.,\s]+)*$": "names with a dot between them; none has a dot, a comma or a space",
-    r"^[^,]*[^,\s][^,]*(,[^,]*[^,\s][^,]*)*$": "names with a comma between them",
-}
-"""What a pattern says, in words."""
-
 ALERTS: Final = {
     "rec2pm_aborted_total": "A few at a rebalance are normal. Alert when it rises for minutes: ten in a row end "
     "the worker.",
@@ -217,7 +209,7 @@ def _accepted(field: str, schema: Mapping[str, Any]) -> str:
     if "enum" in kind:
         return ", ".join(f"`{value}`" for value in kind["enum"])
     if "pattern" in kind:
-        return _ACCEPTED[kind["pattern"]]
+        return IN_WORDS[kind["pattern"]]
     if kind["type"] == "integer":
         upper = f" to {kind['maximum']:,}" if "maximum" in kind else ""
         return f"a whole number from {kind['minimum']:,}{upper}"

@@ -230,7 +230,7 @@ def test_the_check_names_each_right_that_a_worker_lacks(shown: Shop, at: int) ->
     lines = [problem.line for problem in found]
     assert len(lines) == 1, lines
     assert lines[0].startswith(f"no right {lacking.operation} on {lacking.kind} {lacking.name} ({lacking.purpose})")
-    assert "kafka-acls.sh --add" in lines[0]
+    assert "kafka-acls.sh --bootstrap-server HOST:PORT --add" in lines[0]
     assert found[0].severity == ("warning" if lacking.optional else "error")
 
 
@@ -253,7 +253,7 @@ def test_a_worker_without_its_transactional_id_says_so(shown: Shop) -> None:
     assert "Traceback" not in said.stderr
     last = said.stderr.splitlines()[-1]
     assert "TRANSACTIONAL_ID_AUTHORIZATION_FAILED" in last
-    assert "kafka-acls.sh --add" in last
+    assert "kafka-acls.sh --bootstrap-server HOST:PORT --add" in last
 
 
 COMMANDS = {

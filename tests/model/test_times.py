@@ -113,9 +113,9 @@ def test_the_plausible_range_and_the_unit_can_be_stated() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (True, "is bool"),
-        (None, "is NoneType"),
-        ({}, "is dict"),
+        (True, "is true or false"),
+        (None, "is null"),
+        ({}, "is a map"),
         ("", "neither a number nor ISO 8601"),
         ("yesterday", "neither a number nor ISO 8601"),
         ("1704110400\n", "neither a number nor ISO 8601"),

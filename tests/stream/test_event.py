@@ -184,7 +184,7 @@ def test_a_large_map_is_a_map_too() -> None:
         ({"type": "view", "product": {"id": ""}}, "`product.id` is empty"),
         ({"type": "view", "product": {"id": "x" * 256}}, "`product.id` has 256 bytes, expected at most 255"),
         ({"type": "view", "product": {"id": 7}, "at": "noon"}, "`at` is text that is neither a number nor ISO 8601"),
-        ({"type": "view", "product": {"id": 7}, "at": [1]}, "`at` is list, expected a number or ISO 8601 text"),
+        ({"type": "view", "product": {"id": 7}, "at": [1]}, "`at` is a list, expected a number or ISO 8601 text"),
         ({"product": {"id": 7}}, "there is no field `type`"),
         ({"type": None, "product": {"id": 7}}, "`type` is null, expected the kind of the event as text"),
         ({"type": "view", "who": {"id": "bob"}}, "`who.id` is another user than the record's key"),
@@ -236,6 +236,20 @@ def test_an_integer_that_a_list_could_not_hold_is_refused(item: int) -> None:
 def test_an_event_of_another_kind_is_passed_over_whatever_it_holds(event: dict[str, Any]) -> None:
     assert EventReader(SHOP).read(json.dumps(event).encode(), b"ann") is None
     assert EventReader(SHOP).read(msgpack.packb(event), b"ann") is None
+
+
+@pytest.mark.parametrize("event", [{"product.id": 7}, {"product.id": 7, "at": NOON}, {"product": {"id": 7}}])
+def test_a_field_may_have_the_dot_in_its_name(event: dict[str, Any]) -> None:
+    reader = EventReader(Fields(("product", "id"), ("at",)))
+
+    for encoded in (json.dumps(event).encode(), msgpack.packb(event)):
+        assert reader.read(encoded, b"") == (7, event.get("at"))
+
+
+def test_more_digits_than_python_reads_in_a_field_that_nobody_named_are_no_reason_to_refuse() -> None:
+    value = b'{"item": 7, "x": NaN, "y": ' + b"9" * 5_000 + b"}"
+
+    assert EventReader().read(value, b"") == (7, None)
 
 
 @pytest.mark.parametrize("kind", [3, "3", "view"])

@@ -109,9 +109,13 @@ def test_the_rule_for_times_can_be_stated() -> None:
         ({"TIME_RANGE": "1960-01-01..2000-01-01"}, ["a time before 1970 cannot be stored"]),
         ({"TIME_RANGE": "2000..2100"}, ["expected FROM..UNTIL with ISO 8601 dates"]),
         ({"TIME_UNIT": "m"}, ["REC2PM_TIME_UNIT=m"]),
-        ({"ITEM_FIELD": "a..b"}, ["REC2PM_ITEM_FIELD=a..b"]),
-        ({"ITEM_FIELD": "a b"}, ["REC2PM_ITEM_FIELD=a b"]),
-        ({"EVENT_FIELD": "t", "EVENTS": ",view"}, ["REC2PM_EVENTS=,view"]),
+        ({"ITEM_FIELD": "a..b"}, ["REC2PM_ITEM_FIELD=a..b: expected names with a dot between them"]),
+        ({"ITEM_FIELD": "Product ID, new"}, None),
+        ({"EVENT_FIELD": "t", "EVENTS": ",view"}, ["REC2PM_EVENTS=,view: expected names with a comma between them"]),
+        ({"APP": "a b"}, ["REC2PM_APP=a b: expected 1 to 200 of letters, digits, `.`, `_`, `-`; no `.` first"]),
+        ({"METRICS_LISTEN": "9464"}, ["REC2PM_METRICS_LISTEN=9464: expected HOST:PORT, or empty"]),
+        ({"RECOMMENDATIONS_TOPIC": "interactions"}, ["REC2PM_RECOMMENDATIONS_TOPIC=interactions: another topic"]),
+        ({"APP": "a", "INTERACTIONS_TOPIC": "a.changelog"}, ["REC2PM_INTERACTIONS_TOPIC=a.changelog: another topic"]),
     ],
 )
 def test_fields_that_contradict_each_other_are_said(variables: dict[str, str], said: list[str] | None) -> None:

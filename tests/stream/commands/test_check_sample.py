@@ -117,6 +117,12 @@ def test_the_unit_of_times_is_found(times: list[object], unit: str, severity: st
     assert (line.severity, said in line.text) == (severity, True), line.text
 
 
+def test_a_time_may_be_a_timestamp_of_messagepack() -> None:
+    found = lines(sample(TEXTS, [event(ts=msgpack.Timestamp(NOON // 1000))] * len(TEXTS)))
+    assert found["times"].text.startswith("times: 200 in timestamps of MessagePack, from ")
+    assert found["times"].severity == "pass"
+
+
 def test_kinds_of_items_are_told_apart() -> None:
     values = [event(item) for item in (1, 2, 2, "b-17", "42", "00042")]
     assert lines(sample(TEXTS[:6], values))["items"].text == (
