@@ -218,13 +218,7 @@ def _described(settings: Settings, name: str) -> TopicDescription:
 def _credentials(kafka: Mapping[str, str]) -> Any:
     """Faust's credentials for librdkafka's options: TLS, and SASL with a user name and a password."""
     protocol = kafka.get("security.protocol", "plaintext").lower()
-    tls = None
-    if protocol in ("ssl", "sasl_ssl"):
-        tls = ssl.create_default_context(cafile=kafka.get("ssl.ca.location"))
-        if "ssl.certificate.location" in kafka:
-            tls.load_cert_chain(
-                kafka["ssl.certificate.location"], kafka.get("ssl.key.location"), kafka.get("ssl.key.password")
-            )
+    tls = _tls(kafka) if protocol in ("ssl", "sasl_ssl") else None
     if protocol in ("sasl_plaintext", "sasl_ssl"):
         mechanism = kafka.get("sasl.mechanism") or kafka.get("sasl.mechanisms", "GSSAPI")
         if mechanism not in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
@@ -238,3 +232,31 @@ def _credentials(kafka: Mapping[str, str]) -> Any:
             ssl_context=tls,
         )
     return None if tls is None else faust.SSLCredentials(tls)
+
+
+_TLS_OPTIONS: Final = frozenset({"ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.key.password"})
+
+
+def _tls(kafka: Mapping[str, str]) -> ssl.SSLContext:
+    """Python's TLS for librdkafka's options. Raises SettingsInvalid for an option that it cannot follow."""
+    other = sorted(name for name in kafka if name.startswith(("ssl.", "enable.ssl.")) and name not in _TLS_OPTIONS)
+    if other:
+        raise SettingsInvalid(
+            f"the view does not support {', '.join(other)}: it knows {', '.join(sorted(_TLS_OPTIONS))}"
+        )
+    place = kafka.get("ssl.ca.location")
+    if place == "probe":  # the system's own, which is Python's default
+        place = None
+    try:
+        folder = place is not None and Path(place).is_dir()
+        tls = ssl.create_default_context(cafile=None if folder else place, capath=place if folder else None)
+        if "ssl.certificate.location" in kafka:
+            tls.load_cert_chain(
+                kafka["ssl.certificate.location"], kafka.get("ssl.key.location"), kafka.get("ssl.key.password")
+            )
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsInvalid(
+            f"the view cannot use the files of REC2PM_KAFKA_SSL_CA_LOCATION, REC2PM_KAFKA_SSL_CERTIFICATE_LOCATION and "
+            f"REC2PM_KAFKA_SSL_KEY_LOCATION: {error}"
+        ) from error
+    return tls
