@@ -51,10 +51,10 @@ class Checked:
         return [self._clean(name, schema[name]) for name in self.named]
 
     def kept(self, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-        """Whether a row has a wanted event."""
+        """Whether a row has a wanted event, or none, which `check` refuses."""
         if "event" not in self.named:
             return pl.lit(value=True)
-        return _event(schema["event"]).is_in(list(self.events)).fill_null(value=False)
+        return _event(schema["event"]).is_in(list(self.events)).fill_null(value=True)
 
     def check(self, frame: pl.LazyFrame, place: Callable[[int], str]) -> None:
         """Check rows, in one pass.
@@ -160,6 +160,8 @@ class Checked:
         # Not streaming: the row must be the first one.
         row = frame.with_row_index("row").filter(self.kept(schema) & refused).head(1).collect().row(0, named=True)
         where = place(row["row"])
+        if "event" in self.named:
+            self._refuse_event(where, row["event"])
         for name, column in self.named.items():
             value = row[name]
             if name == "timestamp":
@@ -167,6 +169,17 @@ class Checked:
             elif name != "event" and not (name == "attribute" and value in (None, "")):
                 self._refuse_id(where, column, value)
         raise AssertionError(f"{where}: the columns refuse what the rules of model.ids and model.times take")
+
+    def _refuse_event(self, where: str, value: Any) -> None:
+        column = shown(self.named["event"])
+        if value is None:
+            raise LogUnreadable(
+                f"{where}: has no event in {column}. A worker refuses such a record too. Correct the row, or leave it out"
+            )
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise LogUnreadable(
+                f"{where}: {column} is {type(value).__name__}, expected the kind of the event as text: {shown(value)}"
+            )
 
     def _refuse_id(self, where: str, column: str, value: Any) -> None:
         if value is None:
@@ -198,8 +211,7 @@ class Checked:
         self.passed_over += rows
         if rows and len(self._other_events) < 10:
             others = frame.filter(~self.kept(schema)).select(_event(schema["event"]).alias("event")).head(1000).unique()
-            found = others.collect().to_series().to_list()
-            self._other_events.update(dict.fromkeys(sorted(event for event in found if event is not None)))
+            self._other_events.update(dict.fromkeys(sorted(others.collect().to_series().to_list())))
 
     def _unmixed(self, piece: Piece) -> pl.DataFrame:
         """The piece with its mixed columns in one type: clean if they can be, and refused if not."""
@@ -208,10 +220,9 @@ class Checked:
             columns[name] = pl.Series(name, [None] * len(values), dtype=pl.String)
         frame = piece.frame.with_columns(**columns)
         if "event" in columns:
-            events = [
-                str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
-                for value in piece.mixed["event"]
-            ]
+            for row, value in enumerate(piece.mixed["event"]):
+                self._refuse_event(piece.place(row), value)
+            events = [str(value) for value in piece.mixed["event"]]
             frame = frame.with_columns(event=pl.Series(events, dtype=pl.String))
         kept = frame.select(self.kept(frame.schema).alias("kept")).to_series()
         chosen = list(kept) if len(kept) == len(frame) else [True] * len(frame)

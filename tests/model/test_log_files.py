@@ -282,7 +282,7 @@ def test_only_wanted_events_are_read_and_the_others_may_lack_everything(tmp_path
             "user_id": [1, 1, None, 2, 2],
             "item_id": [7, 8, None, 9, 7],
             "timestamp": [978300760, 978300760, None, 978300761, 5],
-            "type": ["view", "purchase", "login", "view", None],
+            "type": ["view", "purchase", "login", "view", "logout"],
         }
     )
     WRITERS[ending](frame, tmp_path / f"log.{ending}")
@@ -297,9 +297,42 @@ def test_only_wanted_events_are_read_and_the_others_may_lack_everything(tmp_path
         "66.7% of the interactions have the same time as another one of their user. They keep the order of the log",
     ]
     with pytest.raises(
-        LogUnreadable, match=r"none of its 5 rows has one of the events click. It has login, purchase, view"
+        LogUnreadable, match=r"none of its 5 rows has one of the events click. It has login, logout, purchase, view"
     ):
         open_log(tmp_path, Columns(event="type"), events=["click"])
+
+
+@pytest.mark.parametrize("ending", list(WRITERS))
+def test_a_row_without_an_event_is_refused_as_a_worker_refuses_its_record(tmp_path: Path, ending: str) -> None:
+    frame = pl.DataFrame(
+        {
+            "user_id": [1, 1, None],
+            "item_id": [7, 8, None],
+            "timestamp": [978300760, 978300761, None],
+            "type": ["view", "login", None],
+        }
+    )
+    WRITERS[ending](frame, tmp_path / f"log.{ending}")
+    with pytest.raises(LogUnreadable, match=r"(row 3|line [34]): has no event in 'type'\..*Correct the row"):
+        open_log(tmp_path, Columns(event="type"), events=["view"])
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ("", "line 2: has no event in 'kind'"),
+        (', "kind": null', "line 2: has no event in 'kind'"),
+        (', "kind": true', "line 2: 'kind' is bool, expected the kind of the event as text: True"),
+        (', "kind": 1.5', "line 2: 'kind' is float, expected the kind of the event as text: 1.5"),
+        (', "kind": [1]', "line 2: 'kind' is list, expected the kind of the event as text: list"),
+    ],
+)
+@pytest.mark.parametrize("first", ['"view"', "7"])
+def test_an_event_that_is_none_is_refused_in_json_lines(tmp_path: Path, first: str, event: str, said: str) -> None:
+    row = '{"user_id": "a", "item_id": 7, "timestamp": 978300760'
+    (tmp_path / "log.jsonl").write_text(f'{row}, "kind": {first}}}\n{row}{event}}}\n')
+    with pytest.raises(LogUnreadable, match=said):
+        open_log(tmp_path, Columns(event="kind"), events=["view", "7"])
 
 
 def test_units_are_counted_if_there_are_several(tmp_path: Path) -> None:
