@@ -13,7 +13,7 @@ import polars as pl
 
 from model.errors import LogUnreadable
 from model.ids import IdType
-from model.log.id_column import Kind, as_id, as_ids, is_decimal
+from model.log.id_column import ABSENT, Kind, as_id, as_ids, is_decimal, is_padded
 from model.log.piece import Piece
 from model.log.time_column import UNITS, as_milliseconds, units
 from model.log.wording import listed, shown
@@ -82,6 +82,9 @@ class Checked:
             self.units[unit] += found[unit]
         for name, kind in self.kinds.items():
             kind.add(found[f"{name} lowest"], found[f"{name} highest"], integers=bool(found[f"{name} integers"]))
+            if not found[f"{name} integers"] and kind.whole:
+                self._look_for_padded(kind, clean.select(pl.col(f"clean {name}").alias("id")))
+            kind.absent = kind.absent or found.get(f"{name} absent")
 
     def cleaned(self, piece: Piece) -> pl.DataFrame:
         """The clean rows of a piece; ids are text.
@@ -97,6 +100,23 @@ class Checked:
     def dtypes(self) -> dict[str, pl.DataType]:
         """The types of the columns of ids, after all pieces."""
         return {name: kind.dtype() for name, kind in self.kinds.items()}
+
+    def notes(self) -> list[str]:
+        """What a reader should know of the ids, after all pieces: a sentence each."""
+        said = []
+        for name, kind in self.kinds.items():
+            column = shown(self.named[name])
+            if kind.whole and kind.padded is not None:
+                number = int(kind.padded.partition(".")[0])
+                said.append(
+                    f"ids such as {shown(kind.padded)} in {column} are text, not {number}: --id-type integer reads them "
+                    "as numbers"
+                )
+            if name != "attribute" and kind.absent is not None:
+                said.append(
+                    f"{shown(kind.absent)} in {column} is an id as any other. If it means none, leave out its rows"
+                )
+        return said
 
     def ensure_rows(self, name: str) -> None:
         """Raise LogUnreadable if there were none."""
@@ -141,7 +161,23 @@ class Checked:
                 number.min().alias(f"{name} lowest"),
                 number.max().alias(f"{name} highest"),
             ]
+            if schema[name].is_integer() or schema[name].is_float():
+                continue
+            found.append(pl.when(clean.is_in(ABSENT)).then(clean).min().alias(f"{name} absent"))
         return found
+
+    def _look_for_padded(self, kind: Kind, ids: pl.LazyFrame) -> None:
+        """Whether ids that are not all integers are so for `--id-type integer`. Most are not, and then the first look
+        at a column is the last one.
+        """
+        kind.whole = not self.typed and self.id_type is None
+        for rows in (ids.head(100), ids):
+            if kind.whole:
+                padded = is_padded(pl.col("id"))
+                whole = (padded | is_decimal(pl.col("id")) | pl.col("id").is_null()).all()
+                least = pl.when(padded).then("id").min()
+                found = rows.select(whole=whole, padded=least).collect(engine="streaming").row(0, named=True)
+                kind.whole, kind.padded = found["whole"], kind.padded or found["padded"]
 
     def _refused(self, name: str, dtype: pl.DataType, clean: pl.Expr) -> pl.Expr:
         if name != "attribute":

@@ -87,6 +87,7 @@ def test_columns_of_a_file_without_a_header_have_numbers(tmp_path: Path) -> None
     assert log.interactions.collect().rows() == ROWS[:2]
     assert log.notes == (
         f"{tmp_path / 'log.csv'} has no header: of its 4 columns, 3 is user_id, 1 is item_id, 4 is timestamp",
+        "ids such as '00022' in '1' are text, not 22: --id-type integer reads them as numbers",
     )
 
 
@@ -114,6 +115,42 @@ def test_parts_without_an_ending_and_with_one_header_are_a_log(tmp_path: Path) -
     for number, part in enumerate((lines[:2], lines[2:])):
         (tmp_path / f"part-{number:05}").write_text("".join(part))
     assert _rows(tmp_path) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], []),
+        (["_SUCCESS", ".part-0.crc"], []),
+        (["b.gz"], ["1 file of the folder is passed over: b.gz"]),
+        (
+            ["b.csv.1", "part-00000", "a\x1b[31m", "deep.zip"],
+            ["4 files of the folder are passed over: 'a\\x1b[31m', b.csv.1, deep.zip, …"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("source", ["", "*"])
+def test_files_of_a_folder_that_are_passed_over_are_said(
+    tmp_path: Path, source: str, names: list[str], said: list[str]
+) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for name in ["log.csv", *names]:
+        (folder / name).write_text(_lines(","))
+    log = open_log(tmp_path / source if source else folder)
+    assert facts(log) == said
+    assert log.rows == len(ROWS)
+
+
+def test_a_folder_without_a_log_says_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "b.csv.1").write_text(_lines(","))
+    with pytest.raises(
+        LogUnreadable, match=r"the folder has 1 file, none with an ending of a log \(.*\.csv.*: b\.csv\.1\."
+    ):
+        open_log(tmp_path)
+    (tmp_path / "c.gz").write_text(_lines(","))
+    with pytest.raises(LogUnreadable, match=r"the folder has 2 files, none with an ending .*: b\.csv\.1, c\.gz\. Name"):
+        open_log(tmp_path)
 
 
 def test_parts_may_have_integers_of_several_sizes_and_categories(tmp_path: Path) -> None:
@@ -205,6 +242,49 @@ def test_ids_in_separated_text_are_names(
     lines = "".join(f"u{number},{item},978300760\n" for number, item in enumerate(text.split()))
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + lines)
     assert [row[1] for row in _rows(tmp_path, id_type=id_type)] == expected
+
+
+_PADDED = "ids such as {!r} in 'item_id' are text, not {}: --id-type integer reads them as numbers"
+_ABSENT = "{!r} in 'item_id' is an id as any other. If it means none, leave out its rows"
+
+
+@pytest.mark.parametrize(
+    ("text", "id_type", "said"),
+    [
+        ("7 22", None, []),
+        ("7 00022", None, [_PADDED.format("00022", 22)]),
+        ("00022 7", None, [_PADDED.format("00022", 22)]),
+        ("22.0 7.0", None, [_PADDED.format("22.0", 22)]),
+        ("7.5 22.0", None, []),
+        ("a 00022", None, []),
+        ("00022 a", None, []),
+        ("0000000000000000000000000000001 7", None, [_PADDED.format("0000000000000000000000000000001", 1)]),
+        ("000000099999999999999999999 7", None, []),
+        ("7 00022", "text", []),
+        ("7 00022", "integer", []),
+        ("7 NULL", None, [_ABSENT.format("NULL")]),
+        ("nan 7", "text", [_ABSENT.format("nan")]),
+        ("N/A None", "integer", [_ABSENT.format("N/A")]),
+        ("\\N x", None, [_ABSENT.format("\\N")]),
+        ("NA x", None, []),
+    ],
+)
+@pytest.mark.parametrize("files", [1, 2])
+def test_ids_that_may_be_meant_otherwise_are_said(
+    tmp_path: Path, files: int, text: str, id_type: IdType | None, said: list[str]
+) -> None:
+    rows = [f"u{number},{item},978300760\n" for number, item in enumerate(text.split())]
+    for number in range(files):
+        lines = "".join(rows[number::files])
+        (tmp_path / f"{number}.csv").write_text("user_id,item_id,timestamp\n" + lines)
+    assert facts(open_log(tmp_path, id_type=id_type)) == said
+
+
+def test_absent_ids_are_said_in_every_format_and_padded_ones_only_of_separated_text(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user_id": ["007", "08"], "item_id": ["nan", "7"], "timestamp": [978300760, 978300761]})
+    for ending in ("parquet", "jsonl"):
+        WRITERS[ending](frame, tmp_path / f"log.{ending}")
+        assert facts(open_log(tmp_path / f"log.{ending}")) == [_ABSENT.format("nan")]
 
 
 def test_one_text_in_a_late_part_makes_every_id_of_separated_text_a_text(tmp_path: Path) -> None:

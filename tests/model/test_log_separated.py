@@ -25,7 +25,7 @@ NAMED = {"user_id": "u", "item_id": "i", "timestamp": "t"}
 def _read(text: str, folder: Path) -> list[tuple[str | None, ...]] | None:
     path = folder / "log.csv"
     path.write_bytes(b"u,i,x,t\n" + text.encode())
-    (part,) = parts(str(path))
+    (part,) = parts(str(path), [])
     try:
         return [row for piece in pieces(part, NAMED, TimeRule(), [], []) for row in piece.frame.rows()]
     except LogUnreadable:
