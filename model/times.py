@@ -28,12 +28,17 @@ ISO: Final = (
 )
 """Year, month, day, and then, if there are any: hour, minute, second, fraction, zone."""
 
-NUMBER: Final = r"^-?[0-9]{1,20}(?:\.[0-9]{1,9})?$"
+NUMBER: Final = r"^-?[0-9]{1,20}(?:\.[0-9]{1,9}|(?:\.[0-9]{1,18})?[eE][+-]?[0-9]{1,2})?$"
+"""Digits, or with a fraction or an exponent: `1.7040672E9`, as Java and spreadsheets write floats."""
+
+FLOAT: Final = r"[.eE]"
+"""What makes the text of a number that of a float."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 _ISO: Final = re.compile(ISO)
 _NUMBER: Final = re.compile(NUMBER)
+_FLOAT: Final = re.compile(FLOAT)
 
 
 def epoch_ms(when: datetime) -> int:
@@ -106,7 +111,7 @@ class TimeRule:
     def _text(self, value: str) -> int | None:
         text = value.strip(" ")
         if _NUMBER.fullmatch(text):
-            return self._number(float(text) if "." in text else int(text))
+            return self._number(float(text) if _FLOAT.search(text) else int(text))
         if (found := _ISO.fullmatch(text)) is None:
             raise ValueError("is text that is neither a number nor ISO 8601")
         year, month, day, hour, minute, second, fraction, zone = found.groups(default="")

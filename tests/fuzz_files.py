@@ -193,6 +193,15 @@ def _separated(draw: random.Random, rows: list[Row], folder: Path) -> Made:
         # Without quotes, a field cannot have the separator.
         cells = [[cell.replace("::", ".") for cell in row] for row in cells]
     header = ["user_id", "item_id", *(["title"] if extra else []), "timestamp"]
+    quoting = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+
+    def read(cell: str) -> str:
+        """What a reader makes of a cell: blanks at its ends are no part of it, unless it has quotes."""
+        buffer = io.StringIO()
+        if separator != "::":
+            csv.writer(buffer, delimiter=separator, quoting=quoting, lineterminator="\n").writerow([cell, "x"])
+        return cell if buffer.getvalue().startswith('"') else cell.strip(" ")
+
     lines = [[row[0], row[1], *(["5"] if extra else []), row[2]] for row in cells]
     if draw.random() < 0.2:
         header = [f"{name}:token" for name in header]
@@ -200,7 +209,6 @@ def _separated(draw: random.Random, rows: list[Row], folder: Path) -> Made:
         text = "".join("::".join(line) + "\n" for line in [header, *lines])
     else:
         buffer = io.StringIO()
-        quoting = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
         csv.writer(buffer, delimiter=separator, quoting=quoting, lineterminator="\n").writerows([header, *lines])
         text = buffer.getvalue()
     if draw.random() < 0.3:
@@ -209,7 +217,8 @@ def _separated(draw: random.Random, rows: list[Row], folder: Path) -> Made:
         text = text.rstrip("\r\n")
     encoding = draw.choice(["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "latin-1"])
     path = _written(draw, text, encoding, folder / draw.choice(["log.csv", "log.tsv", "log.dat", "log.txt", "log"]))
-    return Made(path, [tuple(row) for row in cells], False, None, TimeRule(), Columns(), f"{separator!r} {encoding}")
+    found: list[Row] = [(read(user), read(item), read(time)) for user, item, time in cells]
+    return Made(path, found, False, None, TimeRule(), Columns(), f"{separator!r} {encoding}")
 
 
 def _written(draw: random.Random, text: str, encoding: str, path: Path) -> Path:

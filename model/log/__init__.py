@@ -65,14 +65,14 @@ def open_log(
     """
     name = shown_path(source)
     columns = columns or Columns()
-    found = parts(str(source))
-    checked = Checked(columns.named(), id_type, times or TimeRule(), events, typed=found[0].format != "separated text")
     notes: list[str] = []
+    found = parts(str(source), notes)
+    checked = Checked(columns.named(), id_type, times or TimeRule(), events, typed=found[0].format != "separated text")
     frame = _scanned(found, checked) if found[0].format == "Parquet" else _converted(name, found, checked, notes)
     checked.ensure_rows(name)
     frame = frame.with_columns(pl.col(column).cast(dtype) for column, dtype in checked.dtypes().items())
     units = {} if checked.rule.unit else {unit: count for unit, count in checked.units.items() if count}
-    return Log(frame, checked.rows, checked.passed_over, units, tuple(notes))
+    return Log(frame, checked.rows, checked.passed_over, units, (*notes, *checked.notes()))
 
 
 def in_time_order(log: pl.LazyFrame) -> pl.LazyFrame:

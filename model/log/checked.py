@@ -13,7 +13,7 @@ import polars as pl
 
 from model.errors import LogUnreadable
 from model.ids import IdType
-from model.log.id_column import Kind, as_id, as_ids, is_decimal
+from model.log.id_column import ABSENT, Kind, as_id, as_ids, is_decimal, is_padded
 from model.log.piece import Piece
 from model.log.time_column import UNITS, as_milliseconds, units
 from model.log.wording import listed, shown
@@ -51,10 +51,10 @@ class Checked:
         return [self._clean(name, schema[name]) for name in self.named]
 
     def kept(self, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-        """Whether a row has a wanted event."""
+        """Whether a row has a wanted event, or none, which `check` refuses."""
         if "event" not in self.named:
             return pl.lit(value=True)
-        return _event(schema["event"]).is_in(list(self.events)).fill_null(value=False)
+        return _event(schema["event"]).is_in(list(self.events)).fill_null(value=True)
 
     def check(self, frame: pl.LazyFrame, place: Callable[[int], str]) -> None:
         """Check rows, in one pass.
@@ -82,6 +82,9 @@ class Checked:
             self.units[unit] += found[unit]
         for name, kind in self.kinds.items():
             kind.add(found[f"{name} lowest"], found[f"{name} highest"], integers=bool(found[f"{name} integers"]))
+            if not found[f"{name} integers"] and kind.whole:
+                self._look_for_padded(kind, clean.select(pl.col(f"clean {name}").alias("id")))
+            kind.absent = kind.absent or found.get(f"{name} absent")
 
     def cleaned(self, piece: Piece) -> pl.DataFrame:
         """The clean rows of a piece; ids are text.
@@ -97,6 +100,23 @@ class Checked:
     def dtypes(self) -> dict[str, pl.DataType]:
         """The types of the columns of ids, after all pieces."""
         return {name: kind.dtype() for name, kind in self.kinds.items()}
+
+    def notes(self) -> list[str]:
+        """What a reader should know of the ids, after all pieces: a sentence each."""
+        said = []
+        for name, kind in self.kinds.items():
+            column = shown(self.named[name])
+            if kind.whole and kind.padded is not None:
+                number = int(kind.padded.partition(".")[0])
+                said.append(
+                    f"ids such as {shown(kind.padded)} in {column} are text, not {number}: --id-type integer reads them "
+                    "as numbers"
+                )
+            if name != "attribute" and kind.absent is not None:
+                said.append(
+                    f"{shown(kind.absent)} in {column} is an id as any other. If it means none, leave out its rows"
+                )
+        return said
 
     def ensure_rows(self, name: str) -> None:
         """Raise LogUnreadable if there were none."""
@@ -141,7 +161,23 @@ class Checked:
                 number.min().alias(f"{name} lowest"),
                 number.max().alias(f"{name} highest"),
             ]
+            if schema[name].is_integer() or schema[name].is_float():
+                continue
+            found.append(pl.when(clean.is_in(ABSENT)).then(clean).min().alias(f"{name} absent"))
         return found
+
+    def _look_for_padded(self, kind: Kind, ids: pl.LazyFrame) -> None:
+        """Whether ids that are not all integers are so for `--id-type integer`. Most are not, and then the first look
+        at a column is the last one.
+        """
+        kind.whole = not self.typed and self.id_type is None
+        for rows in (ids.head(100), ids):
+            if kind.whole:
+                padded = is_padded(pl.col("id"))
+                whole = (padded | is_decimal(pl.col("id")) | pl.col("id").is_null()).all()
+                least = pl.when(padded).then("id").min()
+                found = rows.select(whole=whole, padded=least).collect(engine="streaming").row(0, named=True)
+                kind.whole, kind.padded = found["whole"], kind.padded or found["padded"]
 
     def _refused(self, name: str, dtype: pl.DataType, clean: pl.Expr) -> pl.Expr:
         if name != "attribute":
@@ -160,6 +196,8 @@ class Checked:
         # Not streaming: the row must be the first one.
         row = frame.with_row_index("row").filter(self.kept(schema) & refused).head(1).collect().row(0, named=True)
         where = place(row["row"])
+        if "event" in self.named:
+            self._refuse_event(where, row["event"])
         for name, column in self.named.items():
             value = row[name]
             if name == "timestamp":
@@ -167,6 +205,17 @@ class Checked:
             elif name != "event" and not (name == "attribute" and value in (None, "")):
                 self._refuse_id(where, column, value)
         raise AssertionError(f"{where}: the columns refuse what the rules of model.ids and model.times take")
+
+    def _refuse_event(self, where: str, value: Any) -> None:
+        column = shown(self.named["event"])
+        if value is None:
+            raise LogUnreadable(
+                f"{where}: has no event in {column}. A worker refuses such a record too. Correct the row, or leave it out"
+            )
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise LogUnreadable(
+                f"{where}: {column} is {type(value).__name__}, expected the kind of the event as text: {shown(value)}"
+            )
 
     def _refuse_id(self, where: str, column: str, value: Any) -> None:
         if value is None:
@@ -198,8 +247,7 @@ class Checked:
         self.passed_over += rows
         if rows and len(self._other_events) < 10:
             others = frame.filter(~self.kept(schema)).select(_event(schema["event"]).alias("event")).head(1000).unique()
-            found = others.collect().to_series().to_list()
-            self._other_events.update(dict.fromkeys(sorted(event for event in found if event is not None)))
+            self._other_events.update(dict.fromkeys(sorted(others.collect().to_series().to_list())))
 
     def _unmixed(self, piece: Piece) -> pl.DataFrame:
         """The piece with its mixed columns in one type: clean if they can be, and refused if not."""
@@ -208,10 +256,9 @@ class Checked:
             columns[name] = pl.Series(name, [None] * len(values), dtype=pl.String)
         frame = piece.frame.with_columns(**columns)
         if "event" in columns:
-            events = [
-                str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
-                for value in piece.mixed["event"]
-            ]
+            for row, value in enumerate(piece.mixed["event"]):
+                self._refuse_event(piece.place(row), value)
+            events = [str(value) for value in piece.mixed["event"]]
             frame = frame.with_columns(event=pl.Series(events, dtype=pl.String))
         kept = frame.select(self.kept(frame.schema).alias("kept")).to_series()
         chosen = list(kept) if len(kept) == len(frame) else [True] * len(frame)

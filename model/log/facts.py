@@ -15,7 +15,7 @@ _UNITS: Final[Mapping[Unit, str]] = {"s": "seconds", "ms": "milliseconds", "us":
 
 
 def facts(log: Log) -> list[str]:
-    """What was guessed about the files, what was passed over, mixed units of time, and ties."""
+    """What was guessed about files and ids, what was passed over, mixed units of time, and ties."""
     said = list(log.notes)
     if log.passed_over:
         rows = "1 row" if log.passed_over == 1 else f"{log.passed_over} rows"

@@ -7,6 +7,9 @@ import polars as pl
 
 from model.ids import CONTROL, DECIMAL, LOWEST, MAX_ID_BYTES, MOST_EXACT_FLOAT, PADDED, Id, IdType, checked, stated
 
+ABSENT = ("NULL", "null", "Null", "NaN", "nan", "NAN", "None", "N/A", "n/a", "<NA>", "\\N")
+"""How programs write that there is no value. In a log, they are ids."""
+
 _HIGHEST_SIGNED = (1 << 63) - 1
 
 
@@ -44,6 +47,11 @@ def is_decimal(text: pl.Expr) -> pl.Expr:
     return text.str.contains(DECIMAL) & _in_range(text)
 
 
+def is_padded(text: pl.Expr) -> pl.Expr:
+    """Whether text is an integer of the range, but not as programs write it: `00022`, `22.0`."""
+    return text.str.contains(PADDED) & _in_range(text.str.replace(PADDED, "${1}${2}")) & ~is_decimal(text)
+
+
 def _no_id(column: pl.Expr) -> pl.Expr:
     # It has as many rows as the column.
     return pl.when(column.is_null() & pl.lit(value=False)).then(pl.lit(""))
@@ -68,6 +76,12 @@ class Kind:
     """Every id is an integer, or text that may be read as one."""
     lowest: int = 0
     highest: int = 0
+    whole: bool = True
+    """Every id is an integer, or text that `--id-type integer` reads as one."""
+    padded: str | None = None
+    """An id that only `--id-type integer` reads as an integer."""
+    absent: str | None = None
+    """An id that is one of `ABSENT`."""
 
     def add(self, lowest: int | None, highest: int | None, *, integers: bool) -> None:
         self.integers &= integers

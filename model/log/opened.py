@@ -21,4 +21,4 @@ class Log:
     units: Mapping[Unit, int]
     """How many times were numbers of each unit, by their size. Empty if the unit was stated."""
     notes: tuple[str, ...]
-    """What was guessed about the files, a sentence each."""
+    """What was guessed about the files, which were passed over, and which ids are strange: a sentence each."""

@@ -1,11 +1,13 @@
 """Separated text (CSV, TSV, `.dat` with `::`, RecBole's `.inter`) as pieces with columns of text.
 
 polars splits blocks in which every quote is the first or the last character of a field. Python's `csv` splits the
-others, which takes longer. Both give the same fields.
+others, which takes longer. Both give the same fields. Blanks at the ends of a field are no part of it, unless it has
+quotes.
 """
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Final
@@ -96,7 +98,11 @@ def _frames(
         if dialect.separator == "::":
             lines = block.lines.replace(b"::", _UNUSED.encode()) if _UNUSED.encode() not in block.lines else b"\n"
             frame = _split(lines, _UNUSED, dialect, wanted)
-            rows = ((line, text[:-1].split("::")) for line, text in _lines(block) if text != "\n")
+            rows = (
+                (line, [field.strip(" ") for field in text[:-1].split("::")])
+                for line, text in _lines(block)
+                if text != "\n"
+            )
         else:
             if block.lines.count(b'"') % 2:  # a quoted field goes on in the next block
                 rest_of_file = chain.from_iterable(_lines(each) for each in chain([block], blocks))
@@ -126,20 +132,31 @@ def _placed(part: Part, lines: Sequence[int]) -> Callable[[int], str]:
 
 
 def _quoted(part: Part, lines: Iterator[tuple[int, str]], separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows as Python's csv reads them, and the number of the first line of each."""
+    """Rows as Python's csv reads them, without the blanks around unquoted fields, and the number of the first line of
+    each.
+    """
     at = [0, 0]
     """The first line of the row, and the newest that was read."""
+    text: list[str] = []
+    """The lines of the row."""
+    field = re.compile(f'("[^"]*(?:""[^"]*)*"|[^{re.escape(separator)}\\r\\n]*)(?:{re.escape(separator)}|[\\r\\n]|$)')
 
     def read() -> Iterator[str]:
         for number, line in lines:
             at[0] = at[0] or number
             at[1] = number
+            text.append(line)
             yield line
+
+    def stripped(row: list[str]) -> list[str]:
+        written = field.finditer("".join(text))
+        return [each if next(written)[1].startswith('"') else each.strip(" ") for each in row]
 
     try:
         for row in csv.reader(read(), delimiter=separator, strict=True):
-            yield at[0], row
+            yield at[0], stripped(row) if any(each[:1] == " " or each[-1:] == " " for each in row) else row
             at[0] = 0
+            text.clear()
     except csv.Error as error:
         # A quote that nobody closes makes one field of everything that follows.
         raise LogUnreadable(
@@ -180,12 +197,17 @@ def _split(lines: bytes, separator: str, dialect: Dialect, wanted: Sequence[int]
         every = pl.read_csv(header + b"\n" + lines, separator=separator, quote_char=quote, infer_schema=False)
     except pl.exceptions.PolarsError:
         return None
-    return every.select(str(number) for number in wanted) if len(every) == lines.count(b"\n") else None
+    if len(every) != lines.count(b"\n"):
+        return None
+    stripped = [pl.col(str(number)).str.strip_chars(" ") for number in wanted]
+    return every.select(pl.when(field != "").then(field) for field in stripped)
 
 
 def _regular(lines: bytes, separator: str) -> bool:
-    """Whether every field with a quote begins and ends with one, and has none inside."""
+    """Whether every field with a quote begins and ends with one, and has no quotes inside and no blanks at its ends."""
     text = np.frombuffer(b"\n" + lines, np.uint8)
     quotes = np.flatnonzero(text == ord('"'))
     outside = [ord("\n"), ord(separator)]
-    return bool(np.isin(text[quotes[::2] - 1], outside).all() and np.isin(text[quotes[1::2] + 1], outside).all())
+    opening, closing = quotes[::2], quotes[1::2]
+    blanks = (text[opening + 1] == ord(" ")).any() or (text[closing - 1] == ord(" ")).any()
+    return bool(np.isin(text[opening - 1], outside).all() and np.isin(text[closing + 1], outside).all() and not blanks)

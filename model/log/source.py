@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Literal, TypeAlias, cast
 
 from model.errors import LogUnreadable
-from model.log.wording import shown_path
+from model.log.wording import listed, shown_path
 
 Format: TypeAlias = Literal["Parquet", "JSON lines", "separated text"]
 
@@ -54,20 +54,27 @@ class Part:
         return shown_path(self.path)
 
 
-def parts(source: str) -> list[Part]:
+def parts(source: str, notes: list[str]) -> list[Part]:
     """The files of a log in the order of their names, without hidden and empty ones.
 
     Args:
         source: a file, a folder with files at any depth, or a glob.
+        notes: the files of folders that are passed over because of their names are appended.
 
     Raises:
         LogUnreadable: there is no file, a file cannot be read, or files have several formats.
     """
     try:
-        paths = _paths(source)
+        paths, others = _paths(source)
         filled = [path for path in paths if path.stat().st_size > 0]
     except (OSError, ValueError) as error:
         raise LogUnreadable(f"{shown_path(source)}: cannot be read: {_reason(error)}") from error
+    if not paths and others:
+        files = "1 file" if len(others) == 1 else f"{len(others)} files"
+        raise LogUnreadable(
+            f"{shown_path(source)}: the folder has {files}, none with an ending of a log ({' '.join(sorted(_ENDINGS))}): "
+            f"{_some(others)}. Name the files of the log with a glob"
+        )
     if not paths:
         raise LogUnreadable(f"{shown_path(source)}: no such log. Expected a file, a folder or a glob: {EXPECTED}")
     if not filled:
@@ -77,6 +84,9 @@ def parts(source: str) -> list[Part]:
     if len(kinds) > 1:
         examples = ", ".join(f"{part.name} is {kind}" for kind, part in sorted(kinds.items()))
         raise LogUnreadable(f"{shown_path(source)}: files of several formats: {examples}. A log must have one")
+    if others:
+        files = "1 file of the folder is" if len(others) == 1 else f"{len(others)} files of the folder are"
+        notes.append(f"{files} passed over: {_some(others)}")
     return found
 
 
@@ -90,26 +100,41 @@ def opened(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _paths(source: str) -> list[Path]:
+def _paths(source: str) -> tuple[list[Path], list[Path]]:
+    """The files of a log, and those that are passed over because of their names."""
     path = Path(source)
     if path.is_dir():
         return _in_folder(path)
     if path.is_file():
-        return [path]
+        return [path], []
     if path.exists():
         raise LogUnreadable(f"{shown_path(source)}: is neither a file nor a folder. Write the log to a file first")
-    matches = sorted(Path(match) for match in glob.glob(source, recursive=True))  # noqa: PTH207  the pattern may be absolute
-    return [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match]) if file.is_file()]
+    paths: list[Path] = []
+    others: list[Path] = []
+    for match in sorted(Path(match) for match in glob.glob(source, recursive=True)):  # noqa: PTH207  the pattern may be absolute
+        found, passed_over = _in_folder(match) if match.is_dir() else ([match], [])
+        paths += [file for file in found if file.is_file()]
+        others += passed_over
+    chosen = set(paths)
+    return paths, [file for file in others if file not in chosen]
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     files = []
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not _hidden(name)]
         files += [Path(here, name) for name in names if not _hidden(name)]
     files = sorted(file for file in files if file.is_file())
     # Hadoop writes parts without an ending. Beside files with one, a file without is a README or a licence.
-    return [file for file in files if _ending(file) in _ENDINGS] or [file for file in files if not file.suffix]
+    found = [file for file in files if _ending(file) in _ENDINGS] or [file for file in files if not file.suffix]
+    chosen = set(found)
+    return found, [file for file in files if file not in chosen]
+
+
+def _some(files: list[Path]) -> str:
+    """The names of at most three files."""
+    names = listed([file.name for file in files[:3]])
+    return f"{names}, …" if len(files) > 3 else names
 
 
 def _hidden(name: str) -> bool:

@@ -4,7 +4,7 @@ from typing import Final, get_args
 
 import polars as pl
 
-from model.times import BELOW, ISO, NUMBER, PER_S, TimeRule, Unit
+from model.times import BELOW, FLOAT, ISO, NUMBER, PER_S, TimeRule, Unit
 
 UNITS: Final[tuple[Unit, ...]] = get_args(Unit)
 
@@ -106,9 +106,9 @@ def _of_digits(text: pl.Series, unit: Unit | None) -> pl.Series:
 
 
 def _of_long_number(text: pl.Series, unit: Unit | None) -> pl.Series:
-    """Text with a fraction, or with more than 18 digits."""
+    """Text with a fraction or an exponent, or with more than 18 digits."""
     column = pl.col("x")
-    fraction = pl.when(column.str.contains(".", literal=True)).then(column).cast(pl.Float64)
+    fraction = pl.when(column.str.contains(FLOAT)).then(column).cast(pl.Float64)
     # More than 18 digits are plausible only as nanoseconds; the last six are less than a millisecond.
     long = pl.when(column.str.contains(_LONG) & pl.lit(unit in (None, "ns"))).then(column)
     below = long.str.starts_with("-") & (long.str.tail(6) != "000000")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model.ids import HIGHEST, LOWEST, Id, IdType
 from model.log.id_column import as_id, as_ids, is_decimal
 from model.log.time_column import UNITS, as_milliseconds, units
-from model.times import NUMBER, PER_S, TimeRule, Unit, recognised
+from model.times import FLOAT, NUMBER, PER_S, TimeRule, Unit, recognised
 
 without_deadline = settings(deadline=None)
 """The first expression of a kind takes long."""
@@ -29,7 +29,8 @@ ISO_TEXT = st.from_regex(
     r"\A[0-2][0-9]{3}-[01][0-9]-[0-3][0-9](?:[T ][0-2][0-9]:[0-5][0-9](?::[0-6][0-9](?:[.,][0-9]{1,10})?)?"
     r"(?: ?(Z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?))?)?\Z"
 )
-DECIMALS = st.from_regex(r"\A-?[0-9]{1,21}(?:\.[0-9]{1,10})?\Z")
+EXPONENTS = st.from_regex(r"\A-?[0-9]{1,3}(?:\.[0-9]{1,19})?[eE][+-]?[0-9]{1,3}\Z")
+DECIMALS = EXPONENTS | st.from_regex(r"\A-?[0-9]{1,21}(?:\.[0-9]{1,10})?\Z")
 TEXTS = (
     DECIMALS
     | ISO_TEXT
@@ -88,6 +89,7 @@ def test_floats_are_the_times_that_the_rule_says(dtype: Any, values: list[float]
 
 @without_deadline
 @given(st.lists(TEXTS, min_size=1, max_size=20), RULES)
+@example(["1.7040672e9", "1.704067E+12", "1.704067200123E12", "-9.9e99", "1e", "e9", "1.7e-3", "1.e9"], TimeRule())
 @example(["2024-02-29", "2023-02-29", "1900-02-29", "2000-02-29", "0000-01-01", "0001-01-01"], ANY_TIME)
 @example(["18446744073709551616", "-9223372036854775809", "-1000000000000000001", "99999999999999999999"], ANY_TIME)
 @example(
@@ -141,7 +143,7 @@ def _unit(value: str | None) -> Unit | None:
     text = (value or "").strip(" ")
     if not re.fullmatch(NUMBER, text):
         return None
-    return recognised(float(text) if "." in text or len(text) > 18 else int(text))
+    return recognised(float(text) if re.search(FLOAT, text) or len(text) > 18 else int(text))
 
 
 IDS = (

@@ -87,6 +87,7 @@ def test_columns_of_a_file_without_a_header_have_numbers(tmp_path: Path) -> None
     assert log.interactions.collect().rows() == ROWS[:2]
     assert log.notes == (
         f"{tmp_path / 'log.csv'} has no header: of its 4 columns, 3 is user_id, 1 is item_id, 4 is timestamp",
+        "ids such as '00022' in '1' are text, not 22: --id-type integer reads them as numbers",
     )
 
 
@@ -114,6 +115,42 @@ def test_parts_without_an_ending_and_with_one_header_are_a_log(tmp_path: Path) -
     for number, part in enumerate((lines[:2], lines[2:])):
         (tmp_path / f"part-{number:05}").write_text("".join(part))
     assert _rows(tmp_path) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], []),
+        (["_SUCCESS", ".part-0.crc"], []),
+        (["b.gz"], ["1 file of the folder is passed over: b.gz"]),
+        (
+            ["b.csv.1", "part-00000", "a\x1b[31m", "deep.zip"],
+            ["4 files of the folder are passed over: 'a\\x1b[31m', b.csv.1, deep.zip, …"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("source", ["", "*"])
+def test_files_of_a_folder_that_are_passed_over_are_said(
+    tmp_path: Path, source: str, names: list[str], said: list[str]
+) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for name in ["log.csv", *names]:
+        (folder / name).write_text(_lines(","))
+    log = open_log(tmp_path / source if source else folder)
+    assert facts(log) == said
+    assert log.rows == len(ROWS)
+
+
+def test_a_folder_without_a_log_says_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "b.csv.1").write_text(_lines(","))
+    with pytest.raises(
+        LogUnreadable, match=r"the folder has 1 file, none with an ending of a log \(.*\.csv.*: b\.csv\.1\."
+    ):
+        open_log(tmp_path)
+    (tmp_path / "c.gz").write_text(_lines(","))
+    with pytest.raises(LogUnreadable, match=r"the folder has 2 files, none with an ending .*: b\.csv\.1, c\.gz\. Name"):
+        open_log(tmp_path)
 
 
 def test_parts_may_have_integers_of_several_sizes_and_categories(tmp_path: Path) -> None:
@@ -207,6 +244,49 @@ def test_ids_in_separated_text_are_names(
     assert [row[1] for row in _rows(tmp_path, id_type=id_type)] == expected
 
 
+_PADDED = "ids such as {!r} in 'item_id' are text, not {}: --id-type integer reads them as numbers"
+_ABSENT = "{!r} in 'item_id' is an id as any other. If it means none, leave out its rows"
+
+
+@pytest.mark.parametrize(
+    ("text", "id_type", "said"),
+    [
+        ("7 22", None, []),
+        ("7 00022", None, [_PADDED.format("00022", 22)]),
+        ("00022 7", None, [_PADDED.format("00022", 22)]),
+        ("22.0 7.0", None, [_PADDED.format("22.0", 22)]),
+        ("7.5 22.0", None, []),
+        ("a 00022", None, []),
+        ("00022 a", None, []),
+        ("0000000000000000000000000000001 7", None, [_PADDED.format("0000000000000000000000000000001", 1)]),
+        ("000000099999999999999999999 7", None, []),
+        ("7 00022", "text", []),
+        ("7 00022", "integer", []),
+        ("7 NULL", None, [_ABSENT.format("NULL")]),
+        ("nan 7", "text", [_ABSENT.format("nan")]),
+        ("N/A None", "integer", [_ABSENT.format("N/A")]),
+        ("\\N x", None, [_ABSENT.format("\\N")]),
+        ("NA x", None, []),
+    ],
+)
+@pytest.mark.parametrize("files", [1, 2])
+def test_ids_that_may_be_meant_otherwise_are_said(
+    tmp_path: Path, files: int, text: str, id_type: IdType | None, said: list[str]
+) -> None:
+    rows = [f"u{number},{item},978300760\n" for number, item in enumerate(text.split())]
+    for number in range(files):
+        lines = "".join(rows[number::files])
+        (tmp_path / f"{number}.csv").write_text("user_id,item_id,timestamp\n" + lines)
+    assert facts(open_log(tmp_path, id_type=id_type)) == said
+
+
+def test_absent_ids_are_said_in_every_format_and_padded_ones_only_of_separated_text(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user_id": ["007", "08"], "item_id": ["nan", "7"], "timestamp": [978300760, 978300761]})
+    for ending in ("parquet", "jsonl"):
+        WRITERS[ending](frame, tmp_path / f"log.{ending}")
+        assert facts(open_log(tmp_path / f"log.{ending}")) == [_ABSENT.format("nan")]
+
+
 def test_one_text_in_a_late_part_makes_every_id_of_separated_text_a_text(tmp_path: Path) -> None:
     for name, item in (("a", "7"), ("b", "00022")):
         (tmp_path / f"{name}.csv").write_text(f"user_id,item_id,timestamp\n1,{item},978300760\n")
@@ -282,7 +362,7 @@ def test_only_wanted_events_are_read_and_the_others_may_lack_everything(tmp_path
             "user_id": [1, 1, None, 2, 2],
             "item_id": [7, 8, None, 9, 7],
             "timestamp": [978300760, 978300760, None, 978300761, 5],
-            "type": ["view", "purchase", "login", "view", None],
+            "type": ["view", "purchase", "login", "view", "logout"],
         }
     )
     WRITERS[ending](frame, tmp_path / f"log.{ending}")
@@ -297,9 +377,42 @@ def test_only_wanted_events_are_read_and_the_others_may_lack_everything(tmp_path
         "66.7% of the interactions have the same time as another one of their user. They keep the order of the log",
     ]
     with pytest.raises(
-        LogUnreadable, match=r"none of its 5 rows has one of the events click. It has login, purchase, view"
+        LogUnreadable, match=r"none of its 5 rows has one of the events click. It has login, logout, purchase, view"
     ):
         open_log(tmp_path, Columns(event="type"), events=["click"])
+
+
+@pytest.mark.parametrize("ending", list(WRITERS))
+def test_a_row_without_an_event_is_refused_as_a_worker_refuses_its_record(tmp_path: Path, ending: str) -> None:
+    frame = pl.DataFrame(
+        {
+            "user_id": [1, 1, None],
+            "item_id": [7, 8, None],
+            "timestamp": [978300760, 978300761, None],
+            "type": ["view", "login", None],
+        }
+    )
+    WRITERS[ending](frame, tmp_path / f"log.{ending}")
+    with pytest.raises(LogUnreadable, match=r"(row 3|line [34]): has no event in 'type'\..*Correct the row"):
+        open_log(tmp_path, Columns(event="type"), events=["view"])
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ("", "line 2: has no event in 'kind'"),
+        (', "kind": null', "line 2: has no event in 'kind'"),
+        (', "kind": true', "line 2: 'kind' is bool, expected the kind of the event as text: True"),
+        (', "kind": 1.5', "line 2: 'kind' is float, expected the kind of the event as text: 1.5"),
+        (', "kind": [1]', "line 2: 'kind' is list, expected the kind of the event as text: list"),
+    ],
+)
+@pytest.mark.parametrize("first", ['"view"', "7"])
+def test_an_event_that_is_none_is_refused_in_json_lines(tmp_path: Path, first: str, event: str, said: str) -> None:
+    row = '{"user_id": "a", "item_id": 7, "timestamp": 978300760'
+    (tmp_path / "log.jsonl").write_text(f'{row}, "kind": {first}}}\n{row}{event}}}\n')
+    with pytest.raises(LogUnreadable, match=said):
+        open_log(tmp_path, Columns(event="kind"), events=["view", "7"])
 
 
 def test_units_are_counted_if_there_are_several(tmp_path: Path) -> None:

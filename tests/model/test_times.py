@@ -43,6 +43,9 @@ def test_fractions_of_a_second_count_to_the_nearest_millisecond(ms: int) -> None
         "2024-01-01T06:30:00-05:30",
         "1704110400",
         "1704110400.0",
+        "1.7041104E9",
+        "1.704110400000e+12",
+        "17041104e2",
         "1704110400000",
     ],
 )
