@@ -1,6 +1,7 @@
 """What a value of a log or an event is, in words for messages."""
 
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Final
 
 _KINDS: Final[dict[type, str]] = {
@@ -8,6 +9,7 @@ _KINDS: Final[dict[type, str]] = {
     bool: "true or false",
     int: "an integer",
     float: "a float",
+    Decimal: "a decimal number",
     str: "text",
     bytes: "binary",
     list: "a list",

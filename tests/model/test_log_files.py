@@ -351,7 +351,7 @@ def test_binary_and_floats_in_parquet_are_ids_if_a_user_says_so(tmp_path: Path) 
     frame.with_columns(user_id=1).write_parquet(tmp_path / "log.parquet")
     assert _rows(tmp_path, id_type="integer") == [(1, 7, 978300760000)]
     frame.with_columns(user_id=1, item_id=pl.lit(Decimal("7.50"))).write_parquet(tmp_path / "log.parquet")
-    with pytest.raises(LogUnreadable, match="'item_id' is Decimal"):
+    with pytest.raises(LogUnreadable, match="'item_id' is a decimal number"):
         open_log(tmp_path, id_type="integer")
 
 
