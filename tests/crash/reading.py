@@ -45,7 +45,11 @@ class Observed:
 
 
 class Kept:
-    """The committed records of an input that were read before they were deleted."""
+    """The committed records of an input that were read before they were deleted.
+
+    A broker that is killed may bring deleted records back: Kafka writes down only now and then where a log begins. So a
+    record counts once, by its offset.
+    """
 
     def __init__(self) -> None:
         self._records: defaultdict[int, list[Taken]] = defaultdict(list)
@@ -54,15 +58,21 @@ class Kept:
     def add(self, bootstrap: str, topic: str) -> None:
         """Keep all records that the topic holds now. They are about to be deleted."""
         for record in records(bootstrap, topic):
-            self._records[record.partition].append(record)
+            if record.offset > self._last(record.partition):
+                self._records[record.partition].append(record)
         self.deletions += 1
+
+    def _last(self, partition: int) -> int:
+        kept = self._records.get(partition)
+        return kept[-1].offset if kept else -1
 
     def and_then(self, left: Iterable[Taken]) -> Iterator[Taken]:
         """Partition after partition: what was kept, then what the topic still holds."""
         before = dict(self._records)
         for number, group in groupby(left, key=lambda record: record.partition):
+            last = self._last(number)
             yield from before.pop(number, ())
-            yield from group
+            yield from (record for record in group if record.offset > last)
         for kept in before.values():
             yield from kept
 

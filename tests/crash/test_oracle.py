@@ -22,7 +22,7 @@ from stream.wire import recommendation_as_msgpack
 from tests.crash import ledger
 from tests.crash.arithmetic import Catalogue
 from tests.crash.oracle import Verdict, judge
-from tests.crash.reading import Observed, Taken
+from tests.crash.reading import Kept, Observed, Taken
 from tests.crash.replay import Rules
 from tests.fakes import FakeLink, FakeRecord, run_to_end, said, worker_on
 
@@ -260,3 +260,19 @@ def test_a_list_that_follows_two_nulls_in_a_poll_stays(runtime: Runtime, tmp_pat
     ]
     verdict = judge(observed(records, [], tmp_path, runtime), RULES)
     assert verdict.holds, verdict.examples
+
+
+def test_deleted_records_that_a_killed_broker_brings_back_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(partition: int, offsets: range) -> list[Taken]:
+        return [Taken(partition, offset, b"user", b"", 0) for offset in offsets]
+
+    topic = [*taken(0, range(3)), *taken(1, range(2))]
+    monkeypatch.setattr("tests.crash.reading.records", lambda *_: iter(topic))
+    kept = Kept()
+    kept.add("", "")
+    kept.add("", "")
+    assert list(kept.and_then([*taken(0, range(5)), *taken(2, range(1))])) == [
+        *taken(0, range(5)),
+        *taken(2, range(1)),
+        *taken(1, range(2)),
+    ]

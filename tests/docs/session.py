@@ -168,13 +168,15 @@ def _changed(text: str, change: Mapping[str, str]) -> str:
 def first_missing(command: Command, printed: str) -> str | None:
     """The first line of a command's output in its page that is not printed after the line before it.
 
-    Numbers, hexadecimal ids, what is in square brackets and the width of columns may differ; `…` stands for anything;
-    progress bars do not count. Of `echo $?` the number counts.
+    Numbers, hexadecimal ids, what is in square brackets and the width of columns may differ; `…` stands for anything,
+    alone for any number of lines; progress bars do not count. Of `echo $?` the number counts.
     """
     alike = str.strip if command.text == "echo $?" else _alike
     lines = iter(alike(line) for line in printed.splitlines())
     for shown in command.output:
-        if shown.strip() and not is_bar(shown) and not any(_matches(alike(shown), line) for line in lines):
+        if shown.strip() in ("", "…") or is_bar(shown):
+            continue
+        if not any(_matches(alike(shown), line) for line in lines):
             return shown
     return None
 
