@@ -19,8 +19,9 @@ MAX_ID_BYTES: Final = 255
 LOWEST: Final = -(1 << 63)
 HIGHEST: Final = (1 << 64) - 1
 
-CONTROL: Final = r"[\x00-\x1f\x7f]"
-"""The characters that no id has."""
+CONTROL: Final = bytes(range(0x20)) + b"\x7f"
+"""The characters that no id has. They are the same bytes in UTF-8; most binary values have one."""
+ANY_CONTROL: Final = r"[\x00-\x1f\x7f]"
 
 DECIMAL: Final = r"^(?:0|-?[1-9][0-9]{0,19})$"
 """The text of an integer as programs write it: no plus sign, no leading zero. The number may still be out of range."""
@@ -33,7 +34,7 @@ MOST_EXACT_FLOAT: Final = 1 << 53
 """Above this, floats leave out integers, so a float does not say which integer it was."""
 
 _PADDED: Final = re.compile(PADDED)
-_CONTROL: Final = re.compile(CONTROL)
+_CONTROL: Final = re.compile(ANY_CONTROL)
 
 
 def stated(value: object, id_type: IdType) -> Id:

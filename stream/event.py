@@ -16,6 +16,7 @@ import msgspec
 from model.ids import Id, checked
 from model.times import BELOW, TimeRule
 from model.values import in_words
+from state.interaction import NAMED
 from stream.errors import MalformedInteraction
 
 Path: TypeAlias = tuple[str, ...]
@@ -27,7 +28,6 @@ _JSON: Final = frozenset(b"{ \t\r\n")
 _CONFLUENT: Final = 0x00
 _UNREADABLE: Final = (msgspec.DecodeError, AttributeError, IndexError, UnicodeDecodeError, RecursionError)
 """What the compiled decoder raises. AttributeError: there is no inner map. IndexError: the value is empty."""
-_ITS_OWN_KEY: Final = 1 << 62
 _MOST_DIGITS: Final = 400
 """No integer of an event needs more, and above 4,300 Python raises an error."""
 _ABSENT: Final = object()
@@ -99,7 +99,7 @@ class EventReader:
                 return None if kind.__class__ is str else by_field(value, user)
             if has_user and (who is None or str(who).encode() != user):
                 return by_field(value, user)
-            if item.__class__ is not int or not 0 <= item < _ITS_OWN_KEY:
+            if item.__class__ is not int or not 0 <= item < NAMED:
                 if item is None:
                     return by_field(value, user)
                 item = _item(item, fields.item)

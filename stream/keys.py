@@ -12,14 +12,11 @@ from uuid import UUID
 
 import msgspec
 
-from model.ids import MAX_ID_BYTES
+from model.ids import CONTROL, MAX_ID_BYTES
 from stream.errors import MalformedInteraction
 
 Format: TypeAlias = Literal["utf8", "json", "long", "int", "uuid"]
 """The setting `REC2PM_KEY_FORMAT`."""
-
-CONTROL: Final = bytes(range(0x20)) + b"\x7f"
-"""No text that is a user id has one of these bytes; most binary keys have one. This is the rule under `utf8`."""
 
 _NUMBERS: Final[dict[Format, struct.Struct]] = {"long": struct.Struct(">q"), "int": struct.Struct(">i")}
 _WRITERS: Final = {

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from model.errors import LogUnreadable
+from model.ids import checked
 from model.log import open_log
 from state.interaction import item_key
 from stream.commands.output import printable
@@ -145,7 +146,7 @@ def _is_read_from_a_file(
         if reader.fields.event and _at(event, reader.fields.event) != "view":
             continue
         if (record.partition(), record.offset()) in refused:
-            if _user(key) is None or not (_fails(item_key_of, item) or _fails(reader.times.milliseconds, time)):
+            if _user(key) is None or not (_fails(checked, item) or _fails(reader.times.milliseconds, time)):
                 continue
             line = json.dumps({"user_id": key.decode(), "item_id": item, "timestamp": time})
             assert _read(folder, [line]) is None, f"a worker refuses it, and a file is read: {line}"
@@ -180,12 +181,6 @@ def _at(event: Any, path: tuple[str, ...]) -> Any:
             return LookupError
         event = event[name]
     return event
-
-
-def item_key_of(value: Any) -> None:
-    from model.ids import checked
-
-    checked(value)
 
 
 def _fails(rule: Any, value: Any) -> bool:
@@ -232,10 +227,10 @@ def run(count: int, number: int, folder: Path) -> Counter[str]:
             suppress_health_check=list(HealthCheck),
         )
         @given(polls(kinds))
-        def checked(records: list[FakeRecord]) -> None:
+        def all_of(records: list[FakeRecord]) -> None:
             check(records, reader, folder, seen)  # noqa: B023  it is called within the turn
 
-        checked()
+        all_of()
     return seen
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from model.ids import CONTROL, DECIMAL, LOWEST, MAX_ID_BYTES, MOST_EXACT_FLOAT, PADDED, Id, IdType, checked, stated
+from model.ids import ANY_CONTROL, DECIMAL, LOWEST, MAX_ID_BYTES, MOST_EXACT_FLOAT, PADDED, Id, IdType, checked, stated
 
 ABSENT = ("NULL", "null", "Null", "NaN", "nan", "NAN", "None", "N/A", "n/a", "<NA>", "\\N")
 """How programs write that there is no value. In a log, they are ids."""
@@ -61,7 +61,7 @@ def _of_text(column: pl.Expr, id_type: IdType | None) -> pl.Expr:
     if id_type == "integer":
         number = column.str.replace(PADDED, "${1}${2}").str.replace("^-0+$", "0")
         column = pl.when(column.str.contains(PADDED) & _in_range(number)).then(number).otherwise(column)
-    return pl.when(column.str.len_bytes().is_between(1, MAX_ID_BYTES) & ~column.str.contains(CONTROL)).then(column)
+    return pl.when(column.str.len_bytes().is_between(1, MAX_ID_BYTES) & ~column.str.contains(ANY_CONTROL)).then(column)
 
 
 def _in_range(number: pl.Expr) -> pl.Expr:

@@ -16,6 +16,12 @@ class Names:
     interactions: str
     recommendations: str
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """All topics of the application."""
+        app = self.app
+        return self.interactions, self.recommendations, changelog_topic(app), dead_letter_topic(app), models_topic(app)
+
 
 def changelog_topic(app: str) -> str:
     return f"{app}.changelog"

@@ -63,13 +63,6 @@ class Right:
 
 def of_worker(on: Names) -> list[Right]:
     """What a worker needs."""
-    topics = (
-        on.interactions,
-        on.recommendations,
-        changelog_topic(on.app),
-        dead_letter_topic(on.app),
-        models_topic(on.app),
-    )
     return [
         Right("topic", on.interactions, "Read", "the input"),
         Right("topic", on.recommendations, "Write", "lists"),
@@ -77,7 +70,7 @@ def of_worker(on: Names) -> list[Right]:
         Right("topic", changelog_topic(on.app), "Write", "publishing state"),
         Right("topic", dead_letter_topic(on.app), "Write", "refused records"),
         Right("topic", models_topic(on.app), "Describe", "the check of the topics"),
-        *(Right("topic", each, "DescribeConfigs", "the check of topic settings", optional=True) for each in topics),
+        *(Right("topic", each, "DescribeConfigs", "the check of topic settings", optional=True) for each in on.topics),
         Right("group", on.app, "Read", "sharing the input"),
         Right("group", names.reader_group(on.app), "Read", "restoring state"),
         Right("transactional id", names.worker_id(on.app, "*"), "Write", "publishing exactly once"),
@@ -86,17 +79,10 @@ def of_worker(on: Names) -> list[Right]:
 
 def of_topics_create(on: Names) -> list[Right]:
     """What creates the topics. Kafka also takes the right Create on the cluster."""
-    topics = (
-        on.interactions,
-        on.recommendations,
-        changelog_topic(on.app),
-        dead_letter_topic(on.app),
-        models_topic(on.app),
-    )
     return [
-        *(Right("topic", each, "Create", "creating it") for each in topics),
-        *(Right("topic", each, "Describe", "saying what is there") for each in topics),
-        *(Right("topic", each, "DescribeConfigs", "the check of topic settings", optional=True) for each in topics),
+        *(Right("topic", each, "Create", "creating it") for each in on.topics),
+        *(Right("topic", each, "Describe", "saying what is there") for each in on.topics),
+        *(Right("topic", each, "DescribeConfigs", "the check of topic settings", optional=True) for each in on.topics),
     ]
 
 

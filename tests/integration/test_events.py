@@ -1,17 +1,11 @@
 """A shop's own events through a real worker: its field names, its times, its kinds of event."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgpack
-import pytest
 
-from bench import null_model
-from model.version.registry import Registry
-from stream.commands.broker import Broker
-from tests.integration.test_worker import Application, create_topics, decoded
+from tests.integration.test_worker import Application, decoded
 
 NOON = 1_704_110_400_000
 SHOP = {
@@ -23,15 +17,6 @@ SHOP = {
     "RECOMMEND": "interaction",
     "OUTPUT_FORMAT": "json",
 }
-
-
-@pytest.fixture
-def application(broker: Broker, tmp_path: Path) -> Iterator[Application]:
-    made = Application(broker.bootstrap, tmp_path)
-    create_topics(made)
-    null_model.write(Registry(made.models), segment_length=10)
-    yield made
-    made.close()
 
 
 def event(user: str, item: object, at: object, kind: str = "view") -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgpack
@@ -22,13 +21,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from bench import null_model
-from model.version.registry import Registry
 from stream.commands.broker import Broker
 from stream.fault_points import Point
 from tests.crash import plan as orders
 from tests.crash.plan import Order
-from tests.integration.test_worker import PARTITIONS, ROOT, Application, Running, create_topics, decoded
+from tests.integration.test_worker import PARTITIONS, ROOT, Application, Running, decoded
 from tests.processes import wait_until
 
 ENDS_WITHIN_S = 60.0
@@ -40,15 +37,6 @@ SEEN_S = {
 RECORDS = 300
 
 pytestmark = pytest.mark.isolation
-
-
-@pytest.fixture
-def application(broker: Broker, tmp_path: Path) -> Iterator[Application]:
-    made = Application(broker.bootstrap, tmp_path)
-    create_topics(made)
-    null_model.write(Registry(made.models), segment_length=10)
-    yield made
-    made.close()
 
 
 def records(count: int = RECORDS) -> list[tuple[bytes, bytes]]:

@@ -4,20 +4,14 @@ The lag of an idle topic becomes 0, and a worker starts when retention has delet
 gap.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import msgpack
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from bench import null_model
-from model.version.registry import Registry
-from stream.commands.broker import Broker
 from stream.kafka import topics
 from tests.integration.test_refusals import refusal
-from tests.integration.test_worker import PARTITIONS, WORK_S, Application, create_topics
+from tests.integration.test_worker import PARTITIONS, WORK_S, Application
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.isolation
@@ -74,15 +68,6 @@ class Upstream:
         everything = [TopicPartition(place.topic, place.partition, -1) for place in self.places]
         for deleted in self.admin.delete_records(everything).values():
             deleted.result(30)
-
-
-@pytest.fixture
-def application(broker: Broker, tmp_path: Path) -> Iterator[Application]:
-    made = Application(broker.bootstrap, tmp_path)
-    create_topics(made)
-    null_model.write(Registry(made.models), segment_length=10)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.ids import DECIMAL, HIGHEST, LOWEST, MAX_ID_BYTES, Id, IdType, checked, stated
+from model.ids import ANY_CONTROL, CONTROL, DECIMAL, HIGHEST, LOWEST, MAX_ID_BYTES, Id, IdType, checked, stated
 from state.interaction import MAX_ID_BYTES as STORED_ID_BYTES
 from state.interaction import item_key
 
@@ -108,3 +108,7 @@ def test_a_user_says_what_a_file_cannot(value: object, id_type: IdType, expected
 def test_what_a_user_says_does_not_make_an_id_of_everything(value: object, id_type: IdType, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         stated(value, id_type)
+
+
+def test_the_two_ways_to_say_which_characters_are_controls_agree() -> None:
+    assert [code for code in range(0x100) if re.search(ANY_CONTROL, chr(code))] == list(CONTROL)

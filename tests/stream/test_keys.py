@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model.ids import MAX_ID_BYTES
+from model.ids import CONTROL, MAX_ID_BYTES
 from stream.errors import MalformedInteraction
-from stream.keys import CONTROL, Format, KeyFormat, guess
+from stream.keys import Format, KeyFormat, guess
 
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 _PLAIN: Final = st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"))
