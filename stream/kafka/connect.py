@@ -225,6 +225,8 @@ def _ask(
         admin.poll(0)
         now = time.monotonic()
         worst = failures.worst(of_bootstrap=of_bootstrap)
+        if of_bootstrap and worst is None and failures.worst(of_bootstrap=False) is not None:
+            return  # a bootstrap server has answered: it gave the address that fails
         within_s = min(2 * within_s, _LONGEST_CALL_S if worst is None else _LONGEST_CALL_S / 2)
         if refused_at is None and worst is not None and not worst.passes and failures.everywhere(servers):
             refused_at = now

@@ -190,7 +190,7 @@ def page(connections: list[Row], worker: list[Row], commands: list[Row]) -> str:
 # What does rec2pm say when Kafka does not let it in?
 
 Every command says in one line what is wrong and which setting or right to look at. This page shows each case as it
-was tried on {day}, on a busy machine with two cores, with Apache Kafka 4.3.1 and its authorizer on
+was tried on {day}, on a shared machine with two cores, with Apache Kafka 4.3.1 and its authorizer on
 (`StandardAuthorizer`; what is not granted is denied). `localhost:TLS` stands for the port of that listener. The seconds
 are those of the whole process, the start of Python included. `KAFKA_HOME=… python -m tests.secured` writes this page
 again.

@@ -49,7 +49,12 @@ def test_every_mistake_is_one_line_that_says_the_reason_and_the_setting(
 
 @pytest.mark.parametrize(
     ("listener", "what"),
-    [("TLS", "another authority"), ("SCRAM", "a wrong password"), ("TLS", "the client speaks no TLS")],
+    [
+        ("TLS", "another authority"),
+        ("SCRAM", "a wrong password"),
+        ("TLS", "the client speaks no TLS"),
+        ("PLAINTEXT", "Kafka gives an address that does not answer"),
+    ],
 )
 def test_a_command_ends_with_the_line(secured: SecuredKafka, app: str, listener: str, what: str) -> None:
     (mistake,) = (each for each in mistakes(secured) if (each.listener, each.what) == (listener, what))
