@@ -74,6 +74,10 @@ class StoreBehind(StreamError):
     """The step is published, but a store could not write it. A restart restores what is missing."""
 
 
+class PromotionConflict(StreamError):
+    """Somebody else promoted a version since the promoter looked. A worker never promotes."""
+
+
 class SettingsInvalid(StreamError):
     """One or more settings are unknown or wrong."""
 
@@ -102,6 +106,7 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     RestoreBroken: Action.STOP,
     TooManyRefused: Action.STOP,
     StopAsked: Action.LEAVE,
+    PromotionConflict: Action.STOP,
     SettingsInvalid: Action.STOP,
     StoreBehind: Action.STOP,
     StateCorrupted: Action.RESTORE,

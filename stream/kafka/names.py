@@ -60,3 +60,8 @@ def worker_id(app: str, worker: str) -> str:
 def replay_id(app: str) -> str:
     """The transactional id of a replay of dead letters."""
     return f"{app}.dead-letters-replay"
+
+
+def promote_id(app: str) -> str:
+    """The transactional id of a promotion."""
+    return f"{app}.promote"

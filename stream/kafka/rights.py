@@ -69,7 +69,8 @@ def of_worker(on: Names) -> list[Right]:
         Right("topic", changelog_topic(on.app), "Read", "restoring state"),
         Right("topic", changelog_topic(on.app), "Write", "publishing state"),
         Right("topic", dead_letter_topic(on.app), "Write", "refused records"),
-        Right("topic", models_topic(on.app), "Describe", "the check of the topics"),
+        Right("topic", models_topic(on.app), "Read", "following promotions"),
+        Right("topic", models_topic(on.app), "Write", "reporting what it serves"),
         *(Right("topic", each, "DescribeConfigs", "the check of topic settings", optional=True) for each in on.topics),
         Right("group", on.app, "Read", "sharing the input"),
         Right("group", names.reader_group(on.app), "Read", "restoring state"),
@@ -126,6 +127,23 @@ def of_replay(on: Names) -> list[Right]:
     ]
 
 
+def of_models(on: Names) -> list[Right]:
+    """`models list`, `models history`: what was promoted."""
+    return [_reading(models_topic(on.app), "reading promotions"), _reader(on)]
+
+
+def of_models_status(on: Names) -> list[Right]:
+    return [*of_models(on), Right("group", on.app, "Describe", "seeing which workers are there")]
+
+
+def of_promotion(on: Names) -> list[Right]:
+    return [
+        *of_models(on),
+        Right("topic", models_topic(on.app), "Write", "promoting"),
+        publishing_promotions(on.app),
+    ]
+
+
 def of_view(on: Names, name: str) -> list[Right]:
     return [
         _reading(on.recommendations, "reading lists"),
@@ -162,6 +180,11 @@ def _reader(on: Names) -> Right:
 def publishing_replays(app: str) -> Right:
     """The right to the transactional id of a replay, which Kafka only tells when it is used."""
     return Right("transactional id", names.replay_id(app), "Write", "sending each record once")
+
+
+def publishing_promotions(app: str) -> Right:
+    """The right to the transactional id of a promotion, which Kafka only tells when it is used."""
+    return Right("transactional id", names.promote_id(app), "Write", "one promotion at a time")
 
 
 def missing(admin: AdminClient, needed: Iterable[Right]) -> list[Right]:

@@ -87,7 +87,7 @@ def plan(
             "delete",
             holds=interactions_topic,
         ),
-        TopicSpec(models_topic(app), "promoted model versions, not used yet", 1, replication, "compact"),
+        TopicSpec(models_topic(app), "promoted model versions", 1, replication, "compact"),
     ]
 
 

@@ -15,7 +15,6 @@ partition that it was in, or by key where the topic has fewer partitions now. A 
 without the count; one that the topic no longer takes is passed over.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,12 +33,11 @@ from stream.kafka.names import replay_group, replay_id
 from stream.kafka.read_topic import committed_records, partitions
 from stream.kafka.record_limits import UNKNOWN, RecordLimits, writing
 from stream.kafka.rights import publishing_replays
+from stream.kafka.until_done import CALL_S, until_done
 from stream.wire import ATTEMPTS_HEADER, Refusal, refusal
 
 BATCH_LETTERS: Final = 2000
 _BATCH_BYTES: Final = 16 << 20
-_CALL_S: Final = 30.0
-_PATIENCE_S: Final = 60.0
 _AGAIN_AFTER_S: Final = 0.1
 _BY_KEY: Final = -1
 """In place of a partition: the partitioner chooses one."""
@@ -79,7 +77,7 @@ def begin(
     own = {**PRODUCER, **kafka, **option(partitioner), "transactional.id": replay_id(app)}
     producer = Producer(writing(own, limits))
     try:
-        _until_done(lambda: producer.init_transactions(_CALL_S))
+        until_done(lambda: producer.init_transactions(CALL_S))
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
             raise KafkaUnusable(publishing_replays(app).line()) from error
@@ -134,9 +132,9 @@ def send(
             try:
                 producer.begin_transaction()
                 batch.produce()
-                _until_done(partial(producer.send_offsets_to_transaction, positions, metadata, _CALL_S))
+                until_done(partial(producer.send_offsets_to_transaction, positions, metadata, CALL_S))
                 before_commit()
-                _until_done(partial(producer.commit_transaction, _CALL_S))
+                until_done(partial(producer.commit_transaction, CALL_S))
             except KafkaException as error:
                 if not is_fatal(error.args[0]) and batch.leave_out_refused():
                     # The old producer would lose its sequence numbers after such an error.
@@ -178,7 +176,7 @@ class _Batch:
         False if none was refused, or if the transaction cannot be aborted.
         """
         try:
-            _until_done(lambda: self.producer.abort_transaction(_CALL_S))
+            until_done(lambda: self.producer.abort_transaction(CALL_S))
         except KafkaException:
             return False
         self.producer.poll(0)
@@ -261,7 +259,7 @@ def _aborted(producer: Producer, app: str, count: int, error: KafkaException) ->
     if is_fatal(reason):
         return Fenced(f"another replay of {app} began and ended this one: {reason.str()}")
     with suppress(KafkaException):
-        producer.abort_transaction(_CALL_S)
+        producer.abort_transaction(CALL_S)
     if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
         return KafkaUnusable(
             f"{count} dead letters were not sent: one of them is larger than the producer or its topic accepts. Raise "
@@ -271,16 +269,3 @@ def _aborted(producer: Producer, app: str, count: int, error: KafkaException) ->
     return KafkaUnusable(
         f"Kafka did not confirm that {count} dead letters were sent: {reason.str()}. What was sent is noted: run the command again for the rest"
     )
-
-
-def _until_done(call: Callable[[], None]) -> None:
-    """Call again after a retriable error; the call then continues where it was."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            return call()
-        except KafkaException as error:
-            reason: KafkaError = error.args[0]
-            if not reason.retriable() or reason.fatal() or reason.txn_requires_abort() or time.monotonic() > deadline:
-                raise
-            time.sleep(_AGAIN_AFTER_S)

@@ -1,0 +1,1 @@
+"""Which version should serve: promotions as records, and what decides about them."""
