@@ -1,4 +1,4 @@
-"""What the ledger model (`tests.crash.ledger`) computes, in plain Python and numpy: no torch, no batches, no
+"""What the versions of the ledger (`tests.crash.ledger`) compute, in plain Python and numpy: no torch, no batches, no
 padding.
 """
 
@@ -22,20 +22,20 @@ Memory: TypeAlias = tuple[int, int, int]
 EMPTY: Final[Memory] = (0, 0, 0)
 
 
-def fold(memory: Memory, rows: Iterable[int]) -> Memory:
-    """The memory after these item rows, oldest first."""
+def fold(memory: Memory, rows: Iterable[int], dialect: int = 1) -> Memory:
+    """The memory after these item rows, oldest first. Each `dialect` writes other memories: it is the memory format."""
     first, second, folded = memory
     for row in rows:
-        first = 1 + (first * 31 + row) % FIRST
+        first = 1 + (first * 31 + row + 57 * (dialect - 1)) % FIRST
         second = (second * 17 + first) % SECOND
         folded += 1
     return first, second, folded
 
 
-def seed(memory: Memory, working: Iterable[int]) -> int:
-    """What a list depends on: the memory, and the rows of working memory in their order."""
+def seed(memory: Memory, working: Iterable[int], salt: int = 0) -> int:
+    """What a list depends on: the memory, the rows of working memory in their order, and the version, by its `salt`."""
     first, second, folded = memory
-    found = (first * 7 + second * 3 + folded) % ORDER
+    found = (first * 7 + second * 3 + folded + salt) % ORDER
     for row in working:
         found = (found * 13 + row) % ORDER
     return found

@@ -33,6 +33,7 @@ from tests.crash.reading import ends, observe, places_of, records
 from tests.crash.replay import Rules
 from tests.crash.schedule import Schedule
 from tests.crash.upstream import Upstream
+from tests.crash.versions import LedgerVersion
 from tests.crash.world import BYSTANDER, DELETIONS_KEPT_S, TAKING_WITHIN_S, Broken, NotReached, Patience, World
 from tests.processes import environ, wait_until
 
@@ -133,7 +134,8 @@ def run(options: Options, report: Callable[[str], None] = lambda line: None) -> 
         outcome.upstream, outcome.deletions = dict(upstream.transactions), world.kept.deletions
         _end(world, outcome)
         report("the oracle recomputes everything from the input topic")
-        rules = Rules(Catalogue(items), SEGMENT_LENGTH, RECOMMEND, TOP_K, KEEP_SEGMENTS, f"{ledger.NAME}@1", fails=True)
+        version = LedgerVersion(f"{ledger.NAME}@1", Catalogue(items), fails=True)
+        rules = Rules({version.reference: version}, version.reference, SEGMENT_LENGTH, RECOMMEND, TOP_K, KEEP_SEGMENTS)
         try:
             outcome.verdict = judge(observe(world.kafka.direct, APP, TOPIC, LISTS, world.kept), rules)
             outcome.failures += _stores_that_differ(world)

@@ -28,17 +28,20 @@ class Ledger(nn.Module):
     Args:
         n_items: at most PLACES - 1, so that no two items have the same score.
         fails: whether folding the catalogue's last item raises, as a model with a mistake does.
+        dialect: of its memories; each is a memory format.
+        salt: which lists it makes of the same memory.
     """
 
     weight: Tensor
 
-    def __init__(self, n_items: int, segment_length: int, *, fails: bool) -> None:
+    def __init__(self, n_items: int, segment_length: int, *, fails: bool, dialect: int = 1, salt: int = 0) -> None:
         super().__init__()
         if not 2 <= n_items < PLACES:
             raise ValueError(f"a ledger has 2 to {PLACES - 1} items, not {n_items}")
         self.n_items, self.segment_length = n_items, segment_length
         self.poison = n_items if fails else -1
-        self.register_buffer("weight", torch.zeros(1))  # TorchScript keeps the hash of something
+        self.shift, self.salt = 57 * (dialect - 1), salt
+        self.register_buffer("weight", torch.tensor([float(dialect), float(salt)]))  # versions differ in their hashes
 
     def spec(self) -> dict[str, int]:
         return {
@@ -60,7 +63,7 @@ class Ledger(nn.Module):
         first, second, folded = memory.long().unbind(1)
         for place in range(items.size(1)):
             row, there = items[:, place], place < lengths
-            new_first = 1 + (first * 31 + row) % 8191
+            new_first = 1 + (first * 31 + row + self.shift) % 8191
             second = torch.where(there, (second * 17 + new_first) % 8179, second)
             first = torch.where(there, new_first, first)
         memory = torch.stack([first, second, folded + lengths], 1).float()
@@ -69,7 +72,7 @@ class Ledger(nn.Module):
     def hidden(self, memory: Tensor) -> Tensor:
         """What a memory is ranked by before any working item: (B, 1)."""
         first, second, folded = memory.long().unbind(1)
-        return ((first * 7 + second * 3 + folded) % 99991).unsqueeze(1).float()
+        return ((first * 7 + second * 3 + folded + self.salt) % 99991).unsqueeze(1).float()
 
     def encode(self, memory: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
         seed = self.hidden(memory).long().squeeze(1)
@@ -103,19 +106,31 @@ class Ledger(nn.Module):
 
 
 def write(
-    registry: Registry, item_ids: Sequence[int | str], segment_length: int, *, fails: bool = False
+    registry: Registry,
+    item_ids: Sequence[int | str],
+    segment_length: int,
+    *,
+    fails: bool = False,
+    dialect: int = 1,
+    salt: int = 0,
 ) -> ModelVersion:
     """A new version `ledger@N` of a registry."""
-    network = Ledger(len(item_ids), segment_length, fails=fails)
+    network = Ledger(len(item_ids), segment_length, fails=fails, dialect=dialect, salt=salt)
     manifest = Manifest(
         name=NAME,
         version="",
         kind="ledger",
-        memory_format="ledger/1",
+        memory_format=f"ledger/{dialect}",
         segment_length=segment_length,
         state_floats=STATE_FLOATS,
         n_items=len(item_ids),
-        config={"n_items": len(item_ids), "segment_length": segment_length, "fails": fails},
+        config={
+            "n_items": len(item_ids),
+            "segment_length": segment_length,
+            "fails": fails,
+            "dialect": dialect,
+            "salt": salt,
+        },
         training=None,
         metrics=None,
         weights_sha256=artifact.weights_sha256(network),

@@ -1,20 +1,26 @@
 """The oracle: recompute everything that was published from the input topic alone, and compare for equality.
 
 A thing is *lost* if it must be there and is not, *doubled* if it is there once too often, *differing* if it is there
-and is not what the input says. Things are interactions in a state, lists, withdrawn lists, and dead letters.
+and is not what the input says. Things are interactions in a state, lists, withdrawn lists, dead letters, and marks.
+
+Each list and each state is recomputed with the version that served then, as the partition's marks say; and the marks
+must agree with what was promoted.
 """
 
+import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgpack
 
-from tests.crash.reading import Observed, Taken
-from tests.crash.replay import Replay, Rules
+from tests.crash.reading import Observed
+from tests.crash.replay import Candidate, Replay, Rules
 from tests.crash.said import said, user_of
+from tests.crash.served import Served, Terms
+from tests.crash.taken import Taken
 
 _ERROR_HEADER = "__streams.errors."
 _MALFORMED = b"MalformedInteraction"
@@ -37,6 +43,8 @@ class Verdict:
     malformed: int
     refused: int
     """Dead letters of records that the model failed on."""
+    swaps: int
+    """How often another version began to serve a partition."""
     lost: int
     doubled: int
     differing: int
@@ -62,11 +70,19 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
     """Compare what was published with what the input says."""
     tally = _Tally()
     dead = _DeadLetters(observed.dead_letters, tally)
-    published = _Published(observed.recommendations)
+    served = Served(observed.promotions, rules, observed.excused)
+    published = _Published(observed.recommendations, rules, served)
+    terms: dict[int, Terms] = {}
     users: dict[tuple[int, str], Replay] = {}
     counts: Counter[str] = Counter()
-    row_of, unknown = rules.catalogue.rows(), rules.catalogue.unknown
+    for partition, marks in observed.marks.items():
+        for line in served.wrong_marks(partition, marks):
+            tally.note("differing", line)
+        counts["swaps"] += len(marks) - 1
     for record in observed.interactions:
+        if record.partition not in terms:
+            terms[record.partition] = Terms(observed.marks.get(record.partition, ()), rules)
+        mine = terms[record.partition]
         user = user_of(record.key)
         heard = None if record.value is None else said(record.value, record.timestamp)
         if user is None or (record.value is not None and heard is None):
@@ -80,19 +96,27 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
             published.forgotten(user)
             continue
         counts["interactions"] += 1
+        term = mine.at(record.offset)
         replay = users.get(place)
         if replay is None:
-            replay = users[place] = Replay(rules.keep_segments)
-        row = row_of.get(heard.item, unknown)
+            replay = users[place] = Replay(rules, term=term)
+        replay.pass_through(mine.between(replay.term, term))
+        replay.term = term
+        version = mine.version(term)
         if (record.partition, record.offset) in dead.refused:
             counts["refused"] += 1
-            dead.refusal(record, may_fail=_may_fail(replay, row, rules))
+            segment = version.rows([*replay.items, heard.item])
+            full = len(segment) == rules.segment_length
+            dead.refusal(record, may_fail=full and version.may_fail(segment))
             continue
-        if replay.take(heard, row, rules):
+        if replay.take(heard, version):
             counts["lists"] += 1
-            published.expect(user, replay.recommendation(record.partition, record.offset, heard.time, rules), tally)
+            candidates = replay.candidates(record.partition, record.offset, heard.time, version)
+            replay.made(published.expect(user, candidates, tally))
     dead.rest()
     published.rest(tally)
+    for (partition, _), replay in users.items():
+        replay.pass_through(terms[partition].between(replay.term, terms[partition].last))
     # A user with nothing but refused records has no state.
     _compare_states(observed.states, {place: replay for place, replay in users.items() if replay.taken}, rules, tally)
     return Verdict(
@@ -102,17 +126,12 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
         forgotten=counts["forgotten"],
         malformed=counts["malformed"],
         refused=counts["refused"],
+        swaps=counts["swaps"],
         lost=tally.wrong["lost"],
         doubled=tally.wrong["doubled"],
         differing=tally.wrong["differing"],
         examples=tuple(tally.examples),
     )
-
-
-def _may_fail(replay: Replay, row: int, rules: Rules) -> bool:
-    """True if the model can be the reason of a refusal: the segment that ends here has the failing item."""
-    segment = (*replay.rows, row)
-    return rules.fails and len(segment) == rules.segment_length and len(rules.catalogue.item_ids) in segment
 
 
 def _compare_states(
@@ -129,18 +148,44 @@ def _compare_states(
             )
             continue
         seen.add(place)
-        expected = replay.row(place[1], place[0], rules)
-        if row != expected:
-            unequal = {name: (row[name], value) for name, value in expected.items() if row[name] != value}
-            example = f"state of user {place[1]} in partition {place[0]}, found and expected: {unequal}"
-            behind = replay.taken - row["taken"]
-            tally.note("lost" if behind > 0 else "doubled" if behind < 0 else "differing", example, abs(behind) or 1)
+        possible = list(replay.rows(place[1], place[0]))
+        if any(_same_row(row, expected, rules.tolerance) for expected in possible):
+            continue
+        expected = possible[0]
+        unequal = {name: (row[name], value) for name, value in expected.items() if row[name] != value}
+        example = f"state of user {place[1]} in partition {place[0]}, found and expected: {unequal}"
+        behind = replay.taken - row["taken"]
+        tally.note("lost" if behind > 0 else "doubled" if behind < 0 else "differing", example, abs(behind) or 1)
     for place in users.keys() - seen:
         tally.note(
             "lost",
             f"state of user {place[1]} in partition {place[0]}, {users[place].taken} interactions",
             users[place].taken,
         )
+
+
+def _same_row(found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float) -> bool:
+    same = all(found[name] == value for name, value in expected.items() if name != "memory")
+    return same and _near(found["memory"], expected["memory"], tolerance)
+
+
+def _same_list(made: Mapping[str, Any], candidate: Candidate, tolerance: float) -> bool:
+    """Items whose scores differ by less than the tolerance may change places."""
+    ranking = candidate.ranking
+    if any(made.get(name) != value for name, value in candidate.fields.items()):
+        return False
+    items, scores = made.get("items"), made.get("scores")
+    if not tolerance:
+        return (items, scores) == (ranking.items, ranking.scores)
+    known = {**ranking.beyond, **dict(zip(ranking.items, ranking.scores, strict=True))}
+    own = [known.get(item, math.inf) for item in items or ()]
+    return _near(scores or (), ranking.scores, tolerance) and _near(scores or (), own, tolerance)
+
+
+def _near(found: Sequence[float], expected: Sequence[float], tolerance: float) -> bool:
+    return len(found) == len(expected) and all(
+        abs(one - other) <= tolerance for one, other in zip(found, expected, strict=True)
+    )
 
 
 class _DeadLetters:
@@ -191,8 +236,9 @@ class _DeadLetters:
 class _Published:
     """Lists by the place in the input that they were made for, and each user's lists and withdrawals in their order."""
 
-    def __init__(self, recommendations: Iterable[Taken]) -> None:
-        self._lists: dict[Place, list[tuple[str, bytes]]] = {}
+    def __init__(self, recommendations: Iterable[Taken], rules: Rules, served: Served) -> None:
+        self._tolerance, self._served = rules.tolerance, served
+        self._lists: dict[Place, list[tuple[str, Taken]]] = {}
         self._found: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
         self._expected: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
         for record in recommendations:
@@ -201,14 +247,16 @@ class _Published:
                 self._found[user].append(_WITHDRAWN)
                 continue
             made = msgpack.unpackb(record.value)
-            self._lists.setdefault((made["partition"], made["offset"]), []).append((user, record.value))
+            self._lists.setdefault((made["partition"], made["offset"]), []).append((user, record))
             self._found[user].append(made["offset"])
 
     def forgotten(self, user: str) -> None:
         self._expected[user].append(_WITHDRAWN)
 
-    def expect(self, user: str, expected: dict[str, Any], tally: _Tally) -> None:
-        place = expected["partition"], expected["offset"]
+    def expect(self, user: str, candidates: Sequence[Candidate], tally: _Tally) -> Sequence[Candidate]:
+        """One of these lists must be there. Returns those that can be it."""
+        fields = candidates[0].fields
+        place = fields["partition"], fields["offset"]
         self._expected[user].append(place[1])
         found = self._lists.pop(place, [])
         example = f"list of user {user} after {place[0]}/{place[1]}"
@@ -216,11 +264,19 @@ class _Published:
             tally.note("lost", example)
         if len(found) > 1:
             tally.note("doubled", example, len(found) - 1)
-        for owner, value in found[:1]:
-            made = msgpack.unpackb(value)
-            if owner != user or made != expected:
+        for owner, record in found[:1]:
+            made = msgpack.unpackb(record.value)
+            same = [each for each in candidates if _same_list(made, each, self._tolerance)]
+            if owner != user or not same:
+                expected = {**fields, "items": candidates[0].ranking.items, "scores": candidates[0].ranking.scores}
                 unequal = {name: (made.get(name), value) for name, value in expected.items() if made.get(name) != value}
                 tally.note("differing", f"{example}, owner {owner}, found and expected: {unequal}")
+            elif not self._served.may(made["model"], record.timestamp):
+                tally.note(
+                    "differing", f"{example}, by {made['model']} at {record.timestamp}, when it was not promoted"
+                )
+            return same or candidates
+        return candidates
 
     def rest(self, tally: _Tally) -> None:
         for (partition, offset), lists in self._lists.items():

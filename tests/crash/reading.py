@@ -4,32 +4,23 @@ local stores.
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from stream.commands.export_state import export
+from tests.crash.served import Mark, Promoted, marks, promotions
+from tests.crash.taken import Taken
 from tests.processes import wait_until
 
 _BATCH = 5000
 _SETTLED_WITHIN_S = 60.0
-
-
-class Taken(NamedTuple):
-    """One record of a topic. `headers` is empty where there are none."""
-
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    timestamp: int
-    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 @dataclass(slots=True)
@@ -42,6 +33,11 @@ class Observed:
     states: Iterable[Mapping[str, Any]]
     """The rows of `rec2pm state export`."""
     dead_letters: Iterable[Taken] = field(default_factory=list)
+    marks: Mapping[int, Sequence[Mark]] = field(default_factory=dict)
+    """Partition → which version served it from which offset on."""
+    promotions: Sequence[Promoted] = ()
+    excused: Sequence[tuple[int, int]] = ()
+    """Times, epoch ms, from which to which a worker could not fetch what had been promoted."""
 
 
 class Kept:
@@ -79,8 +75,10 @@ class Kept:
 
 def observe(bootstrap: str, app: str, interactions: str, recommendations: str, kept: Kept) -> Observed:
     """Read an application whose workers have ended."""
-    changelog, dead_letters = f"{app}.changelog", f"{app}.dead-letter"
-    wait_until_settled(bootstrap, [interactions, changelog, recommendations, dead_letters])
+    changelog, dead_letters, models = f"{app}.changelog", f"{app}.dead-letter", f"{app}.models"
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+    promoting = [models] if models in admin.list_topics(timeout=30).topics else []
+    wait_until_settled(bootstrap, [interactions, changelog, recommendations, dead_letters, *promoting])
     with tempfile.TemporaryDirectory(prefix="rec2pm-crash-") as scratch:
         out = Path(scratch) / "states.parquet"
         export({"bootstrap.servers": bootstrap}, changelog, out, lambda done, of: None)
@@ -90,6 +88,8 @@ def observe(bootstrap: str, app: str, interactions: str, recommendations: str, k
         records(bootstrap, recommendations),
         states.iter_rows(named=True),
         records(bootstrap, dead_letters, headers=True),
+        marks(records(bootstrap, changelog)),
+        promotions(chain.from_iterable(records(bootstrap, each) for each in promoting)),
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from state.errors import StateCorrupted
 from state.store import Store, StoreMemory
-from tests.crash.reading import Taken
+from tests.crash.taken import Taken
 
 State = Mapping[bytes, bytes]
 _MEMORY_BYTES = 32 << 20

@@ -24,9 +24,13 @@ segments = st.lists(st.integers(1, UNKNOWN), min_size=LENGTH, max_size=LENGTH)
 users = st.lists(segments, max_size=3)
 
 
+DIALECT, SALT = 2, 4711
+
+
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
-    return Runtime.load(ledger.write(Registry(tmp_path_factory.mktemp("models")), ITEMS, LENGTH).folder)
+    registry = Registry(tmp_path_factory.mktemp("models"))
+    return Runtime.load(ledger.write(registry, ITEMS, LENGTH, dialect=DIALECT, salt=SALT).folder)
 
 
 def folded(histories: list[list[list[int]]]) -> list[Memory]:
@@ -34,7 +38,7 @@ def folded(histories: list[list[list[int]]]) -> list[Memory]:
     for history in histories:
         memory = EMPTY
         for segment in history:
-            memory = fold(memory, segment)
+            memory = fold(memory, segment, DIALECT)
         made.append(memory)
     return made
 
@@ -46,9 +50,9 @@ def test_a_fold_is_the_arithmetic_in_batches_of_any_size(
 ) -> None:
     before = folded([history for history, _ in asked])
     made = runtime.fold(np.array(before, np.float32), np.array([segment for _, segment in asked]))
-    expected = [fold(memory, segment) for memory, (_, segment) in zip(before, asked, strict=True)]
+    expected = [fold(memory, segment, DIALECT) for memory, (_, segment) in zip(before, asked, strict=True)]
     assert made.memory.astype(np.int64).tolist() == [list(memory) for memory in expected]
-    assert made.hidden.astype(np.int64).ravel().tolist() == [seed(memory, ()) for memory in expected]
+    assert made.hidden.astype(np.int64).ravel().tolist() == [seed(memory, (), SALT) for memory in expected]
 
 
 @given(
@@ -92,7 +96,12 @@ def test_a_list_is_the_arithmetic_whatever_is_excluded(
     ):
         # Without a memory and a known item nothing is known, not even what is unknown.
         known = working if history or any(row != UNKNOWN for row in working) else []
-        assert (made.items, made.scores) == CATALOGUE.ranked(seed(memory, known), k, exclude)
+        assert (made.items, made.scores) == CATALOGUE.ranked(seed(memory, known, SALT), k, exclude)
+
+
+def test_versions_differ_in_what_they_remember_and_what_they_make_of_it() -> None:
+    assert len({fold(EMPTY, [1, 2, 3, 4], dialect) for dialect in range(1, 20)}) == 19
+    assert len({seed((1, 2, 3), [4], salt) for salt in range(20)}) == 20
 
 
 def test_no_two_of_a_thousand_histories_have_the_same_memory() -> None:

@@ -11,81 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-import msgspec
 import pytest
 
 from model.version.registry import Registry
 from model.version.runtime import Runtime
-from stream.commands.export_state import rows
-from stream.event import EventReader
-from stream.wire import recommendation_as_msgpack
 from tests.crash import ledger
-from tests.crash.arithmetic import Catalogue
+from tests.crash.evidence import FIRST, FROM, ITEMS, LENGTH, RULES, interactions, observed
 from tests.crash.oracle import Verdict, judge
-from tests.crash.reading import Kept, Observed, Taken
-from tests.crash.replay import Rules
-from tests.fakes import FakeLink, FakeRecord, run_to_end, said, worker_on
-
-LENGTH = 4
-KEEP = 2
-LISTS = 3
-ITEMS: list[int | str] = [*range(20), *(f"item-{number}" for number in range(10))]
-RULES = Rules(Catalogue(ITEMS), LENGTH, LISTS, top_k=5, keep_segments=KEEP, model="ledger@1")
-FROM = (1_700_000_000_000, 1_700_000_000, 1_700_000_000_000_000, 0)
-"""Times in milliseconds, in seconds, in microseconds, and too early to be plausible."""
-MALFORMED = (b"", b"\xc1", b"[1]", b'{"item": null}', b'{"ts": 1}', b"\x81\xa4item\xc0")
-
-
-def interactions(count: int, chosen: random.Random) -> list[FakeRecord]:
-    """Over two partitions: known and unknown items, JSON and MessagePack, malformed values, users who are forgotten."""
-    made = []
-    offsets = [10, 0]
-    for _ in range(count):
-        partition = chosen.randrange(2)
-        user: bytes | None = f"user-{partition}-{chosen.randrange(6)}".encode()
-        item = chosen.choice([*ITEMS, "unknown", 99])
-        value: bytes | None = said(item, chosen.randrange(10_000) + chosen.choice(FROM))
-        kind = chosen.random()
-        if kind < 0.04:
-            value = None
-        elif kind < 0.08:
-            value = chosen.choice(MALFORMED)
-        elif kind < 0.09:
-            user = None
-        elif kind < 0.15:
-            value = b'{"item": "%s"}' % str(item).encode()
-        made.append(FakeRecord(user, value, partition, offsets[partition], _timestamp=chosen.randrange(10_000)))
-        offsets[partition] += 1
-    return made
-
-
-def observed(records: list[FakeRecord], cuts: list[int], folder: Path, runtime: Runtime) -> Observed:
-    """What a worker that is given these polls leaves behind."""
-    link = FakeLink(records, cuts)
-    run_to_end(
-        worker_on(link, folder, runtime, cadence=LISTS, keep_segments=KEEP, partitions=(0, 1), events=EventReader()),
-        link,
-    )  # type: ignore[arg-type]
-    lists = [
-        Taken(0, at, user, None if made is None else recommendation_as_msgpack(made), 0)
-        for at, (user, made) in enumerate(link.lists())
-    ]
-    dead = [each for outgoing in link.published for each in outgoing.dead]
-    return Observed(
-        [
-            Taken(record.partition(), record.offset(), record.key(), record.value(), record.timestamp()[1])
-            for partition in (0, 1)
-            for record in records
-            if record.partition() == partition
-        ],
-        lists,
-        [
-            msgspec.structs.asdict(row)
-            for partition in (0, 1)
-            for row in rows(iter(sorted(link.state(partition).items())), partition)
-        ],
-        [Taken(0, at, each.key, each.value, 0, tuple(each.headers)) for at, each in enumerate(dead)],
-    )
+from tests.crash.reading import Kept, Observed
+from tests.crash.taken import Taken
+from tests.fakes import FakeRecord, said
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +166,7 @@ def test_an_interaction_refused_without_a_reason_is_noticed(evidence: Observed) 
 
 
 def test_an_interaction_that_the_model_fails_at_is_right_in_the_dead_letters_and_nowhere_else() -> None:
-    rules = replace(RULES, fails=True, lists=100)
+    rules = replace(RULES, versions={"ledger@1": replace(FIRST, fails=True)}, lists=100)
     *kept, poison = (Taken(0, at, b"user", said(ITEMS[-1], FROM[0] + at), 0) for at in range(LENGTH))
     row = {
         "user_id": "user",
@@ -243,7 +178,7 @@ def test_an_interaction_that_the_model_fails_at_is_right_in_the_dead_letters_and
     state = {**row, "memory": [], "memory_format": "", "as_of": FROM[0] + 2, "partition": 0}
     found = Observed([*kept, poison], [], [state], [refused(poison)])
     assert judge(found, rules).holds
-    assert not judge(found, replace(rules, fails=False)).holds, "another model does not fail"
+    assert not judge(found, replace(rules, versions=RULES.versions)).holds, "another model does not fail"
     assert not judge(replace(found, dead_letters=[]), rules).holds, "it is nowhere"
     folded = {**state, "taken": LENGTH, "folds": 1, "working_items": [], "working_times": []}
     assert not judge(replace(found, states=[folded]), rules).holds, "it is in both places"

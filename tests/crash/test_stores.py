@@ -7,8 +7,8 @@ import pytest
 
 from state.codec import POSITION, number_value
 from state.store import Store, StoreMemory
-from tests.crash.reading import Taken
 from tests.crash.stores import differing, newest
+from tests.crash.taken import Taken
 
 STATE = {b"\x03ann\x01": b"a", b"\x03bob\x01": b"b", POSITION: number_value(12)}
 
