@@ -18,9 +18,10 @@ from model.evaluation import offline, probes, ranking_metrics, significance, use
 from model.evaluation.baselines import Baseline, baselines
 from model.evaluation.holdout import Holdout, Rows, SplitName, cut
 from model.evaluation.probes import Probes
+from model.evaluation.seen import seen
 from model.evaluation.significance import Estimate, Paired
 from model.evaluation.user_groups import Part
-from model.version.manifest import LAST_OUT, Manifest
+from model.version.manifest import Manifest
 from model.version.registry import ModelVersion
 from model.version.runtime import Runtime
 from model.version.unknown_items import both_sides
@@ -192,7 +193,7 @@ def evaluate(
                 manifest=runtime.manifest,
                 outside=len(outside),
                 outside_examples=both_sides((holdout.item_ids[item] for item in outside.tolist()), runtime.item_ids),
-                saw=_saw(runtime.manifest, holdout),
+                saw=seen(runtime.manifest, holdout),
                 uses_time=runtime.uses_time,
                 probes=probes.probe(runtime, histories, rows[holdout.target], options.seed, advance, times),
             )
@@ -250,21 +251,6 @@ def _ask_baseline(baseline: Baseline, holdout: Holdout, window: int | None, adva
             advance(offline.USERS)
     advance(len(holdout.asked) % offline.USERS)
     return _Answers(baseline.name, ranks, int(shown.sum()), holdout.n_known, None)
-
-
-def _saw(manifest: Manifest, holdout: Holdout) -> int | None:
-    """How many targets the model was trained on, if its manifest says so. A target of the same millisecond as the last
-    interaction that it was trained on counts as seen.
-    """
-    training = manifest.training
-    if training is None:
-        return None
-    seen = holdout.target_ms <= training.until_ms
-    if training.split.startswith(LAST_OUT):
-        # Such a training never sees the last interaction of a user, however early it was.
-        last = np.append(holdout.start[1:], len(holdout.items))[holdout.asked] - 1
-        seen &= holdout.end[holdout.asked] != last
-    return int(seen.sum())
 
 
 def _asked(holdout: Holdout) -> Asked:
