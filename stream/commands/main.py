@@ -28,6 +28,7 @@ from state.errors import StateError
 from stream.commands.dead_letters.command import dead_letters
 from stream.commands.demo.command import demo
 from stream.commands.evaluate import evaluate
+from stream.commands.models.command import models
 from stream.commands.output import EXIT_ERROR, EXIT_USAGE, PlainFormatter, complain, printable, say
 from stream.commands.produce import produce
 from stream.commands.topics import topics
@@ -99,5 +100,5 @@ def main(verbose: bool) -> None:
         logging.getLogger("rdkafka").setLevel(logging.WARNING)
 
 
-for command in (demo, topics, train, evaluate, worker, produce, view, user, state, dead_letters):
+for command in (demo, topics, train, evaluate, models, worker, produce, view, user, state, dead_letters):
     main.add_command(command)

@@ -128,7 +128,7 @@ def of_replay(on: Names) -> list[Right]:
 
 
 def of_models(on: Names) -> list[Right]:
-    """`models list`, `models history`: what was promoted."""
+    """Those of `models` that only read what was promoted."""
     return [_reading(models_topic(on.app), "reading promotions"), _reader(on)]
 
 
@@ -164,6 +164,14 @@ COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
     "dead-letters show": of_dead_letters,
     "dead-letters replay": of_dead_letters,
     "dead-letters replay --execute": of_replay,
+    "models list": of_models,
+    "models show": of_models,
+    "models verify": of_models,
+    "models diff": of_models,
+    "models promote": of_promotion,
+    "models rollback": of_promotion,
+    "models status": of_models_status,
+    "models history": of_models,
     "view": lambda on: of_view(on, "*"),
 }
 """What each command needs. docs/operate.md has this table; a test compares them."""

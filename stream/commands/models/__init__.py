@@ -1,0 +1,1 @@
+"""`rec2pm models`: versions of models, and which of them serves."""

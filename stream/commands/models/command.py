@@ -1,0 +1,78 @@
+"""The options of `rec2pm models`."""
+
+import time
+
+import click
+
+from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
+from stream.commands.output import say
+
+CHAMPION = "champion"
+alias_option = click.option(
+    "--alias", default=CHAMPION, show_default=True, help="The alias that workers follow (REC2PM_FOLLOW)."
+)
+
+
+@click.group(short_help="Versions of models, and which one serves.")
+def models() -> None:
+    """Versions of models, and which one serves.
+
+    A version is NAME@VERSION, or NAME for its newest one, or `champion` for the one that should serve.
+    """
+
+
+@models.command("history", short_help="List what was promoted, the newest first.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="Show only the newest N.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per promotion, for a program.")
+@reports_kafka_errors
+def models_history(limit: int, as_json: bool) -> None:
+    """List what was promoted, the newest first: when, by whom, from which version, why, and the figures of the gate."""
+    from stream.commands.models.history import history_json, history_lines
+    from stream.kafka.models_topic import read_models
+    from stream.kafka.rights import of_models
+
+    settings = current_settings()
+    kafka = kafka_options(settings, *of_models(settings.names))
+    promotions = list(reversed(read_models(kafka, settings.app).history.values()))
+    if not promotions:
+        say(f"nothing was promoted in {settings.app} yet", err=True)
+        return
+    for line in (history_json if as_json else history_lines)(promotions[:limit]):
+        say(line)
+    if len(promotions) > limit:
+        say(f"{len(promotions) - limit} older ones are left out: see --limit", err=True)
+
+
+@models.command("rollback", short_help="Promote the version before the current one.")
+@alias_option
+@click.option("--why", metavar="TEXT", help="Why; it is written into the history.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@reports_kafka_errors
+def models_rollback(alias: str, why: str | None, dry_run: bool) -> None:
+    """Promote the version that served before the current one. No check stands in the way.
+
+    A second rollback goes one version further back.
+    """
+    from stream.commands.models.rollback import rollback_lines
+    from stream.kafka.models_topic import publish, read_models
+    from stream.kafka.rights import of_promotion
+    from stream.promotion.rollback import rollback
+    from stream.promotion.who import promoter
+
+    settings = current_settings()
+    kafka = kafka_options(settings, *of_promotion(settings.names))
+    known = read_models(kafka, settings.app)
+    promotion = rollback(known, alias, who=promoter(), when_ms=time.time_ns() // 1_000_000, why=why)
+    if promotion is None:
+        current = known.aliases.get(alias)
+        raise click.ClickException(
+            f"there is nothing to roll back: nothing is promoted as {alias}"
+            if current is None
+            else f"there is nothing to roll back to: nothing was promoted as {alias} before {current.version}. "
+            "`rec2pm models promote` promotes the version that you want"
+        )
+    for line in rollback_lines(known, promotion, dry_run=dry_run):
+        say(line)
+    if not dry_run:
+        publish(kafka, settings.app, promotion)
+        say(f"done. `rec2pm models status --wait` ends when every worker serves {promotion.version}")
