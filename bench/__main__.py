@@ -108,7 +108,6 @@ def sasrec(models: Path, items: list[int | str]) -> None:
         metrics=None,
         weights_sha256=sha256,
         program_version=metadata.version("rec2pm"),
-        torch_version=str(torch.__version__),
     )
     Registry(models).add(serving, manifest, items)
 

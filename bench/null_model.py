@@ -86,7 +86,6 @@ def write(registry: Registry, segment_length: int) -> ModelVersion:
         metrics=None,
         weights_sha256=sha256,
         program_version="bench",
-        torch_version=str(torch.__version__),
     )
     return registry.add(network, manifest, list(range(ITEMS)))
 
@@ -104,7 +103,7 @@ def main() -> None:
             file=sys.stderr,
         )
         return
-    print(write(registry, arguments.segment_length).folder)
+    print(write(registry, arguments.segment_length).uri)
 
 
 if __name__ == "__main__":

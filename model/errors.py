@@ -74,7 +74,11 @@ class ManifestMismatch(ModelError):
 
 
 class DigestMismatch(ModelError):
-    """The artifact has another SHA-256 than the one that was asked for. Nothing of it was loaded."""
+    """A file of a version has another SHA-256 than its manifest or the reference says. Nothing of it was loaded."""
+
+
+class VersionUnavailable(ModelError):
+    """The registry does not answer, or refuses; or a file of a version is missing. It may be there later."""
 
 
 class ModelFailed(ModelError):

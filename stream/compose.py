@@ -59,7 +59,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     give_back = _keep_memory_together()
     one_thread()
     version = Registry(settings.models).resolve(settings.model)
-    recommender = Recommender(Runtime.load(version.folder, version.sha256))
+    recommender = Recommender(Runtime.load(version.uri, version.sha256))
     logger.info(
         "model loaded model=%s kind=%s segment_length=%d state_bytes=%d",
         version.reference,

@@ -97,11 +97,15 @@ class Settings(BaseModel):
         description="name of this worker: the same after a restart, and never shared by two live workers. Kafka waits for a named worker that "
         "restarts (default: the worker makes a name once and keeps it in the state folder; when it stops, other workers get its partitions at once)",
     )
-    models: Path = Field(Path("var/models"), description="folder of the model registry")
+    models: str = Field(
+        "var/models",
+        min_length=1,
+        description="the model registry: a folder, or a URL such as s3://BUCKET/models",
+    )
     model: str | None = Field(
         None,
         min_length=1,
-        description="NAME (its newest version), NAME@VERSION, or NAME@VERSION#SHA256, which is loaded only if that is the SHA-256 of its model.pt "
+        description="NAME (its newest version), NAME@VERSION, or NAME@VERSION#SHA256, which is loaded only if that is the SHA-256 of its manifest.json "
         "(default: the newest version of the registry's only model)",
     )
     recommend: Annotated[Cadence, BeforeValidator(_cadence)] = Field(

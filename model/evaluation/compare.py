@@ -180,7 +180,7 @@ def evaluate(
     answers: dict[ModeName, list[_Answers]] = {mode: [] for mode in WINDOWS}
     subjects = []
     for version in versions:
-        runtime = Runtime.load(version.folder, version.sha256)
+        runtime = Runtime.load(version.uri, version.sha256)
         rows = offline.catalogue_rows(runtime, holdout.item_ids)
         for mode in WINDOWS:
             answers[mode].append(_ask_model(runtime, rows, holdout, mode, advance))

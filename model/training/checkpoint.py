@@ -1,7 +1,7 @@
 """Checkpoints: one file with everything that a training step depends on, so that training can resume after a crash.
 
-The folder of a training is REGISTRY/.training/NAME/, which a list of models does not show. It holds `checkpoint.pt` and
-the encoded log, and is removed when the version is written. One process at a time has it.
+The folder of a training is .training/NAME/ in `Registry.training_folder`, which a list of models does not show. It
+holds `checkpoint.pt` and the encoded log, and is removed when the version is written. One process at a time has it.
 """
 
 import contextlib

@@ -106,7 +106,7 @@ def _prepared(
     attribute_column: str | None,
 ) -> Prepared:
     options = wanted.training
-    earlier = None if start_from is None else artifact.load_weights(start_from.program, start_from.sha256)
+    earlier = None if start_from is None else artifact.load_weights(start_from.uri, start_from.sha256)
     data = dataset.load(
         log,
         split=options.split,

@@ -81,7 +81,7 @@ def train(
         TrainingUnfinished: there is an earlier training, and it must not be resumed or is another one.
         TrainingDiverged, TrainingInterrupted, TrainingProcessLost: training stopped. The last good checkpoint stays for
             "resume".
-        TrainerMissing: lightning-fabric or tensorboardX is not installed.
+        TrainerMissing: lightning-fabric, safetensors or tensorboardX is not installed.
     """
     _check_installed()
     from model.training.fit import Job, first_checkpoint, fit
@@ -90,7 +90,7 @@ def train(
     _check_attributes(recipe, attribute_column, start_from)
     registry.check_name(name)
     # New networks and dropout draw from the global generator of torch. Its state is restored for the caller.
-    with torch.random.fork_rng(devices=[]), checkpoint.held(registry.root, name) as training:
+    with torch.random.fork_rng(devices=[]), checkpoint.held(registry.training_folder, name) as training:
         if training.unfinished() and unfinished == "refuse":
             raise TrainingUnfinished(
                 f"{training.folder}: an earlier training of {name!r} stopped at {checkpoint.read(training.checkpoint).reached}: "
@@ -102,21 +102,14 @@ def train(
         data, config, network = prepared.data, prepared.config, prepared.network
         summary.before(prepared, recipe.training, registry, name, start_from)
         identity = {**_resolved(recipe, data, attribute_column, start_from), "log_sha256": data.digest()}
-        scalars = registry.root / TENSORBOARD / name
+        scalars = registry.training_folder / TENSORBOARD / name
         if training.unfinished():
             _check_same(checkpoint.read(training.checkpoint), identity, training)
         else:
             kept_scalars(scalars, None)
             kinds.initialise(network, torch.Generator().manual_seed(recipe.training.seed))
             if start_from is not None:
-                known = warm_start.copy_into(
-                    network,
-                    data.item_ids,
-                    start_from.program,
-                    start_from.reference,
-                    data.attributes,
-                    sha256=start_from.sha256,
-                )
+                known = warm_start.copy_into(network, data.item_ids, start_from, data.attributes)
                 logger.info(
                     "starting from %s, which knows %d of %d items", start_from.reference, known, len(data.item_ids)
                 )
@@ -144,7 +137,7 @@ def train(
 
 
 def _check_installed() -> None:
-    missing = [name for name in ("lightning_fabric", "tensorboardX") if util.find_spec(name) is None]
+    missing = [name for name in ("lightning_fabric", "safetensors", "tensorboardX") if util.find_spec(name) is None]
     if missing:
         raise TrainerMissing(f"training needs {' and '.join(missing)}: {how_to_install('train')}")
 
@@ -249,7 +242,6 @@ def _add(
         metrics=last.best_metrics,
         weights_sha256=sha256,
         program_version=program_version,
-        torch_version=str(torch.__version__),
     )
     return registry.add(serving, manifest, data.item_ids, data.attributes)
 

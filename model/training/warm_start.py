@@ -1,7 +1,6 @@
 """Daily retraining: a new network that starts with the weights of an earlier version."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from model.errors import TrainingImpossible
 from model.version import artifact
 from model.version.attributes import Attributes
+from model.version.registry import ModelVersion
 
 ITEMS, ATTRIBUTES = "item.weight", "attribute.weight"
 BY_ROW = (ITEMS, ATTRIBUTES)
@@ -18,10 +18,8 @@ BY_ROW = (ITEMS, ATTRIBUTES)
 def copy_into(
     network: nn.Module,
     item_ids: Sequence[int | str],
-    version: Path,
-    reference: str,
+    version: ModelVersion,
     attributes: Attributes | None = None,
-    sha256: str | None = None,
 ) -> int:
     """Give a network the weights of a version. Items and attribute values that the version knows get their rows; other
     rows stay as they are.
@@ -29,25 +27,23 @@ def copy_into(
     Args:
         network: with `config.n_items` + 2 item rows.
         item_ids: the items of the network's rows 1..V. `42` and `"42"` are the same item.
-        version: model.pt of the version.
         attributes: those of the network, if it has any.
-        sha256: of the version, if it must be a certain one.
 
     Returns:
         How many of the items the version knows.
 
     Raises:
         TrainingImpossible: the network of the version has another shape.
-        What `artifact.load` raises.
+        What `artifact.load_weights` raises.
     """
-    earlier = artifact.load_weights(version, sha256)
+    earlier = artifact.load_weights(version.uri, version.sha256)
     there = {
         name.removeprefix("network."): tensor for name, tensor in earlier.weights.items() if name.startswith("network.")
     }
     wanted = network.state_dict()
     strange = _differences(there, wanted)
     if strange:
-        raise TrainingImpossible(f"training cannot start from {reference}: {'; '.join(strange)}")
+        raise TrainingImpossible(f"training cannot start from {version.reference}: {'; '.join(strange)}")
     items, known = _with_known_rows(wanted[ITEMS], item_ids, there[ITEMS], earlier.item_ids)
     items[-1] = there[ITEMS][-1]  # the last row of both stands for items outside the catalogue
     tables = {ITEMS: items}

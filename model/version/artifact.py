@@ -1,13 +1,14 @@
-"""A network as one file: TorchScript with its manifest and catalogue inside. Every use of `torch.jit` is here.
+"""A network as the files of a version: TorchScript, weights, catalogue. Every use of `torch.jit` is here.
 
-TorchScript is deprecated, but complete in torch 2.13. The eager module is the source of truth and the artifact one
-export of it, so another format would change only this file (docs/decisions/0008-torchscript.md).
+TorchScript is deprecated, but complete in torch 2.13. The eager module is the source of truth and model.pt one export
+of it, so another format would change only this file (docs/decisions/0008-torchscript.md). weights.safetensors has the
+same weights for programs that are not written yet: `model.training.rebuilt`.
 """
 
 import hashlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,11 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from model.errors import ArtifactUnreadable, DigestMismatch, ManifestMismatch
+from model.errors import ArtifactUnreadable, ManifestMismatch
 from model.version import manifest as manifests
 from model.version.attributes import Attributes
-from model.version.manifest import Manifest
-
-MANIFEST = "manifest.json"
-CATALOGUE = "catalogue.json"
-ATTRIBUTES = "attributes.json"
-"""In versions whose items have attributes. Training needs them to start from such a version; serving does not."""
-PROGRAM = "model.pt"
+from model.version.checked_files import CheckedFiles
+from model.version.manifest import ATTRIBUTES, CATALOGUE, MANIFEST, PROGRAM, WEIGHTS, Manifest
 
 CONTRACT = ("spec", "initial_memory", "update", "recommend", "rank")
 """The methods of a program: all that a worker calls. A program may have more."""
@@ -47,17 +43,44 @@ class Artifact:
     item_ids: tuple[ItemId, ...]
 
 
-def save(
-    network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], path: Path, attributes: Attributes | None = None
-) -> None:
-    """Write a network that answers the contract, scripted, with manifest and catalogue.
+def files(
+    network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None = None
+) -> dict[str, bytes]:
+    """The files of a version whose network answers the contract, in the order in which they are written: the manifest
+    is the last one, because it names the others.
 
-    It is not frozen, because freezing drops the names of the weights.
+    The program is not frozen, because freezing drops the names of the weights.
     """
-    extra = {MANIFEST: manifests.encode(manifest), CATALOGUE: msgspec.json.encode(list(item_ids))}
+    catalogue = msgspec.json.encode(list(item_ids))
+    inside = replace(
+        manifest,
+        program=manifests.Program(torch_version=str(torch.__version__)),
+        catalogue_sha256=hashlib.sha256(catalogue).hexdigest(),
+        files={},
+    )
+    program = script(network)
+    made = {
+        PROGRAM: _saved(program, inside),
+        WEIGHTS: _weights_as_bytes(program.state_dict()),
+        CATALOGUE: catalogue,
+    }
     if attributes is not None:
-        extra[ATTRIBUTES] = msgspec.json.encode(attributes)
-    torch.jit.save(script(network), str(path), _extra_files=extra)
+        made[ATTRIBUTES] = msgspec.json.encode(attributes)
+    whole = replace(inside, files={name: manifests.facts(data) for name, data in made.items()})
+    return {**made, MANIFEST: manifests.encode(whole)}
+
+
+def _saved(program: Program, manifest: Manifest) -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(program, buffer, _extra_files={MANIFEST: manifests.encode(manifest)})
+    return buffer.getvalue()
+
+
+def _weights_as_bytes(weights: Mapping[str, Tensor]) -> bytes:
+    from safetensors.torch import save  # only what writes versions has it installed
+
+    # A copy of each: safetensors takes no two names of one memory.
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()})
 
 
 def script(network: nn.Module, methods: Sequence[str] = CONTRACT) -> Program:
@@ -72,70 +95,90 @@ def frozen(program: Program, methods: Sequence[str] = CONTRACT) -> Program:
     return torch.jit.freeze(program.eval(), preserved_attrs=list(methods))
 
 
-def load(path: Path, sha256: str | None = None) -> Artifact:
-    """Read, check, freeze and warm up an artifact. A manifest.json beside it must equal the one inside.
+def load(folder: str | Path, sha256: str | None = None) -> Artifact:
+    """Read, check, freeze and warm up the version in a folder, or behind a URL.
 
-    TorchScript is code, and this runs it: load only what is trusted.
+    TorchScript is code, and this runs it: load only what is trusted. What runs are the bytes whose SHA-256 is that of
+    the manifest.
 
     Args:
-        sha256: of the file, in hexadecimal. Nothing of another file is loaded. None: any file is.
+        sha256: of the version's manifest.json, in hexadecimal. Nothing of another version is loaded. None: any is.
 
     Raises:
-        DigestMismatch: the file has another SHA-256.
-        ArtifactUnreadable: there is no such file, it is not TorchScript, `rec2pm train` did not write it, or a method
-            of the contract is missing.
+        VersionUnavailable: a file is missing, or cannot be read.
+        DigestMismatch: a file has another SHA-256 than the manifest says, or the manifest another one than `sha256`.
+        ArtifactUnreadable: model.pt is not TorchScript, `rec2pm train` did not write it, or a method of the contract is
+            missing.
         ManifestUnknown: the manifest is malformed or of an unknown schema.
         ManifestMismatch: weights, manifest and catalogue do not belong together.
     """
-    program, manifest, item_ids, _ = _read(path, sha256)
+    version = CheckedFiles.at(folder, sha256)
+    item_ids = _catalogue(version)
+    program = _program(version)
     missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
     if missing_methods:
         raise ArtifactUnreadable(
-            f"{path}: the program has no method {', '.join(missing_methods)}. A model needs {', '.join(CONTRACT)}"
+            f"{version.uri}: the program has no method {', '.join(missing_methods)}. A model needs {', '.join(CONTRACT)}"
         )
-    _check(path, program, manifest, item_ids)
+    _check_weights(version, program.state_dict(), PROGRAM)
+    _check_spec(version, program)
     program = frozen(program)
     warm_up(program)
-    return Artifact(program, manifest, item_ids)
+    return Artifact(program, version.manifest, item_ids)
 
 
-def _read(path: Path, sha256: str | None = None) -> tuple[Program, Manifest, tuple[ItemId, ...], Attributes | None]:
-    extra: dict[str, Any] = {MANIFEST: "", CATALOGUE: "", ATTRIBUTES: ""}
-    if not path.is_file():
-        raise ArtifactUnreadable(f"{path}: no such file")
-    source = str(path) if sha256 is None else _checked(path, sha256)
+def _program(version: CheckedFiles) -> Program:
+    """The program in model.pt, which says that it is of this version."""
+    kind = version.manifest.program.kind
+    if kind != "torchscript":
+        raise ArtifactUnreadable(
+            f"{version.uri}: its program is of kind {kind!r}, this build runs torchscript. A newer rec2pm may have written it"
+        )
+    extra: dict[str, Any] = {MANIFEST: ""}
+    source = io.BytesIO(version.read(PROGRAM))
     try:
         program = torch.jit.load(source, map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
-        raise ArtifactUnreadable(f"{path}: not a TorchScript artifact: {str(error).splitlines()[0]}") from error
-    if not extra[MANIFEST] or not extra[CATALOGUE]:
-        missing = MANIFEST if not extra[MANIFEST] else CATALOGUE
         raise ArtifactUnreadable(
-            f"{path}: a TorchScript file without {missing} inside. Only a file that `rec2pm train` wrote is a model"
+            f"{version.uri}: {PROGRAM} is not a TorchScript artifact: {str(error).splitlines()[0]}"
+        ) from error
+    if not extra[MANIFEST]:
+        raise ArtifactUnreadable(
+            f"{version.uri}: {PROGRAM} is a TorchScript file without {MANIFEST} inside. Only a file that `rec2pm train` wrote is a model"
         )
-    manifest = manifests.decode(extra[MANIFEST], f"{path}!{MANIFEST}")
-    try:
-        item_ids = tuple(msgspec.json.decode(extra[CATALOGUE], type=list[ItemId]))
-    except msgspec.DecodeError as error:
-        raise ArtifactUnreadable(f"{path}!{CATALOGUE}: not a list of item ids: {error}") from error
-    try:
-        attributes = msgspec.json.decode(extra[ATTRIBUTES], type=Attributes) if extra[ATTRIBUTES] else None
-    except msgspec.DecodeError as error:
-        raise ArtifactUnreadable(f"{path}!{ATTRIBUTES}: not a list of item attributes: {error}") from error
-    if attributes is not None and len(attributes.of) != len(item_ids):
+    if manifests.decode(extra[MANIFEST], f"{version.uri}: {PROGRAM}!{MANIFEST}") != replace(version.manifest, files={}):
         raise ManifestMismatch(
-            f"{path}: {ATTRIBUTES} inside has {len(attributes.of)} items, the catalogue has {len(item_ids)}"
+            f"{version.uri}: {MANIFEST} differs from the manifest inside {PROGRAM}: they are of two versions"
         )
-    return program, manifest, item_ids, attributes
+    return program
 
 
-def _checked(path: Path, sha256: str) -> io.BytesIO:
-    """The bytes whose digest was compared: the file may be replaced meanwhile."""
-    data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise DigestMismatch(f"{path} has sha256 {found}, expected {sha256}: it is another file, and was not loaded")
-    return io.BytesIO(data)
+def _catalogue(version: CheckedFiles) -> tuple[ItemId, ...]:
+    try:
+        item_ids = tuple(msgspec.json.decode(version.read(CATALOGUE), type=list[ItemId]))
+    except msgspec.DecodeError as error:
+        raise ArtifactUnreadable(f"{version.uri}: {CATALOGUE} is not a list of item ids: {error}") from error
+    if len(item_ids) != version.manifest.n_items:
+        raise ManifestMismatch(
+            f"{version.uri}: the catalogue has {len(item_ids)} items, {MANIFEST} says {version.manifest.n_items}"
+        )
+    if version.manifest.files[CATALOGUE].sha256 != version.manifest.catalogue_sha256:
+        raise ManifestMismatch(f"{version.uri}: {MANIFEST} has another catalogue_sha256 than that of {CATALOGUE}")
+    return item_ids
+
+
+def _attributes(version: CheckedFiles) -> Attributes | None:
+    if not version.has(ATTRIBUTES):
+        return None
+    try:
+        attributes = msgspec.json.decode(version.read(ATTRIBUTES), type=Attributes)
+    except msgspec.DecodeError as error:
+        raise ArtifactUnreadable(f"{version.uri}: {ATTRIBUTES} is not a list of item attributes: {error}") from error
+    if len(attributes.of) != version.manifest.n_items:
+        raise ManifestMismatch(
+            f"{version.uri}: {ATTRIBUTES} has {len(attributes.of)} items, the catalogue has {version.manifest.n_items}"
+        )
+    return attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +186,37 @@ class Weights:
     """The weights of a version by name, the items of its rows, and their attributes if it has any."""
 
     weights: dict[str, Tensor]
+    manifest: Manifest
     item_ids: tuple[ItemId, ...]
     attributes: Attributes | None
 
 
-def load_weights(path: Path, sha256: str | None = None) -> Weights:
-    """The weights of an artifact, for a training that starts from it. Takes and raises what `load` does."""
-    program, manifest, item_ids, attributes = _read(path, sha256)
-    _check(path, program, manifest, item_ids)
-    return Weights(dict(program.state_dict()), item_ids, attributes)
+def load_weights(folder: str | Path, sha256: str | None = None) -> Weights:
+    """The weights of a version, for a training that starts from it. Nothing of model.pt is read, so no code runs.
+
+    Takes and raises what `load` does.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as weights_of
+
+    version = CheckedFiles.at(folder, sha256)
+    data = version.read(WEIGHTS)
+    try:
+        weights = weights_of(data)
+    except SafetensorError as error:
+        raise ArtifactUnreadable(f"{version.uri}: {WEIGHTS} is not a safetensors file: {error}") from error
+    _check_weights(version, weights, WEIGHTS)
+    return Weights(weights, version.manifest, _catalogue(version), _attributes(version))
 
 
 def weights_sha256(network: Any) -> str:
-    """One hash over the names, shapes and bytes of all weights. A network, its script and its file have the same."""
+    """One hash over the names, shapes and bytes of all weights. A network, its script and its files have the same."""
+    return _sha256_of(network.state_dict())
+
+
+def _sha256_of(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -189,26 +248,17 @@ def _call_all(program: Program, memory: Tensor, items: Tensor, times: Tensor | N
     program.recommend(memory, items, lengths // 2, 10, times, now)
 
 
-def _check(path: Path, program: Program, manifest: Manifest, item_ids: Sequence[ItemId]) -> None:
-    found = weights_sha256(program)
-    if found != manifest.weights_sha256:
+def _check_weights(version: CheckedFiles, weights: Mapping[str, Tensor], file: str) -> None:
+    found, stated = _sha256_of(weights), version.manifest.weights_sha256
+    if found != stated:
         raise ManifestMismatch(
-            f"{path}: the weights have sha256 {found}, the manifest inside says {manifest.weights_sha256}"
+            f"{version.uri}: the weights in {file} have weights_sha256 {found}, {MANIFEST} says {stated}"
         )
+
+
+def _check_spec(version: CheckedFiles, program: Program) -> None:
     spec = program.spec()
-    for name, stated in (
-        ("n_items", manifest.n_items),
-        ("segment_length", manifest.segment_length),
-        ("state_floats", manifest.state_floats),
-    ):
+    for name in ("n_items", "segment_length", "state_floats"):
+        stated = getattr(version.manifest, name)
         if spec[name] != stated:
-            raise ManifestMismatch(f"{path}: the program has {name} {spec[name]}, the manifest inside says {stated}")
-    if len(item_ids) != manifest.n_items:
-        raise ManifestMismatch(
-            f"{path}: the catalogue has {len(item_ids)} items, the manifest inside says {manifest.n_items}"
-        )
-    beside = path.with_name(MANIFEST)
-    if beside.is_file() and manifests.decode(beside.read_bytes(), str(beside)) != manifest:
-        raise ManifestMismatch(
-            f"{beside} differs from the manifest inside {path.name}: one of the two files was replaced"
-        )
+            raise ManifestMismatch(f"{version.uri}: the program has {name} {spec[name]}, {MANIFEST} says {stated}")

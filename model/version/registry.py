@@ -1,33 +1,33 @@
-"""The registry: REGISTRY/NAME/VERSION/ with model.pt and manifest.json.
+"""The registry: REGISTRY/NAME/VERSION/ with the files of a version and manifest.json, in a folder or behind a URL.
 
-Versions are never rewritten. The registry does not say which version serves. A version is written into a hidden folder,
-which is then renamed, so a reader sees all of it or nothing. Others may copy versions there file by file: a reader
-takes only whole ones.
+Versions are never rewritten, and nothing is renamed. The registry does not say which version serves. A trainer claims a
+number by making the file `claim`; then it writes the files, and manifest.json last. A version without a manifest does
+not exist. Others may copy versions file by file, in any order: a reader takes only those that have every file that the
+manifest names, in its length.
 """
 
-import hashlib
+import contextlib
 import logging
 import re
-import secrets
-import shutil
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from torch import nn
 
-from model.errors import ModelNotFound
-from model.version import artifact
+from model.errors import ManifestUnknown, ModelError, ModelNotFound
+from model.version import artifact, storage
 from model.version import manifest as manifests
 from model.version.artifact import ItemId
 from model.version.attributes import Attributes
-from model.version.manifest import Manifest
+from model.version.checked_files import CheckedFiles
+from model.version.manifest import MANIFEST, Manifest
 
 logger = logging.getLogger(__name__)
+
+CLAIM: Final = "claim"
+"""The file that takes a number. It stays: the number of an upload that was killed is not used again."""
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _VERSION: Final = re.compile(r"[1-9][0-9]*")
@@ -38,11 +38,13 @@ _REFERENCE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A version in a registry. `sha256`: what its model.pt must have, where the reference says it."""
+    """A version in a registry. `uri`: its folder, on this machine or behind a URL. `sha256`: what its manifest.json
+    must have, where the reference says it.
+    """
 
     name: str
     version: int
-    folder: Path
+    uri: str
     sha256: str | None = None
 
     @property
@@ -50,139 +52,155 @@ class ModelVersion:
         return f"{self.name}@{self.version}"
 
     @property
-    def program(self) -> Path:
-        return self.folder / artifact.PROGRAM
+    def folder(self) -> Path | None:
+        """Its folder, if that is on this machine."""
+        return storage.local(self.uri)
+
+    def files(self) -> CheckedFiles:
+        """Its files. Raises what `CheckedFiles.at` raises."""
+        return CheckedFiles.at(self.uri, self.sha256)
 
     def manifest(self) -> Manifest:
-        path = self.folder / artifact.MANIFEST
-        return manifests.decode(path.read_bytes(), str(path))
+        return self.files().manifest
 
     def digest(self) -> str:
-        """The SHA-256 of model.pt in hexadecimal, as `sha256sum` prints it."""
-        with self.program.open("rb") as program:
-            return hashlib.file_digest(program, "sha256").hexdigest()
+        """The SHA-256 of the version: that of manifest.json in hexadecimal, as `sha256sum` prints it."""
+        return self.files().sha256
+
+    def read(self, file: str) -> bytes:
+        """A file of the version, compared with the manifest."""
+        return self.files().read(file)
 
     def lacks(self) -> str | None:
-        """Why this version is not whole; None if it is. Nothing of it is loaded.
+        """Why this version is not whole; None if it is. Nothing of it is loaded, and no file but the manifest is read.
 
         A folder that is being copied has files missing, or cut short.
+
+        Raises:
+            VersionUnavailable: the registry does not answer.
         """
-        for name in (artifact.PROGRAM, artifact.MANIFEST):
-            if not (self.folder / name).is_file():
-                return f"it has no {name}"
-        # The list of a zip archive's files is at its end.
-        if not zipfile.is_zipfile(self.program):
-            return f"{artifact.PROGRAM} is cut short, or not a model"
         try:
-            msgspec.json.decode((self.folder / artifact.MANIFEST).read_bytes())
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return f"{artifact.MANIFEST} is cut short, or not JSON"
-        return None
+            there = {entry.name: entry.size for entry in storage.entries(self.uri) if entry.name != CLAIM}
+            if MANIFEST not in there:
+                return f"it has no {MANIFEST}"
+            data = storage.read(storage.join(self.uri, MANIFEST))
+        except FileNotFoundError:
+            return f"it has no {MANIFEST}"
+        try:
+            return manifests.lacking(there, manifests.decode(data, MANIFEST))
+        except ManifestUnknown as error:
+            return str(error)
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A folder of model versions. Nothing else knows its paths."""
+    """Model versions in a folder, or behind a URL of fsspec. Nothing else knows its paths."""
 
-    root: Path
+    root: Path | str
+
+    @property
+    def uri(self) -> str:
+        return str(self.root)
+
+    @property
+    def training_folder(self) -> Path:
+        """The folder of this machine where training keeps its checkpoints and its event files: the registry itself, if
+        it is a folder. Of a URL, one in the working directory, so that the same command finds it again.
+        """
+        folder = storage.local(self.uri)
+        return Path("var/training") / re.sub(r"[^A-Za-z0-9._]+", "-", self.uri) if folder is None else folder
 
     def names(self) -> list[str]:
         """The models that have a whole version.
 
         Raises:
-            ModelNotFound: the folder cannot be read.
+            VersionUnavailable: the registry cannot be read.
         """
-        if not self.root.is_dir():
-            return []
-        with self._readable():
-            names = sorted(entry.name for entry in self.root.iterdir() if _is_name(entry.name))
-        return [name for name in names if self.versions(name)]
+        return [name for name in self._names() if any(version.lacks() is None for version in self._folders(name))]
 
     def versions(self, name: str) -> list[ModelVersion]:
-        """The whole versions, oldest first. Empty for an unknown name."""
-        with self._readable():
-            return [version for version in self._folders(name) if version.lacks() is None]
+        """The whole versions, oldest first. Empty for an unknown name. Raises what `names` raises."""
+        return [version for version in self._folders(name) if version.lacks() is None]
+
+    def _names(self) -> list[str]:
+        return sorted(name for name in self._folders_in(self.uri) if _is_name(name))
 
     def _folders(self, name: str) -> list[ModelVersion]:
         """The versions, oldest first, whole or not."""
-        folder = self.root / name
-        if not folder.is_dir():
-            return []
-        numbers = sorted(int(entry.name) for entry in folder.iterdir() if _VERSION.fullmatch(entry.name))
-        return [ModelVersion(name, number, folder / str(number)) for number in numbers]
+        folder = storage.join(self.uri, name)
+        numbers = sorted(int(each) for each in self._folders_in(folder) if _VERSION.fullmatch(each))
+        return [ModelVersion(name, number, storage.join(folder, str(number))) for number in numbers]
 
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise ModelNotFound(f"the registry {self.root} cannot be read: {error}") from error
+    def _folders_in(self, uri: str) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return [entry.name for entry in storage.entries(uri) if not entry.is_file]
+        return []
 
     def resolve(self, reference: str | None) -> ModelVersion:
         """The version that a reference means. NAME: its newest whole version. NAME@VERSION: that version.
-        NAME@VERSION#SHA256: that version, if its model.pt has this SHA-256 when it is loaded. None: the newest whole
-        version of the only model.
+        NAME@VERSION#SHA256: that version, if its manifest.json has this SHA-256 when it is loaded. None: the newest
+        whole version of the only model.
 
         Raises:
             ModelNotFound: there is no such version, it is not whole, or the reference is None and there are several
                 models.
+            VersionUnavailable: the registry cannot be read.
         """
         name, number, sha256 = self._parsed(reference)
-        with self._readable():
-            folders = self._folders(name)
-        incomplete = {version: lack for version in folders if (lack := version.lacks()) is not None}
-        whole = [version for version in folders if version not in incomplete]
+        folders = self._folders(name)
         if number is None:
-            if not whole:
-                raise ModelNotFound(f"the registry {self.root} has no model {name!r}: {self._content()}")
-            for version, lack in incomplete.items():
-                if version.version > whole[-1].version:
-                    logger.warning(
-                        "version passed over version=%s folder=%s: %s", version.reference, version.folder, lack
-                    )
-            return whole[-1]
+            return self._newest(name, folders)
         for version in folders:
             if str(version.version) == number:
-                if version in incomplete:
-                    raise ModelNotFound(f"{version.folder} is not a whole version: {incomplete[version]}")
+                if (lack := version.lacks()) is not None:
+                    raise ModelNotFound(f"{version.uri} is not a whole version: {lack}")
                 return replace(version, sha256=sha256)
-        there = ", ".join(str(version.version) for version in whole) or "none"
         if not folders:
-            raise ModelNotFound(f"the registry {self.root} has no model {name!r}: {self._content()}")
-        raise ModelNotFound(f"the registry {self.root} has no version {number!r} of {name}: it has {there}")
+            raise ModelNotFound(f"the registry {self.uri} has no model {name!r}: {self._content()}")
+        there = ", ".join(str(version.version) for version in folders if version.lacks() is None) or "none"
+        raise ModelNotFound(f"the registry {self.uri} has no version {number!r} of {name}: it has {there}")
+
+    def _newest(self, name: str, folders: Sequence[ModelVersion]) -> ModelVersion:
+        passed_over: list[tuple[ModelVersion, str]] = []
+        for version in reversed(folders):
+            if (lack := version.lacks()) is None:
+                for other, why in passed_over:
+                    logger.warning("version passed over version=%s folder=%s: %s", other.reference, other.uri, why)
+                return version
+            passed_over.append((version, lack))
+        raise ModelNotFound(f"the registry {self.uri} has no model {name!r}: {self._content()}")
 
     def _parsed(self, reference: str | None) -> tuple[str, str | None, str | None]:
         """Name, number and SHA-256 of a reference, as far as it says them."""
         if reference is None:
             names = self.names()
             if not names:
-                raise ModelNotFound(f"the registry {self.root} has no model: {self._content()}")
+                raise ModelNotFound(f"the registry {self.uri} has no model: {self._content()}")
             if len(names) > 1:
                 raise ModelNotFound(
-                    f"the registry {self.root} has several models: {', '.join(names)}. Set REC2PM_MODEL to one of them"
+                    f"the registry {self.uri} has several models: {', '.join(names)}. Set REC2PM_MODEL to one of them"
                 )
             return names[0], None, None
         found = _REFERENCE.fullmatch(reference)
         if found is None:
             raise ModelNotFound(
                 f"{reference!r} is not NAME, NAME@VERSION or NAME@VERSION#SHA256 (64 hexadecimal digits) of the registry "
-                f"{self.root}: {self._content()}"
+                f"{self.uri}: {self._content()}"
             )
         sha256 = found["sha256"]
         return found["name"], found["number"], None if sha256 is None else sha256.lower()
 
     def _content(self) -> str:
         """What is there, in words."""
-        if not self.root.exists():
-            return f"there is no such folder. `rec2pm train LOG --out {self.root}` makes it"
+        folder = storage.local(self.uri)
+        if folder is not None and not folder.exists():
+            return f"there is no such folder. `rec2pm train LOG --out {self.uri}` makes it"
         if names := self.names():
             return f"it has {', '.join(names)}"
-        with self._readable():
-            entries = sorted(entry.name for entry in self.root.iterdir() if _is_name(entry.name))
-            parts = [f"{version.folder}: {version.lacks()}" for name in entries for version in self._folders(name)]
+        parts = [f"{version.uri}: {version.lacks()}" for name in self._names() for version in self._folders(name)]
         if parts:
             return f"it has no whole version ({'; '.join(parts)})"
-        return f"it is an empty registry. `rec2pm train LOG --out {self.root}` writes a model into it"
+        return f"it is an empty registry. `rec2pm train LOG --out {self.uri}` writes a model into it"
 
     def check_name(self, name: str) -> None:
         """Raise ModelNotFound if no model can have this name."""
@@ -194,38 +212,42 @@ class Registry:
     def add(
         self, network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None = None
     ) -> ModelVersion:
-        """Write the next version of `manifest.name`. The number of the version replaces `manifest.version`."""
+        """Write the next version of `manifest.name`. The number of the version replaces `manifest.version`.
+
+        Raises:
+            ModelNotFound: no model can have this name.
+            VersionUnavailable: the registry cannot be read or written. Nothing is there, or a version that is not
+                whole.
+        """
         self.check_name(manifest.name)
-        folder = self.root / manifest.name
-        folder.mkdir(parents=True, exist_ok=True)
+        version = self._claimed(manifest.name)
+        written: list[str] = []
+        try:
+            files = artifact.files(network, replace(manifest, version=str(version.version)), item_ids, attributes)
+            for name, data in files.items():
+                written.insert(0, name)
+                storage.write(storage.join(version.uri, name), data)
+        except BaseException:
+            self._withdraw(version, written)
+            raise
+        return version
+
+    def _claimed(self, name: str) -> ModelVersion:
+        """A number that nobody else has, and no folder."""
+        number = max((version.version for version in self._folders(name)), default=0)
         while True:
-            number = max((v.version for v in self._folders(manifest.name)), default=0) + 1
-            hidden, final = folder / f".{number}-{secrets.token_hex(4)}", folder / str(number)
-            try:
-                _write(network, replace(manifest, version=str(number)), item_ids, attributes, hidden)
-                if _renamed(hidden, final):
-                    return ModelVersion(manifest.name, number, final)
-            finally:
-                shutil.rmtree(hidden, ignore_errors=True)
+            number += 1
+            uri = storage.join(self.uri, name, str(number))
+            if storage.create(storage.join(uri, CLAIM), b"this number is taken\n"):
+                return ModelVersion(name, number, uri)
 
-
-def _write(
-    network: nn.Module, manifest: Manifest, item_ids: Sequence[ItemId], attributes: Attributes | None, folder: Path
-) -> None:
-    folder.mkdir()
-    artifact.save(network, manifest, item_ids, folder / artifact.PROGRAM, attributes)
-    (folder / artifact.MANIFEST).write_bytes(manifests.encode(manifest))
-
-
-def _renamed(hidden: Path, final: Path) -> bool:
-    """False if another trainer has taken the number meanwhile: a rename never replaces a folder that has files."""
-    try:
-        hidden.rename(final)
-    except OSError:
-        if final.exists():
-            return False
-        raise
-    return True
+    def _withdraw(self, version: ModelVersion, written: Sequence[str]) -> None:
+        """Remove what is there of a version that could not be written: the manifest first, the claim last."""
+        with contextlib.suppress(ModelError, OSError):
+            for name in (*written, CLAIM):
+                storage.remove(storage.join(version.uri, name))
+            if version.folder is not None:
+                version.folder.rmdir()
 
 
 def _is_name(text: str) -> bool:

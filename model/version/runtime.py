@@ -60,11 +60,11 @@ class Runtime:
         self._d: int = spec["d"]
 
     @staticmethod
-    def load(path: Path, sha256: str | None = None) -> "Runtime":
-        """Load the folder of a version, or its model.pt, if that has this SHA-256. Raises what
-        `model.version.artifact.load` raises.
+    def load(folder: str | Path, sha256: str | None = None) -> "Runtime":
+        """Load the version in a folder, or behind a URL, if its manifest.json has this SHA-256. Takes and raises what
+        `model.version.artifact.load` does.
         """
-        return Runtime(artifact.load(path / artifact.PROGRAM if path.is_dir() else path, sha256))
+        return Runtime(artifact.load(folder, sha256))
 
     def fold(self, memory: Floats, rows: Rows, times: Rows | None = None) -> Folded:
         """Fold one full segment per user.

@@ -24,11 +24,10 @@ from stream.commands.output import progress_bar, say
 @click.option(
     "--registry",
     envvar="REC2PM_MODELS",
-    default=Path("var/models"),
+    default="var/models",
     show_default=True,
     show_envvar=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The registry with the models, a folder.",
+    help="The registry with the models: a folder, or a URL such as s3://BUCKET/models.",
 )
 @click.option(
     "--out",
@@ -63,7 +62,7 @@ def evaluate(
     log: str,
     reading: LogOptions,
     references: tuple[str, ...],
-    registry: Path,
+    registry: str,
     out: Path,
     split: Literal["last-out", "time"],
     at: float,

@@ -1,7 +1,6 @@
 """`rec2pm train`."""
 
 import time
-from pathlib import Path
 from typing import Literal
 
 import click
@@ -30,8 +29,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
 @click.option(
     "--out",
     required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The registry to write the new version into, a folder.",
+    help="The registry to write the new version into: a folder, or a URL such as s3://BUCKET/models.",
 )
 @click.option("--name", default="rec2pm", show_default=True, help="The name of the model.")
 @click.option(
@@ -73,7 +71,7 @@ def train(
     log: str,
     reading: LogOptions,
     attribute_column: str | None,
-    out: Path,
+    out: str,
     name: str,
     recipe: str | None,
     settings: tuple[str, ...],
@@ -116,6 +114,6 @@ def train(
         unfinished=unfinished or "refuse",
         progress=on_stderr,
     )
-    say(f"wrote {version.folder}", err=True)
-    say(f"to serve this very file: REC2PM_MODEL={version.reference}#{version.digest()}", err=True)
+    say(f"wrote {version.uri}", err=True)
+    say(f"to serve this very version: REC2PM_MODEL={version.reference}#{version.digest()}", err=True)
     say(version.reference)

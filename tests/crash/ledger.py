@@ -135,6 +135,5 @@ def write(
         metrics=None,
         weights_sha256=artifact.weights_sha256(network),
         program_version="crash",
-        torch_version=str(torch.__version__),
     )
     return registry.add(network, manifest, list(item_ids))

@@ -72,9 +72,10 @@ TASKS: Final = (
     Task(
         "Choose the model",
         {
-            "models": "An empty or missing folder ends the worker with exit code 2, an artifact that cannot be loaded "
-            "with exit code 1. Loading an artifact runs its code: trust the folder like the deployment.",
-            "model": "A name or version that the registry does not have, or a model.pt with another SHA-256, ends the "
+            "models": "An empty or missing registry ends the worker with exit code 2, one that does not answer or a "
+            "model that cannot be loaded with exit code 1. Loading a model runs its code: trust the registry like the "
+            "deployment. [Registries](registry.md) says what a URL needs.",
+            "model": "A name or version that the registry does not have, or a file with another SHA-256, ends the "
             "worker with exit code 2 before anything of it is loaded. A model with another segment length than the "
             "stored state ends it with exit code 1. A model with another memory format is fine: "
             "memories are rebuilt from kept segments.",

@@ -26,7 +26,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
 @pytest.fixture(scope="session")
 def program(version: ModelVersion) -> Program:
     """The scripted network, reloaded from disk and frozen."""
-    return artifact.load(version.program).program
+    return artifact.load(version.uri).program
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,6 @@ def manifest(serving: Ranker, name: str = "tiny", kind: str = "rec2pm-o") -> Man
         metrics=None,
         weights_sha256=sha256,
         program_version="test",
-        torch_version=str(torch.__version__),
     )
 
 

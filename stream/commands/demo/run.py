@@ -85,7 +85,7 @@ def run_demo(log: Log | None, folder: Path, environ: Mapping[str, str], console:
             served = _serve(broker, played, cut, workers, console)
         compare(played, served, cut, console)
     console.print(
-        f"\nDone in {time.monotonic() - began:.0f} s. The model is {version.folder}; its manifest.json says what it was trained on.\n"
+        f"\nDone in {time.monotonic() - began:.0f} s. The model is {version.uri}; its manifest.json says what it was trained on.\n"
         "[bold]Where to look next[/]\n"
         "  make demo LOG=path.parquet   the same with your own log (columns user_id, item_id, timestamp)\n"
         "  make verify                  recompute every user's state and every list from the log, and compare\n"

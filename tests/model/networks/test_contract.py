@@ -49,7 +49,7 @@ class Timed:
 
 @pytest.fixture(scope="module")
 def program(config: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    program = artifact.load(tiny.add(tmp_path_factory.mktemp("registry"), config=config).program).program
+    program = artifact.load(tiny.add(tmp_path_factory.mktemp("registry"), config=config).uri).program
     return Timed(program) if config.options.uses_time else program
 
 

@@ -51,7 +51,7 @@ def test_just_after_a_fold_a_memory_beats_none(tmp_path: Path) -> None:
     targets = validation.choose(data, np.random.default_rng(0), 10_000, L)
     early = (targets.position > L) & np.isin(targets.position % L, (1, 2))  # one or two items since the last fold
     targets = validation.Targets(targets.user[early], targets.position[early])
-    program = artifact.load(version.program).program
+    program = artifact.load(version.uri).program
     remembering, forgetful = (validation.evaluate(each, data, targets) for each in (program, Forgetful(program)))  # type: ignore[arg-type]
     assert remembering.targets > 200
     assert remembering.hr_at_10 > 1.1 * forgetful.hr_at_10

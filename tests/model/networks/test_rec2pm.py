@@ -28,7 +28,7 @@ def config(request: pytest.FixtureRequest) -> NetworkConfig:
 
 @pytest.fixture(scope="module")
 def program(config: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    return artifact.load(tiny.add(tmp_path_factory.mktemp("registry"), config=config).program).program
+    return artifact.load(tiny.add(tmp_path_factory.mktemp("registry"), config=config).uri).program
 
 
 def tails(config: NetworkConfig, segments: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def test_the_manifest_says_the_column_and_how_many_values_there_are(whole: Model
 
 
 def test_the_artifact_has_items_bound_to_their_attributes(whole: ModelVersion) -> None:
-    loaded = artifact.load_weights(whole.program)
+    loaded = artifact.load_weights(whole.uri)
     assert loaded.attributes is not None
     value_of = dict(LOG.drop_nulls().select("item_id", "attribute").rows())
     assert loaded.attributes.by_item(loaded.item_ids) == {
@@ -178,7 +178,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, finished: list[Checkp
 
 
 def _genres(version: ModelVersion) -> dict[str, torch.Tensor]:
-    loaded = artifact.load_weights(version.program)
+    loaded = artifact.load_weights(version.uri)
     assert loaded.attributes is not None
     table = loaded.weights["network.attribute.weight"]
     assert len(table) == len(loaded.attributes.values) + 1
@@ -203,10 +203,10 @@ def test_values_that_a_version_knows_keep_their_vectors_and_new_ones_are_added(
         torch.testing.assert_close(after[value], vector)
     assert next(iter(after)) == "aaa new", "rows move, vectors go with them"
     assert version.manifest().config["attributes"] == {"column": "genre", "values": 7}
-    known = artifact.load_weights(version.program)
+    known = artifact.load_weights(version.uri)
     assert known.attributes is not None
     value_of = known.attributes.by_item(known.item_ids)
-    earlier = artifact.load_weights(whole.program)
+    earlier = artifact.load_weights(whole.uri)
     assert earlier.attributes is not None
     for item, value in earlier.attributes.by_item(earlier.item_ids).items():
         # An item that this log gives no value keeps the one it had.
@@ -225,7 +225,7 @@ def test_a_version_with_attributes_is_no_start_without_them_but_one_without_is_a
     assert bare.manifest().config["attributes"] is None
     version = run(tmp_path / "bare", LOG, how=WITH | {"start_from": bare}, kind="holomambarec", lr=1e-30, max_epochs=1)
     assert len(_genres(version)) == 6
-    before, after = (artifact.load_weights(each.program) for each in (bare, version))
+    before, after = (artifact.load_weights(each.uri) for each in (bare, version))
     row_of = {item: row for row, item in enumerate(after.item_ids, start=1)}
     for row, item in enumerate(before.item_ids, start=1):
         torch.testing.assert_close(

@@ -25,7 +25,7 @@ def _renamed(log: pl.DataFrame) -> pl.DataFrame:
 
 
 def _vectors(version: ModelVersion) -> dict[str, torch.Tensor]:
-    found = artifact.load_weights(version.program)
+    found = artifact.load_weights(version.uri)
     table = found.weights["network.item.weight"]
     return {str(item): table[row] for row, item in enumerate(found.item_ids, start=1)} | {
         "OOV": table[-1],
@@ -46,12 +46,12 @@ def test_known_items_keep_their_vectors_and_new_ones_are_added(tmp_path: Path, e
         torch.testing.assert_close(after[item], vector)
     others = [
         name
-        for name in artifact.load_weights(earlier.program).weights
+        for name in artifact.load_weights(earlier.uri).weights
         if name.startswith("network.") and "item.weight" not in name
     ]
     for name in others:
         torch.testing.assert_close(
-            artifact.load_weights(version.program).weights[name], artifact.load_weights(earlier.program).weights[name]
+            artifact.load_weights(version.uri).weights[name], artifact.load_weights(earlier.uri).weights[name]
         )
     assert version.manifest().config["from"] == "small@1"
     assert version.manifest().memory_format != earlier.manifest().memory_format

@@ -1,6 +1,7 @@
 """A version that an earlier build wrote still loads and answers the same.
 
-The golden version was written when the contract also had `query` and `score`, and `spec` had more keys.
+The program of the golden version was written when the contract also had `query` and `score`, and `spec` had more keys.
+Its files are those of manifest schema 2.
 """
 
 from pathlib import Path
@@ -21,7 +22,7 @@ def runtime() -> Runtime:
 
 
 def test_a_program_may_have_more_than_the_contract(runtime: Runtime) -> None:
-    program, *_ = artifact._read(REGISTRY.resolve("golden@1").program)
+    program = artifact._program(REGISTRY.resolve("golden@1").files())
     assert program.spec()["needs_fold"] == 1
     assert hasattr(program, "query")
     assert hasattr(program, "score")

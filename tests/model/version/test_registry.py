@@ -2,18 +2,15 @@ import hashlib
 import logging
 import re
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 
-from model.errors import DigestMismatch, ModelNotFound
+from model.errors import DigestMismatch, ModelNotFound, VersionUnavailable
 from model.version import artifact
-from model.version.artifact import ItemId
-from model.version.manifest import Manifest
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from tests.model import tiny
@@ -69,10 +66,14 @@ def cut_short(path: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    "it has no model.pt": lambda folder: (folder / "model.pt").unlink(),
-    "it has no manifest.json": lambda folder: (folder / "manifest.json").unlink(),
-    "model.pt is cut short, or not a model": lambda folder: cut_short(folder / "model.pt"),
-    "manifest.json is cut short, or not JSON": lambda folder: cut_short(folder / "manifest.json"),
+    **{
+        f"it has no {name}": lambda folder, name=name: (folder / name).unlink()
+        for name in ("model.pt", "weights.safetensors", "catalogue.json", "manifest.json")
+    },
+    "model.pt has [0-9]+ bytes, manifest.json says [0-9]+": lambda folder: cut_short(folder / "model.pt"),
+    "catalogue.json has [0-9]+ bytes, manifest.json says [0-9]+": lambda folder: cut_short(folder / "catalogue.json"),
+    "manifest.json: not a manifest: .*": lambda folder: cut_short(folder / "manifest.json"),
+    "manifest.json: not a manifest: Input data was truncated": lambda folder: (folder / "manifest.json").write_text(""),
 }
 
 
@@ -87,7 +88,7 @@ def test_a_version_that_is_not_whole_is_not_chosen_and_is_named(
     caplog.set_level(logging.INFO)
     for reference in ("tiny", None):
         assert registry.resolve(reference).reference == "tiny@1"
-        assert caplog.messages.pop() == f"version passed over version=tiny@2 folder={folder}: {lack}"
+        assert re.fullmatch(f"version passed over version=tiny@2 folder={folder}: {lack}", caplog.messages.pop())
         caplog.clear()
     with pytest.raises(ModelNotFound, match=f"{folder} is not a whole version: {lack}"):
         registry.resolve("tiny@2")
@@ -101,83 +102,59 @@ def test_a_version_that_is_not_whole_is_not_chosen_and_is_named(
 
 
 def test_a_registry_that_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     tiny.add(tmp_path)
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(ModelNotFound, match=r"cannot be read: .*Permission denied"):
+    monkeypatch.setattr(LocalFileSystem, "ls", refuse)
+    with pytest.raises(VersionUnavailable, match=r"cannot be read: .*Permission denied"):
         Registry(tmp_path).resolve(None)
 
 
-def test_nothing_of_a_file_with_another_digest_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_of_a_version_stands_for_every_file(tmp_path: Path) -> None:
     version = tiny.add(tmp_path)
-    digest = hashlib.sha256(version.program.read_bytes()).hexdigest()
-    assert version.digest() == digest
+    manifest = version.folder / "manifest.json"
+    assert version.digest() == hashlib.sha256(manifest.read_bytes()).hexdigest()
+    there = {
+        path.name: path.read_bytes() for path in version.folder.iterdir() if path.name not in {"claim", "manifest.json"}
+    }
+    assert {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in there.items()} == {
+        name: (facts.bytes, facts.sha256) for name, facts in version.manifest().files.items()
+    }
+    assert version.manifest().catalogue_sha256 == hashlib.sha256(there["catalogue.json"]).hexdigest()
+    assert version.manifest().program.torch_version == str(torch.__version__)
+
+
+def test_nothing_of_another_version_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version, other = tiny.add(tmp_path), tiny.add(tmp_path, seed=1)
+    digest = version.digest()
     pinned = Registry(tmp_path).resolve(f"tiny@1#{digest.upper()}")
     assert pinned.reference == "tiny@1"
     assert Runtime.load(pinned.folder, pinned.sha256).reference == "tiny@1"
-    assert artifact.load_weights(pinned.program, pinned.sha256).item_ids == tuple(tiny.IDS)
-    other = tiny.add(tmp_path, seed=1)
-    shutil.copy(other.program, version.program)
+    assert artifact.load_weights(pinned.uri, pinned.sha256).item_ids == tuple(tiny.IDS)
+    shutil.copytree(other.folder, version.folder, dirs_exist_ok=True)
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("code of the file has run"))
-    loads: tuple[Callable[[], object], ...] = (
-        lambda: Runtime.load(pinned.folder, pinned.sha256),
-        lambda: artifact.load_weights(pinned.program, pinned.sha256),
-    )
-    for load in loads:
-        with pytest.raises(DigestMismatch, match=f"model.pt has sha256 {other.digest()}, expected {digest}"):
-            load()
+    for load in (Runtime.load, artifact.load_weights):
+        with pytest.raises(DigestMismatch, match=f"manifest.json has sha256 {other.digest()}, expected {digest}"):
+            load(pinned.uri, pinned.sha256)
 
 
-def test_a_version_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the moment the program has been written and the manifest has not, no reader sees either; nor after a
-    failure.
-    """
-    registry = Registry(tmp_path)
-    save = artifact.save
-
-    def fail_after_save(
-        network: torch.nn.Module, manifest: Manifest, item_ids: list[ItemId], path: Path, *more: Any
-    ) -> None:
-        save(network, manifest, item_ids, path, *more)
-        assert path.is_file()
-        assert registry.names() == []
-        raise RuntimeError("disk full")
-
-    monkeypatch.setattr(artifact, "save", fail_after_save)
-    with pytest.raises(RuntimeError, match="disk full"):
-        tiny.add(tmp_path)
-    assert registry.names() == []
-    assert list((tmp_path / "tiny").iterdir()) == []
-
-
-def test_two_trainers_at_once_get_a_version_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both choose number 1, since neither has renamed when the other looks; the later one moves on to 2."""
-    save, together, compiling = artifact.save, threading.Barrier(2), threading.Lock()
-
-    def save_together(
-        network: torch.nn.Module, manifest: Manifest, item_ids: list[ItemId], path: Path, *more: Any
-    ) -> None:
-        with compiling:  # trainers are processes: torch.jit cannot compile one class in two threads at once
-            save(network, manifest, item_ids, path, *more)
-        if manifest.version == "1":
-            together.wait(timeout=60)
-
-    monkeypatch.setattr(artifact, "save", save_together)
-    serving = tiny.serving()
-    manifest = tiny.manifest(serving)
-    found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(Registry(tmp_path).add(serving, manifest, tiny.IDS).reference))
-        for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(found) == ["tiny@1", "tiny@2"]
-    assert [version.manifest().version for version in Registry(tmp_path).versions("tiny")] == ["1", "2"]
+@pytest.mark.parametrize("name", ["model.pt", "weights.safetensors", "catalogue.json"])
+def test_nothing_of_a_file_that_the_manifest_does_not_mean_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of the same length, so that only the hash tells it."""
+    version = tiny.add(tmp_path)
+    path = version.folder / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert version.lacks() is None
+    if name == "model.pt":
+        monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("code of the file has run"))
+    load = artifact.load_weights if name == "weights.safetensors" else Runtime.load
+    with pytest.raises(DigestMismatch, match=f"{name} has sha256 {hashlib.sha256(data).hexdigest()}, expected"):
+        load(version.uri)
 
 
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from model.errors import ModelFailed
 from model.version import artifact
-from model.version.artifact import PROGRAM
 from model.version.registry import ModelVersion
 from model.version.runtime import CHUNK, Runtime
 from tests.model import tiny
@@ -26,7 +25,7 @@ def test_it_says_what_it_is(runtime: Runtime, version: ModelVersion) -> None:
     assert runtime.reference == "tiny@1"
     assert runtime.item_ids == tiny.IDS
     assert (runtime.oov_row, runtime.segment_length, runtime.state_floats) == (V + 1, L, 48)
-    assert Runtime.load(version.folder / PROGRAM).manifest == runtime.manifest
+    assert Runtime.load(version.uri, version.digest()).manifest == runtime.manifest == version.manifest()
 
 
 def test_a_big_batch_equals_its_users_one_by_one(runtime: Runtime) -> None:
@@ -126,7 +125,7 @@ class Program:
 
 
 def _wrong(version: ModelVersion, **how: float) -> Runtime:
-    loaded = artifact.load(version.folder / PROGRAM)
+    loaded = artifact.load(version.uri)
     return Runtime(replace(loaded, program=Program(loaded.program, **how)))
 
 

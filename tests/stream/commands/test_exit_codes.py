@@ -19,11 +19,11 @@ def one(folder: Path) -> None:
 
 
 def half(folder: Path) -> None:
-    null_model.write(Registry(folder), segment_length=10).program.unlink()
+    (null_model.write(Registry(folder), segment_length=10).folder / "model.pt").unlink()
 
 
 def damaged(folder: Path) -> None:
-    program = null_model.write(Registry(folder), segment_length=10).program
+    program = null_model.write(Registry(folder), segment_length=10).folder / "model.pt"
     data = bytearray(program.read_bytes())
     data[len(data) // 2] ^= 0xFF
     program.write_bytes(data)
@@ -39,7 +39,7 @@ def damaged(folder: Path) -> None:
         (one, "null@1@2", 2, "is not NAME, NAME@VERSION"),
         (one, "../null", 2, "is not NAME, NAME@VERSION or NAME@VERSION#SHA256"),
         (one, "null@1#" + "0" * 64, 2, "expected " + "0" * 64),
-        (damaged, "", 1, "model.pt: "),
+        (damaged, "", 2, "model.pt has sha256 "),
     ],
 )
 def test_a_worker_without_its_model(
