@@ -30,7 +30,8 @@ USUAL_VALIDATION_SHARE: Final = 0.1
 class Dataset:
     """All histories, one after another.
 
-    Item rows are 1..V by how often the training part has an item, most popular first, and V + 1 for any other item.
+    Item rows are 1..V by how often the training part has an item, most popular first, and V + 1 for any other item. A
+    dataset that was loaded with `keep_rows` begins with the known items instead, in their order.
     `rows[start[u] : start[u + 1]]` is the history of user u, oldest first. Its first `trained[u]` interactions are the
     training part, the others are for validation. Users are in the order of their ids. What a split keeps for a test is
     left out.
@@ -84,6 +85,7 @@ def load(
     until_share: float = 1.0,
     validation_share: float = USUAL_VALIDATION_SHARE,
     known: Sequence[int | str] = (),
+    keep_rows: bool = False,
     with_times: bool = False,
     known_attributes: Attributes | None = None,
     folder: Path | None = None,
@@ -100,6 +102,7 @@ def load(
             test and left out, the one before it is the validation part. `until_share` counts as above,
             `validation_share` does not.
         known: items that get a row even if the log does not have them. `42` and `"42"` are the same item.
+        keep_rows: give the known items the rows 1, 2, … in their order, and other items the rows after them.
         with_times: also keep the times of interactions, which takes three times the space.
         known_attributes: the attributes of `known`, for `attributes.of_catalogue`; read if the log has attributes.
         folder: where the histories stay, for `opened`. None keeps them in memory.
@@ -131,14 +134,14 @@ def load(
         )
     items, item_of = _items(variants["item_id"])
     counts = np.bincount(item_of, weights=sorted_.counts, minlength=len(items)).astype(np.int64)
-    codes, item_ids = _catalogue(items, counts, min_item_count, known)
+    codes, rows, item_ids = _catalogue(items, counts, min_item_count, known, keep_rows=keep_rows)
     row_of = np.full(len(items), len(item_ids) + 1, np.int32)
-    row_of[codes] = np.arange(1, len(codes) + 1)
+    row_of[codes] = rows
     row_of = row_of[item_of]
     for at in range(0, len(sorted_.rows), encoded_log.PIECE):
         sorted_.rows[at : at + encoded_log.PIECE] = row_of[sorted_.rows[at : at + encoded_log.PIECE]]
     popularity = np.zeros(len(item_ids) + 1, np.float32)
-    popularity[1 : len(codes) + 1] = counts[codes] / sorted_.trained.sum()
+    popularity[rows] = counts[codes] / sorted_.trained.sum()
     found = None
     if "attribute" in variants.columns:
         value_of = attributes.most_frequent(variants.with_columns(count=sorted_.counts))
@@ -204,10 +207,12 @@ def _items(of_variants: pl.Series) -> tuple[pl.Series, NDArray[np.intp]]:
 
 
 def _catalogue(
-    items: pl.Series, counts: Rows, min_item_count: int, known: Sequence[int | str]
-) -> tuple[NDArray[np.intp], tuple[int | str, ...]]:
-    """The codes of the items that get rows 1, 2, …, and the ids of all rows: of these items, and then of the known
-    items that the log does not have.
+    items: pl.Series, counts: Rows, min_item_count: int, known: Sequence[int | str], *, keep_rows: bool
+) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[int | str, ...]]:
+    """The codes of the log's items that get a row, the row of each of them, and the ids of all rows.
+
+    With `keep_rows` the known items come first, in their order. Otherwise the items of the log come first, the most
+    frequent one before all others, and the known items that the log does not have come last.
     """
     texts = items.cast(pl.String)
     kept = counts >= min_item_count
@@ -215,15 +220,22 @@ def _catalogue(
         kept |= texts.is_in({str(item) for item in known}).to_numpy()
     chosen = np.flatnonzero(kept)
     codes = chosen[np.argsort(-counts[chosen], kind="stable")]
-    there = set(texts.gather(codes).to_list()) if known else set()
-    item_ids = (*items.gather(codes).to_list(), *(item for item in known if str(item) not in there))
+    found = items.gather(codes).to_list()
+    there = {str(item): item for item in found} if known else {}
+    if keep_rows:
+        ours = {str(item) for item in known}
+        item_ids = (*(there.get(str(item), item) for item in known), *(item for item in found if str(item) not in ours))
+    else:
+        item_ids = (*found, *(item for item in known if str(item) not in there))
+    row_of = {str(item): row for row, item in enumerate(item_ids, start=1)}
+    rows = np.array([row_of[str(item)] for item in found], np.intp)
     if len(item_ids) < 2:
         raise TrainingImpossible(
             f"the training part has {int((counts > 0).sum())} items, {len(item_ids)} of them with at least "
             f"{min_item_count} interactions (min_item_count), and training needs 2",
             remedies=_more_items(counts),
         )
-    return codes, item_ids
+    return codes, rows, item_ids
 
 
 def _more_items(counts: Rows) -> tuple[dict[str, object], ...]:

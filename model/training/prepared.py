@@ -16,7 +16,8 @@ from model.errors import RecipeInvalid, TrainingImpossible
 from model.networks import kinds
 from model.networks.config import NetworkConfig
 from model.networks.network import Network
-from model.training import dataset, recipe, validation
+from model.networks.serving import Ranker
+from model.training import dataset, kept_format, recipe, validation
 from model.training.checkpoint import TrainingFolder
 from model.training.dataset import Dataset
 from model.training.encoded_log import PIECE
@@ -49,11 +50,12 @@ def prepare(
     *,
     start_from: ModelVersion | None,
     attribute_column: str | None,
+    keep_format: bool = False,
 ) -> Prepared:
     """Encode a log and build the network of a recipe.
 
     Args:
-        log, start_from, attribute_column: as for `model.training.train.train`.
+        log, start_from, attribute_column, keep_format: as for `model.training.train.train`.
         folder: where the encoded log stays.
 
     Raises:
@@ -61,7 +63,7 @@ def prepare(
             any.
     """
     try:
-        return _prepared(log, wanted, folder, start_from, attribute_column)
+        return _prepared(log, wanted, folder, start_from, attribute_column, keep_format=keep_format)
     except TrainingImpossible as error:
         tries = iter(range(TRIES))
 
@@ -75,7 +77,7 @@ def prepare(
                     return None
                 try:
                     changed = recipe.changed(wanted, _settings(more))
-                    _prepared(log, changed, folder, start_from, attribute_column)
+                    _prepared(log, changed, folder, start_from, attribute_column, keep_format=keep_format)
                 except RecipeInvalid:
                     continue
                 except TrainingImpossible as next_refused:
@@ -104,6 +106,8 @@ def _prepared(
     folder: TrainingFolder,
     start_from: ModelVersion | None,
     attribute_column: str | None,
+    *,
+    keep_format: bool,
 ) -> Prepared:
     options = wanted.training
     earlier = None if start_from is None else artifact.load_weights(start_from.uri, start_from.sha256)
@@ -114,6 +118,7 @@ def _prepared(
         validation_share=options.validation_share,
         min_item_count=options.min_item_count,
         known=() if earlier is None else earlier.item_ids,
+        keep_rows=keep_format,
         known_attributes=None if earlier is None else earlier.attributes,
         with_times=wanted.config(n_items=1).options.uses_time,
         folder=folder.fresh_data(),
@@ -122,7 +127,10 @@ def _prepared(
         raise TrainingImpossible(f"column {attribute_column!r} has no value for any item of the training part")
     config = wanted.config(len(data.item_ids), 0 if data.attributes is None else len(data.attributes.values))
     network = kinds.build(config, data.attribute_of())
-    _check(data, config, network)
+    ranker = _ranker(data, network)
+    if keep_format and start_from is not None:
+        kept_format.check_possible(ranker, config.kind, start_from)
+    _check(data, config)
     rng = np.random.default_rng(options.seed)
     targets = validation.choose(data, rng, options.validation_targets, config.shape.segment_length)
     if len(targets.user) == 0:
@@ -133,12 +141,15 @@ def _prepared(
     return Prepared(data, config, network, targets)
 
 
-def _check(data: Dataset, config: NetworkConfig, network: Network) -> None:
-    """Refuse a log that this network cannot learn from, before any time is spent on it."""
+def _ranker(data: Dataset, network: Network) -> Ranker:
     try:
-        kinds.serving(network, torch.from_numpy(data.popularity))
+        return kinds.serving(network, torch.from_numpy(data.popularity))
     except ValueError as error:
         raise TrainingImpossible(str(error)) from error
+
+
+def _check(data: Dataset, config: NetworkConfig) -> None:
+    """Refuse a log that this network cannot learn from, before any time is spent on it."""
     L, longest = config.shape.segment_length, int(data.trained.max())
     if longest < 2:
         raise TrainingImpossible("no user has two interactions before validation, so there is no next item to learn")

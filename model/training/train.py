@@ -25,7 +25,7 @@ from model.errors import (
 )
 from model.networks import kinds
 from model.networks.config import NetworkConfig, without_foreign_fields
-from model.training import checkpoint, summary, warm_start
+from model.training import checkpoint, kept_format, summary, warm_start
 from model.training.checkpoint import Checkpoint, TrainingFolder
 from model.training.dataset import Dataset
 from model.training.prepared import prepare
@@ -56,6 +56,7 @@ def train(
     attribute_column: str | None = None,
     devices: int = 1,
     start_from: ModelVersion | None = None,
+    keep_format: bool = False,
     unfinished: Literal["refuse", "resume", "discard"] = "refuse",
     progress: Callable[[], Display] | None = None,
 ) -> ModelVersion:
@@ -70,6 +71,8 @@ def train(
         attribute_column: the name in the log of the column `attribute`; only for `kinds.WITH_ATTRIBUTES`.
         devices: GPUs if there are any, else processes on the CPU.
         start_from: a version whose weights training starts from. Its items stay in the catalogue.
+        keep_format: try to keep the memory format of `start_from` (`model.training.kept_format`). If the new version
+            reads its memories too badly, the new version has a format of its own, and a warning says why.
         unfinished: what to do about an earlier training of this name that has not finished. Without such a training,
             "resume" starts from the beginning.
         progress: makes the display of progress; None: nothing is shown.
@@ -98,10 +101,15 @@ def train(
             )
         if unfinished == "discard":
             training.discard()
-        prepared = prepare(log, recipe, training, start_from=start_from, attribute_column=attribute_column)
+        prepared = prepare(
+            log, recipe, training, start_from=start_from, keep_format=keep_format, attribute_column=attribute_column
+        )
         data, config, network = prepared.data, prepared.config, prepared.network
         summary.before(prepared, recipe.training, registry, name, start_from)
-        identity = {**_resolved(recipe, data, attribute_column, start_from), "log_sha256": data.digest()}
+        identity = {
+            **_resolved(recipe, data, attribute_column, start_from, keep_format=keep_format),
+            "log_sha256": data.digest(),
+        }
         scalars = registry.training_folder / TENSORBOARD / name
         if training.unfinished():
             _check_same(checkpoint.read(training.checkpoint), identity, training)
@@ -126,9 +134,12 @@ def train(
         )
         outcome = fit(job, devices)
         _raise_unless_finished(outcome, training)
-        resolved = _resolved(recipe, data, attribute_column, start_from)
+        resolved = _resolved(recipe, data, attribute_column, start_from, keep_format=keep_format)
         last = checkpoint.read(training.checkpoint)
-        version = _add(registry, recipe, name, log_name, program_version, data, last, resolved, outcome.detail)
+        kept_from = start_from if keep_format else None
+        version = _add(
+            registry, recipe, name, log_name, program_version, data, last, resolved, outcome.detail, kept_from
+        )
         kept_scalars(scalars, version.version)
         training.discard()
     logger.info("trained %s in %.0f s", version.reference, clock() - began)
@@ -161,14 +172,15 @@ def _config(recipe: Recipe, data: Dataset) -> NetworkConfig:
 
 
 def _resolved(
-    recipe: Recipe, data: Dataset, attribute_column: str | None, start_from: ModelVersion | None
+    recipe: Recipe, data: Dataset, attribute_column: str | None, start_from: ModelVersion | None, *, keep_format: bool
 ) -> dict[str, Any]:
     """What the manifest says about the recipe and about what the command added to it."""
     config = _config(recipe, data)
     attributes = (
         None if data.attributes is None else {"column": attribute_column, "values": len(data.attributes.values)}
     )
-    return {**recipe.resolved(config), "attributes": attributes, "from": start_from and start_from.reference}
+    resolved = {**recipe.resolved(config), "attributes": attributes, "from": start_from and start_from.reference}
+    return {**resolved, "keep_memory_format": True} if keep_format else resolved
 
 
 def _check_same(found: Checkpoint, identity: dict[str, Any], training: TrainingFolder) -> None:
@@ -207,19 +219,28 @@ def _add(
     last: Checkpoint,
     resolved: dict[str, Any],
     ended: str,
+    kept_from: ModelVersion | None,
 ) -> ModelVersion:
-    """Add the best epoch as a version. `ended`: as in `model.version.manifest.Training`."""
+    """Add the best epoch as a version.
+
+    Args:
+        ended: as in `model.version.manifest.Training`.
+        kept_from: the version whose memory format is kept, if its memories are read well enough.
+    """
     config = _config(recipe, data)
     network = kinds.build(config, data.attribute_of())
     network.load_state_dict(last.best_weights)
     serving = kinds.serving(network, torch.from_numpy(data.popularity))
     sha256 = artifact.weights_sha256(serving)
     spec = serving.spec()
+    own_format = memory_format(config.kind, serving.initial_memory(1).shape[1:], sha256)
+    kept = None if kept_from is None else kept_format.kept(serving, data, registry, kept_from, recipe.training.seed)
     manifest = Manifest(
         name=name,
         version="",
         kind=config.kind,
-        memory_format=memory_format(config.kind, serving.initial_memory(1).shape[1:], sha256),
+        memory_format=own_format if kept is None or kept_from is None else kept_from.manifest().memory_format,
+        kept_format=kept,
         segment_length=spec["segment_length"],
         state_floats=spec["state_floats"],
         n_items=config.shape.n_items,

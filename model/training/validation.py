@@ -33,14 +33,19 @@ class Targets:
     position: Rows
 
 
-def choose(dataset: Dataset, rng: np.random.Generator, most: int, segment_length: int) -> Targets:
+def choose(
+    dataset: Dataset, rng: np.random.Generator, most: int, segment_length: int, *, with_memory: bool = False
+) -> Targets:
     """At most `most` interactions of the validation part that have a history: one per user, then a second one, and so
-    on.
+    on. `with_memory`: only those that are predicted from a memory and from at least one item of working memory.
     """
     first = np.maximum(dataset.trained, 1)
     held_out = np.maximum(np.diff(dataset.start) - first, 0)
     user = np.repeat(np.arange(len(held_out)), held_out)
     position = first[user] + np.arange(len(user)) - (np.cumsum(held_out) - held_out)[user]
+    if with_memory:
+        remembered = (position > segment_length) & (position % segment_length > 0)
+        user, position = user[remembered], position[remembered]
     order = rng.permutation(len(user))
     order = order[np.argsort(user[order], kind="stable")]
     owner = user[order]
@@ -73,7 +78,7 @@ def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
     chunks = [slice(at, at + CHUNK) for at in range(0, len(targets.user), CHUNK)]
     ranks = np.concatenate([_ranks(serving, dataset, popular, targets.user[at], targets.position[at]) for at in chunks])
     hits = ranks <= LIST_LENGTH
-    gains = np.where(hits, 1.0 / np.log2(ranks + 1.0), 0.0)
+    gains = gains_of(ranks)
     return Metrics(
         targets=len(ranks),
         hr_at_10=float(hits[:, 0].mean()),
@@ -81,6 +86,12 @@ def evaluate(serving: Ranker, dataset: Dataset, targets: Targets) -> Metrics:
         popularity_hr_at_10=float(hits[:, 1].mean()),
         popularity_ndcg_at_10=float(gains[:, 1].mean()),
     )
+
+
+def gains_of(ranks: Rows) -> NDArray[np.float64]:
+    """NDCG@10 of each rank."""
+    gains: NDArray[np.float64] = np.where(ranks <= LIST_LENGTH, 1.0 / np.log2(ranks + 1.0), 0.0)
+    return gains
 
 
 def _ranks(serving: Ranker, dataset: Dataset, popular: Rows, user: Rows, position: Rows) -> Rows:
@@ -101,7 +112,7 @@ def _ranks(serving: Ranker, dataset: Dataset, popular: Rows, user: Rows, positio
         best_known[i, : len(ahead)] = ahead
     with torch.inference_mode():
         lists = _lists(serving, torch.from_numpy(items), None if times is None else torch.from_numpy(times), position)
-    return np.stack([_rank(lists, target), _rank(best_known, target)], 1)
+    return np.stack([rank_of(lists, target), rank_of(best_known, target)], 1)
 
 
 def _lists(serving: Ranker, items: Tensor, times: Tensor | None, position: Rows) -> Rows:
@@ -120,7 +131,9 @@ def _lists(serving: Ranker, items: Tensor, times: Tensor | None, position: Rows)
         here = np.flatnonzero(position == (h + 1) * L)
         if len(here):
             of = torch.from_numpy(np.searchsorted(folds.cpu().numpy(), here)).to(memory.device)
-            lists[here] = _rows(serving.rank(hidden[of], LIST_LENGTH, items[torch.from_numpy(here).to(memory.device)]))
+            lists[here] = rows_of(
+                serving.rank(hidden[of], LIST_LENGTH, items[torch.from_numpy(here).to(memory.device)])
+            )
     rest = np.flatnonzero(position % L)
     if len(rest):
         new = torch.from_numpy(position[rest] % L).to(memory.device)
@@ -130,17 +143,18 @@ def _lists(serving: Ranker, items: Tensor, times: Tensor | None, position: Rows)
         column = column.clamp(max=items.size(1) - 1)
         working = items[where].gather(1, column).masked_fill(at >= new[:, None], 0)
         when = None if times is None else times[where].gather(1, column)
-        lists[rest] = _rows(serving.recommend(memory[where], working, new, LIST_LENGTH, when, None, items[where]))
+        lists[rest] = rows_of(serving.recommend(memory[where], working, new, LIST_LENGTH, when, None, items[where]))
     return lists
 
 
-def _rows(ranked: tuple[Tensor, Tensor]) -> Rows:
+def rows_of(ranked: tuple[Tensor, Tensor]) -> Rows:
+    """The rows of lists; 0 where no items are left."""
     rows, scores = ranked
     found: Rows = rows.masked_fill(scores == float("-inf"), 0).cpu().numpy()
     return found
 
 
-def _rank(lists: Rows, target: Rows) -> Rows:
+def rank_of(lists: Rows, target: Rows) -> Rows:
     """The rank of each target in its list, from 1; LIST_LENGTH + 1 if it is not there."""
     there = lists == target[:, None]
     return np.where(there.any(axis=1), there.argmax(axis=1) + 1, LIST_LENGTH + 1)

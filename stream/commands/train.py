@@ -49,6 +49,11 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
     help="Start from the weights of this version and keep its items (daily retraining).",
 )
 @click.option(
+    "--keep-memory-format",
+    is_flag=True,
+    help="With --from: keep its memory format, if the new version is measured to read its memories well.",
+)
+@click.option(
     "--devices",
     default=1,
     show_default=True,
@@ -76,6 +81,7 @@ def train(
     recipe: str | None,
     settings: tuple[str, ...],
     start_from: str | None,
+    keep_memory_format: bool,
     devices: int,
     unfinished: Literal["resume", "discard"] | None,
 ) -> None:
@@ -93,6 +99,8 @@ def train(
     from model.version.registry import Registry
     from stream.torch_threads import one_thread
 
+    if keep_memory_format and start_from is None:
+        raise click.UsageError("--keep-memory-format needs --from: the version whose memories are kept")
     one_thread()
     registry = Registry(out)
     earlier = None if start_from is None else registry.resolve(start_from)
@@ -111,6 +119,7 @@ def train(
         attribute_column=attribute_column,
         devices=devices,
         start_from=earlier,
+        keep_format=keep_memory_format,
         unfinished=unfinished or "refuse",
         progress=on_stderr,
     )

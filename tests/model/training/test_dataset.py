@@ -293,3 +293,27 @@ def test_known_items_keep_a_row_though_the_log_has_them_seldom_or_not() -> None:
         log.with_columns(item_id=pl.Series([1, 1, 1, 2, 2, 3, 4, 4, 4, 4, 5, 5])), min_item_count=3, known=["3", "77"]
     )
     assert numbers.item_ids == (4, 1, 3, "77")
+
+
+@given(
+    known=st.lists(st.integers(0, 40), unique=True, min_size=2, max_size=12),
+    seed=st.integers(0, 50),
+    as_text=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_kept_rows_change_the_numbers_of_items_and_nothing_else(known: list[int], seed: int, as_text: bool) -> None:
+    log = random_log([20, 12, 30, 5], seed)
+    before: list[int | str] = [str(item) if as_text else item for item in known]
+    usual, kept = (loaded(log, known=before, keep_rows=keep) for keep in (False, True))
+    assert [str(item) for item in kept.item_ids[: len(known)]] == [str(item) for item in known]
+    new = [item for item in usual.item_ids if str(item) not in {str(each) for each in known}]
+    assert list(kept.item_ids[len(known) :]) == new  # the most popular of the new ones first
+    assert dict(zip(kept.item_ids, kept.popularity[1:], strict=True)) == dict(
+        zip(usual.item_ids, usual.popularity[1:], strict=True)
+    )
+    for user in range(4):
+        items = [
+            ["oov" if row == each.oov_row else each.item_ids[row - 1] for row in each.history(user)]
+            for each in (usual, kept)
+        ]
+        assert items[0] == items[1]
