@@ -82,6 +82,14 @@ class SettingsInvalid(StreamError):
     """One or more settings are unknown or wrong."""
 
 
+class TrainingLogUnfit(StreamError):
+    """The folder of a trainer's log cannot be used: it is another's, or of another topic, or damaged."""
+
+
+class TrainerElsewhere(StreamError):
+    """Another trainer of this application runs. Two of them must not learn and promote at the same time."""
+
+
 class Action(Enum):
     """What the worker does."""
 
@@ -109,6 +117,8 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     PromotionConflict: Action.STOP,
     SettingsInvalid: Action.STOP,
     StoreBehind: Action.STOP,
+    TrainingLogUnfit: Action.STOP,
+    TrainerElsewhere: Action.STOP,
     StateCorrupted: Action.RESTORE,
     StateFormatUnknown: Action.STOP,
     StoreLocked: Action.STOP,

@@ -36,7 +36,7 @@ from stream.commands.train import train
 from stream.commands.users import state, user
 from stream.commands.view.command import view
 from stream.commands.worker import worker
-from stream.errors import SettingsInvalid, StreamError, TopicsUnusable
+from stream.errors import SettingsInvalid, StreamError, TopicsUnusable, TrainerElsewhere, TrainingLogUnfit
 from stream.stop_signals import EXIT_INTERRUPTED
 
 WRONG_USAGE: Final = (
@@ -47,6 +47,8 @@ WRONG_USAGE: Final = (
     RecipeInvalid,
     TrainerMissing,
     TrainingUnfinished,
+    TrainingLogUnfit,
+    TrainerElsewhere,
 )
 """Errors that come again until somebody has corrected what the command was given: exit code 2."""
 

@@ -47,6 +47,11 @@ def replay_group(app: str) -> str:
     return f"{app}.dead-letters"
 
 
+def trainer_group(app: str) -> str:
+    """The consumer group of the trainer, which has one member."""
+    return f"{app}.trainer"
+
+
 def view_group(app: str, name: str) -> str:
     """The consumer group of one view."""
     return f"{app}.view-{name}"
