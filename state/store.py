@@ -21,23 +21,28 @@ from state.codec import (
     FOLDED,
     INPUT,
     LOCAL,
+    MARK,
     OFFSET,
+    ONE_FORMAT,
     POSITION,
     SEGMENT_LENGTH,
     WORKING,
+    Mark,
     folded_key,
     name_key,
     name_value,
     number_value,
     read_folded,
+    read_mark,
     read_name,
     read_number,
+    read_one_format,
     read_user,
     taken_of,
     user_prefix,
 )
 from state.errors import StateCorrupted, StateError, StateFormatUnknown, StoreLocked, StoreUnwritable
-from state.user import NEW_USER, User
+from state.user import NEW_USER, Segment, User, packed
 
 _BLOOM_BITS_PER_KEY: Final = 10
 _OPEN_FILES: Final = 128
@@ -128,6 +133,22 @@ class Store:
             )
         return length
 
+    def one_format(self) -> str | None:
+        """The memory format in which every user has a memory; None if that is not known."""
+        with _translated(self.folder):
+            value = self._rocks.get(ONE_FORMAT)
+            return None if value is None else read_one_format(value)
+
+    def last_mark(self) -> tuple[int, Mark] | None:
+        """The newest mark and its number; None if there is none."""
+        with _translated(self.folder):
+            found = self._rocks.iter()
+            found.seek_for_prev(MARK + b"\xff" * 4)
+            if found.valid() and (key := found.key()).startswith(MARK):
+                return int.from_bytes(key[len(MARK) :], "big"), read_mark(found.value())
+            found.status()  # raises if damage ended the search
+            return None
+
     def _name(self, key: bytes) -> str | None:
         with _translated(self.folder):
             value = self._rocks.get(key)
@@ -150,11 +171,14 @@ class Store:
             found = self._rocks.iter()
             return [_user(found, user_prefix(user)) for user in users]
 
-    def kept(self, segments: Sequence[tuple[bytes, int]]) -> list[list[int]]:
-        """Item keys of folded segments, each named by user id and number; empty where a segment is not kept."""
+    def kept(self, segments: Sequence[tuple[bytes, int]]) -> list[Segment | None]:
+        """Folded segments, each named by user id and number; None where a segment is not kept."""
         with _translated(self.folder):
             values = self._rocks.get([folded_key(user, number) for user, number in segments]) if segments else []
-            return [[] if value is None else read_folded(value) for value in values]
+            return [
+                None if value is None else _segment(number, value)
+                for (_, number), value in zip(segments, values, strict=True)
+            ]
 
     def unnamed(self, items: Sequence[int]) -> list[int]:
         """Those of the hashed item keys whose text is not stored yet."""
@@ -249,6 +273,14 @@ def _user(found: RdictIter, prefix: bytes) -> User:
         found.next()
     found.status()
     return read_user(records) if records else NEW_USER
+
+
+def _segment(number: int, value: bytes) -> Segment:
+    items, times = read_folded(value)
+    try:
+        return Segment(number, packed(items), packed(times))
+    except OverflowError as error:
+        raise StateCorrupted(f"a folded segment holds a number of more than 64 bits: {error}") from error
 
 
 _DAMAGED: Final = ("Corruption", "IO error: No such file or directory")

@@ -14,11 +14,13 @@ class Preference(msgspec.Struct, frozen=True, gc=False):
     segment_length: int
     """Interactions in each folded segment."""
     folds: int
-    """Segments folded into the memory."""
+    """Segments that the memory stands for."""
     as_of: int
     """Time of the newest interaction folded, epoch ms."""
     memory: bytes
     """float32[C·d], little-endian."""
+    missing: int = 0
+    """Those of the segments that were not kept any more when the memory was rebuilt, so it lacks them."""
 
 
 class User(msgspec.Struct, frozen=True, gc=False):
@@ -33,11 +35,28 @@ class User(msgspec.Struct, frozen=True, gc=False):
     ends: tuple[int, ...] = ()
     """The stored working records of this user, newest first, stale ones included: `taken` of each."""
     preference: Preference | None = None
+    """The memory that the newest segment was folded into."""
+    prepared: Preference | None = None
+    """A memory in another format, rebuilt before that format folds a segment. It takes the place of `preference` then.
+    """
+    earlier: tuple[Preference, ...] = ()
+    """Memories of other formats that folded segments before, the newest first."""
 
     @property
     def folds(self) -> int:
         """Segments folded into the preference memory."""
         return 0 if self.preference is None else self.preference.folds
+
+    def memory_of(self, memory_format: str) -> Preference | None:
+        """The memory of all folded segments in this format; None if there are no segments, or it must be rebuilt."""
+        for memory in (self.preference, self.prepared):
+            if memory is not None and (memory.memory_format, memory.folds) == (memory_format, self.folds):
+                return memory
+        return None
+
+    def earlier_of(self, memory_format: str) -> Preference | None:
+        """The memory that models of this format once folded segments into; None if there is none any more."""
+        return next((memory for memory in self.earlier if memory.memory_format == memory_format), None)
 
     @property
     def working(self) -> int:
@@ -52,9 +71,15 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     """`segment_length` consecutive interactions of one user, ready to fold."""
 
     number: int
+    """How many segments of the user come before it."""
     items: bytes
     times: bytes
-    as_of: int
+    """Empty if they were not kept."""
+
+    @property
+    def as_of(self) -> int | None:
+        """Time of the newest interaction, epoch ms; None if the times were not kept."""
+        return unpacked(self.times[-8:])[0] if self.times else None
 
 
 class Remembered(msgspec.Struct, frozen=True, gc=False):
@@ -90,6 +115,6 @@ def remember(user: User, items: bytes, times: bytes, segment_length: int) -> Rem
         return Remembered(working, stamps, ())
     segments = []
     for number in range(user.folds, user.folds + len(working) // width):
-        segments.append(Segment(number, working[:width], stamps[:width], unpacked(stamps[width - 8 : width])[0]))
+        segments.append(Segment(number, working[:width], stamps[:width]))
         working, stamps = working[width:], stamps[width:]
     return Remembered(working, stamps, tuple(segments))

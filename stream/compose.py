@@ -116,7 +116,13 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         step=Step(
             partitions,
             recommender,
-            Rules(settings.recommend, settings.top_k, settings.exclude, settings.keep_segments),
+            Rules(
+                settings.recommend,
+                settings.top_k,
+                settings.exclude,
+                settings.keep_segments,
+                settings.keep_formats,
+            ),
         ),
         topic=settings.interactions_topic,
         keys=keys,

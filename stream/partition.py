@@ -18,6 +18,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar, cast
 
+from state.codec import Mark
 from state.store import Store, StoreMemory, wipe
 from state.user import User
 from stream.ports import Learned
@@ -101,6 +102,15 @@ class Recent(Generic[V]):
         self._young, self._old = {}, {}
 
 
+class Served(NamedTuple):
+    """What a partition stores of the model versions that have served it."""
+
+    mark: tuple[int, Mark] | None
+    """The newest mark and its number."""
+    one_format: str | None
+    """The memory format in which every user has a memory, if that is known."""
+
+
 class Partition:
     """One partition's store, and what is known of its users without reading the store."""
 
@@ -116,6 +126,7 @@ class Partition:
         self._users = Recent[User](cache_users)
         self._segment_length: int | None = None
         self._named: set[int] = set()
+        self._served: Served | None = None
 
     def reads(self) -> bool:
         """Whether its changelog is being read."""
@@ -153,6 +164,12 @@ class Partition:
             self._segment_length = self.store.segment_length()
         return self._segment_length
 
+    def served(self) -> Served:
+        """What is stored of the model versions that have served the partition."""
+        if self._served is None:
+            self._served = Served(self.store.last_mark(), self.store.one_format())
+        return self._served
+
     def taken(self, users: Sequence[bytes]) -> list[int]:
         """How many interactions of each user id are remembered. Sorted ids are read fastest."""
         found = self._taken.get(users)
@@ -178,12 +195,15 @@ class Partition:
         self._users.note(learned.users)
         if learned.names:
             self._name(learned.names)
+        if learned.served:
+            self._served = None
 
     def forget(self) -> None:
         """Keep nothing in memory."""
         self._taken.clear()
         self._users.clear()
         self._segment_length = None
+        self._served = None
         self._named.clear()
 
     def unnamed(self, items: Iterable[int]) -> list[int]:
@@ -209,3 +229,9 @@ class Partition:
         if self._store is not None:
             store, self._store = self._store, None
             store.close()
+
+
+class Owned(Protocol):
+    """The partitions of a worker, by number."""
+
+    def __getitem__(self, number: int) -> Partition: ...

@@ -26,6 +26,7 @@ class Counts:
     implausible_times: int = 0
     unknown_items: int = 0
     rebuilt: int = 0
+    rebuilt_from_part: int = 0
     keys_compared: int = 0
     keys_misplaced: int = 0
 
@@ -42,6 +43,7 @@ class Counts:
             (self.forgotten, "users forgotten"),
             (self.unknown_items, "interactions with unknown items"),
             (self.rebuilt, "memories rebuilt"),
+            (self.rebuilt_from_part, "of them from part of the history"),
             (self.aborted, "aborted steps"),
         )
         return ", ".join([always, *(f"{count} {what}" for count, what in others if count)])
@@ -57,6 +59,8 @@ class Learned:
     """User → the whole state."""
     names: Mapping[int, str] = field(default_factory=dict)
     """Hashed item key → text; the store has it."""
+    served: bool = False
+    """Whether the partition's mark, or what it says of memory formats, has changed."""
 
 
 @dataclass(slots=True)

@@ -42,6 +42,7 @@ _COUNTS: Final = {
     "implausible_times": "Interactions whose time is not plausible; the record's own timestamp stands for it",
     "unknown_items": "Interactions with an item that the model does not know",
     "rebuilt": "Preference memories rebuilt because the model has another memory format",
+    "rebuilt_from_part": "Of these, memories that lack segments, because they were not kept (REC2PM_KEEP_SEGMENTS)",
     "keys_compared": "Keys compared with their partitions: some of each step",
     "keys_misplaced": "Compared keys that REC2PM_PARTITIONER sends to another partition",
 }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model.version.padding import padded
 from state.interaction import item_key
-from state.user import Preference
+from state.user import Preference, Segment, packed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -99,8 +99,12 @@ class RankedList(msgspec.Struct, frozen=True, gc=False):
 class Recommender:
     """A model and its catalogue, by item key."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, promotion: str = "") -> None:
+        """Args:
+        promotion: the id of the promotion that says so; empty for a model from the settings.
+        """
         self.model: Final = model
+        self.promotion: Final = promotion
         keys = np.array([item_key(item) for item in model.item_ids], dtype=np.int64)
         self._order: Final = np.argsort(keys, kind="stable")
         self._sorted: Final = keys[self._order]
@@ -153,34 +157,59 @@ class Recommender:
                     1 if old is None else old.folds + 1,
                     time,
                     memory.tobytes(),
+                    0 if old is None else old.missing,
                 ),
                 hidden,
             )
             for old, time, memory, hidden in zip(before, as_of, folded.memory, folded.hidden, strict=True)
         ]
 
-    def rebuild(self, preferences: Sequence[Preference], kept: Sequence[Sequence[bytes]]) -> list[Preference]:
-        """Make preference memories in this model's memory format, from the kept segments, oldest first. Folds stay as
-        they are.
+    def rebuild(
+        self,
+        preferences: Sequence[Preference],
+        earlier: Sequence[Preference | None],
+        kept: Sequence[Sequence[Segment]],
+    ) -> list[Preference]:
+        """Make the memories of B users in this model's memory format.
 
-        The new memory lacks what was folded before the oldest kept segment. Times of kept segments are unknown.
+        Args:
+            preferences: their memories in another format.
+            earlier: the memory in this model's format that a user had before, or None. It lacks the newest segments.
+            kept: kept segments, oldest first. Those that the earlier memory stands for are passed over.
+
+        Returns:
+            Memories of the same number of segments. `missing` says how many of those were not kept. A segment whose
+            times were not kept is taken for as old as the newest of `preferences`.
         """
-        made: list[Preference | None] = [None] * len(preferences)
-        for turn in range(max(map(len, kept), default=0)):
-            now = [user for user, segments in enumerate(kept) if len(segments) > turn]
+        made = list(earlier)
+        lacked = [
+            [segment for segment in segments if old is None or segment.number >= old.folds]
+            for old, segments in zip(earlier, kept, strict=True)
+        ]
+        for turn in range(max(map(len, lacked), default=0)):
+            now = [user for user, segments in enumerate(lacked) if len(segments) > turn]
+            segments = [lacked[user][turn] for user in now]
+            newest = [preferences[user].as_of for user in now]
+            unknown = [packed([time]) * self.model.segment_length for time in newest]
             folds = self.fold(
                 [made[user] for user in now],
-                [kept[user][turn] for user in now],
-                [preferences[user].as_of for user in now],
+                [segment.items for segment in segments],
+                newest,
+                [segment.times or same for segment, same in zip(segments, unknown, strict=True)],
             )
             for user, fold in zip(now, folds, strict=True):
                 made[user] = fold.preference
         empty = bytes(4 * self.model.state_floats)
         return [
             Preference(
-                self.model.memory_format, old.segment_length, old.folds, old.as_of, empty if new is None else new.memory
+                self.model.memory_format,
+                old.segment_length,
+                old.folds,
+                old.as_of,
+                empty if new is None else new.memory,
+                old.folds - len(segments) - (0 if before is None else before.folds - before.missing),
             )
-            for old, new in zip(preferences, made, strict=True)
+            for old, new, before, segments in zip(preferences, made, earlier, lacked, strict=True)
         ]
 
     def recommend(self, queries: Sequence[Query], k: int) -> list[RankedList]:

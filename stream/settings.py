@@ -126,6 +126,13 @@ class Settings(BaseModel):
         description="folded segments kept per user: to leave their items out of lists, and to rebuild a preference memory for another model. "
         "A lower number deletes nothing that is stored",
     )
+    keep_formats: int = Field(
+        1,
+        ge=0,
+        le=10,
+        description="memories of a user that stay in memory formats that folded segments before, so that a rollback finds them. The newest ones stay; "
+        "others are deleted when the user's next segment is folded",
+    )
     item_field: str = Field(
         "item", pattern=_PATH, description="field of an event that has the item id; a dot leads into a map: product.id"
     )

@@ -8,27 +8,31 @@ was. `stream.worker` decodes before it, and publishes and writes after it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
-from state.changelog import Change, take
+from state.changelog import Change, Keep, take
 from state.codec import (
     INPUT,
+    ONE_FORMAT,
     POSITION,
     SEGMENT_LENGTH,
     name_key,
     name_value,
     number_value,
+    one_format_value,
     working_key,
     working_value,
 )
 from state.errors import SegmentLengthChanged
-from state.user import NEW_USER, Preference, Remembered, User, packed, remember
+from state.user import NEW_USER, Preference, Remembered, Segment, User, packed, remember, unpacked
 from stream.decode import Polled, Run, columns
-from stream.partition import Partition
+from stream.marks import marked
+from stream.partition import Owned, Partition
 from stream.policy import Cadence, list_after, stride
 from stream.ports import Counts, Learned, Outgoing
+from stream.rebuild import rebuilt
 from stream.recommender import Floats, Fold, Model, Query, RankedList, Recommender
 from stream.wire import Recommendation
 
@@ -43,12 +47,7 @@ class Rules:
     top_k: int
     exclude: Exclude
     keep_segments: int
-
-
-class Owned(Protocol):
-    """The partitions of this worker, by number."""
-
-    def __getitem__(self, number: int) -> Partition: ...
+    keep_formats: int = 1
 
 
 class Touch(msgspec.Struct, gc=False):
@@ -58,9 +57,11 @@ class Touch(msgspec.Struct, gc=False):
     before: User
     remembered: Remembered
     preferences: tuple[Preference | None, ...]
-    """The preference memory before the step, and after each fold of it."""
+    """The preference memory before the step, in the model's format if it is read, and after each fold of it."""
     list_after: Sequence[int]
     """Indices of the run's interactions after which a list is made."""
+    rebuilt: bool = False
+    """Whether the first of them was rebuilt."""
     hidden: tuple[Floats, ...] = ()
     """The hidden state of each fold."""
     lists: list[tuple[int, RankedList]] = msgspec.field(default_factory=list)
@@ -94,12 +95,13 @@ class Step:
     recommender: Recommender
     rules: Rules
 
-    def compute(self, polled: Polled, input_id: str) -> Outgoing:
+    def compute(self, polled: Polled, input_id: str, now_ms: int) -> Outgoing:
         """Compute one poll.
 
         Args:
             polled: the decoded poll.
             input_id: Kafka's id of the input topic; empty if the broker has no topic ids.
+            now_ms: the time of day, epoch ms.
 
         Raises:
             ModelFailed: on some records of the poll; `stream.failing_records` finds out which.
@@ -110,6 +112,10 @@ class Step:
         outgoing, loud = self.remember(polled, before)
         touches = self.serve(loud, before, self.rules.cadence)
         self._collect(outgoing, polled, touches, input_id)
+        for number in polled.runs:
+            if changes := marked(self.partitions[number], self.recommender, now_ms):
+                outgoing.changes[number].extend(changes)
+                outgoing.learned[number].served = True
         return outgoing
 
     def read(self, polled: Polled) -> Taken:
@@ -189,21 +195,18 @@ class Step:
         return touches
 
     def _rebuild(self, touches: Sequence[Touch]) -> None:
-        """Rebuild each preference memory that is in another memory format."""
-        model = self.recommender.model
-        foreign = [
-            (touch, old)
-            for touch in touches
-            if (old := touch.before.preference) is not None
-            and old.memory_format != model.memory_format
-            and (touch.list_after or touch.remembered.segments)
-        ]
-        if not foreign:
-            return
-        kept = self._kept([(touch, old.folds) for touch, old in foreign])
-        rebuilt = self.recommender.rebuild([old for _, old in foreign], kept)
-        for (touch, _), preference in zip(foreign, rebuilt, strict=True):
-            touch.preferences = (preference,)
+        """Give each touch that reads a memory one in the model's format: the stored one, or one that is rebuilt."""
+        memory_format = self.recommender.model.memory_format
+        foreign = []
+        for touch in touches:
+            if touch.before.preference is not None and (touch.list_after or touch.remembered.segments):
+                touch.preferences = (touch.before.memory_of(memory_format),)
+                if touch.preferences == (None,):
+                    foreign.append(touch)
+        users = [(touch.run.partition, touch.run.user, touch.before) for touch in foreign]
+        memories = rebuilt(self.partitions, users, self.recommender, self.rules.keep_segments)
+        for touch, memory in zip(foreign, memories, strict=True):
+            touch.preferences, touch.rebuilt = (memory,), True
 
     def _fold(self, touches: Sequence[Touch]) -> None:
         """Fold every completed segment: the first of each user together, then the second of those who have one, …"""
@@ -219,7 +222,7 @@ class Step:
         return self.recommender.fold(
             [touch.preferences[-1] for touch in touches],
             [segment.items for segment in segments],
-            [segment.as_of for segment in segments],
+            [unpacked(segment.times)[-1] for segment in segments],
             [segment.times for segment in segments],
         )
 
@@ -231,7 +234,7 @@ class Step:
         ]
         if not asked:
             return
-        kept: Sequence[Sequence[bytes]] = [()] * len(asked)
+        kept: Sequence[Sequence[Segment]] = [()] * len(asked)
         if self.rules.exclude == "kept":
             kept = self._kept([(touch, touch.before.folds + folded) for touch, _, folded, _ in asked])
         queries = []
@@ -240,7 +243,7 @@ class Step:
             run, new = touch.run, slice(max(0, at + 1 - within), at + 1)
             before, before_ms = (b"", b"") if within <= at else (touch.before.items, touch.before.times)
             items = before + packed(run.items[new])
-            exclude = b"" if self.rules.exclude == "none" else b"".join([items, *segments])
+            exclude = b"" if self.rules.exclude == "none" else b"".join([items, *(each.items for each in segments)])
             times = before_ms + packed(run.times[new]) if uses_time else b""
             hidden = None if within else touch.hidden[folded - 1]
             queries.append(Query(touch.preferences[folded], items, exclude, hidden, times, run.times[at]))
@@ -248,7 +251,7 @@ class Step:
         for (touch, at, _, _), each in zip(asked, made, strict=True):
             touch.lists.append((at, each))
 
-    def _kept(self, asked: Sequence[tuple[Touch, int]]) -> list[list[bytes]]:
+    def _kept(self, asked: Sequence[tuple[Touch, int]]) -> list[list[Segment]]:
         """The kept segments of each touch's user after some folds, oldest first: the stored ones, then this step's."""
         keep = self.rules.keep_segments
         wanted: dict[int, list[tuple[bytes, int]]] = {}
@@ -259,13 +262,13 @@ class Step:
             number: dict(zip(segments, self.partitions[number].store.kept(segments), strict=True))
             for number, segments in wanted.items()
         }
-        kept = []
+        kept: list[list[Segment]] = []
         for touch, folds in asked:
             before, oldest = touch.before.folds, max(0, folds - keep)
             mine = found[touch.run.partition]
             stored_segments = [mine[touch.run.user, number] for number in range(oldest, min(before, folds))]
             new = touch.remembered.segments[max(0, oldest - before) : max(0, folds - before)]
-            kept.append([*(packed(items) for items in stored_segments if items), *(segment.items for segment in new)])
+            kept.append([*(segment for segment in stored_segments if segment), *new])
         return kept
 
     def _collect(self, outgoing: Outgoing, polled: Polled, touches: Sequence[Touch], input_id: str) -> None:
@@ -285,6 +288,8 @@ class Step:
                 changes.append((INPUT, name_value(input_id)))
             if partition.segment_length() is None:
                 changes.append((SEGMENT_LENGTH, number_value(self.recommender.model.segment_length)))
+                changes.append((ONE_FORMAT, one_format_value(self.recommender.model.memory_format)))
+                outgoing.learned.setdefault(number, Learned()).served = True
         for touch in touches:
             self._address(touch, outgoing.recommendations)
         outgoing.counts = self._counted(polled, touches)
@@ -294,7 +299,6 @@ class Step:
         run, known = touch.run, len(changes)
         # The user was forgotten right before: every stored key is deleted, except those that this step writes.
         stored = self.partitions[run.partition].store.keys_of(run.user) if run.fresh else ()
-        preference = touch.preferences[-1]
         user = take(
             changes,
             run.user,
@@ -302,8 +306,8 @@ class Step:
             run.items,
             run.times,
             touch.remembered,
-            preference,
-            self.rules.keep_segments,
+            touch.preferences[-1],
+            Keep(self.rules.keep_segments, self.rules.keep_formats, self.recommender.model.uses_time),
         )
         if stored:
             rewritten = {key for key, _ in changes[known:]}
@@ -344,5 +348,9 @@ class Step:
             passed_over=polled.passed_over,
             implausible_times=len(polled.implausible),
             unknown_items=self.recommender.unknown(packed(polled.items)),
-            rebuilt=sum(touch.preferences[0] is not touch.before.preference for touch in touches),
+            rebuilt=sum(touch.rebuilt for touch in touches),
+            rebuilt_from_part=sum(
+                touch.rebuilt and (memory := touch.preferences[0]) is not None and memory.missing > 0
+                for touch in touches
+            ),
         )

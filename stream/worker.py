@@ -200,7 +200,7 @@ class Worker:
             for number, offset in passed.items():
                 polled.next_offsets[number] = max(offset, polled.next_offsets.get(number, 0))
             try:
-                outgoing = self.step.compute(polled, self.link.input_id)
+                outgoing = self.step.compute(polled, self.link.input_id, self._wall_ms())
             except ModelFailed as error:
                 reason = str(error)
             else:

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from state.codec import FOLDED, named_item, read_folded, read_name, read_user, user_of, user_prefix
+from state.codec import FOLDED, MARK, named_item, read_folded, read_mark, read_name, read_user, user_of, user_prefix
 from state.store import Store, StoreMemory
-from state.user import unpacked
+from state.user import Preference, unpacked
 from stream.commands.output import counted, json_line, moment
 from stream.kafka.read_topic import committed_records, partitions
 
@@ -29,6 +29,7 @@ SCHEMA: Final[Mapping[str, Any]] = {
     "memory_format": pl.String(),
     "as_of": pl.Int64(),
     "partition": pl.Int32(),
+    "missing_segments": pl.Int64(),
 }
 
 
@@ -44,13 +45,25 @@ class Row(msgspec.Struct, frozen=True):
     memory_format: str
     as_of: int
     partition: int
+    missing_segments: int
 
 
 class UserState(msgspec.Struct, frozen=True):
-    """What `rec2pm user show` shows: the row, and the folded segments that are kept, oldest first."""
+    """What `rec2pm user show` shows: the row, the folded segments that are kept, oldest first, and memories in other
+    formats.
+    """
 
     row: Row
     kept_segments: list[list[str]]
+    other_memories: list["OtherMemory"]
+
+
+class OtherMemory(msgspec.Struct, frozen=True):
+    """A memory that the version that serves does not read."""
+
+    memory_format: str
+    folds: int
+    missing_segments: int
 
 
 def export(kafka: Mapping[str, Any], topic: str, out: Path, progress: Callable[[int, int], None]) -> int:
@@ -110,8 +123,9 @@ def read_states(kafka: Mapping[str, Any], topic: str, user: str) -> list[UserSta
         records = sorted(kept.items())
         names = _names(iter(records))
         for row in rows(iter(records), number):
-            segments = [read_folded(value) for key, value in records if user_of(key)[1][:1] == FOLDED]
-            found.append(UserState(row, [[names.get(item, str(item)) for item in segment] for segment in segments]))
+            segments = [read_folded(value)[0] for key, value in records if user_of(key)[1][:1] == FOLDED]
+            texts = [[names.get(item, str(item)) for item in segment] for segment in segments]
+            found.append(UserState(row, texts, _others(row, records)))
     return found
 
 
@@ -122,6 +136,8 @@ def state_lines(state: UserState) -> list[str]:
         f"{counted(len(row.working_items), 'item')}: {' '.join(row.working_items)}" if row.working_items else "empty"
     )
     memory = f"{len(row.memory)} floats of {row.memory_format}" if row.folds else "none yet"
+    if row.missing_segments:
+        memory += f", rebuilt without {counted(row.missing_segments, 'segment')} that were not kept"
     return [
         f"user {row.user_id} (partition {row.partition})",
         f"  interactions remembered  {row.taken}, the newest at {moment(row.as_of)} UTC",
@@ -131,25 +147,37 @@ def state_lines(state: UserState) -> list[str]:
             f"  folded segment {row.folds - 1 - age:<9} {' '.join(segment)}"
             for age, segment in enumerate(reversed(state.kept_segments))
         ),
+        *(
+            f"  other memory             {counted(other.folds, 'segment')} folded, {other.memory_format}"
+            for other in state.other_memories
+        ),
     ]
 
 
 def state_json(state: UserState) -> list[str]:
     """A user's state for programs."""
-    shown = {**msgspec.structs.asdict(state.row), "kept_segments": state.kept_segments}
-    return [json_line(shown)]
+    others = [msgspec.structs.asdict(other) for other in state.other_memories]
+    return [
+        json_line({**msgspec.structs.asdict(state.row), "kept_segments": state.kept_segments, "other_memories": others})
+    ]
 
 
 def rows(records: Iterator[tuple[bytes, bytes]], partition: int) -> Iterator[Row]:
-    """The users of one partition, from its records in key order: the partition's own records first."""
+    """The users of one partition, from its records in key order: the partition's own records first.
+
+    A memory is shown in the format of the version that served last, if the user has it.
+    """
     names: dict[int, str] = {}
+    served = ""
     for user, group in groupby(records, lambda record: user_of(record[0])[0]):
         if not user:
-            names = _names(group)
+            own = list(group)
+            names = _names(iter(own))
+            served = next((read_mark(value).memory_format for key, value in reversed(own) if key.startswith(MARK)), "")
             continue
         parts = ((user_of(key)[1], value) for key, value in group)
         state = read_user((rest, value) for rest, value in parts if rest[:1] != FOLDED)
-        preference = state.preference
+        preference = state.memory_of(served) or state.preference
         times = unpacked(state.times).tolist()
         if preference is None and not times:
             continue
@@ -163,7 +191,20 @@ def rows(records: Iterator[tuple[bytes, bytes]], partition: int) -> Iterator[Row
             memory_format="" if preference is None else preference.memory_format,
             as_of=times[-1] if times else preference.as_of if preference else 0,
             partition=partition,
+            missing_segments=0 if preference is None else preference.missing,
         )
+
+
+def _others(row: Row, records: list[tuple[bytes, bytes]]) -> list[OtherMemory]:
+    """The memories of a user in other formats than the one that is shown, from the records of their partition."""
+    parts = [(user_of(key), value) for key, value in records]
+    state = read_user((rest, value) for (user, rest), value in parts if user and rest[:1] != FOLDED)
+    memories: list[Preference | None] = [state.preference, state.prepared, *state.earlier]
+    return [
+        OtherMemory(memory.memory_format, memory.folds, memory.missing)
+        for memory in memories
+        if memory is not None and (memory.memory_format, memory.folds) != (row.memory_format, row.folds)
+    ]
 
 
 def _names(records: Iterator[tuple[bytes, bytes]]) -> dict[int, str]:

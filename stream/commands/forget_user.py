@@ -121,7 +121,7 @@ def _user_records(number: int, live: Mapping[bytes, Message]) -> UserRecords:
     for key, message in live.items():
         rest = user_of(key)[1]
         by_kind.setdefault(rest[:1], []).append((rest, message.value() or b""))
-    preference = [read_preference(value) for _, value in by_kind.get(PREFERENCE, [])]
+    preference = [read_preference(value) for rest, value in by_kind.get(PREFERENCE, []) if rest == PREFERENCE]
     return UserRecords(
         partition=number,
         records=len(live),

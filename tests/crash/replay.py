@@ -188,4 +188,5 @@ class Replay:
                 "memory_format": world[0].memory_format if world else "",
                 "as_of": self.times[-1] if self.times else self.folded_at,
                 "partition": partition,
+                "missing_segments": world[0].missing if world else 0,
             }

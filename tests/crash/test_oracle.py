@@ -175,7 +175,7 @@ def test_an_interaction_that_the_model_fails_at_is_right_in_the_dead_letters_and
         "working_items": [ITEMS[-1]] * (LENGTH - 1),
         "working_times": [FROM[0], FROM[0] + 1, FROM[0] + 2],
     }
-    state = {**row, "memory": [], "memory_format": "", "as_of": FROM[0] + 2, "partition": 0}
+    state = {**row, "memory": [], "memory_format": "", "as_of": FROM[0] + 2, "partition": 0, "missing_segments": 0}
     found = Observed([*kept, poison], [], [state], [refused(poison)])
     assert judge(found, rules).holds
     assert not judge(found, replace(rules, versions=RULES.versions)).holds, "another model does not fail"

@@ -88,6 +88,8 @@ TASKS: Final = (
             "top_k": "Lists are shorter only where the catalogue has fewer items.",
             "exclude": "A user who has had the whole catalogue gets a list without exclusion: a list is never empty.",
             "keep_segments": "With 0, a change to a model with another memory format loses every preference memory.",
+            "keep_formats": "With 0, a rollback to a model with another memory format finds no memories of that model: "
+            "they are rebuilt from kept segments.",
             "output_format": "Can be changed at any restart. The topic then has lists in both formats until each user got "
             "a new one; `rec2pm view` reads both.",
         },

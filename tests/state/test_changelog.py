@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.changelog import Change, take
+from state.changelog import Change, Keep, take
 from state.codec import (
     FOLDED,
     WORKING,
@@ -35,7 +35,7 @@ def folded(before: Preference | None, segments: Iterable[Segment]) -> Preference
     for segment in segments:
         old = b"" if before is None else before.memory
         memory = blake2b(old + segment.items, digest_size=8).digest()
-        before = Preference("fake/1", SEGMENT, segment.number + 1, segment.as_of, memory)
+        before = Preference("fake/1", SEGMENT, segment.number + 1, unpacked(segment.times)[-1], memory)
     return before
 
 
@@ -43,7 +43,7 @@ def step(user: User, items: Sequence[int], times: Sequence[int], keep: int = 5) 
     remembered = remember(user, packed(items), packed(times), SEGMENT)
     changes: list[Change] = []
     return take(
-        changes, USER, user, items, times, remembered, folded(user.preference, remembered.segments), keep
+        changes, USER, user, items, times, remembered, folded(user.preference, remembered.segments), Keep(keep)
     ), changes
 
 
@@ -62,7 +62,7 @@ def reread(stored: dict[bytes, bytes]) -> User:
 
 def kept(stored: dict[bytes, bytes]) -> dict[int, list[int]]:
     parts = [(user_of(key)[1], value) for key, value in stored.items()]
-    return {int.from_bytes(rest[1:], "big"): read_folded(value) for rest, value in parts if rest[:1] == FOLDED}
+    return {int.from_bytes(rest[1:], "big"): read_folded(value)[0] for rest, value in parts if rest[:1] == FOLDED}
 
 
 @given(steps, st.integers(0, 4))
@@ -225,4 +225,4 @@ def test_a_preference_memory_that_does_not_hold_the_segments_is_refused(preferen
     items = range(SEGMENT)
     remembered = remember(NEW_USER, packed(items), packed(items), SEGMENT)
     with pytest.raises(ValueError, match="expected 0 and 1 more"):
-        take([], USER, NEW_USER, items, items, remembered, preference, 5)
+        take([], USER, NEW_USER, items, items, remembered, preference, Keep(5))

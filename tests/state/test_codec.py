@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,20 +17,31 @@ from state.codec import (
     FORMAT,
     MAX_TAKEN,
     OFFSET,
+    ONE_FORMAT,
     PREFERENCE,
+    PREPARED,
     SEGMENT_LENGTH,
     WORKING,
+    Mark,
+    aside_value,
+    earlier_key,
     folded_key,
     folded_value,
+    mark_key,
+    mark_value,
     name_key,
     name_value,
     named_item,
     number_value,
+    one_format_value,
     preference_key,
     preference_value,
+    prepared_key,
     read_folded,
+    read_mark,
     read_name,
     read_number,
+    read_one_format,
     read_preference,
     read_user,
     read_working,
@@ -55,7 +67,9 @@ preferences = st.builds(
     folds=st.integers(1, 2**32 - 1),
     as_of=times,
     memory=st.binary(max_size=2048),
+    missing=st.integers(0, 2**32 - 1),
 )
+marks = st.builds(Mark, st.text(), st.text(), st.text(), st.integers(0, 2**63 - 1), times)
 
 READERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "preference": (
@@ -63,7 +77,11 @@ READERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
         preference_value(Preference("rec2pm-o/1", 50, 3, 978_300_760_000, b"\x00\x01\x02\x03")),
     ),
     "working": (read_working, working_value([1193, 2**62 + 5], [978_300_760_000, 978_300_761_000])),
+    "aside": (read_preference, aside_value(Preference("rec2pm-o/1", 50, 3, 978_300_760_000, b"\x00\x01\x02\x03"))),
     "folded": (read_folded, folded_value([1193, 661, 2**62 + 5])),
+    "folded with times": (read_folded, folded_value([1193, 2**62 + 5], [978_300_760_000, 978_300_761_000])),
+    "mark": (read_mark, mark_value(Mark("films@2", "01J", "rec2pm-o/1", 150_032, 978_300_760_000))),
+    "one format": (read_one_format, one_format_value("rec2pm-o/1")),
     "name": (read_name, name_value("song-é")),
     "number": (read_number, number_value(150_032)),
 }
@@ -73,6 +91,24 @@ every_reader = pytest.mark.parametrize(("read", "value"), READERS.values(), ids=
 @given(preferences)
 def test_a_preference_memory_is_read_back(preference: Preference) -> None:
     assert read_preference(preference_value(preference)) == preference
+    assert read_preference(aside_value(preference)) == preference
+
+
+@given(marks, taken.filter(bool))
+def test_marks_and_segments_with_times_are_read_back(mark: Mark, segment: list[tuple[int, int]]) -> None:
+    items, stamps = [item for item, _ in segment], [time for _, time in segment]
+    assert read_mark(mark_value(mark)) == mark
+    assert read_one_format(one_format_value(mark.memory_format)) == mark.memory_format
+    assert read_folded(folded_value(items, stamps)) == (items, stamps)
+
+
+def test_an_earlier_build_refuses_what_it_would_misread() -> None:
+    """It knows values of format 1 alone, and takes each memory of a user for the one that serves."""
+    preference = Preference("fake/1", 4, 1, 40, b"\x00" * 8)
+    rebuilt = Preference("fake/1", 4, 1, 40, b"\x00" * 8, missing=1)
+    values = [aside_value(preference), preference_value(rebuilt), folded_value([1], [10])]
+    assert {value[0] for value in values} == {2}
+    assert {preference_value(preference)[0], folded_value([1])[0]} == {1}
 
 
 @given(taken)
@@ -83,7 +119,7 @@ def test_a_working_record_is_read_back_whatever_the_order_of_its_times(interacti
 
 @given(st.lists(item_keys), st.text(), st.integers(0, 2**63 - 1))
 def test_folded_segments_names_and_numbers_are_read_back(items: list[int], text: str, number: int) -> None:
-    assert read_folded(folded_value(items)) == items
+    assert read_folded(folded_value(items)) == (items, [])
     assert read_name(name_value(text)) == text
     assert read_number(number_value(number)) == number
 
@@ -94,6 +130,10 @@ def test_a_key_says_whose_it_is_and_of_what_kind(user: bytes, count: int, segmen
     whose, rest = user_of(working_key(user, count))
     assert (whose, rest[:1], taken_of(rest)) == (user, WORKING, count)
     assert user_of(folded_key(user, segment)) == (user, FOLDED + segment.to_bytes(4, "big"))
+    assert user_of(prepared_key(user)) == (user, PREPARED)
+    whose, rest = user_of(earlier_key(user, str(count)))
+    assert (whose, rest[:1], len(rest)) == (user, PREFERENCE, 9)
+    assert rest != user_of(earlier_key(user, str(count + 1)))[1]
 
 
 @given(user_ids, user_ids)
@@ -106,7 +146,8 @@ def test_a_users_keys_sort_working_from_the_newest_on_then_preference_then_folde
     user: bytes, counts: list[int]
 ) -> None:
     working = [working_key(user, count) for count in sorted(counts, reverse=True)]
-    keys = [user_prefix(user), *working, preference_key(user), folded_key(user, 0), folded_key(user, 256)]
+    memories = [preference_key(user), *sorted([prepared_key(user), earlier_key(user, "fake/1")])]
+    keys = [user_prefix(user), *working, *memories, folded_key(user, 0), folded_key(user, 256)]
     assert sorted(keys) == keys
 
 
@@ -119,12 +160,13 @@ def test_the_partitions_own_records_belong_to_no_user(item: int) -> None:
         assert named_item(user_of(own)[1]) is None
 
 
-@every_reader
-def test_a_record_of_another_format_is_refused_by_its_number(read: Callable[[bytes], Any], value: bytes) -> None:
-    for number in range(256):
-        if number != FORMAT:
-            with pytest.raises(StateFormatUnknown, match=f"format {number}; this build reads up to {FORMAT}"):
-                read(bytes([number]) + value[1:])
+@pytest.mark.parametrize("kind", READERS)
+def test_a_record_of_another_format_is_refused_by_its_number(kind: str) -> None:
+    read, value = READERS[kind]
+    newest = 1 if kind in ("working", "name", "number") else FORMAT
+    for number in (0, *range(newest + 1, 256)):
+        with pytest.raises(StateFormatUnknown, match=f"format {number}; this build reads up to {newest}"):
+            read(bytes([number]) + value[1:])
 
 
 @every_reader
@@ -159,8 +201,10 @@ def test_text_that_is_not_utf8_is_corruption(read: Callable[[bytes], Any], value
 
 
 def test_an_item_without_a_time_is_corruption() -> None:
-    with pytest.raises(StateCorrupted, match="3 numbers"):
+    with pytest.raises(StateCorrupted, match="a working record has 3 numbers"):
         read_working(folded_value([1, 2, 3]))
+    with pytest.raises(StateCorrupted, match="a folded segment has 3 numbers"):
+        read_folded(b"\x02" + folded_value([1, 2, 3])[1:])
 
 
 @pytest.mark.parametrize("stamps", [[], [5], [5, 6, 7]])
@@ -242,12 +286,20 @@ def golden_record(kind: str, says: dict[str, Any]) -> tuple[bytes, bytes]:
     user = says.get("user", "").encode()
     if kind == "preference":
         memory = bytes.fromhex(says["memory"])
-        preference = Preference(says["memory_format"], says["segment_length"], says["folds"], says["as_of"], memory)
-        return preference_key(user), preference_value(preference)
+        told = [says[name] for name in ("memory_format", "segment_length", "folds", "as_of")]
+        preference = Preference(*told, memory, says["missing"])
+        if says["place"] == "serving":
+            return preference_key(user), preference_value(preference)
+        key = prepared_key(user) if says["place"] == "prepared" else earlier_key(user, preference.memory_format)
+        return key, aside_value(preference)
     if kind == "working":
         return working_key(user, says["taken"]), working_value(says["items"], says["times"])
     if kind == "folded":
-        return folded_key(user, says["segment"]), folded_value(says["items"])
+        return folded_key(user, says["segment"]), folded_value(says["items"], says["times"])
+    if kind == "mark":
+        return mark_key(says["at"]), mark_value(Mark(**says["mark"]))
+    if kind == "one format":
+        return ONE_FORMAT, one_format_value(says["memory_format"])
     if kind == "name":
         return name_key(says["item"]), name_value(says["text"])
     return {"offset": OFFSET, "segment length": SEGMENT_LENGTH}[kind], number_value(says["number"])
@@ -265,12 +317,20 @@ def golden_reading(kind: str, key: bytes, value: bytes) -> dict[str, Any]:
             "folds": told.folds,
             "as_of": told.as_of,
             "memory": told.memory.hex(),
+            "missing": told.missing,
+            "place": {PREFERENCE: "serving", PREPARED: "prepared"}.get(rest, "earlier"),
         }
     if kind == "working":
         items, stamps = read_working(value)
         return {"user": user.decode(), "taken": taken_of(rest), "items": items, "times": stamps}
     if kind == "folded":
-        return {"user": user.decode(), "segment": int.from_bytes(rest[1:], "big"), "items": read_folded(value)}
+        items, stamps = read_folded(value)
+        segment = int.from_bytes(rest[1:], "big")
+        return {"user": user.decode(), "segment": segment, "items": items, "times": stamps}
+    if kind == "mark":
+        return {"at": int.from_bytes(rest[1:], "big"), "mark": msgspec.structs.asdict(read_mark(value))}
+    if kind == "one format":
+        return {"memory_format": read_one_format(value)}
     if kind == "name":
         return {"item": named_item(rest), "text": read_name(value)}
     return {"number": read_number(value)}
@@ -288,15 +348,11 @@ RECORDS = [
 
 def test_every_format_has_a_golden_file_with_every_kind_of_record() -> None:
     assert set(FILES) == {f"format-{number}" for number in range(1, FORMAT + 1)}
-    for name, records in FILES.items():
-        assert {record["kind"] for record in records} == {
-            "preference",
-            "working",
-            "folded",
-            "name",
-            "offset",
-            "segment length",
-        }, name
+    kinds = {name: {record["kind"] for record in records} for name, records in FILES.items()}
+    assert kinds == {
+        "format-1": {"preference", "working", "folded", "name", "offset", "segment length"},
+        "format-2": {"preference", "folded", "mark", "one format"},
+    }
 
 
 @pytest.mark.parametrize(("kind", "key", "value", "says"), RECORDS)
@@ -304,10 +360,9 @@ def test_golden_bytes_still_say_the_same(kind: str, key: bytes, value: bytes, sa
     assert golden_reading(kind, key, value) == says
 
 
-@pytest.mark.parametrize(
-    ("kind", "key", "value", "says"), [record for record in RECORDS if record.values[2][0] == FORMAT]
-)
-def test_this_build_writes_the_golden_bytes_of_its_format(
+@pytest.mark.parametrize(("kind", "key", "value", "says"), RECORDS)
+def test_this_build_writes_the_golden_bytes_of_both_formats(
     kind: str, key: bytes, value: bytes, says: dict[str, Any]
 ) -> None:
+    """A value has the first format that can express it."""
     assert golden_record(kind, says) == (key, value)

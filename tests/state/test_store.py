@@ -26,7 +26,7 @@ from state.codec import (
 )
 from state.errors import StateCorrupted, StateError, StateFormatUnknown, StoreLocked, StoreUnwritable
 from state.store import Store, StoreMemory, wipe
-from state.user import NEW_USER, Preference, User, packed
+from state.user import NEW_USER, Preference, Segment, User, packed
 
 MEMORY = StoreMemory(8 << 20)
 
@@ -89,10 +89,14 @@ def test_the_segment_length_is_told_apart_from_the_offset(store: Store) -> None:
     assert (store.segment_length(), store.changelog_offset()) == (50, 2)
 
 
-def test_folded_segments_are_found_by_user_and_number_and_empty_where_none_is_kept(store: Store) -> None:
+def test_folded_segments_are_found_by_user_and_number_and_none_where_none_is_kept(store: Store) -> None:
     ann, bob = b"ann", b"bob"
     store.write([(folded_key(ann, 3), folded_value([1, 2])), (folded_key(bob, 3), folded_value([5]))], 2)
-    assert store.kept([(b"bob", 3), (b"ann", 2), (b"ann", 3)]) == [[5], [], [1, 2]]
+    assert store.kept([(b"bob", 3), (b"ann", 2), (b"ann", 3)]) == [
+        Segment(3, packed([5]), b""),
+        None,
+        Segment(3, packed([1, 2]), b""),
+    ]
     assert store.kept([]) == []
 
 

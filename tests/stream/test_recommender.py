@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from state.interaction import item_key
-from state.user import Preference, packed
+from state.user import Preference, Segment, packed
 from stream.recommender import Query, RankedList, Recommender
 from tests.fakes import FakeModel
 
@@ -175,17 +176,36 @@ def test_a_rebuilt_memory_is_the_one_that_the_kept_segments_make(recommender: Re
         return Preference("other/9", SEGMENT, folds, 777, b"\x01" * 64)
 
     segments = [[1, 2, 3, 4], [5, 6, 7, 8], [9, 9, 9, 9]]
-    kept = [[packed(segment) for segment in segments], [packed(segments[1])], []]
-    all_kept, one_kept, none_kept = recommender.rebuild([other(3), other(8), other(2)], kept)
+    kept = [
+        [Segment(number, packed(segment), b"") for number, segment in enumerate(segments)],
+        [Segment(7, packed(segments[1]), b"")],
+        [],
+    ]
+    all_kept, one_kept, none_kept = recommender.rebuild([other(3), other(8), other(2)], [None] * 3, kept)
     assert all_kept.memory == memory_of(recommender, *segments).memory
     assert one_kept.memory == memory_of(recommender, segments[1]).memory
     assert none_kept.memory == bytes(4 * recommender.model.state_floats), "nothing is left to go by"
-    assert [(p.folds, p.as_of, p.memory_format) for p in (all_kept, one_kept, none_kept)] == [
-        (3, 777, "fake/1"),
-        (8, 777, "fake/1"),
-        (2, 777, "fake/1"),
+    assert [(p.folds, p.as_of, p.memory_format, p.missing) for p in (all_kept, one_kept, none_kept)] == [
+        (3, 777, "fake/1", 0),
+        (8, 777, "fake/1", 7),
+        (2, 777, "fake/1", 2),
     ]
 
 
+def test_a_memory_that_was_there_before_is_caught_up(recommender: Recommender) -> None:
+    """It lacks what neither it nor the kept segments hold."""
+    history = [[number, 2, 3, 4] for number in range(6)]
+    before = memory_of(recommender, *history[:2])
+    newer = Preference("other/9", SEGMENT, 6, 777, b"\x01" * 64)
+    all_kept, two_kept, had_gap = recommender.rebuild(
+        [newer] * 3,
+        [before, before, msgspec.structs.replace(before, missing=1)],
+        [[Segment(number, packed(history[number]), b"") for number in range(first, 6)] for first in (1, 4, 4)],
+    )
+    assert (all_kept.memory, all_kept.folds, all_kept.missing) == (memory_of(recommender, *history).memory, 6, 0)
+    assert (two_kept.memory, two_kept.missing) == (memory_of(recommender, *history[:2], *history[4:]).memory, 2)
+    assert (had_gap.memory, had_gap.missing) == (two_kept.memory, 3)
+
+
 def test_rebuilding_nobody_is_nothing(recommender: Recommender) -> None:
-    assert recommender.rebuild([], []) == []
+    assert recommender.rebuild([], [], []) == []

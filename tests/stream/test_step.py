@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.codec import FOLDED, INPUT, POSITION, SEGMENT_LENGTH, read_folded, read_number, user_of
+from state.codec import FOLDED, INPUT, ONE_FORMAT, POSITION, SEGMENT_LENGTH, mark_key, read_folded, read_number, user_of
 from state.errors import SegmentLengthChanged, StateCorrupted, StoreUnwritable
 from stream.commands.export_state import Row, rows
 from stream.decode import decode
@@ -64,7 +64,7 @@ class Outcome:
         for number in range(partitions):
             records = sorted(link.state(number).items())
             self.rows[number] = list(rows(iter(records), number))
-            self.kept[number] = {key: read_folded(value) for key, value in records if user_of(key)[1][:1] == FOLDED}
+            self.kept[number] = {key: read_folded(value)[0] for key, value in records if user_of(key)[1][:1] == FOLDED}
         for user, made in link.lists():
             self.lists.setdefault(user, []).append(made)
 
@@ -346,7 +346,7 @@ def test_a_forgotten_user_leaves_nothing_and_their_list_is_withdrawn(tmp_path: P
     records.append(FakeRecord(b"ann", None, 0, len(records)))
     link = FakeLink(records, [len(records) - 1])
     run_to_end(worker_on(link, tmp_path, FakeModel(SEGMENT)), link)
-    assert set(link.state(0)) == {SEGMENT_LENGTH, POSITION, INPUT}
+    assert set(link.state(0)) == {SEGMENT_LENGTH, POSITION, INPUT, ONE_FORMAT, mark_key(0)}
     assert link.lists()[-1] == (b"ann", None)
 
 
@@ -521,8 +521,8 @@ def test_computing_a_poll_changes_nothing_and_gives_the_same_again(
             worker.turn()
         polled = decode(records[known:], "interactions", worker.partitions.next_offsets(), {}, ANY_MS, worker.keys)
         before = worker.partitions[0].store.read(USERS)
-        first = worker.step.compute(polled, "an-id")
-        assert worker.step.compute(polled, "an-id") == first
+        first = worker.step.compute(polled, "an-id", 5_000)
+        assert worker.step.compute(polled, "an-id", 5_000) == first
         assert worker.partitions[0].store.read(USERS) == before
         assert worker.partitions.next_offsets() == {0: len(records[:known])}
         worker.partitions.close()

@@ -19,7 +19,7 @@ from rich.console import Console
 from stream.commands.dead_letters import display
 from stream.commands.dead_letters.letters import letter_of
 from stream.commands.demo.screen import _shown
-from stream.commands.export_state import Row, UserState, state_json, state_lines
+from stream.commands.export_state import OtherMemory, Row, UserState, state_json, state_lines
 from stream.commands.main import ReportsErrors
 from stream.commands.output import PlainFormatter, complain, json_line, printable, say
 from stream.errors import KafkaUnusable, MalformedInteraction
@@ -157,10 +157,11 @@ def test_a_dead_letter_acts_nowhere(hostile: str, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_a_user_acts_nowhere(hostile: str, capsys: pytest.CaptureFixture[str]) -> None:
-    row = Row(f"ann{hostile}", 1, 0, [f"film{hostile}"], [1], [], f"kind{hostile}", 1, 0)
-    lines = state_lines(UserState(row, [[hostile]]))
+    row = Row(f"ann{hostile}", 1, 0, [f"film{hostile}"], [1], [], f"kind{hostile}", 1, 0, 0)
+    state = UserState(row, [[hostile]], [OtherMemory(f"kind{hostile}", 1, 0)])
+    lines = state_lines(state)
     if hostile != "\ud800":  # which is no UTF-8, and so is in no store
-        lines += state_json(UserState(row, [[hostile]]))
+        lines += state_json(state)
     for line in lines:
         say(line)
     printed = capsys.readouterr().out
