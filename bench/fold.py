@@ -116,14 +116,12 @@ def _measure(compared: list[NetworkConfig]) -> tuple[list[Cost], float]:
 
 
 def _program(config: NetworkConfig, generator: torch.Generator) -> Program:
-    """A network as the worker loads it: scripted, frozen, warm."""
+    """A network as the worker loads it: scripted and frozen."""
     network = kinds.build(config)
     initialise(network, generator)
-    program = artifact.frozen(
+    return artifact.frozen(
         artifact.script(kinds.serving(network, torch.rand(config.shape.n_items + 1, generator=generator)))
     )
-    artifact.warm_up(program)
-    return program
 
 
 def _rows(users: int, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

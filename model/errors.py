@@ -81,6 +81,10 @@ class VersionUnavailable(ModelError):
     """The registry does not answer, or refuses; or a file of a version is missing. It may be there later."""
 
 
+class GoldenMismatch(ModelError):
+    """The program does not answer as it did when its version was written, or its answers cannot be right."""
+
+
 class ModelFailed(ModelError):
     """The program raised an error, or its answer has numbers that are not finite."""
 

@@ -96,7 +96,7 @@ def frozen(program: Program, methods: Sequence[str] = CONTRACT) -> Program:
 
 
 def load(folder: str | Path, sha256: str | None = None) -> Artifact:
-    """Read, check, freeze and warm up the version in a folder, or behind a URL.
+    """Read, check and freeze the version in a folder, or behind a URL.
 
     TorchScript is code, and this runs it: load only what is trusted. What runs are the bytes whose SHA-256 is that of
     the manifest.
@@ -122,9 +122,7 @@ def load(folder: str | Path, sha256: str | None = None) -> Artifact:
         )
     _check_weights(version, program.state_dict(), PROGRAM)
     _check_spec(version, program)
-    program = frozen(program)
-    warm_up(program)
-    return Artifact(program, version.manifest, item_ids)
+    return Artifact(frozen(program), version.manifest, item_ids)
 
 
 def _program(version: CheckedFiles) -> Program:
@@ -220,32 +218,6 @@ def _sha256_of(weights: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def warm_up(program: Program) -> None:
-    """Call every method a few times: the first calls compile it, which takes about a hundred times as long as a
-    call.
-    """
-    spec = program.spec()
-    known = torch.ones_like(program.initial_memory(1))
-    with torch.inference_mode():
-        for _ in range(3):
-            for memory in (program.initial_memory(1), known, torch.cat([program.initial_memory(1), known])):
-                B = memory.size(0)
-                for n in (spec["segment_length"], max(1, spec["segment_length"] // 2)):
-                    items = torch.ones(B, n, dtype=torch.int64)
-                    times, now = (items, items[:, 0]) if spec["uses_time"] else (None, None)
-                    _call_all(program, memory, items, times, now)
-
-
-def _call_all(program: Program, memory: Tensor, items: Tensor, times: Tensor | None, now: Tensor | None) -> None:
-    B, n = items.shape
-    lengths = torch.full((B,), n)
-    _, hidden = program.update(memory, items, lengths, times)
-    program.rank(hidden, 10, None)
-    program.rank(hidden, 10, items)
-    program.recommend(memory, items, lengths, 10, times, now)
-    program.recommend(memory, items, lengths // 2, 10, times, now)
 
 
 def _check_weights(version: CheckedFiles, weights: Mapping[str, Tensor], file: str) -> None:

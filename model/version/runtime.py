@@ -61,10 +61,39 @@ class Runtime:
 
     @staticmethod
     def load(folder: str | Path, sha256: str | None = None) -> "Runtime":
-        """Load the version in a folder, or behind a URL, if its manifest.json has this SHA-256. Takes and raises what
-        `model.version.artifact.load` does.
+        """Load the version in a folder, or behind a URL, if its manifest.json has this SHA-256, and warm it up.
+
+        Raises:
+            ModelFailed: a first call fails.
+            ModelError: what `model.version.artifact.load` raises.
         """
-        return Runtime(artifact.load(folder, sha256))
+        runtime = Runtime(artifact.load(folder, sha256))
+        runtime.warm_up()
+        return runtime
+
+    def warm_up(self) -> None:
+        """Make the first calls, with every kind of arguments that a worker gives: they compile the program, which takes
+        about a hundred times as long as a call.
+
+        Raises:
+            ModelFailed: a call raises, or its answer has numbers that are not finite.
+        """
+        L = self.segment_length
+        for _ in range(3):
+            for users in (1, 2, CHUNK):
+                rows = np.ones((users, L), np.int64)
+                times, now = (rows, rows[:, 0]) if self.uses_time else (None, None)
+                none = np.zeros((users, self.state_floats), np.float32)
+                folded = self.fold(none, rows, times)
+                self.fold(folded.memory, rows, times)
+                mixed = folded.memory.copy()
+                mixed[0] = 0
+                for exclude in (rows, rows[:, :0]):
+                    self.rank(folded.hidden, 10, exclude)
+                    for memory in (none, folded.memory, mixed):
+                        for n in (0, 1, max(1, L // 2), L):
+                            lengths = np.full(users, n)
+                            self.recommend(memory, rows, lengths, 10, exclude, times, now)
 
     def fold(self, memory: Floats, rows: Rows, times: Rows | None = None) -> Folded:
         """Fold one full segment per user.

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.errors import GoldenMismatch
 from model.networks import kinds
 from model.networks.config import NetworkConfig
-from model.version import artifact
+from model.version import artifact, golden
 from model.version.artifact import Program
 from tests.model import tiny
 
@@ -51,6 +52,12 @@ class Timed:
 def program(config: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) -> Program:
     program = artifact.load(tiny.add(tmp_path_factory.mktemp("registry"), config=config).uri).program
     return Timed(program) if config.options.uses_time else program
+
+
+@pytest.fixture
+def untimed(program: Program) -> Program:
+    """The program itself, which takes times only where it is given some."""
+    return program._program if isinstance(program, Timed) else program
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +113,12 @@ def test_a_state_has_the_published_size(kind: str, backbone: str, layers: int, s
         }
     )
     assert 4 * kinds.serving(kinds.build(config), torch.ones(10)).spec()["state_floats"] == state_bytes
+
+
+def test_it_answers_as_its_network_did_and_as_no_other_does(untimed: Program, config: NetworkConfig) -> None:
+    golden.check(untimed, golden.made(tiny.serving(config=config)))
+    with pytest.raises(GoldenMismatch, match=r"of 'fold from no memory' differ from golden.json by"):
+        golden.check(untimed, golden.made(tiny.serving(1, config)))
 
 
 def test_an_all_zero_memory_is_the_unknown_user(program: Program, memory: Tensor) -> None:
