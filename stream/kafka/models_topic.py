@@ -55,7 +55,7 @@ _NEVER: Final = object()
 class ModelsReader:
     """Follows the topic from its start. Not shared between threads.
 
-    An outage, a change of the leader, and a topic that was deleted and created again are survived.
+    It waits while Kafka is away or the topic is missing, and starts over with a topic that was created again.
     """
 
     def __init__(self, options: Mapping[str, Any], app: str) -> None:
@@ -82,7 +82,7 @@ class ModelsReader:
         """Take in what there is; wait at most so long for the first of it. True if `models` or `at_end` changed.
 
         Raises:
-            KafkaUnusable: the topic is gone, or may not be read. A later call tries again.
+            KafkaUnusable: the topic may not be read. A later call tries again.
         """
         first = self._consumer.poll(timeout_s)
         if first is None:

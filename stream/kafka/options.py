@@ -46,6 +46,7 @@ CHANGELOG_READER: Final[Mapping[str, Any]] = {
 RESERVED: Final = frozenset(
     {
         "bootstrap.servers",
+        "client.id",  # it says which worker a member of the group is
         "group.id",
         "group.instance.id",
         "group.protocol",

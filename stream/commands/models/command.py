@@ -1,13 +1,17 @@
 """The options of `rec2pm models`."""
 
+import sys
 import time
 
 import click
 
 from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
-from stream.commands.models.alias import alias_option
-from stream.commands.models.promote import promote_command
-from stream.commands.output import say
+from stream.commands.output import EXIT_ERROR, say
+
+CHAMPION = "champion"
+alias_option = click.option(
+    "--alias", default=CHAMPION, show_default=True, help="The alias that workers follow (REC2PM_FOLLOW)."
+)
 
 
 @click.group(short_help="Versions of models, and which one serves.")
@@ -18,7 +22,35 @@ def models() -> None:
     """
 
 
-models.add_command(promote_command)
+@models.command("status", short_help="Show which worker serves what.")
+@alias_option
+@click.option("--wait", is_flag=True, help="Wait until every worker of the group serves it.")
+@click.option(
+    "--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0), help="Seconds to wait, with --wait."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
+@reports_kafka_errors
+def models_status(alias: str, wait: bool, timeout: float, as_json: bool) -> None:
+    """Show which version should serve, and what each worker serves, loads or refuses, and why.
+
+    The exit code is 0 when something is promoted and every worker of the group serves it. Kafka says who is in the
+    group: a worker that was killed stays there until its session ends.
+    """
+    from stream.commands.models.status import status, status_json, status_lines, wait_until_settled
+    from stream.kafka.admin import admin_client
+    from stream.kafka.rights import of_models_status
+
+    settings = current_settings()
+    kafka = kafka_options(settings, *of_models_status(settings.names))
+    admin = admin_client(settings)
+    found = status(kafka, settings.app, alias, admin, _now_ms())
+    if wait and not found.settled:
+        wait_until_settled(kafka, settings.app, alias, admin, timeout_s=timeout, said=lambda line: say(line, err=True))
+        found = status(kafka, settings.app, alias, admin, _now_ms())
+    for line in [status_json(found)] if as_json else status_lines(found):
+        say(line)
+    if not found.settled:
+        sys.exit(EXIT_ERROR)
 
 
 @models.command("history", short_help="List what was promoted, the newest first.")
@@ -62,7 +94,7 @@ def models_rollback(alias: str, why: str | None, dry_run: bool) -> None:
     settings = current_settings()
     kafka = kafka_options(settings, *of_promotion(settings.names))
     known = read_models(kafka, settings.app)
-    promotion = rollback(known, alias, who=promoter(), when_ms=time.time_ns() // 1_000_000, why=why)
+    promotion = rollback(known, alias, who=promoter(), when_ms=_now_ms(), why=why)
     if promotion is None:
         current = known.aliases.get(alias)
         raise click.ClickException(
@@ -76,3 +108,7 @@ def models_rollback(alias: str, why: str | None, dry_run: bool) -> None:
     if not dry_run:
         publish(kafka, settings.app, promotion)
         say(f"done. `rec2pm models status --wait` ends when every worker serves {promotion.version}")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -13,7 +13,7 @@ from stream.commands.main import main
 from stream.commands.output import EXIT_USAGE
 from stream.kafka.option_check import NAMES, variable, wrong_options
 
-TAKES_TEXT = ("client.id", "client.rack", "sasl.username", "sasl.password", "ssl.key.password")
+TAKES_TEXT = ("client.rack", "sasl.username", "sasl.password", "ssl.key.password")
 
 
 def wrong(*, named: bool = False, **kafka: str) -> list[str]:

@@ -1,0 +1,58 @@
+"""Who is in the workers' group, as Kafka sees it: a worker that was killed stays for its session."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from stream.kafka.errors import comes_back
+from stream.kafka.names import worker_id
+
+_ANSWERS_WITHIN_S: Final = 30.0
+_CALL_S: Final = 5.0
+_AGAIN_AFTER_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the group. `partitions`: how many partitions of the input it has at the moment."""
+
+    worker: str | None
+    """Its name; None if it is no worker of rec2pm, or a version of it that said no name."""
+    host: str
+    partitions: int
+
+
+def group_members(admin: AdminClient, app: str) -> list[Member]:
+    """The members of the workers' group; empty if there is no such group.
+
+    Raises:
+        KafkaException: Kafka does not answer, or refuses the question.
+    """
+    prefix = worker_id(app, "")
+    return [
+        Member(
+            each.client_id.removeprefix(prefix) if each.client_id.startswith(prefix) else None,
+            each.host,
+            len(each.assignment.topic_partitions),
+        )
+        for each in _described(admin, app)
+    ]
+
+
+def _described(admin: AdminClient, group: str) -> list[Any]:
+    deadline = time.monotonic() + _ANSWERS_WITHIN_S
+    while True:
+        (future,) = admin.describe_consumer_groups([group], request_timeout=_CALL_S).values()
+        try:
+            return list(future.result(2 * _CALL_S).members)
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return []
+            # On a new Kafka the group's coordinator is made by the first question.
+            if not comes_back(reason) or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_AFTER_S)

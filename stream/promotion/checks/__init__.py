@@ -1,1 +1,0 @@
-"""The checks of the gate. Each gives one `Check`, whose figure says what was measured."""
