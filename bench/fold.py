@@ -20,8 +20,8 @@ from torch import Tensor
 from model.networks import kinds
 from model.networks.config import NetworkConfig
 from model.networks.network import initialise
-from model.version import artifact
-from model.version.artifact import Program
+from model.version import torchscript
+from model.version.torchscript import Program
 
 SEGMENT_LENGTH = 200
 WORKING = 100
@@ -119,8 +119,8 @@ def _program(config: NetworkConfig, generator: torch.Generator) -> Program:
     """A network as the worker loads it: scripted and frozen."""
     network = kinds.build(config)
     initialise(network, generator)
-    return artifact.frozen(
-        artifact.script(kinds.serving(network, torch.rand(config.shape.n_items + 1, generator=generator)))
+    return torchscript.frozen(
+        torchscript.script(kinds.serving(network, torch.rand(config.shape.n_items + 1, generator=generator)))
     )
 
 

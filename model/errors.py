@@ -85,6 +85,10 @@ class GoldenMismatch(ModelError):
     """The program does not answer as it did when its version was written, or its answers cannot be right."""
 
 
+class VersionTaken(ModelError):
+    """The registry has another version of the same name and number. Nothing was replaced."""
+
+
 class ModelFailed(ModelError):
     """The program raised an error, or its answer has numbers that are not finite."""
 

@@ -78,6 +78,14 @@ class PromotionConflict(StreamError):
     """Somebody else promoted a version since the promoter looked. A worker never promotes."""
 
 
+class GateFailed(StreamError):
+    """A check of the gate failed, and nobody passed over it: nothing was promoted. A worker never promotes."""
+
+
+class MlflowUnusable(StreamError):
+    """MLflow does not give a version that it knows: it is away, or the version's files are. A worker never asks it."""
+
+
 class SettingsInvalid(StreamError):
     """One or more settings are unknown or wrong."""
 
@@ -115,6 +123,8 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     TooManyRefused: Action.STOP,
     StopAsked: Action.LEAVE,
     PromotionConflict: Action.STOP,
+    GateFailed: Action.STOP,
+    MlflowUnusable: Action.STOP,
     SettingsInvalid: Action.STOP,
     StoreBehind: Action.STOP,
     TrainingLogUnfit: Action.STOP,

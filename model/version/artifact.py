@@ -1,12 +1,10 @@
-"""A network as the files of a version: TorchScript, weights, catalogue. Every use of `torch.jit` is here.
+"""A network as the files of a version: program, weights, catalogue, golden lists.
 
-TorchScript is deprecated, but complete in torch 2.13. The eager module is the source of truth and model.pt one export
-of it, so another format would change only this file (docs/decisions/0008-torchscript.md). weights.safetensors has the
-same weights for programs that are not written yet: `model.training.rebuilt`.
+The eager module is the source of truth and model.pt one export of it. weights.safetensors has the same weights for
+programs that are not written yet: `model.training.rebuilt`.
 """
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,19 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import ArtifactUnreadable, ManifestMismatch
+from model.version import golden, torchscript
 from model.version import manifest as manifests
 from model.version.attributes import Attributes
 from model.version.checked_files import CheckedFiles
-from model.version.manifest import ATTRIBUTES, CATALOGUE, MANIFEST, PROGRAM, WEIGHTS, Manifest
-
-CONTRACT = ("spec", "initial_memory", "update", "recommend", "rank")
-"""The methods of a program: all that a worker calls. A program may have more."""
-
-Program = Any
-"""A scripted module with the methods of `CONTRACT`, which TorchScript's types cannot say."""
-
-PROGRAM_FAILURES = (RuntimeError, torch.jit.Error)
-"""What a call of a program raises: the error of an operation, or one that the program itself raises."""
+from model.version.manifest import ATTRIBUTES, CATALOGUE, GOLDEN, MANIFEST, PROGRAM, WEIGHTS, Manifest
+from model.version.torchscript import Program
 
 ItemId = int | str
 
@@ -50,6 +41,10 @@ def files(
     is the last one, because it names the others.
 
     The program is not frozen, because freezing drops the names of the weights.
+
+    Raises:
+        GoldenMismatch: the network gives answers that cannot be right.
+        ModelFailed: the network raises.
     """
     catalogue = msgspec.json.encode(list(item_ids))
     inside = replace(
@@ -58,11 +53,12 @@ def files(
         catalogue_sha256=hashlib.sha256(catalogue).hexdigest(),
         files={},
     )
-    program = script(network)
+    program = torchscript.script(network)
     made = {
-        PROGRAM: _saved(program, inside),
+        PROGRAM: torchscript.saved(program, {MANIFEST: manifests.encode(inside)}),
         WEIGHTS: _weights_as_bytes(program.state_dict()),
         CATALOGUE: catalogue,
+        GOLDEN: golden.made(program),
     }
     if attributes is not None:
         made[ATTRIBUTES] = msgspec.json.encode(attributes)
@@ -70,29 +66,11 @@ def files(
     return {**made, MANIFEST: manifests.encode(whole)}
 
 
-def _saved(program: Program, manifest: Manifest) -> bytes:
-    buffer = io.BytesIO()
-    torch.jit.save(program, buffer, _extra_files={MANIFEST: manifests.encode(manifest)})
-    return buffer.getvalue()
-
-
 def _weights_as_bytes(weights: Mapping[str, Tensor]) -> bytes:
     from safetensors.torch import save  # only what writes versions has it installed
 
     # A copy of each: safetensors takes no two names of one memory.
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()})
-
-
-def script(network: nn.Module, methods: Sequence[str] = CONTRACT) -> Program:
-    """The network as TorchScript. `methods` can be called on it."""
-    for name in methods:
-        torch.jit.export(getattr(type(network), name))
-    return torch.jit.script(network.eval())
-
-
-def frozen(program: Program, methods: Sequence[str] = CONTRACT) -> Program:
-    """The same program with its weights as constants. It keeps only `methods`."""
-    return torch.jit.freeze(program.eval(), preserved_attrs=list(methods))
 
 
 def load(folder: str | Path, sha256: str | None = None) -> Artifact:
@@ -115,14 +93,14 @@ def load(folder: str | Path, sha256: str | None = None) -> Artifact:
     version = CheckedFiles.at(folder, sha256)
     item_ids = _catalogue(version)
     program = _program(version)
-    missing_methods = [name for name in CONTRACT if not hasattr(program, name)]
+    missing_methods = [name for name in torchscript.CONTRACT if not hasattr(program, name)]
     if missing_methods:
         raise ArtifactUnreadable(
-            f"{version.uri}: the program has no method {', '.join(missing_methods)}. A model needs {', '.join(CONTRACT)}"
+            f"{version.uri}: the program has no method {', '.join(missing_methods)}. A model needs {', '.join(torchscript.CONTRACT)}"
         )
     _check_weights(version, program.state_dict(), PROGRAM)
     _check_spec(version, program)
-    return Artifact(frozen(program), version.manifest, item_ids)
+    return Artifact(torchscript.frozen(program), version.manifest, item_ids)
 
 
 def _program(version: CheckedFiles) -> Program:
@@ -132,19 +110,20 @@ def _program(version: CheckedFiles) -> Program:
         raise ArtifactUnreadable(
             f"{version.uri}: its program is of kind {kind!r}, this build runs torchscript. A newer rec2pm may have written it"
         )
-    extra: dict[str, Any] = {MANIFEST: ""}
-    source = io.BytesIO(version.read(PROGRAM))
+    data = version.read(PROGRAM)
     try:
-        program = torch.jit.load(source, map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
+        program, inside = torchscript.loaded(data, [MANIFEST])
     except (RuntimeError, ValueError) as error:
         raise ArtifactUnreadable(
             f"{version.uri}: {PROGRAM} is not a TorchScript artifact: {str(error).splitlines()[0]}"
         ) from error
-    if not extra[MANIFEST]:
+    if not inside[MANIFEST]:
         raise ArtifactUnreadable(
             f"{version.uri}: {PROGRAM} is a TorchScript file without {MANIFEST} inside. Only a file that `rec2pm train` wrote is a model"
         )
-    if manifests.decode(extra[MANIFEST], f"{version.uri}: {PROGRAM}!{MANIFEST}") != replace(version.manifest, files={}):
+    if manifests.decode(inside[MANIFEST], f"{version.uri}: {PROGRAM}!{MANIFEST}") != replace(
+        version.manifest, files={}
+    ):
         raise ManifestMismatch(
             f"{version.uri}: {MANIFEST} differs from the manifest inside {PROGRAM}: they are of two versions"
         )

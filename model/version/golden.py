@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import GoldenMismatch, ModelFailed
-from model.version.artifact import PROGRAM_FAILURES, Program
+from model.version.manifest import GOLDEN
+from model.version.torchscript import PROGRAM_FAILURES, Program
 
-GOLDEN = "golden.json"
 TOLERANCE: Final = 1e-4
 """Of memories, hidden states and scores; of numbers larger than 1, this share of them. Batches of other sizes differ by
 1e-6.

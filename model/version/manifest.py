@@ -21,11 +21,12 @@ MANIFEST: Final = "manifest.json"
 PROGRAM: Final = "model.pt"
 WEIGHTS: Final = "weights.safetensors"
 CATALOGUE: Final = "catalogue.json"
+GOLDEN: Final = "golden.json"
 ATTRIBUTES: Final = "attributes.json"
 """In versions whose items have attributes. Training needs them to start from such a version; serving does not."""
 
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_MUST_HAVE: Final = (PROGRAM, WEIGHTS, CATALOGUE)
+_MUST_HAVE: Final = (PROGRAM, WEIGHTS, CATALOGUE, GOLDEN)
 
 LAST_OUT = "last out"
 """`Training.split` begins with this if the last interaction of every user was kept for a test, however early it was."""

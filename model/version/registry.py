@@ -7,6 +7,7 @@ manifest names, in its length.
 """
 
 import contextlib
+import hashlib
 import logging
 import re
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Final
 
 from torch import nn
 
-from model.errors import ManifestUnknown, ModelError, ModelNotFound
+from model.errors import ManifestUnknown, ModelError, ModelNotFound, VersionTaken
 from model.version import artifact, storage
 from model.version import manifest as manifests
 from model.version.artifact import ItemId
@@ -231,6 +232,37 @@ class Registry:
             self._withdraw(version, written)
             raise
         return version
+
+    def take(self, other: ModelVersion) -> ModelVersion:
+        """Copy a version from elsewhere, under its own name and number. An interrupted copy is continued.
+
+        Raises:
+            VersionTaken: the registry has another version of this name and number, or somebody is writing one.
+            ModelError: its files are not right, or the registry cannot be read or written.
+        """
+        self.check_name(other.name)
+        files, uri = other.files(), storage.join(self.uri, other.name, str(other.version))
+        claim, taken = storage.join(uri, CLAIM), f"a copy of the version whose sha256 is {files.sha256}\n".encode()
+        if (there := self._there(uri)) is None:
+            if not storage.create(claim, taken) and storage.read(claim) != taken:
+                raise VersionTaken(
+                    f"{other.reference} of {other.uri} cannot be copied to {uri}: somebody else has begun to write that version"
+                )
+            for name in (*files.manifest.files, MANIFEST):
+                storage.write(storage.join(uri, name), files.read(name))
+        elif there != files.sha256:
+            raise VersionTaken(
+                f"{other.reference} of {other.uri} has sha256 {files.sha256}, and the registry {self.uri} has another "
+                f"{other.reference}, with sha256 {there}. Train it again under another name, or use another registry"
+            )
+        return ModelVersion(other.name, other.version, uri, files.sha256)
+
+    def _there(self, uri: str) -> str | None:
+        """The SHA-256 of the version in a folder; None if there is none."""
+        try:
+            return hashlib.sha256(storage.read(storage.join(uri, MANIFEST))).hexdigest()
+        except FileNotFoundError:
+            return None
 
     def _claimed(self, name: str) -> ModelVersion:
         """A number that nobody else has, and no folder."""

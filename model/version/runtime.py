@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from model.errors import ModelFailed
 from model.version import artifact
-from model.version.artifact import PROGRAM_FAILURES, Artifact, ItemId
+from model.version.artifact import Artifact, ItemId
 from model.version.manifest import Manifest
+from model.version.torchscript import PROGRAM_FAILURES
 
 CHUNK = 32
 """Users per call of the program. With more, a CPU thread gains nothing, and activations no longer fit in the cache."""

@@ -24,7 +24,8 @@ import numpy as np
 
 from model.errors import ModelError
 from model.version import artifact, golden, memory
-from model.version.manifest import PROGRAM
+from model.version.checked_files import CheckedFiles
+from model.version.manifest import GOLDEN, PROGRAM
 
 _BASE_BYTES: Final = 320 << 20
 """What a child takes that holds no model: Python, torch, and what is compiled."""
@@ -257,8 +258,7 @@ def _trial(folder: Path, sha256: str | None, doing: Callable[[str], None]) -> Tr
         runtime.warm_up()
         trial = replace(trial, warm_up_s=time.perf_counter() - before)
         doing("making the golden lists")
-        if (folder / golden.GOLDEN).is_file():
-            golden.check(loaded.program, (folder / golden.GOLDEN).read_bytes())
+        golden.check(loaded.program, CheckedFiles.at(folder, sha256).read(GOLDEN))
         doing("measuring")
         p50_ms, p95_ms = _times_of_a_list(runtime)
         return replace(trial, p50_ms=p50_ms, p95_ms=p95_ms, rss_bytes=memory.rss_bytes())

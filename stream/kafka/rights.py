@@ -144,6 +144,15 @@ def of_promotion(on: Names) -> list[Right]:
     ]
 
 
+def of_gate(on: Names) -> list[Right]:
+    """`models promote --dry-run`."""
+    return [*of_models(on), _reading(on.interactions, "looking at the newest interactions")]
+
+
+def of_promote(on: Names) -> list[Right]:
+    return [*of_promotion(on), _reading(on.interactions, "looking at the newest interactions")]
+
+
 def of_view(on: Names, name: str) -> list[Right]:
     return [
         _reading(on.recommendations, "reading lists"),
@@ -168,7 +177,8 @@ COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
     "models show": of_models,
     "models verify": of_models,
     "models diff": of_models,
-    "models promote": of_promotion,
+    "models promote": of_promote,
+    "models promote --dry-run": of_gate,
     "models rollback": of_promotion,
     "models status": of_models_status,
     "models history": of_models,

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -10,12 +11,11 @@ from model.version.runtime import Runtime
 from stream.commands.export_state import rows
 from stream.event import EventReader
 from stream.recommender import Recommender
-from stream.step import Step
 from stream.wire import recommendation_as_msgpack
 from tests.crash.arithmetic import Catalogue
 from tests.crash.reading import Observed
 from tests.crash.replay import Rules
-from tests.crash.served import Mark, Promoted
+from tests.crash.served import Promoted, marks, memories
 from tests.crash.taken import Taken
 from tests.crash.versions import LedgerVersion
 from tests.fakes import FakeLink, FakeRecord, said, worker_on
@@ -64,7 +64,7 @@ def observed(
     runtime: Runtime,
     promoted: Mapping[int, Runtime] | None = None,
 ) -> Observed:
-    """What a worker that is given these polls leaves behind. A list's timestamp is the number of its step.
+    """What a worker that is given these polls leaves behind. The clock counts steps, one a second.
 
     `promoted`: the number of a step → the version that serves from then on.
     """
@@ -72,26 +72,28 @@ def observed(
     worker = worker_on(
         link,
         folder,
-        runtime,
+        runtime,  # type: ignore[arg-type]
         cadence=LISTS,
         keep_segments=KEEP,
         partitions=PARTITIONS,
-        events=EventReader(),  # type: ignore[arg-type]
+        events=EventReader(),
+        clock=lambda: float(len(link.published)),
     )
-    history = [Promoted(str(number), each.reference, number) for number, each in (promoted or {}).items()]
+    history = [Promoted(str(number), each.reference, 1000 * number) for number, each in (promoted or {}).items()]
     waiting = dict(promoted or {})
-    marks: dict[int, list[Mark]] = {number: [Mark(0, runtime.reference, "", 0, 0)] for number in PARTITIONS}
     while not link.drained():
         number = len(link.published)
         if (version := waiting.pop(number, None)) is not None:
-            worker.step = Step(worker.partitions, Recommender(version), worker.step.rules)
-            for partition, mine in marks.items():
-                begins = link.committed.get(partition, _BEGIN[partition])
-                mine.append(Mark(len(mine), version.reference, str(number), begins, number))
+            worker.step = replace(worker.step, recommender=Recommender(version, str(number)))
         worker.turn()
     worker.partitions.close()
+    changelog = [
+        Taken(partition, at, key, value, 0)
+        for partition, changes in link.changelog.items()
+        for at, (key, value) in enumerate(changes)
+    ]
     lists = [
-        Taken(0, 0, user, None if made is None else recommendation_as_msgpack(made), number)
+        Taken(0, 0, user, None if made is None else recommendation_as_msgpack(made), 1000 * number)
         for number, outgoing in enumerate(link.published)
         for user, made in outgoing.recommendations
     ]
@@ -110,6 +112,7 @@ def observed(
             for row in rows(iter(sorted(link.state(partition).items())), partition)
         ],
         [Taken(0, at, each.key, each.value, 0, tuple(each.headers)) for at, each in enumerate(dead)],
-        marks,
+        marks(changelog),
+        memories(changelog),
         history,
     )

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import msgpack
 
 from tests.crash.reading import Observed
-from tests.crash.replay import Candidate, Replay, Rules
+from tests.crash.replay import Made, Memorised, Replay, Rules
 from tests.crash.said import said, user_of
-from tests.crash.served import Served, Terms
+from tests.crash.served import Served, Stored, Terms
 from tests.crash.taken import Taken
 
 _ERROR_HEADER = "__streams.errors."
@@ -99,9 +99,7 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
         term = mine.at(record.offset)
         replay = users.get(place)
         if replay is None:
-            replay = users[place] = Replay(rules, term=term)
-        replay.pass_through(mine.between(replay.term, term))
-        replay.term = term
+            replay = users[place] = Replay(rules)
         version = mine.version(term)
         if (record.partition, record.offset) in dead.refused:
             counts["refused"] += 1
@@ -109,16 +107,15 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
             full = len(segment) == rules.segment_length
             dead.refusal(record, may_fail=full and version.may_fail(segment))
             continue
-        if replay.take(heard, version):
+        if replay.take(heard, version, term):
             counts["lists"] += 1
-            candidates = replay.candidates(record.partition, record.offset, heard.time, version)
-            replay.made(published.expect(user, candidates, tally))
+            published.expect(user, replay.recommendation(record.partition, record.offset, heard.time, version), tally)
     dead.rest()
     published.rest(tally)
-    for (partition, _), replay in users.items():
-        replay.pass_through(terms[partition].between(replay.term, terms[partition].last))
     # A user with nothing but refused records has no state.
-    _compare_states(observed.states, {place: replay for place, replay in users.items() if replay.taken}, rules, tally)
+    there = {place: replay for place, replay in users.items() if replay.taken}
+    _compare_states(observed.states, there, terms, rules, tally)
+    _compare_memories(observed.memories, there, terms, rules, tally)
     return Verdict(
         interactions=counts["interactions"],
         users=len(users),
@@ -135,7 +132,11 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
 
 
 def _compare_states(
-    rows: Iterable[Mapping[str, Any]], users: Mapping[tuple[int, str], Replay], rules: Rules, tally: _Tally
+    rows: Iterable[Mapping[str, Any]],
+    users: Mapping[tuple[int, str], Replay],
+    terms: Mapping[int, Terms],
+    rules: Rules,
+    tally: _Tally,
 ) -> None:
     seen: set[tuple[int, str]] = set()
     for row in rows:
@@ -148,7 +149,7 @@ def _compare_states(
             )
             continue
         seen.add(place)
-        possible = list(replay.rows(place[1], place[0]))
+        possible = list(replay.rows(place[1], place[0], terms[place[0]].last))
         if any(_same_row(row, expected, rules.tolerance) for expected in possible):
             continue
         expected = possible[0]
@@ -164,15 +165,53 @@ def _compare_states(
         )
 
 
+def _compare_memories(
+    found: Mapping[tuple[int, str], Sequence[Stored]],
+    users: Mapping[tuple[int, str], Replay],
+    terms: Mapping[int, Terms],
+    rules: Rules,
+    tally: _Tally,
+) -> None:
+    """Those of the newest fold and of earlier formats must be there, and no others; a prepared one may be."""
+    for place in found.keys() | users.keys():
+        replay, stored = users.get(place), found.get(place, ())
+        where = f"memories of user {place[1]} in partition {place[0]}"
+        if replay is None:
+            tally.note("differing", f"{where}, who was forgotten or never came: {stored}", len(stored))
+            continue
+        expected = [_stored("earlier" if at else "newest", each, rules) for at, each in enumerate(replay.memories)]
+        prepared = {
+            _stored("prepared", replay.read_by(version)[0], rules)
+            for version in terms[place[0]].since(replay.folded_in)
+            if replay.memories
+        }
+        lacking = [each for each in expected if not any(_same_memory(other, each, rules) for other in stored)]
+        more = [
+            each for each in stored if not any(_same_memory(each, other, rules) for other in (*expected, *prepared))
+        ]
+        if lacking or more:
+            tally.note("differing", f"{where}: {lacking} are not there, and {more} are")
+
+
+def _stored(kind: str, memory: Memorised, rules: Rules) -> Stored:
+    return Stored(kind, memory.memory_format, memory.folds, tuple(rules.floats(memory)), memory.missing)
+
+
+def _same_memory(found: Stored, expected: Stored, rules: Rules) -> bool:
+    if found._replace(memory=()) != expected._replace(memory=()):
+        return False
+    return _near(found.memory, expected.memory, rules.tolerance)
+
+
 def _same_row(found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float) -> bool:
     same = all(found[name] == value for name, value in expected.items() if name != "memory")
     return same and _near(found["memory"], expected["memory"], tolerance)
 
 
-def _same_list(made: Mapping[str, Any], candidate: Candidate, tolerance: float) -> bool:
+def _same_list(made: Mapping[str, Any], expected: Made, tolerance: float) -> bool:
     """Items whose scores differ by less than the tolerance may change places."""
-    ranking = candidate.ranking
-    if any(made.get(name) != value for name, value in candidate.fields.items()):
+    ranking = expected.ranking
+    if any(made.get(name) != value for name, value in expected.fields.items()):
         return False
     items, scores = made.get("items"), made.get("scores")
     if not tolerance:
@@ -253,9 +292,8 @@ class _Published:
     def forgotten(self, user: str) -> None:
         self._expected[user].append(_WITHDRAWN)
 
-    def expect(self, user: str, candidates: Sequence[Candidate], tally: _Tally) -> Sequence[Candidate]:
-        """One of these lists must be there. Returns those that can be it."""
-        fields = candidates[0].fields
+    def expect(self, user: str, expected: Made, tally: _Tally) -> None:
+        fields, ranking = expected
         place = fields["partition"], fields["offset"]
         self._expected[user].append(place[1])
         found = self._lists.pop(place, [])
@@ -266,17 +304,16 @@ class _Published:
             tally.note("doubled", example, len(found) - 1)
         for owner, record in found[:1]:
             made = msgpack.unpackb(record.value)
-            same = [each for each in candidates if _same_list(made, each, self._tolerance)]
-            if owner != user or not same:
-                expected = {**fields, "items": candidates[0].ranking.items, "scores": candidates[0].ranking.scores}
-                unequal = {name: (made.get(name), value) for name, value in expected.items() if made.get(name) != value}
+            if owner != user or not _same_list(made, expected, self._tolerance):
+                all_of_it = {**fields, "items": ranking.items, "scores": ranking.scores}
+                unequal = {
+                    name: (made.get(name), value) for name, value in all_of_it.items() if made.get(name) != value
+                }
                 tally.note("differing", f"{example}, owner {owner}, found and expected: {unequal}")
             elif not self._served.may(made["model"], record.timestamp):
                 tally.note(
                     "differing", f"{example}, by {made['model']} at {record.timestamp}, when it was not promoted"
                 )
-            return same or candidates
-        return candidates
 
     def rest(self, tally: _Tally) -> None:
         for (partition, offset), lists in self._lists.items():

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from stream.commands.export_state import export
-from tests.crash.served import Mark, Promoted, marks, promotions
+from tests.crash.served import Mark, Promoted, Stored, marks, memories, promotions
 from tests.crash.taken import Taken
 from tests.processes import wait_until
 
@@ -35,6 +35,8 @@ class Observed:
     dead_letters: Iterable[Taken] = field(default_factory=list)
     marks: Mapping[int, Sequence[Mark]] = field(default_factory=dict)
     """Partition → which version served it from which offset on."""
+    memories: Mapping[tuple[int, str], Sequence[Stored]] = field(default_factory=dict)
+    """Partition and user → the preference memories in the changelog, of any format."""
     promotions: Sequence[Promoted] = ()
     excused: Sequence[tuple[int, int]] = ()
     """Times, epoch ms, from which to which a worker could not fetch what had been promoted."""
@@ -89,6 +91,7 @@ def observe(bootstrap: str, app: str, interactions: str, recommendations: str, k
         states.iter_rows(named=True),
         records(bootstrap, dead_letters, headers=True),
         marks(records(bootstrap, changelog)),
+        memories(records(bootstrap, changelog)),
         promotions(chain.from_iterable(records(bootstrap, each) for each in promoting)),
     )
 

@@ -1,7 +1,7 @@
 """Recompute one user from the input alone, one interaction after the other."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -31,13 +31,13 @@ class Rules:
     serves_within_ms: int = 90_000
     in_order: bool = False
 
-    def floats(self, stored: "Stored") -> list[float]:
+    def floats(self, stored: "Memorised") -> list[float]:
         """A memory as it is stored."""
         reader = next(each for each in self.versions.values() if each.memory_format == stored.memory_format)
         return reader.floats(stored.memory)
 
 
-class Stored(NamedTuple):
+class Memorised(NamedTuple):
     """One preference memory of a user: of `folds` segments, but for the `missing` oldest ones."""
 
     memory_format: str
@@ -46,8 +46,8 @@ class Stored(NamedTuple):
     missing: int
 
 
-Memories: TypeAlias = tuple[Stored, ...]
-"""What may be stored about a user: the memory in use, then those of earlier formats, the newest first."""
+Memories: TypeAlias = tuple[Memorised, ...]
+"""The memory of the newest fold, then those of formats that folded before, the newest first."""
 
 
 class Segment(NamedTuple):
@@ -57,108 +57,86 @@ class Segment(NamedTuple):
     times: list[int]
 
 
-@dataclass(slots=True)
-class Candidate:
-    """A list that the input allows. `stored`: what may be stored after it, if it is the one that was made."""
+class Made(NamedTuple):
+    """A list as it must be: its other fields, and its items with their scores."""
 
     fields: dict[str, Any]
     ranking: Ranking
-    stored: list[Memories]
 
 
 @dataclass(slots=True)
 class Replay:
     """A user's expected state; `exclude` is REC2PM_EXCLUDE=kept.
 
-    When another format serves, a memory is read anew at the user's next list or fold, or at some moment before that:
-    the background has its own beat. If two formats serve in turn, a user's memory of one of them therefore depends on
-    whether the background came by while the other served. So `worlds` has all that may be stored.
+    What a version reads of another format's memories depends on the folds alone, never on when it is read: by a list,
+    by a fold, or by the background before either. So the versions of one memory format that serve here fold alike, if
+    memories of other formats are stored.
     """
 
     rules: Rules
     taken: int = 0
     folds: int = 0
     folded_at: int = 0
-    term: int = 0
-    """Of the partition's terms, the one of the newest interaction."""
+    folded_in: int = 0
+    """Of the partition's terms, the one of the newest fold."""
     items: list[str] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
-    worlds: list[Memories] = field(default_factory=lambda: [()])
+    memories: Memories = ()
     kept: deque[Segment] = field(init=False)
-    _hidden: dict[Memories, object] = field(default_factory=dict)
+    _hidden: object = None
+    """Of the fold that the newest interaction completed."""
 
     def __post_init__(self) -> None:
         self.kept = deque(maxlen=self.rules.keep_segments)
 
-    def pass_through(self, versions: Iterable[Version]) -> None:
-        """These serve, one after the other: a memory is read by each of them, or is not."""
-        if not self.folds:
-            return
-        for version in versions:
-            read = [self._read(world, version) for world in self.worlds]
-            self.worlds = list(dict.fromkeys([*self.worlds, *read]))
-
-    def take(self, interaction: Said, version: Version) -> bool:
+    def take(self, interaction: Said, version: Version, term: int = 0) -> bool:
         """Remember one interaction; True if a list is due after it."""
         self.taken += 1
         self.items.append(interaction.item)
         self.times.append(interaction.time)
-        self._hidden = {}
+        self._hidden = None
         if full := len(self.items) == self.rules.segment_length:
             self._fold(version)
+            self.folded_in = term
         return full if self.rules.lists == "fold" else self.taken % self.rules.lists == 0
 
     def _fold(self, version: Version) -> None:
-        rows = version.rows(self.items)
-        for world in dict.fromkeys(self._read(world, version) for world in self.worlds):
-            before = world[0] if world else Stored(version.memory_format, None, 0, 0)
-            memory, hidden = version.fold(before.memory, rows, self.times)
-            after = before._replace(memory=memory, folds=before.folds + 1)
-            self._hidden[(after, *world[1:])] = hidden
-        self.worlds = list(self._hidden)
+        read, *earlier = self.read_by(version) or (Memorised(version.memory_format, None, 0, 0),)
+        memory, self._hidden = version.fold(read.memory, version.rows(self.items), self.times)
+        self.memories = (read._replace(memory=memory, folds=read.folds + 1), *earlier)
         self.folds += 1
         self.folded_at = self.times[-1]
         self.kept.append(Segment(self.items, self.times))
         self.items, self.times = [], []
 
-    def _read(self, world: Memories, version: Version) -> Memories:
+    def read_by(self, version: Version) -> Memories:
         """As this version finds the memories: in its own format, with the folded segments as far as they are kept."""
-        if not world or world[0].memory_format == version.memory_format:
-            return world
-        own = next(
-            (each for each in world if each.memory_format == version.memory_format),
-            Stored(version.memory_format, None, 0, 0),
-        )
+        mine, all_of_them = version.memory_format, self.memories
+        if not all_of_them or all_of_them[0].memory_format == mine:
+            return all_of_them
+        own = next((each for each in all_of_them if each.memory_format == mine), Memorised(mine, None, 0, 0))
         oldest_kept = self.folds - len(self.kept)
-        memory, missing = own.memory, own.missing + max(0, oldest_kept - own.folds)
+        memory = own.memory
         for number, segment in enumerate(self.kept, oldest_kept):
             if number >= own.folds:
                 memory = version.fold(memory, version.rows(segment.items), segment.times).memory
-        others = [each for each in world if each.memory_format != version.memory_format]
-        read = Stored(version.memory_format, memory, self.folds, missing)
-        return (read, *others[: self.rules.keep_formats])
+        missing = own.missing + max(0, oldest_kept - own.folds)
+        others = [each for each in all_of_them if each.memory_format != mine]
+        return (Memorised(mine, memory, self.folds, missing), *others[: self.rules.keep_formats])
 
-    def candidates(self, partition: int, offset: int, time: int, version: Version) -> list[Candidate]:
-        """The lists that are possible after the last interaction, of which one is right."""
-        found: dict[Memories, Candidate] = {}
-        for world in self.worlds:
-            read = self._read(world, version)
-            if read not in found:
-                found[read] = self._candidate(read, partition, offset, time, version)
-            found[read].stored += [each for each in (world, read) if each not in found[read].stored]
-        return list(found.values())
-
-    def _candidate(self, world: Memories, partition: int, offset: int, time: int, version: Version) -> Candidate:
-        memory = world[0].memory if world else None
+    def recommendation(self, partition: int, offset: int, time: int, version: Version) -> Made:
+        """The expected list after the last interaction."""
+        read = self.read_by(version)
+        memory = read[0].memory if read else None
         rows, k = version.rows(self.items), self.rules.top_k
         known = any(row != version.unknown for row in rows)
         source = "memory" if memory is not None else "working" if known else "popular"
-        exclude = {*rows, *(row for segment in self.kept for row in version.rows(segment.items))} - {version.unknown}
-        left_out = sorted(exclude)
+        kept = (row for segment in self.kept for row in version.rows(segment.items))
+        exclude = sorted({*rows, *kept} - {version.unknown})
         ranking = (
-            version.popular(k, left_out, time)
+            version.popular(k, exclude, time)
             if source == "popular"
-            else version.ranked(memory, self._hidden.get(world), rows, self.times, k, left_out)
+            else version.ranked(memory, self._hidden, rows, self.times, k, exclude)
         )
         fields = {
             "as_of": time,
@@ -169,24 +147,22 @@ class Replay:
             "model": version.reference,
             "source": source,
         }
-        return Candidate(fields, ranking, [])
+        return Made(fields, ranking)
 
-    def made(self, candidates: Sequence[Candidate]) -> None:
-        """The list that was made is one of these."""
-        self.worlds = list(dict.fromkeys(world for each in candidates for world in each.stored))
-
-    def rows(self, user: str, partition: int) -> Iterator[dict[str, Any]]:
-        """The possible rows of `rec2pm state export`, of which one is right."""
-        for world in self.worlds:
+    def rows(self, user: str, partition: int, last: Version) -> Iterator[dict[str, Any]]:
+        """The possible rows of `rec2pm state export`: the memory in use is that of the newest fold, or already the one
+        that the version reads that served last.
+        """
+        for memories in dict.fromkeys((self.memories, self.read_by(last))):
             yield {
                 "user_id": user,
                 "taken": self.taken,
                 "folds": self.folds,
                 "working_items": self.items,
                 "working_times": self.times,
-                "memory": self.rules.floats(world[0]) if world else [],
-                "memory_format": world[0].memory_format if world else "",
+                "memory": self.rules.floats(memories[0]) if memories else [],
+                "memory_format": memories[0].memory_format if memories else "",
                 "as_of": self.times[-1] if self.times else self.folded_at,
                 "partition": partition,
-                "missing_segments": world[0].missing if world else 0,
+                "missing_segments": memories[0].missing if memories else 0,
             }

@@ -4,6 +4,7 @@ Bytes are read with code of its own, as docs/state-format.md and docs/promote.md
 """
 
 import json
+import struct
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,19 +17,33 @@ from tests.crash.taken import Taken
 from tests.crash.versions import Version
 
 _MARK: Final = b"\x00v"
+_MEMORY: Final = b"\x02"
 _PROMOTION: Final = b"promotion/"
 
 
 class Mark(NamedTuple):
     """From this offset of the input on, `reference` served a partition, because of this promotion; "": it was
-    configured.
+    configured, or what a worker had when it could not fetch the promoted one.
     """
 
     number: int
     reference: str
     promotion: str
+    memory_format: str
     offset: int
     wall_ms: int
+
+
+class Stored(NamedTuple):
+    """A preference memory as the changelog has it. `kind`: `newest`, of the newest fold; `prepared`, rebuilt in another
+    format before that format folds; `earlier`, of a format that folded before.
+    """
+
+    kind: str
+    memory_format: str
+    folds: int
+    memory: tuple[float, ...]
+    missing: int
 
 
 class Promoted(NamedTuple):
@@ -48,6 +63,28 @@ def marks(changelog: Iterable[Taken]) -> dict[int, list[Mark]]:
             number = int.from_bytes(key[len(_MARK) :], "big")
             found[record.partition][number] = Mark(number, *msgpack.unpackb(value[1:]))
     return {partition: [mine[number] for number in sorted(mine)] for partition, mine in found.items()}
+
+
+def memories(changelog: Iterable[Taken]) -> dict[tuple[int, str], list[Stored]]:
+    """(partition, user) → the preference memories that are stored, in the order of their keys."""
+    found: dict[tuple[int, str, bytes], bytes] = {}
+    for record in changelog:
+        key = record.key or b"\x00"
+        user, rest = key[1 : 1 + key[0]], key[1 + key[0] :]
+        if not user or not rest.startswith(_MEMORY):
+            continue
+        place = record.partition, user.decode(), rest[len(_MEMORY) :]
+        if record.value is None:
+            found.pop(place, None)
+        else:
+            found[place] = record.value
+    stored: defaultdict[tuple[int, str], list[Stored]] = defaultdict(list)
+    for (partition, user, rest), value in sorted(found.items()):
+        memory_format, _, folds, _, memory, *missing = msgpack.unpackb(value[1:])
+        kind = {b"": "newest", b"\x00": "prepared"}.get(rest, "earlier")
+        floats = struct.unpack(f"<{len(memory) // 4}f", memory)
+        stored[partition, user].append(Stored(kind, memory_format, folds, floats, *(missing or [0])))
+    return dict(stored)
 
 
 def promotions(records: Iterable[Taken]) -> list[Promoted]:
@@ -79,13 +116,13 @@ class Terms:
     def version(self, term: int) -> Version:
         return self._versions[term]
 
-    def between(self, first: int, last: int) -> Sequence[Version]:
-        """The versions of these terms, both included."""
-        return self._versions[first : last + 1]
+    def since(self, term: int) -> Sequence[Version]:
+        """The versions of this term and of those after it."""
+        return self._versions[term:]
 
     @property
-    def last(self) -> int:
-        return len(self._versions) - 1
+    def last(self) -> Version:
+        return self._versions[-1]
 
 
 class Served:
@@ -93,7 +130,7 @@ class Served:
 
     def __init__(self, history: Sequence[Promoted], rules: Rules, excused: Sequence[tuple[int, int]] = ()) -> None:
         """`excused`: times, epoch ms, from which to which a worker could not fetch the newest version: it may serve
-        whatever served before.
+        whatever was promoted before.
         """
         self._history, self._rules, self._excused = history, rules, excused
         good = [each for each in history if each.reference not in rules.bad]
@@ -102,8 +139,8 @@ class Served:
 
     def may(self, reference: str, time: int) -> bool:
         """Whether this version may be what serves: it is the newest one that can serve, or was it a moment before."""
-        since = min([time, *(began for began, ended in self._excused if began <= time <= ended)])
-        first = bisect_left(self._times, since - self._rules.serves_within_ms)
+        excused = any(began <= time <= ended for began, ended in self._excused)
+        first = 0 if excused else bisect_left(self._times, time - self._rules.serves_within_ms)
         return reference in self._references[first : bisect_right(self._times, time) + 1]
 
     def wrong_marks(self, partition: int, marks: Sequence[Mark]) -> Iterator[str]:
@@ -116,10 +153,14 @@ class Served:
             promotion = named.get(mark.promotion)
             if mark.promotion and promotion is None:
                 yield f"{where}: its promotion {mark.promotion} is nowhere"
-            elif mark.reference != (promotion.reference if promotion else self._rules.configured):
-                yield f"{where}: its promotion {mark.promotion or 'none'} is of another version"
+            elif promotion and mark.reference != promotion.reference:
+                yield f"{where}: its promotion {mark.promotion} is of another version"
             elif mark.reference in self._rules.bad:
                 yield f"{where}: this version cannot serve"
+            elif mark.reference not in self._rules.versions:
+                yield f"{where}: there is no such version"
+            elif mark.memory_format != self._rules.versions[mark.reference].memory_format:
+                yield f"{where}: it says memory format {mark.memory_format}"
             elif promotion and mark.wall_ms < promotion.time:
                 yield f"{where}: it served {promotion.time - mark.wall_ms} ms before it was promoted"
             elif not self.may(mark.reference, mark.wall_ms):

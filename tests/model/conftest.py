@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from model.version import artifact
-from model.version.artifact import Program
 from model.version.registry import ModelVersion
 from model.version.runtime import Runtime
+from model.version.torchscript import Program
 from tests.model import tiny
 
 

@@ -12,9 +12,9 @@ from model.networks.config import KINDS, NetworkConfig, fields_of
 from model.networks.network import Network, initialise
 from model.networks.serving import Ranker
 from model.version import artifact
-from model.version.artifact import Program
 from model.version.manifest import Manifest, memory_format
 from model.version.registry import ModelVersion, Registry
+from model.version.torchscript import Program
 
 TABLE: dict[str, Any] = {
     "n_items": 60,

@@ -6,12 +6,9 @@ import time
 import click
 
 from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
+from stream.commands.models.alias import alias_option
+from stream.commands.models.promote import promote_command
 from stream.commands.output import EXIT_ERROR, say
-
-CHAMPION = "champion"
-alias_option = click.option(
-    "--alias", default=CHAMPION, show_default=True, help="The alias that workers follow (REC2PM_FOLLOW)."
-)
 
 
 @click.group(short_help="Versions of models, and which one serves.")
@@ -20,6 +17,9 @@ def models() -> None:
 
     A version is NAME@VERSION, or NAME for its newest one, or `champion` for the one that should serve.
     """
+
+
+models.add_command(promote_command)
 
 
 @models.command("status", short_help="Show which worker serves what.")

@@ -9,8 +9,8 @@ from torch import Tensor
 from model.errors import GoldenMismatch
 from model.networks import kinds
 from model.networks.config import NetworkConfig
-from model.version import artifact, golden
-from model.version.artifact import Program
+from model.version import artifact, golden, torchscript
+from model.version.torchscript import Program
 from tests.model import tiny
 
 L = tiny.L
@@ -188,7 +188,7 @@ def test_the_order_of_equal_scores_is_fixed_however_many_there_are() -> None:
     network = tiny.network(config=config)
     with torch.no_grad():
         network.item.weight[1:] = network.item.weight[1:4].repeat(667, 1)
-    program = artifact.script(kinds.serving(network, popularity))
+    program = torchscript.script(kinds.serving(network, popularity))
     hidden = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
     hidden[0] = 0
     everything, scores = program.rank(hidden, 2_000, None)
@@ -270,7 +270,7 @@ def test_no_call_changes_the_program_or_its_arguments(program: Program, memory: 
     items = tiny.rows(6, L)
     before = (memory.clone(), items.clone())
     # Frozen weights are constants; the same program before freezing has them to look at.
-    thawed = artifact.script(tiny.serving(config=config))
+    thawed = torchscript.script(tiny.serving(config=config))
     sha256 = artifact.weights_sha256(thawed)
     for called in (program, thawed):
         first, again = (

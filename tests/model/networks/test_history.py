@@ -7,7 +7,7 @@ import torch
 
 from model.networks.history import History, HistoryServing
 from model.networks.serving import LARGEST_ROW
-from model.version import artifact
+from model.version import torchscript
 from tests.model import tiny
 
 L = tiny.L
@@ -19,7 +19,7 @@ L = tiny.L
 )
 def test_folding_then_recommending_equals_one_pass_over_the_newest_items(kind: str, backbone: str) -> None:
     config = tiny.config(kind, backbone)
-    network, program = tiny.network(config=config), artifact.script(tiny.serving(config=config))
+    network, program = tiny.network(config=config), torchscript.script(tiny.serving(config=config))
     assert isinstance(network, History)
     items = tiny.rows(3, 6 * L)
     with torch.inference_mode():

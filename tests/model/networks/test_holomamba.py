@@ -9,7 +9,7 @@ import torch
 from model.networks import kinds
 from model.networks.holomamba import HoloMamba, bind
 from model.networks.network import initialise
-from model.version import artifact
+from model.version import torchscript
 from tests.model import tiny
 
 L = tiny.L
@@ -24,7 +24,7 @@ def test_binding_is_circular_convolution_over_the_root_of_the_width() -> None:
 
 
 def test_token_by_token_equals_the_sequence_pass() -> None:
-    network, program = tiny.network(config=CONFIG), artifact.script(tiny.serving(config=CONFIG))
+    network, program = tiny.network(config=CONFIG), torchscript.script(tiny.serving(config=CONFIG))
     assert isinstance(network, HoloMamba)
     items = tiny.rows(2, 20)
     with torch.inference_mode():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.networks.kv_mask import KVMask
-from model.version import artifact
+from model.version import torchscript
 from tests.model import tiny
 
 L = tiny.L
@@ -14,7 +14,7 @@ L = tiny.L
 @pytest.mark.parametrize("kind", ["kv-mask-o", "kv-mask-a"])
 def test_the_masked_pass_equals_cached_steps(kind: str, backbone: str) -> None:
     config = tiny.config(kind, backbone)
-    network, program = tiny.network(config=config), artifact.script(tiny.serving(config=config))
+    network, program = tiny.network(config=config), torchscript.script(tiny.serving(config=config))
     assert isinstance(network, KVMask)
     items = tiny.rows(3, 4 * L)
     with torch.inference_mode():

@@ -9,8 +9,8 @@ from torch import Tensor
 from model.networks.config import NetworkConfig
 from model.networks.memory_network import MemoryNetwork
 from model.networks.rec2pm import Rec2PM
-from model.version import artifact
-from model.version.artifact import Program
+from model.version import artifact, torchscript
+from model.version.torchscript import Program
 from tests.model import tiny
 
 L = tiny.L
@@ -234,7 +234,7 @@ def test_with_accumulation_a_fold_reads_the_memories_before_it_and_the_oldest_ma
     kind: str, backbone: str
 ) -> None:
     config = tiny.config(kind, backbone)
-    network, program = tiny.network(config=config), artifact.script(tiny.serving(config=config))
+    network, program = tiny.network(config=config), torchscript.script(tiny.serving(config=config))
     assert isinstance(network, MemoryNetwork)
     items, lengths = tiny.rows(2, 6 * L).view(2, 6, L), torch.full((2,), L)
     state, written = program.initial_memory(2), list[Tensor]()

@@ -10,7 +10,7 @@ from model.networks import kinds
 from model.networks.backbone import HSTUBlock, RelativeBias, time_buckets
 from model.networks.history import History
 from model.networks.network import initialise
-from model.version import artifact
+from model.version import torchscript
 from tests.model import tiny
 
 L, V = tiny.L, tiny.V
@@ -179,7 +179,7 @@ def test_the_loss_goes_by_the_times_of_each_window(kind: str) -> None:
 @pytest.mark.parametrize("asked", [None, 1, 400 * DAY])
 def test_folding_and_then_asking_equals_one_pass_that_ends_at_the_query(kind: str, asked: int | None) -> None:
     config = tiny.config(kind, "pos_time")
-    network, program = tiny.network(config=config), artifact.script(tiny.serving(config=config))
+    network, program = tiny.network(config=config), torchscript.script(tiny.serving(config=config))
     assert isinstance(network, History)
     items = tiny.rows(3, 6 * L)
     times = NOW + torch.randint(0, 90 * DAY, (3, 6 * L), generator=torch.Generator().manual_seed(4)).sort(dim=1).values
@@ -226,7 +226,7 @@ def test_padding_leaves_no_times_behind() -> None:
 
 
 def test_without_times_items_are_as_old_as_the_newest_that_is_held_or_as_the_query() -> None:
-    program = artifact.script(tiny.serving(config=tiny.config("full", "pos_time")))
+    program = torchscript.script(tiny.serving(config=tiny.config("full", "pos_time")))
     items, lengths = tiny.rows(2, L), torch.full((2,), L)
     old = torch.full((2, L), NOW)
     known, _ = program.update(

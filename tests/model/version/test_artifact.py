@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import ArtifactUnreadable, ManifestMismatch, ManifestUnknown, VersionUnavailable
-from model.version import artifact
+from model.version import artifact, torchscript
 from model.version import manifest as manifests
 from model.version.attributes import Attributes
 from model.version.registry import ModelVersion, Registry
@@ -60,7 +60,7 @@ def test_ids_keep_their_type(tmp_path: Path) -> None:
 def test_the_hash_is_the_same_for_a_network_its_script_and_its_files(version: ModelVersion) -> None:
     serving = tiny.serving()
     sha256 = artifact.weights_sha256(serving)
-    assert sha256 == artifact.weights_sha256(artifact.script(serving)) == version.manifest().weights_sha256
+    assert sha256 == artifact.weights_sha256(torchscript.script(serving)) == version.manifest().weights_sha256
     assert sha256 != artifact.weights_sha256(tiny.serving(seed=1))
     weights = artifact.load_weights(version.uri).weights
     assert weights.keys() == serving.state_dict().keys()
@@ -96,7 +96,7 @@ def test_weights_that_are_none_are_refused(tmp_path: Path, content: bytes) -> No
 
 
 def test_torchscript_without_a_manifest_is_refused(tmp_path: Path) -> None:
-    made = files() | {PROGRAM: scripted(artifact.script(tiny.serving()), None)}
+    made = files() | {PROGRAM: scripted(torchscript.script(tiny.serving()), None)}
     with pytest.raises(ArtifactUnreadable, match=r"without manifest\.json inside"):
         artifact.load(written(tmp_path / "1", made))
 
@@ -123,7 +123,7 @@ def test_a_program_of_another_kind_is_refused_before_it_is_read(tmp_path: Path) 
 def other_program(made: dict[str, bytes]) -> dict[str, bytes]:
     """The program of other weights, which says that it is of this version."""
     inside = manifests.encode(replace(manifests.decode(made[MANIFEST], "made"), files={}))
-    return {PROGRAM: scripted(artifact.script(tiny.serving(seed=1)), inside)}
+    return {PROGRAM: scripted(torchscript.script(tiny.serving(seed=1)), inside)}
 
 
 def other_weights(_: dict[str, bytes]) -> dict[str, bytes]:
@@ -189,7 +189,7 @@ def test_attributes_travel_with_the_items(tmp_path: Path, version: ModelVersion)
 def test_a_missing_method_is_named(tmp_path: Path) -> None:
     made = files()
     inside = manifests.encode(replace(manifests.decode(made[MANIFEST], "made"), files={}))
-    made[PROGRAM] = scripted(artifact.script(Silent(), ["spec"]), inside)
+    made[PROGRAM] = scripted(torchscript.script(Silent(), ["spec"]), inside)
     with pytest.raises(ArtifactUnreadable, match="no method initial_memory, update"):
         artifact.load(written(tmp_path / "1", made))
 

@@ -12,7 +12,7 @@ import torch
 
 from model.errors import GoldenMismatch, ModelFailed
 from model.version import golden
-from model.version.artifact import Program
+from model.version.torchscript import Program
 from tests.model import tiny
 
 
