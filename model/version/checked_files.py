@@ -5,21 +5,29 @@ the manifest has those of all other files, so it stands for all of them.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from model.errors import DigestMismatch, VersionUnavailable
 from model.version import manifest as manifests
 from model.version import storage
 from model.version.manifest import MANIFEST, Manifest
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedFiles:
-    """A version whose manifest was read and compared. `uri`: its folder. `sha256`: of its manifest.json."""
+    """A version whose manifest was read and compared. `uri`: its folder. `raw`: the bytes of its manifest.json, and
+    `sha256` that of them.
+    """
 
     uri: str
     manifest: Manifest
+    raw: bytes
     sha256: str
 
     @staticmethod
@@ -36,11 +44,11 @@ class CheckedFiles:
         """
         uri = str(folder)
         where = storage.join(uri, MANIFEST)
-        data = _read(where)
+        data = _there(storage.read, where)
         found = hashlib.sha256(data).hexdigest()
         if sha256 is not None and found != sha256:
             raise _another_file(where, found, sha256)
-        return CheckedFiles(uri, manifests.decode(data, where), found)
+        return CheckedFiles(uri, manifests.decode(data, where), data, found)
 
     def has(self, name: str) -> bool:
         return name in self.manifest.files
@@ -52,20 +60,36 @@ class CheckedFiles:
             VersionUnavailable: the file is missing, or cannot be read.
             DigestMismatch: its SHA-256 is not that of the manifest.
         """
+        if name == MANIFEST:
+            return self.raw
         where = storage.join(self.uri, name)
-        if name != MANIFEST and not self.has(name):
+        if not self.has(name):
             raise VersionUnavailable(f"{where}: {MANIFEST} names no such file")
-        data = _read(where)
-        found = hashlib.sha256(data).hexdigest()
-        expected = self.sha256 if name == MANIFEST else self.manifest.files[name].sha256
-        if found != expected:
-            raise _another_file(where, found, expected)
+        data = _there(storage.read, where)
+        self._compare(name, hashlib.sha256(data).hexdigest())
         return data
 
+    def check(self) -> None:
+        """Compare every file with the manifest. Raises what `read` raises."""
+        for name in self.manifest.files:
+            self._compare(name, _there(storage.sha256, storage.join(self.uri, name)))
 
-def _read(where: str) -> bytes:
+    def copy(self, to: Path) -> None:
+        """Copy every file that the manifest names, compared with it, into a folder of this machine. The manifest is not
+        copied. Raises what `read` raises.
+        """
+        for name in self.manifest.files:
+            _there(partial(storage.copy, to=to / name), storage.join(self.uri, name))
+            self._compare(name, storage.sha256(str(to / name)))
+
+    def _compare(self, name: str, found: str) -> None:
+        if found != (expected := self.manifest.files[name].sha256):
+            raise _another_file(storage.join(self.uri, name), found, expected)
+
+
+def _there(does: Callable[[str], T], where: str) -> T:
     try:
-        return storage.read(where)
+        return does(where)
     except FileNotFoundError as error:
         raise VersionUnavailable(f"{where}: no such file") from error
 

@@ -6,6 +6,7 @@ folder that is not there is Python's FileNotFoundError.
 A backend takes its endpoint and its credentials from where its own library looks for them (docs/registry.md).
 """
 
+import hashlib
 import os
 import posixpath
 from collections.abc import Iterator
@@ -75,9 +76,17 @@ def read(uri: str) -> bytes:
         return bytes(fs.cat_file(path))
 
 
+def sha256(uri: str) -> str:
+    """The SHA-256 of a file in hexadecimal, without having all of it in memory. Raises what `read` raises."""
+    with _told(uri, "read"):
+        fs, path = _backend(uri)
+        with fs.open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def copy(uri: str, to: Path) -> None:
     """Copy a file to this machine. Raises what `read` raises."""
-    with _told(uri, f"copied to {to}"):
+    with _told(uri, "read"):
         fs, path = _backend(uri)
         fs.get_file(path, str(to))
 
@@ -126,7 +135,7 @@ def remove(uri: str) -> None:
         VersionUnavailable: it cannot be removed.
     """
     try:
-        with _told(uri, "removed"):
+        with _told(uri, "written"):
             fs, path = _backend(uri)
             fs.rm_file(path)
     except FileNotFoundError:
@@ -160,7 +169,7 @@ def _written(uri: str) -> Iterator[None]:
         with _told(uri, "written"):
             yield
     except FileNotFoundError as error:
-        raise VersionUnavailable(f"{uri} cannot be written: {_words(error)}") from error
+        raise _unavailable(uri, "written", error) from error
 
 
 @contextmanager
@@ -173,11 +182,14 @@ def _told(uri: str, done: str) -> Iterator[None]:
     except ImportError as error:
         protocol = uri.partition("://")[0]
         how = how_to_install(EXTRAS[protocol]) if protocol in EXTRAS else "install the fsspec backend of this protocol"
-        raise VersionUnavailable(f"{uri} cannot be {done}: {_words(error)}: {how}") from error
+        raise _unavailable(uri, done, error, how) from error
     except Exception as error:
-        raise VersionUnavailable(f"{uri} cannot be {done}: {_words(error)}") from error
+        raise _unavailable(uri, done, error) from error
 
 
-def _words(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    return first or type(error).__name__
+def _unavailable(uri: str, done: str, error: Exception, how: str | None = None) -> VersionUnavailable:
+    first = (str(error).strip().splitlines() or [""])[0][:300] or type(error).__name__
+    return VersionUnavailable(
+        f"{uri}: the registry cannot be {done}: {first}. "
+        f"{how or 'REC2PM_MODELS, --registry or --out says where it is; the environment has its endpoint and credentials'}"
+    )

@@ -107,7 +107,7 @@ def test_a_registry_that_cannot_be_read_says_why(tmp_path: Path, monkeypatch: py
 
     tiny.add(tmp_path)
     monkeypatch.setattr(LocalFileSystem, "ls", refuse)
-    with pytest.raises(VersionUnavailable, match=r"cannot be read: .*Permission denied"):
+    with pytest.raises(VersionUnavailable, match=r"the registry cannot be read: .*Permission denied\. REC2PM_MODELS"):
         Registry(tmp_path).resolve(None)
 
 
