@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from model.version.cache import Cache
 from model.version.registry import Registry
-from model.version.runtime import Runtime
 from state.store import StoreMemory
 from stream.doubts import Doubts
 from stream.errors import Action, StreamError, TopicsUnusable, action_on
@@ -20,6 +21,8 @@ from stream.event import EventReader
 from stream.fault_points import At, passing
 from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
+from stream.kafka.models_topic import ModelsReader, Reporter
+from stream.kafka.names import reader_group
 from stream.kafka.options import MemoryBudget
 from stream.kafka.record_limits import RecordLimits, record_limits
 from stream.kafka.restore import ChangelogRestore
@@ -31,8 +34,12 @@ from stream.keys import KeyFormat
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
-from stream.prometheus import served
-from stream.recommender import Recommender
+from stream.prometheus import served, waiting
+from stream.promotion.first import first_version
+from stream.promotion.follow import Following, following, waiting_for
+from stream.promotion.loading import Loader
+from stream.promotion.record import Promotion
+from stream.serving import Served, Serving
 from stream.settings import Settings
 from stream.state_folder import private
 from stream.step import Rules, Step, check_segment_length
@@ -44,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 _M_ARENA_MAX: Final = -8  # malloc.h
 _ARENAS: Final = 2
+_CACHE: Final = ".models"
+"""The folder of fetched versions, beside those of the workers, whose names do not begin with a dot."""
 
 
 def run_worker(settings: Settings, at: At = passing) -> Worker:
@@ -58,18 +67,20 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     give_back = _keep_memory_together()
     one_thread()
-    version = Registry(settings.models).resolve(settings.model)
-    recommender = Recommender(Runtime.load(version.uri, version.sha256))
-    logger.info(
-        "model loaded model=%s kind=%s segment_length=%d state_bytes=%d",
-        version.reference,
-        version.manifest().kind,
-        recommender.model.segment_length,
-        4 * recommender.model.state_floats,
-    )
     known, deletions_kept_ms, limits = _check_topics(settings)
     folder = private(settings.state_dir / settings.app)
     worker_name = claim(folder / "slots", settings.worker)
+    promotions = _Promotions(settings, worker_name.name, folder / _CACHE, at)
+    first = promotions.first()
+    serving = Serving(first)
+    model = first.recommender.model
+    logger.info(
+        "model loaded model=%s memory_format=%s segment_length=%d state_bytes=%d",
+        first.reference,
+        model.memory_format,
+        model.segment_length,
+        4 * model.state_floats,
+    )
     link = KafkaLink(
         bootstrap=settings.bootstrap_servers,
         app=settings.app,
@@ -100,6 +111,9 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
             at=at,
         )
 
+    def check_model(partition: Partition) -> None:
+        check_segment_length(partition, worker.step.recommender.model)
+
     partitions = Partitions(
         folder=folder / worker_name.name,
         memory=StoreMemory(budget.stores),
@@ -107,7 +121,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         begin_restore=begin_restore,
         resume=link.resume,
         pause=link.pause,
-        check=partial(check_segment_length, model=recommender.model),
+        check=check_model,
         at=at,
     )
     worker = Worker(
@@ -115,7 +129,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         partitions=partitions,
         step=Step(
             partitions,
-            recommender,
+            first.recommender,
             Rules(
                 settings.recommend,
                 settings.top_k,
@@ -124,11 +138,10 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
                 settings.keep_formats,
             ),
         ),
+        serving=serving,
         topic=settings.interactions_topic,
         keys=keys,
-        doubts=Doubts(
-            settings.interactions_topic, KeyCheck(settings.interactions_topic, settings.partitioner, keys), recommender
-        ),
+        doubts=Doubts(settings.interactions_topic, KeyCheck(settings.interactions_topic, settings.partitioner, keys)),
         events=EventReader(settings.fields, settings.times),
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),
@@ -146,6 +159,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         _stopped_by_signals(worker) as signals,
         _metrics(worker, settings, worker_name.name),
         _watching(worker, settings, known),
+        promotions.followed(serving),
     ):
         link.stop_waiting_if(lambda: worker.stopping)
         try:
@@ -165,6 +179,60 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     if signal.SIGINT in signals:
         raise KeyboardInterrupt
     return worker
+
+
+class _Promotions:
+    """What a worker needs to follow promotions; nothing, if REC2PM_FOLLOW says so."""
+
+    def __init__(self, settings: Settings, worker: str, cache: Path, at: At) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._alias = None if settings.follow == "none" else settings.follow
+        self._loader = Loader(registry=Registry(settings.models), cache=Cache(cache), at=at)
+        options = {
+            "bootstrap.servers": settings.bootstrap_servers,
+            **settings.kafka,
+            "group.id": reader_group(settings.app),
+        }
+        self._reader = ModelsReader(options, settings.app)
+        self._reports = Reporter(options, settings.app, worker)
+
+    def first(self) -> Served:
+        """The version to begin with. While there is none, probes are answered: alive and not ready."""
+        settings, reason = self._settings, ["reading which version is promoted"]
+
+        def waits(promotion: Promotion, why: str) -> None:
+            reason[0] = f"waits for {promotion.version}: {why}"
+            self._reports.report(waiting_for(promotion, self._worker, why, _wall_ms()))
+
+        with waiting(
+            settings.metrics_listen,
+            lambda: reason[0],
+            who=f"application {settings.app}, worker {self._worker}",
+            by_default="metrics_listen" not in settings.model_fields_set,
+        ):
+            return first_version(
+                loader=self._loader,
+                configured=settings.model,
+                alias=self._alias,
+                reader=self._reader,
+                waiting=waits,
+            )
+
+    def followed(self, serving: Serving) -> AbstractContextManager[None]:
+        return following(
+            Following(
+                worker=self._worker,
+                alias=self._alias,
+                reader=self._reader,
+                reports=self._reports,
+                loader=self._loader,
+                serving=serving,
+                wall_ms=_wall_ms,
+            ),
+            self._reader,
+            self._reports,
+        )
 
 
 def _wall_ms() -> int:

@@ -20,23 +20,23 @@ logger = logging.getLogger(__name__)
 class Doubts:
     """What has been said of the input, and when it is to be said again."""
 
-    def __init__(self, topic: str, key_check: KeyCheck, recommender: Recommender) -> None:
+    def __init__(self, topic: str, key_check: KeyCheck) -> None:
         """`topic`: the interactions topic."""
         self._topic: Final = topic
         self._key_check: Final = key_check
-        self._recommender: Final = recommender
         self._known: Final = KnownShare()
         self._said_implausible = False
 
-    def note(self, polled: Polled, counts: Counts, width: int) -> None:
+    def note(self, polled: Polled, counts: Counts, width: int, recommender: Recommender) -> None:
         """Look at a step, and add to its counts what was found.
 
         Args:
             width: the number of partitions of the topic.
+            recommender: what computed the step.
         """
         self._note_keys(polled, counts, width)
         self._note_times(polled)
-        self._note_items(polled, counts)
+        self._note_items(polled, counts, recommender)
 
     def _note_keys(self, polled: Polled, counts: Counts, width: int) -> None:
         """Count the keys that are in another partition than their own, and say so once."""
@@ -60,10 +60,9 @@ class Doubts:
             ascii(polled.implausible[0].value)[:40],
         )
 
-    def _note_items(self, polled: Polled, counts: Counts) -> None:
+    def _note_items(self, polled: Polled, counts: Counts, recommender: Recommender) -> None:
         """Say once when the model knows few of the newest items, with ids of both sides."""
         if self._known.fell_with(len(polled.items), counts.unknown_items):
-            recommender = self._recommender
             names = {key: text for named in polled.names.values() for key, text in named.items()}
             lacked = [names.get(key, key) for key in recommender.lacked(packed(polled.items)).tolist()]
             logger.warning(

@@ -39,6 +39,16 @@ class Point(StrEnum):
     """The transaction is aborted; the consumer's position is still after its records."""
     GONE = "gone"
     """In the rebalance: partitions are revoked or lost, and their stores are closed."""
+    MODEL_FETCHED = "model-fetched"
+    """A promoted version is in the local cache. This point and the next two are in the thread that follows
+    promotions.
+    """
+    MODEL_TRIED = "model-tried"
+    """A child process has loaded the version and repeated its golden lists."""
+    MODEL_LOADED = "model-loaded"
+    """The version is loaded and warm; the former one serves."""
+    MODEL_SWAPPED = "model-swapped"
+    """The next step will be computed by the new version."""
 
 
 At: TypeAlias = Callable[[Point], None]

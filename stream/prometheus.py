@@ -12,13 +12,20 @@ from contextlib import contextmanager
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from stream.errors import SettingsInvalid
 from stream.http_server import Answer, Answers, HttpServer
 from stream.partition import OWNED, Phase
+from stream.serving import Serving
 from stream.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -81,11 +88,44 @@ class WorkerMetrics(Collector):
         yield GaugeMetricFamily(
             "rec2pm_step_records_limit", "Most records that the next step may have.", value=worker.step_size.limit
         )
-        yield InfoMetricFamily(
-            "rec2pm_model",
-            "The model version that this worker serves.",
-            value={"model": worker.step.recommender.model.reference},
+        yield from _models(worker.serving)
+        times = worker.step_times
+        yield HistogramMetricFamily(
+            "rec2pm_step_seconds",
+            "How long steps took, from a poll's records to the store.",
+            buckets=times.buckets(),
+            sum_value=times.sum_s,
         )
+
+
+def _models(serving: Serving) -> Iterator[Metric]:
+    serves, promoted = serving.serves, serving.promoted
+    yield InfoMetricFamily(
+        "rec2pm_model",
+        "The model version that this worker serves, and why: promoted, configured or local.",
+        value={"model": serves.reference, "source": serves.source, "sha256": serves.sha256},
+    )
+    yield InfoMetricFamily(
+        "rec2pm_promoted_model",
+        "The model version that is promoted; empty if none is.",
+        value={"model": promoted or ""},
+    )
+    yield GaugeMetricFamily(
+        "rec2pm_serves_promoted",
+        "1 if the worker serves the promoted version, or if none is promoted, else 0.",
+        value=float(serving.as_promoted),
+    )
+    came = CounterMetricFamily(
+        "rec2pm_promotions", "Promoted versions, by what came of them in this worker.", labels=["result"]
+    )
+    for result, number in serving.came_of_it.items():
+        came.add_metric([result], number)
+    yield came
+    yield GaugeMetricFamily(
+        "rec2pm_model_preparation_seconds",
+        "Seconds from the promotion's record to a version that was ready, for the last one.",
+        value=serving.prepared_s,
+    )
 
 
 def _restores(worker: Worker) -> Iterator[Metric]:
@@ -129,12 +169,40 @@ def served(
         SettingsInvalid: the port cannot be used. With `by_default` (the operator did not choose it) there is only a
             warning: a second worker on the machine has the same default.
     """
+    with listening(listen, _answers(worker, clock, who), by_default=by_default) as port:
+        if port is not None:
+            logger.info("metrics at http://%s:%d/metrics", listen.rpartition(":")[0], port)
+        yield port
+
+
+@contextmanager
+def waiting(listen: str, why: Callable[[], str], *, who: str, by_default: bool) -> Iterator[int | None]:
+    """Answer probes while a worker has no model to serve: alive, and not ready. Otherwise as `served`.
+
+    Args:
+        why: what it waits for.
+    """
+
+    def answer(path: str, _: str) -> Answer:
+        if path == "/livez":
+            return _said(True, "waits for a model", who)
+        if path == "/readyz":
+            return _said(False, why(), who)
+        return Answer(404, b"/livez, /readyz\n")
+
+    with listening(listen, answer, by_default=by_default) as port:
+        yield port
+
+
+@contextmanager
+def listening(listen: str, answers: Answers, *, by_default: bool) -> Iterator[int | None]:
+    """Answer on `listen` while the block runs; see `served`."""
     if not listen:
         yield None
         return
     host, _, port = listen.rpartition(":")
     try:
-        server = HttpServer(host, int(port), _answers(worker, clock, who))
+        server = HttpServer(host, int(port), answers)
     except (OSError, OverflowError) as error:
         if by_default:
             logger.warning(
@@ -149,7 +217,6 @@ def served(
         ) from error
     thread = threading.Thread(target=server.serve, name="metrics", daemon=True)
     thread.start()
-    logger.info("metrics at http://%s:%d/metrics", host, server.server_port)
     try:
         yield server.server_port
     finally:

@@ -108,6 +108,11 @@ class Settings(BaseModel):
         description="NAME (its newest version), NAME@VERSION, or NAME@VERSION#SHA256, which is loaded only if that is the SHA-256 of its manifest.json "
         "(default: the newest version of the registry's only model)",
     )
+    follow: str = Field(
+        "champion",
+        pattern=_WORKER,
+        description="alias whose promotions this worker follows: what is promoted to it comes before REC2PM_MODEL. none: REC2PM_MODEL is pinned",
+    )
     recommend: Annotated[Cadence, BeforeValidator(_cadence)] = Field(
         "interaction",
         description="when a user gets a list. interaction: in each step with an interaction of the user; fold: after each folded segment; "

@@ -9,6 +9,7 @@ two, the restore reads the changes from the changelog. The other order could kee
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from model.errors import ModelError, ModelFailed
@@ -24,7 +25,9 @@ from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
 from stream.progress import ProgressLine
+from stream.serving import Serving
 from stream.step import Step
+from stream.step_times import StepTimes
 from stream.wire import Record, refusal
 
 logger = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ class Worker:
         link: Link,
         partitions: Partitions,
         step: Step,
+        serving: Serving,
         topic: str,
         keys: KeyFormat,
         doubts: Doubts,
@@ -65,6 +69,7 @@ class Worker:
         at: At = passing,
     ) -> None:
         """Args:
+        step: with the recommender that `serving` has.
         topic: the interactions topic, named in dead letters.
         wait_s: how long a poll waits for records.
         give_back: gives free memory back to the system; called with each flush.
@@ -72,6 +77,7 @@ class Worker:
         self.link = link
         self.partitions = partitions
         self.step = step
+        self.serving = serving
         self.topic = topic
         self.keys = keys
         self.doubts = doubts
@@ -84,6 +90,7 @@ class Worker:
         self._give_back = give_back
         self._at = at
         self.counts = Counts()
+        self.step_times = StepTimes()
         self.held_back: Mapping[int, int] = {}
         """Partition → records of the input that wait behind somebody's open transaction (`stream.kafka.watch`)."""
         self.stopping = False
@@ -122,6 +129,7 @@ class Worker:
     def turn(self) -> None:
         """One poll and its step, with the restores, recovery and flush around it."""
         self.turned_at = self.clock()
+        self._swap()
         hurry = False
         if self.turned_at >= self._rests_until:
             self.partitions.restore()
@@ -151,6 +159,37 @@ class Worker:
                     self.partitions.wipe(error)
                 case _:
                     raise
+
+    def _swap(self) -> None:
+        """Serve the version that is offered, if there is one, from the next step on."""
+        offered = self.serving.take()
+        if offered is None:
+            return
+        logger.info("model swapped model=%s former=%s", offered.reference, self.step.recommender.model.reference)
+        self.step = replace(self.step, recommender=offered.recommender)
+        self._at(Point.MODEL_SWAPPED)
+
+    def _former_step(self, error: ModelFailed, polled: Polled, now_ms: int) -> Outgoing | None:
+        """What the former version makes of a poll that a version on probation fails on. That version then serves no
+        longer. None if there is no former version, or if it fails too: then the records are to blame.
+        """
+        former = self.serving.former
+        if former is None:
+            return None
+        before = replace(self.step, recommender=former)
+        try:
+            outgoing = before.compute(polled, self.link.input_id, now_ms)
+        except ModelFailed:
+            return None
+        logger.error(
+            "model failed in its first step model=%s, the former one serves on model=%s: %s",
+            self.step.recommender.model.reference,
+            former.model.reference,
+            error,
+        )
+        self.step = before
+        self.serving.back(str(error))
+        return outgoing
 
     def _passed(self) -> Mapping[int, int]:
         """Partition → the offset to read next, for those that stand before offsets without a record.
@@ -185,28 +224,33 @@ class Worker:
         publishing_s = self.clock() - computed
         self._at(Point.COMMITTED)
         self.partitions.published(outgoing.next_offsets, sent_ms)
+        if outgoing.counts.lists or outgoing.counts.folds:
+            self.serving.proved()
         self.refused.note(outgoing.counts.records, outgoing.counts.dead_letters)
         self._write(outgoing, reached)
         self._at(Point.WRITTEN)
         self.counts.add(outgoing.counts)
         if records:
-            self.step_size.learn(outgoing.counts.records, self.clock() - started - publishing_s)
+            took_s = self.clock() - started
+            self.step_size.learn(outgoing.counts.records, took_s - publishing_s)
+            self.step_times.note(took_s)
 
     def _computed(self, records: Sequence[Record], passed: Mapping[int, int]) -> Outgoing:
         """What a poll publishes. Records that the model fails on become dead letters and change nothing else."""
         failing: dict[Place, ModelFailed] = {}
+        now_ms = self._wall_ms()
         while True:
             polled = self._decoded(records, failing)
             for number, offset in passed.items():
                 polled.next_offsets[number] = max(offset, polled.next_offsets.get(number, 0))
             try:
-                outgoing = self.step.compute(polled, self.link.input_id, self._wall_ms())
+                made: Outgoing | None = self.step.compute(polled, self.link.input_id, now_ms)
             except ModelFailed as error:
-                reason = str(error)
-            else:
-                outgoing.counts.model_failures = len(failing)
-                self.doubts.note(polled, outgoing.counts, self.link.width)
-                return outgoing
+                reason, made = str(error), self._former_step(error, polled, now_ms)
+            if made is not None:
+                made.counts.model_failures = len(failing)
+                self.doubts.note(polled, made.counts, self.link.width, self.step.recommender)
+                return made
             found = failing_records(self.step, polled, lambda: self.stopping)
             if not found:
                 self.step_size.halve()

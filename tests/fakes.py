@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import msgpack
@@ -24,6 +23,7 @@ from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
 from stream.ports import Empty, Outgoing
 from stream.recommender import Floats, Ints, Recommender
+from stream.serving import Served, Serving
 from stream.step import Exclude, Rules, Step, check_segment_length
 from stream.wire import Header, Recommendation
 from stream.worker import Worker
@@ -315,6 +315,7 @@ def worker_on(
     key_check: KeyCheck | None = None,
     give_back: Callable[[], object] = lambda: None,
     events: EventReader = ANY_MS,
+    serving: Serving | None = None,
 ) -> Worker:
     """A worker whose partitions are running; its cache is small, so that users are read from the store too."""
     recommender = Recommender(model)
@@ -332,7 +333,7 @@ def worker_on(
         begin_restore=begin_restore,
         resume=link.resume,
         pause=link.pause,
-        check=partial(check_segment_length, model=model),
+        check=lambda partition: check_segment_length(partition, model),
     )
     owned.assigned(list(partitions))
     while owned.restore():
@@ -341,9 +342,10 @@ def worker_on(
         link=link,
         partitions=owned,
         step=Step(owned, recommender, Rules(cadence, 5, exclude, keep_segments)),
+        serving=serving or Serving(Served(recommender, "0" * 64, "configured")),
         topic="interactions",
         keys=keys or KeyFormat(),
-        doubts=Doubts("interactions", key_check or KeyCheck("interactions", "ignore"), recommender),
+        doubts=Doubts("interactions", key_check or KeyCheck("interactions", "ignore")),
         events=events,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
         refused=RefusedShare(max_refused),

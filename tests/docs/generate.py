@@ -78,7 +78,9 @@ TASKS: Final = (
             "model": "A name or version that the registry does not have, or a file with another SHA-256, ends the "
             "worker with exit code 2 before anything of it is loaded. A model with another segment length than the "
             "stored state ends it with exit code 1. A model with another memory format is fine: "
-            "memories are rebuilt from kept segments.",
+            "memories are rebuilt from kept segments. What is promoted comes before it.",
+            "follow": "With an alias that nothing is promoted to, the worker serves REC2PM_MODEL until something is. With `none` "
+            "no promotion reaches this worker, and `rec2pm models status` says so.",
         },
     ),
     Task(
@@ -139,6 +141,10 @@ ALERTS: Final = {
     "rec2pm_model_failures_total": "Alert on any increase: the model cannot deal with some users.",
     "rec2pm_unknown_items_total": "Divide its rate by that of `rec2pm_interactions_total`. A share that rises means that "
     "the model is older than the catalogue: train a new version.",
+    "rec2pm_serves_promoted": "Alert when it stays 0 for ten minutes: `rec2pm models status` says which worker does not serve the "
+    "promoted version, and why.",
+    "rec2pm_promotions_total": "Alert on any increase of `refused`: the former version serves on.",
+    "rec2pm_step_seconds": "Its 99th percentile is most of what a list waits for. Alert when it rises with no more load.",
     "rec2pm_partitions": "Alert when a partition is not `running` for longer than a restore takes, or when the sum over "
     "all workers is not the number of partitions.",
     "rec2pm_restore_remaining_records": "Alert when it does not fall: the log says what the restore waits for.",
@@ -277,13 +283,18 @@ def _metrics() -> Iterator[str]:
     yield "- `up` of the scrape: the process is gone. A supervisor restarts it; the log's last line says why it ended."
 
 
+_ALWAYS_THE_SAME: Final = ("phase", "result")
+
+
 def _label(label: str, values: list[str]) -> str:
     """A label, with its values where they are always the same."""
-    return f"`{label}`: {', '.join(f'`{value}`' for value in values)}" if label == "phase" else f"`{label}`"
+    return f"`{label}`: {', '.join(f'`{value}`' for value in values)}" if label in _ALWAYS_THE_SAME else f"`{label}`"
 
 
 def exposed(metric: Metric) -> str:
-    """The name that Prometheus sees, with its suffix."""
+    """The name that Prometheus sees, with its suffix. Of a histogram, without the suffixes of its three parts."""
+    if metric.type == "histogram":
+        return metric.name
     (name,) = {sample.name for sample in metric.samples}
     return name
 

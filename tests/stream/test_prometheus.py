@@ -35,7 +35,9 @@ def test_counts_health_and_readiness_are_those_of_the_worker(tmp_path: Path) -> 
         assert "rec2pm_interactions_total 5.0" in told
         assert "rec2pm_folds_total 1.0" in told
         assert 'rec2pm_partitions{phase="running"} 1.0' in told
-        assert 'rec2pm_model_info{model="fake@1"} 1.0' in told
+        assert 'rec2pm_model_info{model="fake@1",' in told
+        assert "rec2pm_serves_promoted 1.0" in told
+        assert "rec2pm_step_seconds_count 1.0" in told
         assert asked(port, "/livez")[0] == 200
         assert asked(port, "/readyz")[0] == 200
         assert asked(port, "/elsewhere")[0] == 404
