@@ -7,7 +7,7 @@ Answers that cannot be right are refused too, when a version is made and when it
 finite, memories that say "unknown user", rows outside the catalogue, scores that are all the same.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Final
@@ -99,8 +99,8 @@ def made(program: Program) -> bytes:
     return msgspec.json.encode(Golden(asked, folds, lists)) + b"\n"
 
 
-def check(program: Program, data: bytes) -> None:
-    """Ask a program what golden.json was made of, and compare.
+def check(program: Program, data: bytes) -> float:
+    """Ask a program what golden.json was made of, and compare. Returns the largest difference, counted as `TOLERANCE`.
 
     Raises:
         GoldenMismatch: an answer differs, or cannot be right; or `data` is not the golden.json of such a program.
@@ -111,23 +111,25 @@ def check(program: Program, data: bytes) -> None:
     except msgspec.DecodeError as error:
         raise GoldenMismatch(f"{GOLDEN} is malformed: {error}") from error
     _check_asked(golden.asked, program.spec())
+    apart = [0.0]
 
     def compare_fold(name: str, memory: Tensor, hidden: Tensor) -> Tensor:
         want = golden.folds.get(name)
         if want is None:
             raise GoldenMismatch(f"{GOLDEN} is malformed: it lacks {name!r}")
         stored = _tensor(want.memory, memory, name)
-        _compare(f"memories of {name!r}", memory, stored)
-        _compare(f"hidden states of {name!r}", hidden, _tensor(want.hidden, hidden, name))
+        apart.append(_compared(f"memories of {name!r}", memory, stored))
+        apart.append(_compared(f"hidden states of {name!r}", hidden, _tensor(want.hidden, hidden, name)))
         return stored
 
     def compare_lists(name: str, rows: Tensor, scores: Tensor) -> None:
         want = golden.lists.get(name)
         if want is None:
             raise GoldenMismatch(f"{GOLDEN} is malformed: it lacks {name!r}")
-        _compare_lists(name, rows, scores, want)
+        apart.extend(_compared_list(name, user, *each) for user, each in enumerate(_pairs(name, rows, scores, want)))
 
     _ask(program, golden.asked, compare_fold, compare_lists)
+    return max(apart)
 
 
 def _asked(spec: dict[str, int]) -> Asked:
@@ -270,39 +272,50 @@ def _check_lists(
             raise GoldenMismatch(f"{name!r} gives the same score to all items, {real[0][1]:g}: it cannot rank")
 
 
-def _compare(what: str, found: Tensor, want: Tensor) -> None:
-    apart = (found - want).abs() / want.abs().clamp(min=1.0)
-    if not float(apart.max()) <= TOLERANCE:  # or it is NaN
-        raise GoldenMismatch(
-            f"the {what} differ from {GOLDEN} by {float(apart.max()):.2g}, at most {TOLERANCE} is allowed"
+def _compared(what: str, found: Tensor, want: Tensor) -> float:
+    apart = float(((found - want).abs() / want.abs().clamp(min=1.0)).max())
+    if not apart <= TOLERANCE:  # or it is NaN
+        raise GoldenMismatch(f"the {what} differ from {GOLDEN} by {apart:.2g}, at most {TOLERANCE} is allowed")
+    return apart
+
+
+Scored = Mapping[int, float]
+"""A list: the scores of its rows, best first."""
+
+
+def _pairs(name: str, rows: Tensor, scores: Tensor, want: Lists) -> Iterator[tuple[Scored, Scored]]:
+    """Each user's list as it was found and as it is wanted."""
+    U, k = rows.shape
+    if [len(set(line)) for line in want.rows] != [k] * U or [len(line) for line in want.scores] != [k] * U:
+        raise GoldenMismatch(f"{GOLDEN} is malformed: the lists of {name!r} have other sizes than were asked for")
+    for found, points, wanted, stored in zip(rows.tolist(), scores.tolist(), want.rows, want.scores, strict=True):
+        yield (
+            dict(zip(found, points, strict=True)),
+            dict(zip(wanted, (-np.inf if score is None else score for score in stored), strict=True)),
         )
 
 
-def _compare_lists(name: str, rows: Tensor, scores: Tensor, want: Lists) -> None:
-    U, k = rows.shape
-    if [len(line) for line in want.rows] != [k] * U or [len(line) for line in want.scores] != [k] * U:
-        raise GoldenMismatch(f"{GOLDEN} is malformed: the lists of {name!r} have other sizes than were asked for")
-    for user, (found, points, want_rows, wanted) in enumerate(
-        zip(rows.tolist(), scores.tolist(), want.rows, want.scores, strict=True)
-    ):
-        stored = [-np.inf if score is None else score for score in wanted]
-        of = dict(zip(want_rows, stored, strict=True))
-        # An item that only one of the two lists has must be at its end, where equal scores compete for the last place.
-        if not all(map(_near, points, stored)) or not all(
-            _near(score, of.get(row, stored[-1])) for row, score in zip(found, points, strict=True)
-        ):
-            raise GoldenMismatch(
-                f"the list of {name!r}, user {user}, differs from {GOLDEN}: rows {found} with scores "
-                f"{_short(points)}, expected {want_rows} with {_short(stored)}"
-            )
+def _compared_list(name: str, user: int, found: Scored, want: Scored) -> float:
+    # An item that only one of the two lists has must be at its end, where equal scores compete for the last place.
+    last = list(want.values())[-1]
+    apart = max(
+        *map(_apart, found.values(), want.values()),
+        *(_apart(score, want.get(row, last)) for row, score in found.items()),
+    )
+    if not apart <= TOLERANCE:
+        raise GoldenMismatch(
+            f"the list of {name!r}, user {user}, differs from {GOLDEN} by {apart:.2g}, at most {TOLERANCE} is allowed: "
+            f"it has the rows and scores {_short(found)}, expected {_short(want)}"
+        )
+    return apart
 
 
-def _near(found: float, want: float) -> bool:
-    return found == want or abs(found - want) <= TOLERANCE * max(1.0, abs(want))
+def _apart(found: float, want: float) -> float:
+    return 0.0 if found == want else abs(found - want) / max(1.0, abs(want))
 
 
-def _short(scores: Sequence[float]) -> list[float]:
-    return [round(score, 4) for score in scores]
+def _short(scored: Scored) -> dict[int, float]:
+    return {row: round(score, 4) for row, score in scored.items()}
 
 
 def _check_asked(asked: Asked, spec: dict[str, int]) -> None:
