@@ -19,6 +19,96 @@ def models() -> None:
     """
 
 
+@models.command("list", short_help="List the versions of the registry.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per version, for a program.")
+@reports_kafka_errors
+def models_list(as_json: bool) -> None:
+    """List the versions of the registry (REC2PM_MODELS), and which aliases name them.
+
+    Kafka says what the aliases name. Without Kafka, versions are listed all the same.
+    """
+    from confluent_kafka import KafkaException
+
+    from model.version.registry import Registry
+    from stream.commands.models.facts import facts
+    from stream.commands.models.listing import listing_json, listing_lines
+    from stream.commands.models.reference import promoted
+    from stream.errors import StreamError
+
+    settings = current_settings()
+    registry = Registry(settings.models)
+    versions = [facts(version) for name in registry.names() for version in registry.versions(name)]
+    known = None
+    try:
+        known = promoted(settings)
+    except (StreamError, KafkaException) as error:
+        say(f"aliases are not shown: {error}", err=True)
+    for line in (listing_json if as_json else listing_lines)(versions, known):
+        say(line)
+    if not versions:
+        say(f"the registry {settings.models} has no whole version", err=True)
+
+
+@models.command("show", short_help="Show everything about a version.")
+@click.argument("reference", metavar="REF")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program: the manifest.")
+@reports_kafka_errors
+def models_show(reference: str, as_json: bool) -> None:
+    """Show everything that a version's manifest says: what it is, what it was trained on, how well it did.
+
+    REF is NAME, NAME@VERSION or `champion`.
+    """
+    from stream.commands.models.facts import facts
+    from stream.commands.models.reference import version_of
+    from stream.commands.models.show import show_json, show_lines
+
+    version = facts(version_of(current_settings(), reference))
+    for line in [show_json(version)] if as_json else show_lines(version):
+        say(line)
+
+
+@models.command("verify", short_help="Check that a version can serve.")
+@click.argument("reference", metavar="REF")
+@reports_kafka_errors
+def models_verify(reference: str) -> None:
+    """Check each file of a version against its manifest, then try it in a process of its own, as a worker does.
+
+    The exit code is 1 if something is wrong.
+    """
+    from stream.commands.models.reference import version_of
+    from stream.commands.models.verify import verified
+
+    failed = False
+    for line in verified(version_of(current_settings(), reference)):
+        say(f"{line.mark} {line.text}")
+        failed = failed or line.mark == "FAIL"
+    if failed:
+        sys.exit(EXIT_ERROR)
+
+
+@models.command("diff", short_help="Show what differs between two versions.")
+@click.argument("old", metavar="REF")
+@click.argument("new", metavar="REF")
+@click.option("--measure", is_flag=True, help="Try both, each in a process of its own: speed and memory.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
+@reports_kafka_errors
+def models_diff(old: str, new: str, measure: bool, as_json: bool) -> None:
+    """Show what differs between two versions: memory format, catalogue, accuracy, configuration, and what they cost."""
+    from stream.commands.models.diff import difference, difference_json, difference_lines
+    from stream.commands.models.facts import facts
+    from stream.commands.models.reference import version_of
+    from stream.commands.models.verify import measured
+
+    settings = current_settings()
+    versions = {"old": version_of(settings, old), "new": version_of(settings, new)}
+    sides = {name: facts(version) for name, version in versions.items()}
+    found = difference(
+        sides["old"], sides["new"], {name: measured(each.files) for name, each in sides.items()} if measure else {}
+    )
+    for line in [difference_json(found)] if as_json else difference_lines(found):
+        say(line)
+
+
 models.add_command(promote_command)
 
 
