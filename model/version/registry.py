@@ -161,6 +161,15 @@ class Registry:
         there = ", ".join(str(version.version) for version in folders if version.lacks() is None) or "none"
         raise ModelNotFound(f"the registry {self.uri} has no version {number!r} of {name}: it has {there}")
 
+    def place_of(self, reference: str) -> ModelVersion:
+        """The version that a reference means, whole or not, to say what is wrong with it. NAME is its newest whole one.
+
+        Raises what `resolve` raises; not if NAME@VERSION is there and not whole.
+        """
+        name, number, sha256 = self._parsed(reference)
+        there = [each for each in self._folders(name) if str(each.version) == number]
+        return replace(there[0], sha256=sha256) if there else self.resolve(reference)
+
     def _newest(self, name: str, folders: Sequence[ModelVersion]) -> ModelVersion:
         passed_over: list[tuple[ModelVersion, str]] = []
         for version in reversed(folders):

@@ -132,6 +132,14 @@ def of_models(on: Names) -> list[Right]:
     return [_reading(models_topic(on.app), "reading promotions"), _reader(on)]
 
 
+def of_models_history_of_user(on: Names) -> list[Right]:
+    return [
+        *of_models(on),
+        _reading(changelog_topic(on.app), "reading which versions served"),
+        Right("topic", on.interactions, "Describe", "finding the user's partition"),
+    ]
+
+
 def of_models_status(on: Names) -> list[Right]:
     return [*of_models(on), Right("group", on.app, "Describe", "seeing which workers are there")]
 
@@ -182,6 +190,7 @@ COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
     "models rollback": of_promotion,
     "models status": of_models_status,
     "models history": of_models,
+    "models history --user": of_models_history_of_user,
     "view": lambda on: of_view(on, "*"),
 }
 """What each command needs. docs/operate.md has this table; a test compares them."""

@@ -130,9 +130,9 @@ class Models:
                 self.kept_out.add(key)
                 logger.warning("record of a model passed over key=%s: %s", key.decode(errors="backslashreplace"), why)
 
-    def newest_first(self, alias: str = CHAMPION) -> list[Promotion]:
-        """The promotions of an alias."""
-        return [each for each in reversed(self.history.values()) if each.alias == alias]
+    def newest_first(self) -> list[Promotion]:
+        """All promotions, of every alias."""
+        return list(reversed(self.history.values()))
 
     def before(self, alias: str = CHAMPION) -> Promotion | None:
         """The promotion that a rollback returns to; None if there is none before the current one.

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +11,10 @@ from stream.commands.kafka_connection import current_settings, kafka_options, re
 from stream.commands.models.alias import alias_option
 from stream.commands.models.promote import promote_command
 from stream.commands.output import EXIT_ERROR, say
+
+if TYPE_CHECKING:
+    from stream.promotion.record import Models
+    from stream.settings import Settings
 
 
 @click.group(short_help="Versions of models, and which one serves.")
@@ -79,7 +85,7 @@ def models_verify(reference: str) -> None:
     from stream.commands.models.verify import verified
 
     failed = False
-    for line in verified(version_of(current_settings(), reference)):
+    for line in verified(version_of(current_settings(), reference, whole_or_not=True)):
         say(f"{line.mark} {line.text}")
         failed = failed or line.mark == "FAIL"
     if failed:
@@ -145,24 +151,59 @@ def models_status(alias: str, wait: bool, timeout: float, as_json: bool) -> None
 
 @models.command("history", short_help="List what was promoted, the newest first.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="Show only the newest N.")
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per promotion, for a program.")
+@click.option("--user", metavar="ID", help="Show instead which versions made this user's lists.")
+@click.option("--at", metavar="TIME", help="With --user: only the version of this time, as 2026-11-28T22:40:00Z (UTC).")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each, for a program.")
 @reports_kafka_errors
-def models_history(limit: int, as_json: bool) -> None:
-    """List what was promoted, the newest first: when, by whom, from which version, why, and the figures of the gate."""
+def models_history(limit: int, user: str | None, at: str | None, as_json: bool) -> None:
+    """List what was promoted, the newest first: when, by whom, from which version, why, and the figures of the gate.
+
+    With --user, list which versions served the user's partition, from which interaction on. Workers write that down in
+    the transaction of the first step that a version serves.
+    """
+    if at is not None and user is None:
+        raise click.UsageError("--at needs --user: which version served depends on the user's partition")
     from stream.commands.models.history import history_json, history_lines
     from stream.kafka.models_topic import read_models
-    from stream.kafka.rights import of_models
+    from stream.kafka.rights import of_models, of_models_history_of_user
 
     settings = current_settings()
-    kafka = kafka_options(settings, *of_models(settings.names))
-    promotions = list(reversed(read_models(kafka, settings.app).history.values()))
-    if not promotions:
-        say(f"nothing was promoted in {settings.app} yet", err=True)
-        return
-    for line in (history_json if as_json else history_lines)(promotions[:limit]):
+    needed = of_models(settings.names) if user is None else of_models_history_of_user(settings.names)
+    kafka = kafka_options(settings, *needed)
+    known = read_models(kafka, settings.app)
+    if user is not None:
+        lines = _served(settings, kafka, known, user, at, as_json=as_json)
+    else:
+        lines = list((history_json if as_json else history_lines)(known.newest_first()[:limit]))
+    for line in lines:
         say(line)
-    if len(promotions) > limit:
-        say(f"{len(promotions) - limit} older ones are left out: see --limit", err=True)
+    if user is None and len(known.history) > limit:
+        say(f"{len(known.history) - limit} older ones are left out: see --limit", err=True)
+    if user is None and not known.history:
+        say(f"nothing was promoted in {settings.app} yet", err=True)
+
+
+def _served(
+    settings: "Settings", kafka: "Mapping[str, Any]", known: "Models", user: str, at: str | None, *, as_json: bool
+) -> list[str]:
+    from stream.commands.models import served
+    from stream.keys import KeyFormat
+
+    when_ms = None if at is None else served.at_ms(at)
+    topic = settings.interactions_topic
+    found = served.served(
+        kafka,
+        settings.app,
+        user,
+        interactions=topic,
+        keys=KeyFormat(settings.key_format),
+        partitioner=settings.partitioner,
+    )
+    if when_ms is not None:
+        found = served.at(found, when_ms)
+    if not found:
+        raise click.ClickException(f"no version has served user {user!r}" + ("" if at is None else f" at {at}"))
+    return list((served.served_json if as_json else served.served_lines)(found, known, topic))
 
 
 @models.command("rollback", short_help="Promote the version before the current one.")

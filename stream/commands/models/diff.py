@@ -13,6 +13,7 @@ from stream.commands.output import json_line
 from stream.promotion.record import iso
 
 EXAMPLES: Final = 5
+NOT_SET: Final = "not set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Difference:
 
     old: Facts
     new: Facts
-    config: Mapping[str, tuple[str | None, str | None]]
+    config: Mapping[str, tuple[Any, Any]]
     items_new: Sequence[Id]
     items_gone: Sequence[Id]
     parameters: tuple[int, int]
@@ -45,9 +46,9 @@ def difference(old: Facts, new: Facts, trials: Mapping[str, Trial]) -> Differenc
         old,
         new,
         {
-            name: (before.get(name), after.get(name))
+            name: (before.get(name, NOT_SET), after.get(name, NOT_SET))
             for name in sorted(before.keys() | after.keys())
-            if before.get(name) != after.get(name)
+            if before.get(name, NOT_SET) != after.get(name, NOT_SET)
         },
         [item for item in items_after if item not in known_before],
         [item for item in items_before if item not in known_after],
@@ -77,7 +78,7 @@ def difference_lines(found: Difference) -> Iterator[str]:
     yield from _trained(old.training, new.training)
     yield "configuration:" if found.config else "configuration: the same"
     for name, (before, after) in found.config.items():
-        yield f"{INDENT}{name}: {'not set' if before is None else before} → {'not set' if after is None else after}"
+        yield f"{INDENT}{name}: {_value(before)} → {_value(after)}"
     yield f"size: {changed(found.old.bytes, found.new.bytes, megabytes)}"
     yield f"parameters: {changed(*found.parameters, lambda count: f'{count:,}')}"
     floats = (FLOAT_BYTES * old.state_floats, FLOAT_BYTES * new.state_floats)
@@ -119,6 +120,10 @@ def _trained(old: Training | None, new: Training | None) -> Iterator[str]:
     yield f"{INDENT}→ {words(new)}"
 
 
+def _value(value: Any) -> str:
+    return NOT_SET if value == NOT_SET else json_line(value)
+
+
 def _measured(trials: Mapping[str, Trial]) -> Iterator[str]:
     if not trials:
         yield "speed: not measured (--measure)"
@@ -139,8 +144,8 @@ def _ready_s(trial: Trial) -> float:
 
 
 def changed(old: Any, new: Any, words: Callable[[Any], str]) -> str:
-    """`12.0 MB → 15.0 MB (+25 %)`; one of them if both are the same."""
-    if old == new:
+    """`12.0 MB → 15.0 MB (+25 %)`; one of them if both read the same."""
+    if words(old) == words(new):
         return f"the same, {words(old)}"
     percent = f" ({100 * (new - old) / old:+.0f} %)" if old else ""
     return f"{words(old)} → {words(new)}{percent}"

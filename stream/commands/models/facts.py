@@ -52,14 +52,14 @@ def facts(version: ModelVersion) -> Facts:
     return Facts(files.manifest, version.uri, files.sha256, files)
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Fields of a configuration by their path, values as JSON: `layers` → `4`, `optimizer.lr` → `0.001`."""
-    found: dict[str, str] = {}
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields of a configuration by their path: `layers` → 4, `optimizer.lr` → 0.001."""
+    found: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:
             found |= flat(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = json.dumps(value)
+            found[prefix + name] = value
     return found
 
 

@@ -11,9 +11,12 @@ from stream.promotion.record import Models
 from stream.settings import Settings
 
 
-def version_of(settings: Settings, reference: str) -> ModelVersion:
+def version_of(settings: Settings, reference: str, *, whole_or_not: bool = False) -> ModelVersion:
     """NAME, NAME@VERSION or NAME@VERSION#SHA256 of the registry; `champion`: what Kafka says is promoted, in the first
     place where it is found. Only the last one asks Kafka.
+
+    Args:
+        whole_or_not: take NAME@VERSION even if files are missing or cut short, to say which.
 
     Raises:
         ModelNotFound: there is no such version, or nothing is promoted.
@@ -22,7 +25,7 @@ def version_of(settings: Settings, reference: str) -> ModelVersion:
     """
     registry = Registry(settings.models)
     if reference != CHAMPION:
-        return registry.resolve(reference)
+        return registry.place_of(reference) if whole_or_not else registry.resolve(reference)
     promotion = promoted(settings).aliases.get(CHAMPION)
     if promotion is None:
         raise ModelNotFound(f"nothing is promoted in {settings.app} yet, so there is no {CHAMPION}")

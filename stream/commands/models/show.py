@@ -22,7 +22,9 @@ def show_lines(version: Facts) -> Iterator[str]:
     for line in table(("FILE", "BYTES", "SHA-256"), rows, frozenset({"BYTES"})):
         yield INDENT + line
     yield "configuration"
-    for line in table(("FIELD", "VALUE"), sorted(flat(version.manifest.config).items())):
+    for line in table(
+        ("FIELD", "VALUE"), [(name, json_line(value)) for name, value in sorted(flat(version.manifest.config).items())]
+    ):
         yield INDENT + line
 
 

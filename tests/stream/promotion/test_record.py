@@ -257,7 +257,8 @@ def test_rolling_back_what_was_promoted_leads_back(promoted: list[str], undone: 
 def test_aliases_have_histories_of_their_own() -> None:
     first, other = promotion("films@1"), promotion("films@2", alias="challenger")
     models = applied(published(first, other))
-    assert models.newest_first("challenger") == [other]
+    assert models.newest_first() == [other, first]
+    assert models.before("challenger") is None
     assert models.before() is None
 
 
