@@ -4,12 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
-import fsspec
 import pytest
 
 from model.errors import DigestMismatch, VersionUnavailable
@@ -20,19 +17,6 @@ from model.version.registry import ModelVersion
 from tests.model.version import made
 
 FILES = list(made.files("made", 1))
-
-
-@pytest.fixture(params=["folder", "memory"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty registry."""
-    if request.param == "folder":
-        yield str(tmp_path / "registry")
-        return
-    uri = f"memory://{uuid4().hex}"
-    yield uri
-    fs, path = fsspec.url_to_fs(uri)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
 
 
 def copies(cache: Cache) -> set[str]:
@@ -181,7 +165,7 @@ cache.Cache(folder).fetch(ModelVersion("made", 1, uri))
 """
 
 
-@pytest.mark.parametrize("files", range(len(FILES)))
+@pytest.mark.parametrize("files", [0, 2, len(FILES) - 1])
 def test_a_process_that_is_killed_in_a_copy_leaves_no_half_version(tmp_path: Path, files: int) -> None:
     """After so many whole files of four; the last time, before the copy gets its name."""
     version, cache = made.put(str(tmp_path / "registry")), Cache(tmp_path / "cache")
@@ -212,7 +196,7 @@ from tests.model.version.test_cache import is_whole
 
 root, folder, seed = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 drawn = random.Random(seed)
-for _ in range(40):
+for _ in range(15):
     cache = Cache(folder, keep=1)
     for number in drawn.sample(range(1, 5), 2):
         version = ModelVersion("made", number, f"{root}/made/{number}")
@@ -225,9 +209,9 @@ def test_processes_that_share_a_folder_never_see_less_than_a_whole_version(tmp_p
     versions = [made.put(root, number=number) for number in range(1, 5)]
     processes = [
         subprocess.Popen([sys.executable, "-c", TOGETHER, root, folder, str(seed)], env=dict(os.environ))
-        for seed in range(3)
+        for seed in range(2)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
     cache = Cache(folder, keep=1)
     cache.fetch(versions[0])
     assert copies(cache) == {versions[0].digest()}
