@@ -5,7 +5,7 @@
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make install      torch without CUDA, some GB smaller, for Linux without a GPU
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format docs bench memory verify crash clean
+.PHONY: help install demo test check format docs bench memory verify crash soak clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -46,6 +46,9 @@ verify: $(INSTALLED) ## every state and list recomputed from the log, after kill
 
 crash: $(INSTALLED) ## workers under every kind of fault, and nothing lost or doubled; needs KAFKA_HOME; SECONDS=60 SEED=0; ARGS=
 	@$(BIN)/python -m tests.crash --seconds $(or $(SECONDS),60) --seed $(or $(SEED),0) $(ARGS)
+
+soak: $(INSTALLED) ## versions promoted under a steady load, every list recomputed, what a swap costs; SWAPS=200 LOG=FILE ARGS=
+	@$(BIN)/python -m tests.soak --swaps $(or $(SWAPS),200) $(if $(LOG),--log "$(LOG)") $(ARGS)
 
 clean: ## remove .venv and caches; var/ (models, state) stays
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

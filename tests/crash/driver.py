@@ -20,8 +20,7 @@ from model.version.registry import Registry
 from state.errors import StateError
 from stream.errors import StreamError
 from stream.kafka import topics
-from tests.crash import disk, kafka, ledger, source, stores
-from tests.crash.arithmetic import Catalogue
+from tests.crash import disk, kafka, ledgers, source, stores
 from tests.crash.faults import LONG, Fault
 from tests.crash.feeder import Feeder
 from tests.crash.oracle import Verdict, judge
@@ -95,6 +94,7 @@ class Outcome:
     """How the transactions of the upstream writer ended → how many."""
     deletions: int = 0
     """How often everything that was read of the input was deleted."""
+    promotions: int = 0
     verdict: Verdict | None = None
     fed_s: float = 0.0
 
@@ -107,8 +107,8 @@ def run(options: Options, report: Callable[[str], None] = lambda line: None) -> 
     """`report` gets a line for each thing that happens."""
     outcome = Outcome(options)
     log = source.log_of(options.log, options.seed)
-    items = source.catalogue_of(log, options.seed)
-    with _world(options, log, items) as world:
+    versions = ledgers.of(log, options.seed)
+    with _world(options, log, versions) as world:
         feeder, upstream = world.feeder, world.upstream
         for worker in world.workers.values():
             worker.start()
@@ -134,10 +134,19 @@ def run(options: Options, report: Callable[[str], None] = lambda line: None) -> 
         outcome.upstream, outcome.deletions = dict(upstream.transactions), world.kept.deletions
         _end(world, outcome)
         report("the oracle recomputes everything from the input topic")
-        version = LedgerVersion(f"{ledger.NAME}@1", Catalogue(items), fails=True)
-        rules = Rules({version.reference: version}, version.reference, SEGMENT_LENGTH, RECOMMEND, TOP_K, KEEP_SEGMENTS)
+        rules = Rules(
+            {each.reference: each for each in versions},
+            versions[0].reference,
+            SEGMENT_LENGTH,
+            RECOMMEND,
+            TOP_K,
+            KEEP_SEGMENTS,
+            bad=frozenset(each.reference for each in world.bad),
+        )
         try:
-            outcome.verdict = judge(observe(world.kafka.direct, APP, TOPIC, LISTS, world.kept), rules)
+            observed = observe(world.kafka.direct, APP, TOPIC, LISTS, world.kept)
+            observed.excused, outcome.promotions = world.excused, len(observed.promotions)
+            outcome.verdict = judge(observed, rules)
             outcome.failures += _stores_that_differ(world)
         except (StateError, StreamError, TimeoutError) as error:
             outcome.failures.append(f"what is committed cannot be read: {error}")
@@ -258,7 +267,7 @@ def _stores_that_differ(world: World) -> list[str]:
 
 
 @contextmanager
-def _world(options: Options, log: pl.DataFrame, items: Sequence[int | str]) -> Iterator[World]:
+def _world(options: Options, log: pl.DataFrame, versions: Sequence[LedgerVersion]) -> Iterator[World]:
     chosen = random.Random(options.seed)
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -268,11 +277,13 @@ def _world(options: Options, log: pl.DataFrame, items: Sequence[int | str]) -> I
         broker = running.enter_context(kafka.running(folder / "kafka", ports, os.environ))
         proxy = running.enter_context(Proxy(ports.proxy, ports.behind_proxy))
         _make_topics(broker.direct, options.partitions)
-        ledger.write(Registry(folder / "models"), items, SEGMENT_LENGTH, fails=True)
+        registry = Registry(folder / "models")
+        good = [ledgers.written(registry, each, SEGMENT_LENGTH) for each in versions]
         env = environ(
             f"127.0.0.1:{ports.proxy}",
             APP,
-            MODELS=str(folder / "models"),
+            MODELS=str(registry.root),
+            MODEL=good[0].reference,
             RECOMMEND=str(RECOMMEND),
             TOP_K=str(TOP_K),
             KEEP_SEGMENTS=str(KEEP_SEGMENTS),
@@ -312,6 +323,9 @@ def _world(options: Options, log: pl.DataFrame, items: Sequence[int | str]) -> I
             folder=folder,
             chosen=chosen,
             patience=options.patience,
+            models=folder / "models",
+            versions=good,
+            bad=ledgers.bad(registry, versions[0], SEGMENT_LENGTH),
             disk=small,
             on_disk=workers[last] if small is not None else None,
         )

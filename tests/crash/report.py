@@ -36,6 +36,8 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         )
         yield from (f"- {example}" for example in verdict.examples)
     yield ""
+    if verdict is not None:
+        yield f"promotions: {outcome.promotions}; partitions went to another version {verdict.swaps} times"
     ended = ", ".join(f"{count} {how}" for how, count in sorted(outcome.upstream.items()))
     yield f"transactions of the upstream writer: {ended or 'none'}; the input was deleted {outcome.deletions} times"
     yield ""

@@ -2,14 +2,19 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaException
 
+from model.version.registry import ModelVersion
+from stream.errors import StreamError
 from stream.fault_points import Point
+from stream.kafka.models_topic import read_models
+from stream.promotion.record import Promotion, Report
 from tests.crash.disk import SmallDisk
 from tests.crash.feeder import Feeder
 from tests.crash.kafka import Kafka
@@ -19,6 +24,7 @@ from tests.crash.proxy import Proxy
 from tests.crash.reading import Kept
 from tests.crash.upstream import Upstream
 from tests.processes import wait_until
+from tests.promoting import promote
 
 TAKING_WITHIN_S = 60.0
 POINT_WITHIN_S = 30.0
@@ -80,8 +86,39 @@ class World:
     kept: Kept = field(default_factory=Kept)
     """Of the input, what was deleted."""
     deletions_kept_s: float = DELETIONS_KEPT_S
+    models: Path = Path()
+    """The registry of every worker."""
+    versions: Sequence[ModelVersion] = ()
+    """Those that can serve. The first one is configured."""
+    bad: Sequence[ModelVersion] = ()
+    """Those that cannot."""
     extras: int = 0
     """Workers that came and went."""
+    promotion: Promotion | None = None
+    """The newest one of a version that can serve."""
+    excused: list[tuple[int, int]] = field(default_factory=list)
+    """Times, epoch ms, in which a worker could not fetch what was promoted."""
+
+    @property
+    def serves(self) -> ModelVersion:
+        """The version that serves, or is about to."""
+        if self.promotion is None:
+            return self.versions[0]
+        return next(each for each in self.versions if each.reference == self.promotion.version)
+
+    def promote(self, version: ModelVersion, **said: Any) -> Promotion:
+        """Promote a version. `said`: as `tests.promoting.promote` takes it."""
+        made = promote(self.kafka.direct, self.app, version, **said)
+        if version in self.versions:
+            self.promotion = made
+        return made
+
+    def reports(self) -> Mapping[str, Report]:
+        """What each worker says that it serves; nothing while Kafka does not answer."""
+        try:
+            return read_models({"bootstrap.servers": self.kafka.direct}, self.app).workers
+        except (StreamError, KafkaException):
+            return {}
 
     def victim(self, fits: Callable[[Worker], bool] = lambda worker: True) -> Worker:
         """A worker that takes records now, and that may be harmed."""

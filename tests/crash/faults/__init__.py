@@ -7,7 +7,7 @@ from typing import Final
 
 from stream.fault_points import Point
 from tests.crash import damage
-from tests.crash.faults import broker, deletions, group, process, state
+from tests.crash.faults import broker, deletions, group, process, promotions, state
 from tests.crash.faults.common import Fault
 
 IN_A_STEP: Final = (
@@ -19,6 +19,13 @@ IN_A_STEP: Final = (
     Point.COMMITTED,
     Point.WRITTEN_PARTLY,
     Point.WRITTEN,
+)
+OF_A_VERSION: Final = (
+    Point.MODEL_FETCHED,
+    Point.MODEL_TRIED,
+    Point.MODEL_LOADED,
+    Point.MODEL_SWAPPED,
+    *(point for point in Point if point == "refolded"),
 )
 AT_START: Final = (Point.ASSIGNED, Point.OPENED, Point.RESTORED)
 
@@ -69,6 +76,17 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("input deleted after it was read", deletions.deleted, 12),
     Fault("foreign transaction in the changelog", group.foreign_transaction, 8),
     Fault("full producer queue", group.full_queue, 10),
+    Fault("promotion within a memory format", promotions.promoted(promotions.SAME_FORMAT), 8),
+    Fault("promotion to another memory format", promotions.promoted(promotions.OTHER_FORMAT), 8),
+    Fault("rollback", promotions.rolled_back, 14),
+    Fault("five promotions at once", promotions.several, 14),
+    *(Fault(f"SIGKILL at {point}", promotions.killed_at(point), 14) for point in OF_A_VERSION),
+    Fault("SIGKILL while a version is tried", promotions.killed_while_tried, 14),
+    Fault("SIGSTOP past the session at model-swapped", promotions.paused_at_the_swap, 12),
+    Fault("promotion while the network is cut", promotions.while_cut_off, 14),
+    Fault("promotion of a bad version", promotions.bad, 16),
+    Fault("SIGKILL while a bad version is promoted", promotions.bad_while_starting, 16),
+    Fault("registry away while a worker starts", promotions.registry_away, 16),
 )
 LONG: Final[tuple[Fault, ...]] = (
     Fault("broker gone for 3 minutes", broker.killed((180, 181)), 200),
