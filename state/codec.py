@@ -260,26 +260,40 @@ def named_item(rest: bytes) -> int | None:
     return int.from_bytes(rest[1:], "big") if rest[:1] == b"n" else None
 
 
+def read_memories(records: Iterable[tuple[bytes, bytes]]) -> User:
+    """A user's memories, and nothing else, from those records: (the key after the user's prefix, value)."""
+    preference, prepared = None, None
+    earlier: list[Preference] = []
+    for rest, value in records:
+        memory = read_preference(value)
+        if rest == PREFERENCE:
+            preference = memory
+        elif rest == PREPARED:
+            prepared = memory
+        else:
+            earlier.append(memory)
+    # No two are of the same age: a format becomes an earlier one when another folds a segment.
+    earlier.sort(key=lambda memory: memory.folds, reverse=True)
+    return User(preference=preference, prepared=prepared, earlier=tuple(earlier))
+
+
 def read_user(records: Iterable[tuple[bytes, bytes]]) -> User:
     """A user's state from their working records and memories, in key order: (the key after the user's prefix, value).
 
     Working records of interactions that are already folded are stale leftovers of a fold. They are skipped.
     """
-    preference, prepared = None, None
-    earlier: list[Preference] = []
     working: list[tuple[int, bytes]] = []
+    stored: list[tuple[bytes, bytes]] = []
     for rest, value in records:
         if rest[:1] == WORKING:
             working.append((taken_of(rest), value))
-        elif rest == PREFERENCE:
-            preference = read_preference(value)
-        elif rest == PREPARED:
-            prepared = read_preference(value)
         else:
-            earlier.append(read_preference(value))
+            stored.append((rest, value))
+    memories = read_memories(stored) if stored else NEW_USER
+    preference = memories.preference
     folded = 0 if preference is None else preference.folds * preference.segment_length
     if not working:
-        if not (preference or prepared or earlier):
+        if not stored:
             return NEW_USER
         raise StateCorrupted(f"a preference memory of {folded} interactions is stored without a working record")
     items: list[int] = []
@@ -302,10 +316,8 @@ def read_user(records: Iterable[tuple[bytes, bytes]]) -> User:
         raise StateCorrupted(
             f"the newest working record ends at {working[0][0]}, but {reached} interactions are folded"
         )
-    # No two are of the same age: a format becomes an earlier one when another folds a segment.
-    earlier.sort(key=lambda memory: memory.folds, reverse=True)
     ends = tuple(end for end, _ in working)
     try:
-        return User(reached, packed(items), packed(times), ends, preference, prepared, tuple(earlier))
+        return User(reached, packed(items), packed(times), ends, preference, memories.prepared, memories.earlier)
     except OverflowError as error:
         raise StateCorrupted(f"a working record holds a number of more than 64 bits: {error}") from error

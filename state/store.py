@@ -25,6 +25,7 @@ from state.codec import (
     OFFSET,
     ONE_FORMAT,
     POSITION,
+    PREFERENCE,
     SEGMENT_LENGTH,
     WORKING,
     Mark,
@@ -34,11 +35,13 @@ from state.codec import (
     number_value,
     read_folded,
     read_mark,
+    read_memories,
     read_name,
     read_number,
     read_one_format,
     read_user,
     taken_of,
+    user_of,
     user_prefix,
 )
 from state.errors import StateCorrupted, StateError, StateFormatUnknown, StoreLocked, StoreUnwritable
@@ -180,6 +183,24 @@ class Store:
                 for (_, number), value in zip(segments, values, strict=True)
             ]
 
+    def memories(self, after: bytes, limit: int) -> list[tuple[bytes, User]]:
+        """The next users in the order of their keys, at most `limit`, with their memories and nothing else.
+
+        Args:
+            after: begin after this user id; empty: with the first user.
+        """
+        with _translated(self.folder):
+            found = self._rocks.iter()
+            # Users' keys begin with the length of the id, the partition's own with 0.
+            found.seek(_after(after) if after else b"\x01")
+            users: list[tuple[bytes, User]] = []
+            while found.valid() and len(users) < limit:
+                user, _ = user_of(found.key())
+                users.append((user, _memories(found, user_prefix(user))))
+                found.seek(_after(user))
+            found.status()  # raises if damage ended the scan, not the last record
+            return users
+
     def unnamed(self, items: Sequence[int]) -> list[int]:
         """Those of the hashed item keys whose text is not stored yet."""
         with _translated(self.folder):
@@ -273,6 +294,23 @@ def _user(found: RdictIter, prefix: bytes) -> User:
         found.next()
     found.status()
     return read_user(records) if records else NEW_USER
+
+
+def _after(user: bytes) -> bytes:
+    """A key after all keys of a user, and before those of the next one."""
+    return user_prefix(user) + b"\xff"
+
+
+def _memories(found: RdictIter, prefix: bytes) -> User:
+    """A user with their memories and nothing else."""
+    start, end = prefix + PREFERENCE, len(prefix)
+    found.seek(start)
+    records: list[tuple[bytes, bytes]] = []
+    while found.valid() and (key := found.key()).startswith(start):
+        records.append((key[end:], found.value()))
+        found.next()
+    found.status()
+    return read_memories(records)
 
 
 def _segment(number: int, value: bytes) -> Segment:

@@ -39,6 +39,7 @@ from stream.promotion.first import first_version
 from stream.promotion.follow import Following, following, waiting_for
 from stream.promotion.loading import Loader
 from stream.promotion.record import Promotion
+from stream.refold import Refold
 from stream.serving import Served, Serving
 from stream.settings import Settings
 from stream.state_folder import private
@@ -145,6 +146,7 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
         events=EventReader(settings.fields, settings.times),
         step_size=StepSize(budget_s=settings.step_budget_ms / 1000, largest=settings.step_records),
         refused=RefusedShare(settings.max_refused),
+        refold=Refold(settings.refold_per_s, clock),
         wait_s=settings.wait_ms / 1000,
         clock=clock,
         wall_ms=_wall_ms,

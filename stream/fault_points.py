@@ -35,6 +35,8 @@ class Point(StrEnum):
     WRITTEN_PARTLY = "written-partly"
     """One partition's store has the step; the other stores may lack it."""
     WRITTEN = "written"
+    REFOLDED = "refolded"
+    """Memories that the background rebuilt are published; no store has them yet."""
     ABORTED = "aborted"
     """The transaction is aborted; the consumer's position is still after its records."""
     GONE = "gone"

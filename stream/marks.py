@@ -15,14 +15,14 @@ def marked(partition: Partition, recommender: Recommender, now_ms: int) -> list[
         recommender: computes the step.
         now_ms: the time of day, epoch ms.
     """
-    served, model = partition.served(), recommender.model
+    recorded, model = partition.recorded(), recommender.model
     changes: list[Change] = []
-    newest = None if served.mark is None else served.mark[1]
+    newest = None if recorded.mark is None else recorded.mark[1]
     if newest is None or (newest.version, newest.promotion) != (model.reference, recommender.promotion):
-        number = 0 if served.mark is None else served.mark[0] + 1
+        number = 0 if recorded.mark is None else recorded.mark[0] + 1
         mark = Mark(model.reference, recommender.promotion, model.memory_format, partition.next_offset, now_ms)
         changes.append((mark_key(number), mark_value(mark)))
-    if served.one_format not in (None, model.memory_format):
+    if recorded.one_format not in (None, model.memory_format):
         # A user whom this step folds will have no memory in that format.
         changes.append((ONE_FORMAT, None))
     return changes

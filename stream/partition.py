@@ -18,7 +18,10 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar, cast
 
-from state.codec import Mark
+from msgspec.structs import replace
+
+from state.changelog import Change
+from state.codec import INPUT, POSITION, Mark, name_value, number_value
 from state.store import Store, StoreMemory, wipe
 from state.user import User
 from stream.ports import Learned
@@ -102,7 +105,7 @@ class Recent(Generic[V]):
         self._young, self._old = {}, {}
 
 
-class Served(NamedTuple):
+class Recorded(NamedTuple):
     """What a partition stores of the model versions that have served it."""
 
     mark: tuple[int, Mark] | None
@@ -126,7 +129,7 @@ class Partition:
         self._users = Recent[User](cache_users)
         self._segment_length: int | None = None
         self._named: set[int] = set()
-        self._served: Served | None = None
+        self._recorded: Recorded | None = None
 
     def reads(self) -> bool:
         """Whether its changelog is being read."""
@@ -164,11 +167,11 @@ class Partition:
             self._segment_length = self.store.segment_length()
         return self._segment_length
 
-    def served(self) -> Served:
+    def recorded(self) -> Recorded:
         """What is stored of the model versions that have served the partition."""
-        if self._served is None:
-            self._served = Served(self.store.last_mark(), self.store.one_format())
-        return self._served
+        if self._recorded is None:
+            self._recorded = Recorded(self.store.last_mark(), self.store.one_format())
+        return self._recorded
 
     def taken(self, users: Sequence[bytes]) -> list[int]:
         """How many interactions of each user id are remembered. Sorted ids are read fastest."""
@@ -193,18 +196,33 @@ class Partition:
         """Keep in memory what a published step wrote."""
         self._taken.note(learned.taken)
         self._users.note(learned.users)
+        if learned.prepared:
+            cached = zip(learned.prepared, self._users.get(learned.prepared), strict=True)
+            known = {user: state for user, state in cached if state is not None}
+            self._users.note({user: replace(state, prepared=learned.prepared[user]) for user, state in known.items()})
         if learned.names:
             self._name(learned.names)
         if learned.served:
-            self._served = None
+            self._recorded = None
 
     def forget(self) -> None:
         """Keep nothing in memory."""
         self._taken.clear()
         self._users.clear()
         self._segment_length = None
-        self._served = None
+        self._recorded = None
         self._named.clear()
+
+    def reaching(self, next_offset: int, input_id: str) -> list[Change]:
+        """The records that say how far the state goes, up to this offset of the topic with this id.
+
+        They are stored with the state, so the two always agree. Kafka can lose the offsets that a group has committed:
+        after a broker crash it did.
+        """
+        changes: list[Change] = [(POSITION, number_value(next_offset))]
+        if input_id and self.store.input_id() != input_id:
+            changes.append((INPUT, name_value(input_id)))
+        return changes
 
     def unnamed(self, items: Iterable[int]) -> list[int]:
         """Hashed item keys whose text is not in the store yet."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from state.changelog import Change
-from state.user import User
+from state.user import Preference, User
 from stream.wire import DeadLetter, Recommendation, Record
 
 
@@ -27,6 +27,8 @@ class Counts:
     unknown_items: int = 0
     rebuilt: int = 0
     rebuilt_from_part: int = 0
+    refold_looked: int = 0
+    refolded: int = 0
     keys_compared: int = 0
     keys_misplaced: int = 0
 
@@ -57,6 +59,8 @@ class Learned:
     """User → interactions remembered."""
     users: dict[bytes, User] = field(default_factory=dict)
     """User → the whole state."""
+    prepared: dict[bytes, Preference] = field(default_factory=dict)
+    """User → a memory that the background has rebuilt."""
     names: Mapping[int, str] = field(default_factory=dict)
     """Hashed item key → text; the store has it."""
     served: bool = False

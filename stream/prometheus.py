@@ -50,6 +50,8 @@ _COUNTS: Final = {
     "unknown_items": "Interactions with an item that the model does not know",
     "rebuilt": "Preference memories rebuilt because the model has another memory format",
     "rebuilt_from_part": "Of these, memories that lack segments, because they were not kept (REC2PM_KEEP_SEGMENTS)",
+    "refolded": "Preference memories rebuilt in the background (REC2PM_REFOLD_PER_S)",
+    "refold_looked": "Users that the background has looked at for a memory in another format",
     "keys_compared": "Keys compared with their partitions: some of each step",
     "keys_misplaced": "Compared keys that REC2PM_PARTITIONER sends to another partition",
 }
@@ -79,6 +81,14 @@ class WorkerMetrics(Collector):
         for number, records in worker.held_back.items():
             held.add_metric([str(number)], records)
         yield held
+        done = GaugeMetricFamily(
+            "rec2pm_refold_done",
+            "1 if every user of the partition has a memory in the format of the model that serves, else 0.",
+            labels=["partition"],
+        )
+        for number, is_done in worker.refold.done().items():
+            done.add_metric([str(number)], float(is_done))
+        yield done
         waited = worker.clock() - worker.link.waited_at
         yield GaugeMetricFamily(
             "rec2pm_waiting_for_kafka",

@@ -138,6 +138,13 @@ class Settings(BaseModel):
         description="memories of a user that stay in memory formats that folded segments before, so that a rollback finds them. The newest ones stay; "
         "others are deleted when the user's next segment is folded",
     )
+    refold_per_s: int = Field(
+        100,
+        ge=0,
+        le=100_000,
+        description="users a second whose preference memory is rebuilt in the background, after a model with another memory format began to serve; "
+        "0: a memory is rebuilt when its user's next list or fold needs it, and not before",
+    )
     item_field: str = Field(
         "item", pattern=_PATH, description="field of an event that has the item id; a dot leads into a map: product.id"
     )

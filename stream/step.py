@@ -14,9 +14,7 @@ import msgspec
 
 from state.changelog import Change, Keep, take
 from state.codec import (
-    INPUT,
     ONE_FORMAT,
-    POSITION,
     SEGMENT_LENGTH,
     name_key,
     name_value,
@@ -281,11 +279,7 @@ class Step:
             outgoing.changes[number].extend((name_key(item), name_value(names[item])) for item in unnamed)
         for number, next_offset in polled.next_offsets.items():
             partition, changes = self.partitions[number], outgoing.changes.setdefault(number, [])
-            # The position is stored with the state, so the two always agree. Kafka can lose the offsets that a group
-            # has committed: after a broker crash it did.
-            changes.append((POSITION, number_value(next_offset)))
-            if input_id and partition.store.input_id() != input_id:
-                changes.append((INPUT, name_value(input_id)))
+            changes += partition.reaching(next_offset, input_id)
             if partition.segment_length() is None:
                 changes.append((SEGMENT_LENGTH, number_value(self.recommender.model.segment_length)))
                 changes.append((ONE_FORMAT, one_format_value(self.recommender.model.memory_format)))

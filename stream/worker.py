@@ -25,6 +25,7 @@ from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
 from stream.progress import ProgressLine
+from stream.refold import Refold
 from stream.serving import Serving
 from stream.step import Step
 from stream.step_times import StepTimes
@@ -65,6 +66,7 @@ class Worker:
         wait_s: float,
         clock: Callable[[], float],
         wall_ms: Callable[[], int],
+        refold: Refold,
         give_back: Callable[[], object] = lambda: None,
         at: At = passing,
     ) -> None:
@@ -84,6 +86,7 @@ class Worker:
         self.events = events
         self.step_size = step_size
         self.refused = refused
+        self.refold = refold
         self.wait_s = wait_s
         self.clock = clock
         self._wall_ms = wall_ms
@@ -96,6 +99,8 @@ class Worker:
         self.stopping = False
         self.turned_at = clock()
         self._aborts = 0
+        self._refolding = False
+        """Whether the background was the last to publish, or to try."""
         self._progress = ProgressLine(clock)
         self._flushed_at = clock()
         self._rests_until = clock()
@@ -141,8 +146,10 @@ class Worker:
                 self._at(Point.POLLED)
             passed = self._passed()
             if records or passed:
+                self._refolding = False
                 self._process(records, passed)
                 self._aborts = 0
+            self._refold()
             if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
                 self.partitions.flush()
                 self._give_back()
@@ -219,21 +226,39 @@ class Worker:
         started = self.clock()
         outgoing = self._computed(records, passed)
         self._at(Point.COMPUTED)
-        sent_ms, computed = self._wall_ms(), self.clock()
-        reached = self.link.publish(outgoing)
-        publishing_s = self.clock() - computed
-        self._at(Point.COMMITTED)
-        self.partitions.published(outgoing.next_offsets, sent_ms)
+        publishing_s = self._publish(outgoing, Point.COMMITTED)
+        self._at(Point.WRITTEN)
         if outgoing.counts.lists or outgoing.counts.folds:
             self.serving.proved()
         self.refused.note(outgoing.counts.records, outgoing.counts.dead_letters)
-        self._write(outgoing, reached)
-        self._at(Point.WRITTEN)
-        self.counts.add(outgoing.counts)
         if records:
             took_s = self.clock() - started
             self.step_size.learn(outgoing.counts.records, took_s - publishing_s)
             self.step_times.note(took_s)
+
+    def _publish(self, outgoing: Outgoing, published: Point) -> float:
+        """Publish, then write. Returns the seconds that Kafka took."""
+        sent_ms, computed = self._wall_ms(), self.clock()
+        reached = self.link.publish(outgoing)
+        publishing_s = self.clock() - computed
+        self._at(published)
+        self.partitions.published(outgoing.next_offsets, sent_ms)
+        self._write(outgoing, reached)
+        self.counts.add(outgoing.counts)
+        return publishing_s
+
+    def _refold(self) -> None:
+        """Rebuild some memories in the background, unless the last step was aborted, or the version must yet prove
+        itself.
+        """
+        if (self._aborts and not self._refolding) or self.serving.former is not None:
+            return
+        outgoing = self.refold.next(self.partitions, self.step, self.link.input_id)
+        if outgoing is not None:
+            self._refolding = True
+            self._publish(outgoing, Point.REFOLDED)
+            self.refold.published()
+            self._refolding, self._aborts = False, 0
 
     def _computed(self, records: Sequence[Record], passed: Mapping[int, int]) -> Outgoing:
         """What a poll publishes. Records that the model fails on become dead letters and change nothing else."""

@@ -23,6 +23,7 @@ from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
 from stream.ports import Empty, Outgoing
 from stream.recommender import Floats, Ints, Recommender
+from stream.refold import Refold
 from stream.serving import Served, Serving
 from stream.step import Exclude, Rules, Step, check_segment_length
 from stream.wire import Header, Recommendation
@@ -316,6 +317,8 @@ def worker_on(
     give_back: Callable[[], object] = lambda: None,
     events: EventReader = ANY_MS,
     serving: Serving | None = None,
+    keep_formats: int = 1,
+    refold_per_s: int = 0,
 ) -> Worker:
     """A worker whose partitions are running; its cache is small, so that users are read from the store too."""
     recommender = Recommender(model)
@@ -341,14 +344,15 @@ def worker_on(
     return Worker(
         link=link,
         partitions=owned,
-        step=Step(owned, recommender, Rules(cadence, 5, exclude, keep_segments)),
         serving=serving or Serving(Served(recommender, "0" * 64, "configured")),
+        step=Step(owned, recommender, Rules(cadence, 5, exclude, keep_segments, keep_formats)),
         topic="interactions",
         keys=keys or KeyFormat(),
         doubts=Doubts("interactions", key_check or KeyCheck("interactions", "ignore")),
         events=events,
         step_size=StepSize(budget_s=1.0, largest=10_000, first=10_000),
         refused=RefusedShare(max_refused),
+        refold=Refold(refold_per_s, clock),
         wait_s=0.0,
         clock=clock,
         wall_ms=lambda: int(clock() * 1000),

@@ -20,7 +20,7 @@ from stream.kafka.options import RESERVED
 from stream.partition import Progress
 from stream.prometheus import ALIVE_WITHIN_S, WAITING_WITHIN_S, WorkerMetrics
 from stream.settings import IN_WORDS, Settings, described, variable_of
-from tests.fakes import FakeLink, FakeModel, NothingToRestore, worker_on
+from tests.fakes import FakeLink, FakeModel, FakeRecord, NothingToRestore, said, worker_on
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 _MADE: Final = (
@@ -92,6 +92,8 @@ TASKS: Final = (
             "keep_segments": "With 0, a change to a model with another memory format loses every preference memory.",
             "keep_formats": "With 0, a rollback to a model with another memory format finds no memories of that model: "
             "they are rebuilt from kept segments.",
+            "refold_per_s": "A high rate makes live steps wait: each transaction of the background rebuilds up to 32 "
+            "memories. With 0, users who do not come before their kept segments are gone lose more of their history.",
             "output_format": "Can be changed at any restart. The topic then has lists in both formats until each user got "
             "a new one; `rec2pm view` reads both.",
         },
@@ -300,9 +302,15 @@ def exposed(metric: Metric) -> str:
 
 
 def collected() -> list[Metric]:
-    """Every metric of a worker that restores one of its partitions, and whose input an open transaction holds back."""
+    """Every metric of a worker that restores one of its partitions, whose input an open transaction holds back, and
+    whose background has begun.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        worker = worker_on(FakeLink([], []), Path(folder), FakeModel(4))
+        worker = worker_on(
+            FakeLink([FakeRecord(b"ann", said(7, 1))], []), Path(folder), FakeModel(4), refold_per_s=10_000
+        )
+        for _ in range(2):
+            worker.turn()
         worker.partitions.all()[0].restore = _Restoring()
         worker.held_back = {0: 3}
         try:
