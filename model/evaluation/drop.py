@@ -52,12 +52,14 @@ class Drop:
         return self.first - self.second
 
     def needs(self, limit: float) -> int | None:
-        """About how many targets would show that the drop is at most `limit`, if the mean stays as it is. None: no
-        number would.
+        """About how many targets would show that the drop is at most `limit`, if the mean stays as it is: two digits,
+        rounded up. None: no number would.
         """
         if self.mean >= limit:
             return None
-        return max(least_targets(limit), math.ceil(self.targets * ((self.most - self.mean) / (limit - self.mean)) ** 2))
+        needed = self.targets * ((self.most - self.mean) / (limit - self.mean)) ** 2
+        digits: int = 10 ** max(0, math.floor(math.log10(max(needed, 1))) - 1)
+        return max(least_targets(limit), math.ceil(needed / digits - 1e-9) * digits)
 
 
 @dataclass(frozen=True, slots=True)

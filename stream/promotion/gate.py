@@ -21,7 +21,8 @@ import polars as pl
 from model.errors import ModelError
 from model.version.registry import ModelVersion
 from model.version.runtime import Runtime
-from stream.promotion.checks import files, known_items, lists, quality
+from model.version.trial import tried
+from stream.promotion.checks import files, known_items, lists, quality, trial
 from stream.promotion.checks.files import Fetched
 from stream.promotion.newest import Newest
 from stream.promotion.record import Check
@@ -92,12 +93,14 @@ def gate(
     if alone.result == "failed":
         said(alone)
     if after is None:
-        for name in (known_items.NAME, quality.NAME, lists.NAME):
+        for name in (trial.NAME, known_items.NAME, quality.NAME, lists.NAME):
             said(_left_out(name, "its files cannot be used"))
         return done, None
+    tested = trial.trial(_trying(after, rules), None if before is None else _trying(before, rules))
+    said(tested.check)
     interactions = newest()
     said(known_items.known_items(interactions, after.catalogue(), None if before is None else before.catalogue()))
-    for check in _compared(interactions, log, before, after, _why_alone(alone), rules):
+    for check in _compared(interactions, log, before, after if tested.usable else None, _why_alone(alone), rules):
         said(check)
     return done, after
 
@@ -116,6 +119,10 @@ def _beside(champion: Champion | None, candidate: Fetched | None, folder: Path) 
             reasons.append(str(error))
     why = f"the champion {champion.reference} cannot be read: {'; '.join(reasons) or 'it is nowhere'}"
     return None, Check(name=CHAMPION, result="failed", figure=why)
+
+
+def _trying(version: Fetched, rules: Rules) -> trial.Try:
+    return partial(tried, version.folder, version.sha256, timeout_s=rules.timeout_s, memory_bytes=rules.memory_bytes)
 
 
 def _compared(

@@ -1,22 +1,25 @@
 """`rec2pm models promote` beside a broker: what passes the gate is a record, what does not is told why."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from model.version.manifest import MANIFEST
+from model.version.manifest import GOLDEN, MANIFEST, FileFacts, encode
 from model.version.registry import ModelVersion, Registry
+from model.version.runtime import Runtime
 from stream.commands.broker import Broker
 from stream.commands.main import main
 from stream.kafka.models_topic import read_models
 from stream.promotion.record import Models
 from tests.integration.test_worker import Application, create_topics
 from tests.model import tiny
+from tests.stream.promotion.logs import predicted_by
 
 
 @dataclass
@@ -44,6 +47,12 @@ class Shop:
                 for at, item in enumerate(items)
             ]
         )
+
+
+@pytest.fixture(autouse=True)
+def _one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of trials beside the champion; more if the candidate looks slow. Each starts two processes."""
+    monkeypatch.setattr("stream.promotion.checks.trial.ROUNDS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -74,44 +83,65 @@ def lines(result: Result, mark: str) -> dict[str, str]:
     }
 
 
-def test_the_first_promotion_compares_nothing_and_the_second_with_the_first(shop: Shop) -> None:
+def test_each_promotion_is_compared_with_the_one_before_and_is_a_record(shop: Shop, tmp_path: Path) -> None:
     shop.sell(tiny.IDS * 3)
+    registry = Registry(shop.registry)
+    predicted_by(Runtime.load(registry.resolve("tiny@1").uri), 350).write_parquet(tmp_path / "log.parquet")
+
     first = shop.promote("tiny@1")
     assert first.exit_code == 0, first.output
-    assert set(lines(first, "left out")) == {"quality", "lists"}
-    assert lines(first, "left out")["lists"] == "there is no champion yet"
+    assert lines(first, "left out") == {"quality": "there is no champion yet", "lists": "there is no champion yet"}
+    assert list(lines(first, "PASS")) == ["files", "trial", "known items"]
     assert lines(first, "PASS")["known items"].startswith("100.0% of the newest 180 interactions of")
     assert "promoted tiny@1 as champion, the first (promotion 0" in first.stdout
-    one = shop.models().aliases["champion"]
-    manifest = Registry(shop.registry).resolve("tiny@1").manifest()
+    one, manifest = shop.models().aliases["champion"], registry.resolve("tiny@1").manifest()
     assert (one.version, one.previous, one.expected, one.forced) == ("tiny@1", None, None, ())
     assert (one.memory_format, one.segment_length) == (manifest.memory_format, manifest.segment_length)
-    assert one.sha256 == Registry(shop.registry).resolve("tiny@1").digest()
+    assert one.sha256 == registry.resolve("tiny@1").digest()
     assert one.bytes == sum(
         path.stat().st_size for path in (shop.registry / "tiny/1").iterdir() if path.name != "claim"
     )
 
-    second = shop.promote("tiny", "--why", "newer data", "--alias", "champion")
-    assert second.exit_code == 0, second.output
-    assert "promoted tiny@3 as champion, in place of tiny@1 (" in second.stdout
-    assert "memories are rebuilt from the kept segments: it has another memory format" in second.stdout
-    assert "`rec2pm models status --wait`" in second.stdout
-    two = shop.models().aliases["champion"]
-    assert (two.version, two.previous, two.expected, two.why) == ("tiny@3", "tiny@1", one.id, "newer data")
-    assert [check.name for check in two.gate if check.result == "passed"] == list(lines(second, "PASS"))
-    assert "of the champion's first 10 are in its lists too (20 users" in lines(second, "PASS")["lists"]
-    assert list(shop.models().history) == [one.id, two.id]
+    twin = shop.promote("tiny@2", "--log", tmp_path / "log.parquet")
+    assert twin.exit_code == 0, twin.output
+    assert list(lines(twin, "PASS")) == ["files", "trial", "known items", "quality", "lists"]
+    assert "the champion: a list in " in lines(twin, "PASS")["trial"]
+    assert "NDCG@10 1.0000, the champion's 1.0000" in lines(twin, "PASS")["quality"]
+    assert lines(twin, "PASS")["lists"].startswith("100% of the champion's first 10 are in its lists too (20 users")
+    assert "promoted tiny@2 as champion, in place of tiny@1 (" in twin.stdout
+    assert "memories are read as they are" in twin.stdout
+
+    other = ("tiny", "--log", tmp_path / "log.parquet")
+    refused = shop.promote(*other)
+    assert refused.exit_code == 1, refused.output
+    assert "it is worse than the 0.01 that may be lost" in lines(refused, "FAIL")["quality"]
+    assert "tiny@3 is not promoted: quality failed. --force --why TEXT passes over that" in refused.stderr
+    assert shop.models().aliases["champion"].version == "tiny@2"
+
+    forced = shop.promote(*other, "--force", "--why", "a test of it")
+    assert forced.exit_code == 0, forced.output
+    assert "promoted tiny@3 as champion, in place of tiny@2, in spite of quality (" in forced.stdout
+    assert "memories are rebuilt from the kept segments: it has another memory format" in forced.stdout
+    assert "`rec2pm models status --wait`" in forced.stdout
+    three, before = shop.models().aliases["champion"], list(shop.models().history.values())[1]
+    assert (three.version, three.previous, three.expected) == ("tiny@3", "tiny@2", before.id)
+    assert (three.why, three.forced) == ("a test of it", ("quality",))
+    results = {check.name: check.result for check in three.gate}
+    assert results == {
+        "files": "passed",
+        "trial": "passed",
+        "known items": "passed",
+        "quality": "failed",
+        "lists": "passed",
+    }
+    assert [each.version for each in shop.models().history.values()] == ["tiny@1", "tiny@2", "tiny@3"]
 
 
-def test_versions_of_the_same_weights_have_the_same_lists_and_memories(shop: Shop) -> None:
-    shop.sell(tiny.IDS * 3)
+def test_the_champion_itself_is_compared_with_nothing(shop: Shop) -> None:
     assert shop.promote("tiny@1").exit_code == 0
-    second = shop.promote("tiny@2")
-    assert "memories are read as they are" in second.stdout, second.output
-    assert lines(second, "PASS")["lists"].startswith("100% of the champion's")
-    again = shop.promote("tiny@2")
+    again = shop.promote("tiny@1")
     assert lines(again, "left out")["lists"] == "it is the champion itself"
-    assert len(shop.models().history) == 3
+    assert len(shop.models().history) == 2
 
 
 def test_a_dry_run_writes_nothing(shop: Shop) -> None:
@@ -176,51 +206,71 @@ def _another_shop(root: Path) -> ModelVersion:
     return Registry(root).add(made, tiny.manifest(made), [f"book-{row}" for row in range(tiny.V)])
 
 
+def _other_answers(root: Path) -> ModelVersion:
+    """Its golden lists are those of other weights, and its manifest agrees."""
+    version, other = tiny.add(root), tiny.add(root, "another", seed=5)
+    data = other.read(GOLDEN)
+    path = root / "tiny" / str(version.version)
+    manifest = version.manifest()
+    (path / GOLDEN).write_bytes(data)
+    facts = FileFacts(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    (path / MANIFEST).write_bytes(encode(replace(manifest, files={**manifest.files, GOLDEN: facts})))
+    return version
+
+
+def _good(root: Path) -> ModelVersion:
+    return tiny.add(root)
+
+
 NOT_FORCED = {
-    "a changed byte": (_one_byte, "files", "it is another file, and was not loaded"),
-    "another segment length": (_other_segments, "files", "it folds segments of 8, the champion of 12"),
-    "a newer torch": (_newer_torch, "files", "wrote its program, and this is torch"),
-    "another kind of program": (_another_program, "files", "its program is 'onnx', this build runs torchscript"),
+    "a changed byte": (_one_byte, "it is another file, and was not loaded"),
+    "another segment length": (_other_segments, "it folds segments of 8, the champion of 12"),
+    "a newer torch": (_newer_torch, "wrote its program, and this is torch"),
+    "another kind of program": (_another_program, "its program is 'onnx', this build runs torchscript"),
 }
-FORCED = {
-    "the catalogue of another shop": (_another_shop, "known items", "0.0% of the newest 180 interactions"),
+FORCED: dict[str, tuple[Callable[[Path], ModelVersion], tuple[str, ...], str, str]] = {
+    "the catalogue of another shop": (_another_shop, (), "known items", "0.0% of the newest 180 interactions"),
+    "other answers than in its training": (_other_answers, (), "trial", "golden"),
+    "too slow to load": (_good, ("--timeout", "0.2"), "trial", "it did not end within 0.2 s: it was starting"),
+    "too large": (_good, ("--memory-mb", "9"), "trial", "it is too large for the memory there is: "),
 }
 
 
-@pytest.mark.parametrize(("make", "check", "words"), NOT_FORCED.values(), ids=list(NOT_FORCED))
+@pytest.mark.parametrize(("make", "words"), NOT_FORCED.values(), ids=list(NOT_FORCED))
 def test_what_every_worker_would_refuse_is_not_promoted_by_force(
-    shop: Shop, make: Callable[[Path], ModelVersion], check: str, words: str
+    shop: Shop, make: Callable[[Path], ModelVersion], words: str
 ) -> None:
-    shop.promote("tiny@1")
+    if make is _other_segments:
+        assert shop.promote("tiny@1").exit_code == 0
     candidate = make(shop.registry).reference
     before = shop.models()
     for force in ((), ("--force", "--why", "I know better")):
         done = shop.promote(candidate, *force)
         assert done.exit_code == 1, done.output
-        assert words in lines(done, "FAIL")[check]
+        assert words in lines(done, "FAIL")["files"]
+        assert set(lines(done, "left out").values()) == {"its files cannot be used"}
         assert f"{candidate} is not promoted: files failed. --force does not pass over files" in done.stderr
     assert shop.models() == before
 
 
-@pytest.mark.parametrize(("make", "check", "words"), FORCED.values(), ids=list(FORCED))
+@pytest.mark.parametrize(("make", "options", "check", "words"), FORCED.values(), ids=list(FORCED))
 def test_a_check_that_fails_is_in_the_way_until_somebody_says_why_not(
-    shop: Shop, make: Callable[[Path], ModelVersion], check: str, words: str
+    shop: Shop, make: Callable[[Path], ModelVersion], options: tuple[str, ...], check: str, words: str
 ) -> None:
     shop.sell(tiny.IDS * 3)
-    shop.promote("tiny@1")
     candidate = make(shop.registry).reference
-    before = shop.models()
-    refused = shop.promote(candidate)
+    refused = shop.promote(candidate, *options)
     assert refused.exit_code == 1, refused.output
     assert words in lines(refused, "FAIL")[check]
+    assert list(lines(refused, "FAIL")) == [check]
     assert f"{candidate} is not promoted: {check} failed. --force --why TEXT passes over that" in refused.stderr
-    assert shop.models() == before
-    forced = shop.promote(candidate, "--force", "--why", "a new shop opens")
+    assert shop.models().aliases == {}
+    forced = shop.promote(candidate, *options, "--force", "--why", "a new shop opens")
     assert forced.exit_code == 0, forced.output
-    assert f"promoted {candidate} as champion, in place of tiny@1, in spite of {check} (" in forced.stdout
+    assert f"promoted {candidate} as champion, the first, in spite of {check} (" in forced.stdout
     record = shop.models().aliases["champion"]
     assert (record.version, record.forced, record.why) == (candidate, (check,), "a new shop opens")
-    assert {each.name for each in record.gate if each.result == "failed"} == {check}
+    assert [each.name for each in record.gate if each.result == "failed"] == [check]
 
 
 def test_a_champion_that_cannot_be_read_is_said_and_can_be_passed_over(shop: Shop) -> None:

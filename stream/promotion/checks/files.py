@@ -43,11 +43,11 @@ def fetched(version: ModelVersion, into: Path) -> Fetched:
     Raises:
         ModelError: what is wrong with its files, or why they are out of reach.
     """
-    files, size = version.files(), 0
+    files = version.files()
     into.mkdir()
-    for name in (*files.manifest.files, MANIFEST):
-        size += (into / name).write_bytes(files.read(name))
-    return Fetched(into, files.manifest, files.sha256, size)
+    files.copy(into)
+    (into / MANIFEST).write_bytes(files.raw)
+    return Fetched(into, files.manifest, files.sha256, sum(path.stat().st_size for path in into.iterdir()))
 
 
 def files(version: ModelVersion, into: Path, segment_length: int | None) -> tuple[Check, Fetched | None]:
