@@ -51,6 +51,16 @@ def test_what_is_saved_is_loaded(version: ModelVersion) -> None:
     assert loaded.manifest.version == "1"
 
 
+def test_the_manifest_is_the_last_file_and_names_all_others() -> None:
+    serving = tiny.serving()
+    attributes = Attributes(("drama",), (0,) * 60)
+    made = artifact.files(serving, replace(tiny.manifest(serving), version="1"), tiny.IDS, attributes)
+    *others, last = made
+    assert last == MANIFEST
+    assert others == ["model.pt", "weights.safetensors", "catalogue.json", "golden.json", "attributes.json"]
+    assert manifests.decode(made[last], "made").files == {name: manifests.facts(made[name]) for name in others}
+
+
 def test_ids_keep_their_type(tmp_path: Path) -> None:
     serving = tiny.serving()
     ids = [1, "1", *range(100, 158)]
