@@ -5,6 +5,7 @@ to the replay.
 import base64
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,7 +18,13 @@ from typing import Any
 import msgpack
 import pytest
 from confluent_kafka import Message, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from bench import null_model
 from model.version.registry import Registry
@@ -27,6 +34,7 @@ from stream.commands.dead_letters.replay import survey
 from stream.commands.output import moment
 from stream.errors import Fenced, MalformedInteraction
 from stream.kafka import topics
+from stream.kafka.record_limits import UNKNOWN, RecordLimits
 from stream.wire import Header, dead_letter
 from tests.fakes import FakeRecord
 from tests.processes import ROOT, environ, read_committed, rec2pm, wait_until, workers
@@ -87,12 +95,13 @@ class Shop:
         assert (said.returncode, "Traceback" in said.stderr) == (exit_code, False), said.stderr
         return said.stdout or said.stderr
 
-    def replay(self, selection: Selection | None = None, **differently: Any) -> int:
-        producer = send.begin(self.kafka, self.app)
+    def replay(self, selection: Selection | None = None, limits: RecordLimits = UNKNOWN, **differently: Any) -> int:
+        producer = send.begin(self.kafka, self.app, limits=limits)
         surveyed = survey(self.kafka, self.app, self.dead, self.input, 0, "read_committed")
         plan = choose(surveyed, selection or Selection())
+        progress = {"progress": lambda done, of: None}
         return send.send(
-            self.kafka, self.app, self.dead, producer, surveyed, plan, progress=lambda done, of: None, **differently
+            self.kafka, self.app, self.dead, producer, surveyed, plan, limits=limits, **progress, **differently
         ).letters
 
 
@@ -315,6 +324,27 @@ def test_of_two_replays_at_a_time_the_second_goes_on_and_a_letter_is_sent_once(s
     with pytest.raises(Fenced, match="another replay"):
         shop.replay(before_commit=lambda: shop_replays(shop, 3))
     assert shop.values() == [b"bad %d" % at for at in range(3)]
+
+
+@pytest.mark.isolation
+def test_a_letter_that_the_topic_refuses_is_noticed_before_the_commit_which_would_wait_for_those_behind_it(
+    shop: Shop,
+) -> None:
+    shop.letters(1)
+    producer = Producer(shop.kafka)
+    record = FakeRecord(b"ann", random.Random(0).randbytes(3000), 0, 9, SENT_MS)
+    large = dead_letter(record, shop.input, MalformedInteraction("no"))
+    producer.produce(shop.dead, large.value, large.key, 0, headers=large.headers)  # type: ignore[arg-type]
+    assert producer.flush(30) == 0
+    shop.letters(1)
+    limit = ConfigEntry("max.message.bytes", "1000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, shop.input, incremental_configs=[limit])
+    admin = AdminClient(shop.kafka)
+    admin.incremental_alter_configs([resource])[resource].result(30)
+    commits: list[int] = []
+    assert shop.replay(limits=RecordLimits(1000, None, 1000), before_commit=lambda: commits.append(1)) == 2
+    assert commits == [1]
+    assert shop.values() == [b"bad 0", b"bad 0"]
 
 
 def shop_replays(shop: Shop, count: int) -> None:

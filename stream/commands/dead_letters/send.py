@@ -39,6 +39,8 @@ from stream.wire import ATTEMPTS_HEADER, Refusal, refusal
 BATCH_LETTERS: Final = 2000
 _BATCH_BYTES: Final = 16 << 20
 _AGAIN_AFTER_S: Final = 0.1
+_ABORT_CALL_S: Final = 1.0
+"""A call purges the queue only once. Records that come back into it from under way keep the call, and not the next."""
 _BY_KEY: Final = -1
 """In place of a partition: the partitioner chooses one."""
 
@@ -161,14 +163,25 @@ class _Batch:
         self._width = width
         self._refused: set[int] = set()
         """Offsets of the letters that were refused in this attempt."""
+        self._failed = False
+        """Whether a letter of this attempt did not arrive, for whatever reason."""
         self._without_counter: set[int] = set()
         """Offsets of letters that are sent without the header that counts attempts: the record alone may just fit."""
 
     def produce(self) -> None:
-        """Raises KafkaException: a letter is larger than the producer takes."""
+        """Send the letters, and wait until all have arrived or one has failed.
+
+        Raises:
+            KafkaException: a letter is larger than the producer takes.
+        """
         self._refused.clear()
+        self._failed = False
         for message, refused in self.letters:
             self._produce(message, refused)
+        # What is queued behind a record that failed never leaves, and a commit would wait for it as long as it may.
+        # The loop ends: a record that does not arrive within the transaction's timeout has failed.
+        while len(self.producer) and not self._failed:
+            self.producer.poll(_AGAIN_AFTER_S)
 
     def leave_out_refused(self) -> bool:
         """Abort, and take the letters that were refused out of the batch; at first only their counters.
@@ -176,7 +189,7 @@ class _Batch:
         False if none was refused, or if the transaction cannot be aborted.
         """
         try:
-            until_done(lambda: self.producer.abort_transaction(CALL_S))
+            until_done(lambda: self.producer.abort_transaction(_ABORT_CALL_S))
         except KafkaException:
             return False
         self.producer.poll(0)
@@ -195,7 +208,10 @@ class _Batch:
         to = refused.partition if refused.partition < self._width else _BY_KEY
 
         def delivered(error: KafkaError | None, _: Message) -> None:
-            if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            if error is None:
+                return
+            self._failed = True
+            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
                 self._refused.add(offset)
 
         while True:
