@@ -98,6 +98,10 @@ class TrainerElsewhere(StreamError):
     """Another trainer of this application runs. Two of them must not learn and promote at the same time."""
 
 
+class TrainingFailed(StreamError):
+    """The process that trains for a trainer ended several times before its end."""
+
+
 class Action(Enum):
     """What the worker does."""
 
@@ -129,6 +133,7 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     StoreBehind: Action.STOP,
     TrainingLogUnfit: Action.STOP,
     TrainerElsewhere: Action.STOP,
+    TrainingFailed: Action.STOP,
     StateCorrupted: Action.RESTORE,
     StateFormatUnknown: Action.STOP,
     StoreLocked: Action.STOP,

@@ -14,7 +14,7 @@ from typing import Final
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
 _SERVERS: Final = frozenset({"worker", "view"})
-_CLEAN_WHEN_STOPPED: Final = _SERVERS | {"train"}
+_CLEAN_WHEN_STOPPED: Final = _SERVERS | {"train", "trainer", "trainer-job"}
 """For these commands SIGTERM is a clean end: exit code 0. Another command has then not done its work."""
 
 

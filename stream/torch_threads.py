@@ -4,7 +4,10 @@ import torch
 
 
 def one_thread() -> None:
-    """One thread for torch: workers scale by processes, and a small network's training slows manifold when another
-    process has the core.
-    """
+    """One thread for torch, of a process that computes what a worker does: workers scale by processes."""
     torch.set_num_threads(1)
+
+
+def use_threads(count: int) -> None:
+    """So many threads for torch, of a process that trains."""
+    torch.set_num_threads(count)

@@ -8,6 +8,7 @@ number of devices and number of threads give the same weights, whether or not tr
 import logging
 from collections.abc import Callable
 from importlib import util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
@@ -32,7 +33,7 @@ from model.training.prepared import prepare
 from model.training.progress import TENSORBOARD, Display, kept_scalars
 from model.training.recipe import Recipe
 from model.version import artifact
-from model.version.manifest import LAST_OUT, Manifest, Training, memory_format
+from model.version.manifest import LAST_OUT, Forgotten, Manifest, Training, memory_format
 from model.version.registry import ModelVersion, Registry
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def train(
     keep_format: bool = False,
     unfinished: Literal["refuse", "resume", "discard"] = "refuse",
     progress: Callable[[], Display] | None = None,
+    forgotten: Forgotten | None = None,
+    work: Path | None = None,
 ) -> ModelVersion:
     """Train on a log and add the best epoch to the registry as a new version.
 
@@ -76,6 +79,8 @@ def train(
         unfinished: what to do about an earlier training of this name that has not finished. Without such a training,
             "resume" starts from the beginning.
         progress: makes the display of progress; None: nothing is shown.
+        forgotten: who is no longer in the log, for the manifest.
+        work: the folder of this machine for the checkpoint and the encoded log; None: that of the registry.
 
     Raises:
         RecipeInvalid: the network of the recipe cannot be, or it reads no attributes and there is an
@@ -93,7 +98,7 @@ def train(
     _check_attributes(recipe, attribute_column, start_from)
     registry.check_name(name)
     # New networks and dropout draw from the global generator of torch. Its state is restored for the caller.
-    with torch.random.fork_rng(devices=[]), checkpoint.held(registry.training_folder, name) as training:
+    with torch.random.fork_rng(devices=[]), checkpoint.held(work or registry.training_folder, name) as training:
         if training.unfinished() and unfinished == "refuse":
             raise TrainingUnfinished(
                 f"{training.folder}: an earlier training of {name!r} stopped at {checkpoint.read(training.checkpoint).reached}: "
@@ -138,7 +143,17 @@ def train(
         last = checkpoint.read(training.checkpoint)
         kept_from = start_from if keep_format else None
         version = _add(
-            registry, recipe, name, log_name, program_version, data, last, resolved, outcome.detail, kept_from
+            registry,
+            recipe,
+            name,
+            log_name,
+            program_version,
+            data,
+            last,
+            resolved,
+            outcome.detail,
+            kept_from,
+            forgotten,
         )
         kept_scalars(scalars, version.version)
         training.discard()
@@ -220,6 +235,7 @@ def _add(
     resolved: dict[str, Any],
     ended: str,
     kept_from: ModelVersion | None,
+    forgotten: Forgotten | None,
 ) -> ModelVersion:
     """Add the best epoch as a version.
 
@@ -241,6 +257,7 @@ def _add(
         kind=config.kind,
         memory_format=own_format if kept is None or kept_from is None else kept_from.manifest().memory_format,
         kept_format=kept,
+        forgotten=forgotten,
         segment_length=spec["segment_length"],
         state_floats=spec["state_floats"],
         n_items=config.shape.n_items,

@@ -1,7 +1,7 @@
 """The command `rec2pm`. Data goes to stdout, progress and logs to stderr.
 
 Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else, 130 after SIGINT (Ctrl-C). SIGTERM is a clean end
-of a worker, a view and a training (0); another command has then not done its work (143).
+of a worker, a view, a trainer and a training (0); another command has then not done its work (143).
 
 The files of the commands import what they need when they run, not at the top: `rec2pm --help` loads no Kafka client, no
 torch and no settings, and `rec2pm train` no Kafka client.
@@ -33,6 +33,7 @@ from stream.commands.output import EXIT_ERROR, EXIT_USAGE, PlainFormatter, compl
 from stream.commands.produce import produce
 from stream.commands.topics import topics
 from stream.commands.train import train
+from stream.commands.trainer import trainer, trainer_job
 from stream.commands.users import state, user
 from stream.commands.view.command import view
 from stream.commands.worker import worker
@@ -102,5 +103,19 @@ def main(verbose: bool) -> None:
         logging.getLogger("rdkafka").setLevel(logging.WARNING)
 
 
-for command in (demo, topics, train, evaluate, models, worker, produce, view, user, state, dead_letters):
+for command in (
+    demo,
+    topics,
+    train,
+    trainer,
+    trainer_job,
+    evaluate,
+    models,
+    worker,
+    produce,
+    view,
+    user,
+    state,
+    dead_letters,
+):
     main.add_command(command)

@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from stream.commands.log_options import LogOptions, log_options
-from stream.commands.output import say
+from stream.commands.output import counted, say
 
 
 def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -61,6 +61,11 @@ def _list_recipes(context: click.Context, _: click.Parameter, asked: bool) -> No
     help="Number of GPUs, or of processes where there is no GPU.",
 )
 @click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads of each process. [default: the CPU quota, or the cores, divided by --devices]",
+)
+@click.option(
     "--resume",
     "unfinished",
     flag_value="resume",
@@ -83,6 +88,7 @@ def train(
     start_from: str | None,
     keep_memory_format: bool,
     devices: int,
+    threads: int | None,
     unfinished: Literal["resume", "discard"] | None,
 ) -> None:
     """Train on an event log, and write a new model version into a registry.
@@ -97,11 +103,15 @@ def train(
     from model.training.progress import on_stderr
     from model.training.train import train as training
     from model.version.registry import Registry
-    from stream.torch_threads import one_thread
+    from stream.cpu_cores import usable_cores
+    from stream.torch_threads import use_threads
 
     if keep_memory_format and start_from is None:
         raise click.UsageError("--keep-memory-format needs --from: the version whose memories are kept")
-    one_thread()
+    cores = usable_cores()
+    count = threads or max(1, cores.count // devices)
+    use_threads(count)
+    say(f"training with {counted(count, 'thread')} ({'--threads' if threads else cores.why})", err=True)
     registry = Registry(out)
     earlier = None if start_from is None else registry.resolve(start_from)
     if recipe is None and earlier is not None:

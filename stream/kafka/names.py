@@ -52,6 +52,11 @@ def trainer_group(app: str) -> str:
     return f"{app}.trainer"
 
 
+def trainer_id(app: str, trainer: str) -> str:
+    """A trainer's name as a member of its group."""
+    return f"{app}.trainer-{trainer}"
+
+
 def view_group(app: str, name: str) -> str:
     """The consumer group of one view."""
     return f"{app}.view-{name}"

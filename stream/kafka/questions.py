@@ -149,20 +149,7 @@ class Questions:
 
     def topic_id(self, topic: str, admin: AdminClient | None = None) -> str:
         """Kafka's id of a topic; empty if the broker has no topic ids. Waits for the answer."""
-        admin = self._admin if admin is None else admin
-        future = admin.describe_topics(TopicCollection([topic]), request_timeout=CALL_S)[topic]
-        try:
-            found = future.result(2 * CALL_S).topic_id
-        except KafkaException as error:
-            if error.args[0].code() not in _KNOWS_NO_IDS:
-                raise
-            logger.warning(
-                "topic=%s: the broker does not show topic ids (%s): a topic that is deleted and created again goes unnoticed",
-                topic,
-                error,
-            )
-            return ""
-        return "" if found is None else str(found)
+        return topic_id(self._admin if admin is None else admin, topic)
 
     def partitions_of(self, topic: str) -> int:
         """How many partitions a topic has. Waits for the answer."""
@@ -177,3 +164,20 @@ class Questions:
     def close(self) -> None:
         """End the questions. No thread may use the consumer once it is closed."""
         self._threads.shutdown(cancel_futures=True)
+
+
+def topic_id(admin: AdminClient, topic: str) -> str:
+    """Kafka's id of a topic; empty if the broker has no topic ids. Waits for the answer."""
+    future = admin.describe_topics(TopicCollection([topic]), request_timeout=CALL_S)[topic]
+    try:
+        found = future.result(2 * CALL_S).topic_id
+    except KafkaException as error:
+        if error.args[0].code() not in _KNOWS_NO_IDS:
+            raise
+        logger.warning(
+            "topic=%s: the broker does not show topic ids (%s): a topic that is deleted and created again goes unnoticed",
+            topic,
+            error,
+        )
+        return ""
+    return "" if found is None else str(found)

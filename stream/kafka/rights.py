@@ -161,6 +161,14 @@ def of_promote(on: Names) -> list[Right]:
     return [*of_promotion(on), _reading(on.interactions, "looking at the newest interactions")]
 
 
+def of_trainer(on: Names, *, promote: bool) -> list[Right]:
+    return [
+        _reading(on.interactions, "collecting interactions"),
+        Right("group", names.trainer_group(on.app), "Read", "collecting interactions"),
+        *(of_promotion(on) if promote else of_models(on)),
+    ]
+
+
 def of_view(on: Names, name: str) -> list[Right]:
     return [
         _reading(on.recommendations, "reading lists"),
@@ -191,6 +199,8 @@ COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
     "models status": of_models_status,
     "models history": of_models,
     "models history --user": of_models_history_of_user,
+    "trainer": lambda on: of_trainer(on, promote=False),
+    "trainer --promote": lambda on: of_trainer(on, promote=True),
     "view": lambda on: of_view(on, "*"),
 }
 """What each command needs. docs/operate.md has this table; a test compares them."""

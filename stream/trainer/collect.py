@@ -1,8 +1,9 @@
 """Reads the interactions topic into the training log, as the only member of the group `<app>.trainer`.
 
 The group is a lock, too: Kafka gives the partitions to its members, and a trainer works only while it has all of them.
-So two trainers of one application never learn at the same time, wherever they run. Offsets that the group commits are
-for those who watch its lag; where to read on is in the log.
+So two trainers of one application never learn at the same time, wherever they run. A trainer that was killed comes back
+under the name of its log, as the same member (static membership), and goes on at once. Offsets that the group commits
+are for those who watch its lag; where to read on is in the log.
 """
 
 import logging
@@ -15,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream.errors import KafkaUnusable, TrainerElsewhere, TrainingLogUnfit
 from stream.kafka.errors import NOT_ALLOWED, comes_back, explained, is_fatal, stop
-from stream.kafka.names import trainer_group
+from stream.kafka.names import trainer_group, trainer_id
 from stream.kafka.options import logger_of
 from stream.kafka.record_limits import reading
 from stream.trainer.log import TrainingLog
@@ -32,7 +33,9 @@ WRITE_ROWS: Final = 100_000
 """A batch is written when it is this old, or has so many rows together with those of other partitions."""
 _LOG_EVERY_S: Final = 10.0
 _WAIT_FOR_OTHERS_S: Final = 40.0
-"""A member that was killed stays in the group until its session ends, 10 s by default."""
+"""A member that has ended stays in the group until its session ends, 10 s by default."""
+
+_HOPELESS: Final = NOT_ALLOWED | {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
 
 CONSUMER: Final[Mapping[str, Any]] = {
     "isolation.level": "read_committed",
@@ -56,6 +59,7 @@ class Collector:
         *,
         kafka: Mapping[str, Any],
         app: str,
+        name: str,
         topic: str,
         log: TrainingLog,
         reader: Reader,
@@ -65,6 +69,7 @@ class Collector:
     ) -> None:
         """Args:
         kafka: options of a client; they come before ours.
+        name: of the trainer, the same after a restart.
         clock: monotonic seconds.
         stopping: whether the trainer was asked to stop.
         """
@@ -72,7 +77,8 @@ class Collector:
         self._stopping = stopping
         self._group: Final = trainer_group(app)
         self._admin: Final = AdminClient({**kafka}, logger=logger_of("trainer"))
-        own = {**CONSUMER, "client.id": self._group, **kafka, "group.id": self._group}
+        self._name: Final = trainer_id(app, name)
+        own = {**CONSUMER, **kafka, "client.id": self._name, "group.id": self._group, "group.instance.id": self._name}
         self._consumer: Final = Consumer(reading(own), logger=logger_of("trainer"))
         self._batches: dict[int, Batch] = {}
         self._ended: set[int] = set()
@@ -81,11 +87,18 @@ class Collector:
         self._written_at = clock()
         self._said_at = float("-inf")
         self._elsewhere: str | None = None
+        self.writes = 0
+        """How often the log was written to."""
 
     @property
     def has_all(self) -> bool:
         """Whether this process has all partitions, so that no other trainer of the application works."""
         return 0 < self._width == len(self._batches)
+
+    @property
+    def buffered(self) -> int:
+        """Rows that are not written down yet."""
+        return sum(map(len, self._batches.values()))
 
     @property
     def caught_up(self) -> bool:
@@ -123,7 +136,7 @@ class Collector:
                 self._look_at(message, wrong)
         if records:
             self._at(Point.READ)
-        if self._clock() - self._written_at >= WRITE_EVERY_S or sum(map(len, self._batches.values())) >= WRITE_ROWS:
+        if self._clock() - self._written_at >= WRITE_EVERY_S or self.buffered >= WRITE_ROWS:
             self.write()
         return len(records)
 
@@ -141,6 +154,7 @@ class Collector:
                 done.append(TopicPartition(self._topic, partition, batch.next))
         self._written_at = self._clock()
         if done:
+            self.writes += 1
             try:
                 self._consumer.commit(offsets=done, asynchronous=True)
             except KafkaException as error:
@@ -169,13 +183,15 @@ class Collector:
             time.sleep(0.5)
 
     def _members(self) -> list[str]:
-        """Who is in the group. Empty if the broker cannot say: the assignment tells."""
+        """Who else is in the group. Empty if the broker cannot say: the assignment tells."""
         (asked,) = self._admin.describe_consumer_groups([self._group], request_timeout=_ASK_S).values()
         try:
-            return [f"{member.client_id} at {member.host}" for member in asked.result(2 * _ASK_S).members]
+            members = asked.result(2 * _ASK_S).members
         except (KafkaException, TimeoutError) as error:
             logger.debug("members of %s: %s", self._group, error)
             return []
+        # An earlier process of this very trainer is gone, because this one has the lock of its log.
+        return [f"{member.client_id} at {member.host}" for member in members if member.client_id != self._name]
 
     def _words(self, who: str) -> str:
         return (
@@ -212,15 +228,9 @@ class Collector:
             self._at_end(number or 0, message.offset() or 0)
         elif code == KafkaError._AUTO_OFFSET_RESET:
             self._begin_again(number or 0)
-        elif (
-            is_fatal(error)
-            or code in NOT_ALLOWED
-            or code
-            in (
-                KafkaError.UNKNOWN_TOPIC_OR_PART,
-                KafkaError._UNKNOWN_TOPIC,
-            )
-        ):
+        elif is_fatal(error):
+            raise TrainerElsewhere(self._words(f"it took over: {error.str()}"))
+        elif code in _HOPELESS:
             raise KafkaUnusable(f"reading {self._topic}: {explained(error)}")
         elif self._clock() - self._said_at > _LOG_EVERY_S:
             self._said_at = self._clock()

@@ -15,6 +15,7 @@ After a crash between the two, the same null values come again, and find nothing
 """
 
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,12 @@ class Topic(msgspec.Struct, frozen=True):
     topic: str
     topic_id: str
     """Kafka's; empty if the broker has no topic ids."""
+
+
+class _Noted(Topic, frozen=True):
+    """The topic, and the name of the trainer that the log is of: the same after a restart, on any machine."""
+
+    trainer: str
 
 
 class _Facts(msgspec.Struct, frozen=True):
@@ -106,8 +113,8 @@ class TrainingLog:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def belongs_to(self, topic: Topic) -> None:
-        """Note which topic the log is of, the first time.
+    def belongs_to(self, topic: Topic) -> str:
+        """Note which topic the log is of, the first time. Returns the name of the log's trainer.
 
         Raises:
             TrainingLogUnfit: it is of another topic.
@@ -118,10 +125,11 @@ class TrainingLog:
                 raise TrainingLogUnfit(
                     f"{path} is missing: it is not known which topic the files of {self.folder} are of"
                 )
-            _write_durably(path, msgspec.json.encode(topic))
-            return
+            noted = _Noted(topic.app, topic.topic, topic.topic_id, secrets.token_hex(4))
+            write_durably(path, msgspec.json.encode(noted))
+            return noted.trainer
         try:
-            found = msgspec.json.decode(path.read_bytes(), type=Topic)
+            found = msgspec.json.decode(path.read_bytes(), type=_Noted)
         except msgspec.DecodeError as error:
             raise TrainingLogUnfit(f"{path}: not a description of a topic: {error}") from error
         if (found.app, found.topic) != (topic.app, topic.topic):
@@ -134,6 +142,7 @@ class TrainingLog:
                 f"{self.folder} is the training log of an earlier {found.topic} (id {found.topic_id}; now {topic.topic_id}): the "
                 "topic was deleted and created again, and its offsets mean other records. Name another folder with --log"
             )
+        return found.trainer
 
     def next(self, partition: int) -> int | None:
         """The offset to read next; None if nothing was read of the partition yet."""
@@ -283,7 +292,7 @@ def _together(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(frames) if frames else before
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes) -> None:
     """Replace a file in one step."""
     beside = path.with_name(f".{path.name}{_WRITING}")
     with beside.open("wb") as stream:

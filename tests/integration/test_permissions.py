@@ -260,6 +260,7 @@ COMMANDS = {
     "user show": ("user", "show", "ann"),
     "user forget --execute": ("user", "forget", "ann", "--execute"),
     "dead-letters replay --execute": ("dead-letters", "replay", "--execute"),
+    "trainer --promote": ["trainer", "--promote"],
 }
 
 

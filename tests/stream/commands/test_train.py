@@ -3,9 +3,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
 from model.training import recipe as recipes
 from model.version.registry import Registry
+from stream import cpu_cores, torch_threads
 from stream.commands.main import main
 from tests.model.quick import LOG, SMALL, small
 
@@ -17,8 +19,12 @@ def log(tmp_path: Path) -> str:
 
 
 def _rec2pm(*words: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main.main(list(words))
+    before = torch.get_num_threads()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main.main(list(words))
+    finally:
+        torch.set_num_threads(before)
     return int(str(ended.value.code))
 
 
@@ -35,14 +41,35 @@ def test_the_list_of_recipes_needs_no_log(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_version_is_trained_retrained_and_named(tmp_path: Path, log: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "models")
-    assert _rec2pm("train", log, "--out", out, "--name", "shop", *_set(*SMALL, "max_epochs=1")) == 0
-    assert capsys.readouterr().out == "shop@1\n"
+    assert _rec2pm("train", log, "--out", out, "--name", "shop", "--threads", "1", *_set(*SMALL, "max_epochs=1")) == 0
+    found = capsys.readouterr()
+    assert found.out == "shop@1\n"
+    assert found.err.startswith("training with 1 thread (--threads)\n")
     # The recipe is the one of the version that is started from.
     assert _rec2pm("train", log, "--out", out, "--name", "shop", "--from", "shop@1", *_set("seed=3")) == 0
     found = capsys.readouterr()
     assert found.out == "shop@2\n"
     assert "NDCG@10" in found.err
     assert re.search(r"^wrote .*shop/2$", found.err, re.MULTILINE)
+
+
+def test_threads_follow_the_cores_that_may_be_used_and_devices_share_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_cores, "usable_cores", lambda: cpu_cores.Cores(5, "the CPU quota is 5.5 of 64 cores"))
+    set_to: list[int] = []
+    monkeypatch.setattr(torch_threads, "use_threads", set_to.append)
+    for words in ([], ["--devices", "2"], ["--devices", "8"], ["--threads", "3", "--devices", "2"]):
+        assert _rec2pm("train", "no.csv", "--out", str(tmp_path), *words) == 1
+    assert set_to == [5, 2, 1, 3]
+    assert "training with 5 threads (the CPU quota is 5.5 of 64 cores)\n" in capsys.readouterr().err
+
+
+def test_a_memory_format_is_kept_only_of_a_version_to_start_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _rec2pm("train", "no.csv", "--out", str(tmp_path), "--keep-memory-format") == 2
+    assert "--keep-memory-format needs --from" in capsys.readouterr().err
 
 
 def test_a_column_of_the_log_says_what_items_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,72 @@
+"""How many cores this process may use: the affinity of the process, and the CPU quota of its container.
+
+Torch knows neither the quota nor who set it. With a thread for each core of the machine, a container of two cores on a
+machine of 64 is throttled most of the time.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+_CONTROLLERS: Final = ("cpu,cpuacct", "cpu")
+"""The folders that cgroup v1 has for the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """`count` cores can be used by threads. `why` says in words what limits them."""
+
+    count: int
+    why: str
+
+
+def usable_cores(root: Path = Path("/"), cores: int | None = None) -> Cores:
+    """The cores of this process: at least one, and no more whole ones than the quota allows.
+
+    Args:
+        root: the folder that has `proc` and `sys`.
+        cores: those that the system lets this process run on; None: ask it.
+    """
+    if cores is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = min(_quotas(root), default=None)
+    if quota is not None and quota < cores:
+        return Cores(max(1, int(quota)), f"the CPU quota is {quota:g} of {cores} cores")
+    return Cores(cores, f"this process may run on {cores} core{'' if cores == 1 else 's'}")
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The quotas of this process's group and of the groups above it, in cores."""
+    system = root / "sys" / "fs" / "cgroup"
+    for line in _text(root / "proc" / "self" / "cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:  # cgroup v2
+            for folder in _upwards(system, path):
+                yield from _cores(*_text(folder / "cpu.max").split())
+        elif "cpu" in controllers.split(","):
+            for name in _CONTROLLERS:
+                for folder in _upwards(system / name, path):
+                    quota, period = (_text(folder / f"cpu.cfs_{what}_us").strip() for what in ("quota", "period"))
+                    yield from _cores(quota, period)
+
+
+def _upwards(mount: Path, group: str) -> Iterator[Path]:
+    """The folder of a group and of those above it. In a container the mount may be the group itself."""
+    path = PurePosixPath("/" + group.lstrip("/"))
+    for each in (path, *path.parents):
+        yield mount / str(each).lstrip("/")
+
+
+def _cores(quota: str = "", period: str = "") -> Iterator[float]:
+    if quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0:  # `max` and -1: no quota
+        yield int(quota) / int(period)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return ""
