@@ -5,6 +5,7 @@ programs that are not written yet: `model.training.rebuilt`.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,9 +115,13 @@ def _program(version: CheckedFiles) -> Program:
     try:
         program, inside = torchscript.loaded(data, [MANIFEST])
     except (RuntimeError, ValueError) as error:
-        raise ArtifactUnreadable(
-            f"{version.uri}: {PROGRAM} is not a TorchScript artifact: {str(error).splitlines()[0]}"
-        ) from error
+        why, writer = str(error).splitlines()[0], version.manifest.program.torch_version
+        if _release(writer) > _release(torch.__version__):
+            raise ArtifactUnreadable(
+                f"{version.uri}: torch {writer} wrote {PROGRAM}, and torch {torch.__version__} cannot read it: {why}. "
+                "Install that torch here, or train the version again with this one"
+            ) from error
+        raise ArtifactUnreadable(f"{version.uri}: {PROGRAM} is not a TorchScript artifact: {why}") from error
     if not inside[MANIFEST]:
         raise ArtifactUnreadable(
             f"{version.uri}: {PROGRAM} is a TorchScript file without {MANIFEST} inside. Only a file that `rec2pm train` wrote is a model"
@@ -128,6 +133,11 @@ def _program(version: CheckedFiles) -> Program:
             f"{version.uri}: {MANIFEST} differs from the manifest inside {PROGRAM}: they are of two versions"
         )
     return program
+
+
+def _release(torch_version: str) -> tuple[int, ...]:
+    """(2, 13) of 2.13.0+cpu."""
+    return tuple(int(part) for part in re.findall(r"[0-9]+", torch_version)[:2])
 
 
 def _catalogue(version: CheckedFiles) -> tuple[ItemId, ...]:

@@ -64,7 +64,7 @@ def tried(folder: Path, sha256: str | None = None, *, timeout_s: float, memory_b
     Args:
         folder: of the version, on this machine.
         sha256: what the version must have, as `Runtime.load` takes it.
-        timeout_s: the child is killed when it has run so long.
+        timeout_s: the child is killed when it has worked on the version for so long, or has not begun after so long.
         memory_bytes: the child is killed when it has taken so much. None: what there is.
     """
     if (why := _no_room(folder, memory_bytes)) is not None:
@@ -99,7 +99,7 @@ def tried(folder: Path, sha256: str | None = None, *, timeout_s: float, memory_b
         os.close(send)
     watched = _Watched(child, results)
     try:
-        return watched.until(time.monotonic() + timeout_s, timeout_s, min(limits) if limits else None)
+        return watched.trial(timeout_s, min(limits) if limits else None)
     finally:
         watched.end()
 
@@ -137,13 +137,17 @@ class _Watched:
         self._open.register(results, selectors.EVENT_READ)
         self._open.register(self._errors, selectors.EVENT_READ)
 
-    def until(self, deadline: float, timeout_s: float, memory_bytes: int | None) -> Trial:
+    def trial(self, timeout_s: float, memory_bytes: int | None) -> Trial:
+        begun, deadline = False, time.monotonic() + timeout_s
         while (ended := self._ended()) is None:
             self._read(_LOOK_S)
+            if not begun and self._sent:
+                # What came before was the start of Python and torch, for which the version can do nothing.
+                begun, deadline = True, time.monotonic() + timeout_s
             took = memory.rss_bytes(self._child.pid)
             if memory_bytes is not None and took is not None and took > memory_bytes:
                 return Trial(
-                    f"it is too large for the memory there is: {self._doing()}, it had taken {_mb(took)}, "
+                    f"it is too large for the memory there is: while {self._doing()} it had taken {_mb(took)}, "
                     f"at most {_mb(memory_bytes)} are allowed"
                 )
             if time.monotonic() > deadline:

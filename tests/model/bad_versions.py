@@ -2,8 +2,10 @@
 what is wrong.
 """
 
+import io
+import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +13,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from model.version import manifest as manifests
 from model.version import torchscript
 from model.version.manifest import GOLDEN, MANIFEST, PROGRAM, facts
 from model.version.registry import ModelVersion, Registry
@@ -20,6 +23,8 @@ from tests.crash.ledger import Ledger
 ITEMS: Final = list(range(30))
 SEGMENT_LENGTH: Final = 4
 LARGE_BYTES: Final = 100 << 20
+GROWS: Final = 64
+"""How often the version that grows takes 64 MB: 4 GB, so that a test without a limit does not fill the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Raises(Ledger):
     def update(
         self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        print("a program may print")
         if bool((lengths > 0).any()):
             raise RuntimeError("it always raises")
         return memory, self.hidden(memory)
@@ -47,6 +53,29 @@ class Hangs(Ledger):
         while bool((lengths > 0).any()):
             memory = memory + 1.0
         return memory, self.hidden(memory)
+
+
+class Crashes(Ledger):
+    """It reads where it has no memory: SIGSEGV."""
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        far = torch.full([1], 1 << 40, dtype=torch.int64)
+        rows = torch.arange(self.n_items + 1)
+        return rows + hidden + torch.segment_reduce(hidden.flatten(), "sum", lengths=far, unsafe=True)
+
+
+class Grows(Ledger):
+    """It takes 4 GB before it answers."""
+
+    def __init__(self, n_items: int, segment_length: int, *, fails: bool) -> None:
+        super().__init__(n_items, segment_length, fails=fails)
+        self.pieces = GROWS
+
+    def hidden(self, memory: Tensor) -> Tensor:
+        taken = [memory.new_ones(1 << 24)]
+        for _ in range(self.pieces):
+            taken.append(memory.new_ones(1 << 24))  # noqa: PERF401  # TorchScript takes no such comprehension
+        return memory[:, :1] + len(taken)
 
 
 class WithoutLists(nn.Module):
@@ -75,6 +104,13 @@ class WithoutLists(nn.Module):
         self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         return memory + 1.0, memory[:, :1] + 1.0
+
+
+class NoMemory(Ledger):
+    def update(
+        self, memory: Tensor, items: Tensor, lengths: Tensor, times: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return memory * float("inf"), self.hidden(memory)
 
 
 class NotANumber(Ledger):
@@ -123,6 +159,32 @@ def _with_program(
     return make
 
 
+def _cut_short_before_it_was_hashed(registry: Registry) -> ModelVersion:
+    version = good(registry)
+    return replace_file(version, PROGRAM, (folder(version) / PROGRAM).read_bytes()[:-200])
+
+
+def _newer_torch(registry: Registry) -> ModelVersion:
+    """In a format that does not exist yet, by a torch that does not exist yet."""
+    version, written = good(registry), io.BytesIO()
+    with zipfile.ZipFile(folder(version) / PROGRAM) as old, zipfile.ZipFile(written, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, b"999\n" if entry.filename.endswith("/version") else old.read(entry))
+    manifest = replace(version.manifest(), program=manifests.Program(torch_version="99.1.0"))
+    (folder(version) / MANIFEST).write_bytes(manifests.encode(manifest))
+    return replace_file(version, PROGRAM, written.getvalue())
+
+
+def _lies(registry: Registry) -> ModelVersion:
+    """Its manifest, and the one inside, say another segment length than the program."""
+    version = good(registry)
+    manifest = replace(version.manifest(), segment_length=SEGMENT_LENGTH + 1)
+    (folder(version) / MANIFEST).write_bytes(manifests.encode(manifest))
+    program, _ = torchscript.loaded((folder(version) / PROGRAM).read_bytes(), [])
+    inside = {MANIFEST: manifests.encode(replace(manifest, files={}))}
+    return replace_file(version, PROGRAM, torchscript.saved(program, inside))
+
+
 def _without(name: str) -> Callable[[Registry], ModelVersion]:
     def make(registry: Registry) -> ModelVersion:
         version = good(registry)
@@ -164,11 +226,17 @@ KINDS: Final[Mapping[str, Bad]] = {
     "a file is missing": Bad(_without(PROGRAM), "no such file", waits=True),
     "truncated": Bad(_truncated, "it is another file"),
     "other bytes": Bad(_other_bytes, "it is another file"),
+    "cut short before it was hashed": Bad(_cut_short_before_it_was_hashed, "is not a TorchScript artifact"),
+    "a newer torch wrote it": Bad(_newer_torch, "torch 99.1.0 wrote model.pt, and torch "),
+    "lies about segment_length": Bad(_lies, "the program has segment_length 4, manifest.json says 5"),
     "a method of the contract is missing": Bad(
         _with_program(WithoutLists, ("spec", "initial_memory", "update")), "no method recommend, rank"
     ),
     "raises in warm-up": Bad(_with_program(Raises), "it always raises"),
     "hangs in warm-up": Bad(_with_program(Hangs), "did not end within"),
+    "crashes in warm-up": Bad(_with_program(Crashes), "ended with SIGSEGV while warming up"),
+    "grows in warm-up": Bad(_with_program(Grows), "too large for the memory there is: while warming up it had taken"),
+    "memories that are not finite": Bad(_with_program(NoMemory), "failed in update: the answer has numbers that are"),
     "NaN scores": Bad(_with_program(NotANumber), "scores that are not numbers"),
     "constant scores": Bad(_with_program(Constant), "gives the same score to all items"),
     "other golden lists": Bad(_other_golden, "differ from golden.json"),
