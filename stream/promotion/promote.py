@@ -3,6 +3,7 @@
 `rec2pm models promote` and the trainer both do this.
 """
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from model.version import storage
 from model.version.registry import ModelVersion, Registry
 from stream.errors import GateFailed
 from stream.kafka.admin import admin_client
@@ -20,7 +22,7 @@ from stream.promotion.checks.files import Fetched
 from stream.promotion.gate import NOT_FORCED, Champion, Rules, gate
 from stream.promotion.newest import newest_interactions
 from stream.promotion.places import places
-from stream.promotion.record import CHAMPION, Check, Promotion, new_id
+from stream.promotion.record import ALIAS, CHAMPION, Check, Promotion, new_id
 from stream.settings import Settings
 
 
@@ -39,6 +41,10 @@ class Wish:
     force: bool = False
     log: pl.LazyFrame | None = None
     rules: Rules = field(default_factory=Rules)
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(ALIAS, self.alias) is None:
+            raise ValueError(f"{self.alias!r} cannot be an alias: readers would pass its records over")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,12 @@ def promote(
     return Promoted(promotion, before, () if origin is None else mlflow.mirrored(origin, promotion))
 
 
+def absolute(uri: str) -> str:
+    """A folder as every process of this machine finds it; a URL as it is."""
+    folder = storage.local(uri)
+    return uri if folder is None else str(folder.absolute())
+
+
 def _champion(promotion: Promotion, registry: Registry) -> Champion:
     return Champion(promotion.version, places(promotion, registry), promotion.sha256, promotion.segment_length)
 
@@ -123,7 +135,7 @@ def _record(
         id=new_id(now_ms),
         alias=wish.alias,
         version=manifest.reference,
-        uri=candidate.uri,
+        uri=absolute(candidate.uri),
         sha256=found.sha256,
         memory_format=manifest.memory_format,
         segment_length=manifest.segment_length,

@@ -17,6 +17,7 @@ from typing import Any
 
 import fsspec
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from model.errors import ModelNotFound
@@ -53,6 +54,19 @@ class Server:
     def register(self, folder: Path | str, name: str) -> str:
         """Do what docs/gate.md shows. Returns the number of the version in MLflow."""
         return str(_registered(folder, name))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.promotion.checks.trial.ROUNDS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +231,7 @@ def test_a_server_that_is_away_is_said_before_and_after_a_promotion(
     with pytest.raises(MlflowUnusable, match=r"MLflow at http://127\.0\.0\.1:1 does not answer: "):
         mlflow.resolved("models:/plays@challenger", Registry(tmp_path))
     origin = mlflow.Resolved("plays", "1", ModelVersion("plays", 1, str(tmp_path)))
-    (warning,) = mlflow.mirrored(origin, promotion())
+    (warning,) = mlflow.mirrored(origin, promotion("plays@1"))
     assert "MLflow still shows its alias champion as before: " in warning
 
 

@@ -16,6 +16,7 @@ from model.version.runtime import Runtime
 from stream.commands.broker import Broker
 from stream.commands.main import main
 from stream.kafka.models_topic import read_models
+from stream.promotion.promote import Wish, absolute
 from stream.promotion.record import Models
 from tests.integration.test_worker import Application, create_topics
 from tests.model import tiny
@@ -166,6 +167,23 @@ def test_force_needs_a_reason(shop: Shop) -> None:
         done = shop.promote("tiny@1", "--force", *why)
         assert done.exit_code == 2
         assert "--force needs --why TEXT" in done.output
+
+
+@pytest.mark.parametrize("alias", ["none", "", "two words", ".hidden", "a/b"])
+def test_an_alias_that_readers_would_pass_over_is_refused(alias: str) -> None:
+    for command in ("promote", "rollback"):
+        named = ("tiny@1",) if command == "promote" else ()
+        done = CliRunner().invoke(main, ["models", command, *named, "--alias", alias])
+        assert done.exit_code == 2
+        assert f"{alias!r} cannot be an alias" in done.output
+    with pytest.raises(ValueError, match="cannot be an alias"):
+        Wish(reference="tiny@1", who="ada", alias=alias)
+
+
+def test_a_folder_in_a_record_is_one_that_every_process_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("var/models/films/3") == str(tmp_path / "var/models/films/3")
+    assert absolute("s3://shop/models/films/3") == "s3://shop/models/films/3"
 
 
 # --- candidates that fail ---
