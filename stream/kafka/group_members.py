@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from stream.kafka.errors import comes_back
@@ -25,12 +25,21 @@ class Member:
     partitions: int
 
 
-def group_members(admin: AdminClient, app: str) -> list[Member]:
-    """The members of the workers' group; empty if there is no such group.
+def group_members(admin: AdminClient, app: str) -> list[Member] | None:
+    """The members of the workers' group; empty if there is no such group. None: the broker does not know the question,
+    as the embedded one does not.
 
     Raises:
         KafkaException: Kafka does not answer, or refuses the question.
     """
+    try:
+        found = _described(admin, app)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return []
+        raise
+    if found.state == ConsumerGroupState.UNKNOWN:
+        return None
     prefix = worker_id(app, "")
     return [
         Member(
@@ -38,20 +47,18 @@ def group_members(admin: AdminClient, app: str) -> list[Member]:
             each.host,
             len(each.assignment.topic_partitions),
         )
-        for each in _described(admin, app)
+        for each in found.members
     ]
 
 
-def _described(admin: AdminClient, group: str) -> list[Any]:
+def _described(admin: AdminClient, group: str) -> Any:
     deadline = time.monotonic() + _ANSWERS_WITHIN_S
     while True:
         (future,) = admin.describe_consumer_groups([group], request_timeout=_CALL_S).values()
         try:
-            return list(future.result(2 * _CALL_S).members)
+            return future.result(2 * _CALL_S)
         except KafkaException as error:
             reason: KafkaError = error.args[0]
-            if reason.code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return []
             # On a new Kafka the group's coordinator is made by the first question.
             if not comes_back(reason) or time.monotonic() > deadline:
                 raise

@@ -18,7 +18,7 @@ each start makes a new name.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Follower:
-    """One worker. `partitions`: of the input, at the moment; None if it is not in the group."""
+    """One worker. `partitions`: of the input, at the moment; None if it is not in the group, or that is not known."""
 
     worker: str
     partitions: int | None
@@ -39,6 +39,8 @@ class Followers:
     promotion: Promotion | None
     workers: Sequence[Follower]
     old: int = 0
+    group_known: bool = True
+    """Whether Kafka says who is in the group. If not, every worker with a report counts as there."""
 
     @property
     def asked(self) -> list[Follower]:
@@ -50,21 +52,28 @@ class Followers:
         return self.promotion is not None and bool(self.asked) and all(each.fits for each in self.asked)
 
 
-def followers(models: Models, alias: str, members: Mapping[str, int], now_ms: int) -> Followers:
+def followers(models: Models, alias: str, members: Mapping[str, int] | None, now_ms: int) -> Followers:
     """Args:
-    members: worker → its partitions, of the workers in the group.
+    members: worker → its partitions, of the workers in the group; None if Kafka does not say.
     """
     promotion = models.aliases.get(alias)
+    there: Mapping[str, int | None] = dict.fromkeys(models.workers) if members is None else members
     found = [
-        _follower(name, models.workers.get(name), members.get(name), promotion, models)
-        for name in sorted(models.workers.keys() | members.keys())
+        _follower(name, models.workers.get(name), name in there, there.get(name), promotion, models)
+        for name in sorted(models.workers.keys() | there.keys())
     ]
     old = [each for each in found if each.doing == "gone" and now_ms - (each.since_ms or 0) > OLD_MS]
-    return Followers(alias, promotion, [each for each in found if each not in old], len(old))
+    shown = [each for each in found if each not in old]
+    return Followers(alias, promotion, shown, len(old), group_known=members is not None)
 
 
 def _follower(
-    name: str, report: Report | None, partitions: int | None, promotion: Promotion | None, models: Models
+    name: str,
+    report: Report | None,
+    there: bool,
+    partitions: int | None,
+    promotion: Promotion | None,
+    models: Models,
 ) -> Follower:
     if report is None:
         return Follower(
@@ -74,12 +83,12 @@ def _follower(
             doing="no report",
             since_ms=None,
             fits=False,
-            why="it is in the group and has not reported what it serves: an older rec2pm, or it has just started",
+            why="it is in the group, and there is no report: it has just started or stopped, or it is an older rec2pm",
         )
-    gone = partitions is None and report.state in ("serving", "refused")
+    gone = not there and report.state in ("serving", "refused")
     elsewhere = _other_alias(report, promotion, models)
     fits = promotion is not None and report.sha256 == promotion.sha256 and report.serves == promotion.version
-    asked = partitions is not None and elsewhere is None
+    asked = there and elsewhere is None
     return Follower(
         worker=name,
         partitions=partitions,
@@ -87,7 +96,7 @@ def _follower(
         doing="gone" if gone else report.state,
         since_ms=report.since_ms,
         fits=fits if asked else None,
-        why=_why(report, partitions, fits=fits, elsewhere=elsewhere, promotion=promotion),
+        why=_why(report, there=there, fits=fits, elsewhere=elsewhere, promotion=promotion),
     )
 
 
@@ -99,17 +108,15 @@ def _other_alias(report: Report, promotion: Promotion | None, models: Models) ->
     return None
 
 
-def _why(
-    report: Report, partitions: int | None, *, fits: bool, elsewhere: str | None, promotion: Promotion | None
-) -> str | None:
+def _why(report: Report, *, there: bool, fits: bool, elsewhere: str | None, promotion: Promotion | None) -> str | None:
     more = f": {report.why}" if report.why else ""
-    if partitions is None and report.state in ("serving", "refused"):
+    if not there and report.state in ("serving", "refused"):
         return "it is not in the group, and did not stop cleanly"
     if elsewhere is not None:
         return f"it follows {elsewhere}"
     if promotion is None or fits:
         return None if report.why is None or fits else report.why
-    outside = "" if partitions is not None else "it is not in the group; "
+    outside = "" if there else "it is not in the group; "
     if report.of_promotion == promotion.id or report.of == promotion.version:
         verb = {"loading": "loads", "refused": "refuses", "waiting": "waits for", "serving": "does not serve"}
         return f"{outside}it {verb[report.state]} {promotion.version}{more}"

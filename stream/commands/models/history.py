@@ -9,6 +9,8 @@ from stream.promotion.record import Promotion, iso
 
 def history_lines(promotions: Sequence[Promotion]) -> Iterator[str]:
     """A row for each promotion, and below it what else there is to say."""
+    if not promotions:
+        return
     heads = ("WHEN", "KIND", "ALIAS", "VERSION", "FROM", "WHO")
     rows = [
         (iso(each.when_ms), each.kind, each.alias, each.version, each.previous or "-", each.who) for each in promotions

@@ -69,8 +69,10 @@ def served(
 
 
 def spans(partition: int, found: Sequence[Mark]) -> list[Served]:
-    ends = [*(each.at_ms for each in found[1:]), None]
-    return [Served(partition, mark, end) for mark, end in zip(found, ends, strict=True)]
+    """Each version, until the mark of the next one. `found`: the marks of a partition, oldest first."""
+    return [
+        Served(partition, mark, found[at + 1].at_ms if at + 1 < len(found) else None) for at, mark in enumerate(found)
+    ]
 
 
 def at(found: Sequence[Served], when_ms: int) -> list[Served]:

@@ -16,8 +16,10 @@ from stream.promotion.record import Models, in_words, iso
 ASK_EVERY_S: Final = 0.5
 
 
-def judged(models: Models, alias: str, members: list[Member], now_ms: int) -> Followers:
+def judged(models: Models, alias: str, members: list[Member] | None, now_ms: int) -> Followers:
     """The workers. A member without a worker's name is shown by its host."""
+    if members is None:
+        return followers(models, alias, None, now_ms)
     named = {each.worker or f"(unknown, on {each.host})": each.partitions for each in members}
     return followers(models, alias, named, now_ms)
 
@@ -101,6 +103,8 @@ def status_lines(found: Followers) -> Iterator[str]:
                 yield f"{INDENT}{each.why}"
     if found.old:
         yield f"{counted(found.old, 'more worker')} last reported more than a day ago and did not stop cleanly"
+    if not found.group_known:
+        yield "this broker does not say who is in the group: a worker that was killed counts as if it were there"
     yield summary(found)
 
 
@@ -113,5 +117,6 @@ def status_json(found: Followers) -> str:
             "settled": found.settled,
             "workers": found.workers,
             "gone_for_long": found.old,
+            "group_known": found.group_known,
         }
     )

@@ -14,7 +14,7 @@ NEW = promotion("films@8", after=OLD)
 OTHER = promotion("films@9", alias="challenger")
 
 
-def judged(members: dict[str, int], *reports: Report, promoted: bool = True, now_ms: int = NOON) -> Followers:
+def judged(members: dict[str, int] | None, *reports: Report, promoted: bool = True, now_ms: int = NOON) -> Followers:
     models = Models()
     for each in (OLD, NEW, OTHER) if promoted else (OTHER,):
         models.apply(promotion_key(each.id), encode(each))
@@ -56,7 +56,7 @@ ON_OLD: dict[str, Any] = {"of": NEW.version, "of_promotion": NEW.id}
         (report("w", OTHER), True, "serving", None, "it follows challenger"),
         # The number is the same, the bytes are not: somebody made the registry again.
         (report("w", NEW, sha256="f" * 64), True, "serving", False, "has not read the promotion"),
-        (None, True, "no report", False, "has not reported what it serves"),
+        (None, True, "no report", False, "there is no report"),
     ],
 )
 def test_a_worker_beside_what_it_should_serve(
@@ -75,6 +75,18 @@ def test_it_is_settled_when_each_worker_of_the_group_serves_it() -> None:
     assert not judged({"a": 1, "b": 0}, report("a", NEW), report("b", OLD)).settled
     assert not judged({}, report("a", NEW)).settled, "nobody serves it"
     assert not judged({"a": 1}, report("a", OLD), promoted=False).settled, "nothing is promoted"
+
+
+def test_where_kafka_does_not_say_who_is_there_each_report_counts() -> None:
+    assert judged(None, report("a", NEW), report("b", NEW)).settled
+    found = judged(None, report("a", NEW), report("b", OLD))
+    assert [(each.doing, each.fits, each.partitions) for each in found.workers] == [
+        ("serving", True, None),
+        ("serving", False, None),
+    ]
+    assert (
+        "this broker does not say who is in the group: a worker that was killed counts" in list(status_lines(found))[-2]
+    )
 
 
 def test_workers_that_are_gone_for_long_are_only_counted() -> None:
