@@ -139,12 +139,13 @@ class Registry:
 
     def resolve(self, reference: str | None) -> ModelVersion:
         """The version that a reference means. NAME: its newest whole version. NAME@VERSION: that version.
-        NAME@VERSION#SHA256: that version, if its manifest.json has this SHA-256 when it is loaded. None: the newest
-        whole version of the only model.
+        NAME@VERSION#SHA256: that version, if its manifest.json has this SHA-256. None: the newest whole version of the
+        only model.
 
         Raises:
             ModelNotFound: there is no such version, it is not whole, or the reference is None and there are several
                 models.
+            DigestMismatch: its manifest.json has another SHA-256.
             VersionUnavailable: the registry cannot be read.
         """
         name, number, sha256 = self._parsed(reference)
@@ -155,7 +156,9 @@ class Registry:
             if str(version.version) == number:
                 if (lack := version.lacks()) is not None:
                     raise ModelNotFound(f"{version.uri} is not a whole version: {lack}")
-                return replace(version, sha256=sha256)
+                pinned = replace(version, sha256=sha256)
+                pinned.files()
+                return pinned
         if not folders:
             raise ModelNotFound(f"the registry {self.uri} has no model {name!r}: {self._content()}")
         there = ", ".join(str(version.version) for version in folders if version.lacks() is None) or "none"

@@ -12,7 +12,7 @@ from typing import Final
 
 import torch
 
-from model.errors import ModelError, ModelNotFound, VersionUnavailable
+from model.errors import DigestMismatch, ModelError, ModelNotFound, VersionUnavailable
 from model.version.cache import Cache
 from model.version.checked_files import CheckedFiles
 from model.version.registry import ModelVersion, Registry
@@ -104,7 +104,7 @@ class Loader:
         """Where the version is: in this worker's registry, else where the promoter saw it."""
         try:
             return self._registry.resolve(f"{promotion.version}#{promotion.sha256}")
-        except (ModelNotFound, VersionUnavailable) as error:
+        except (DigestMismatch, ModelNotFound, VersionUnavailable) as error:
             name, _, number = promotion.version.partition("@")
             if not promotion.uri or not number.isdigit():
                 raise VersionUnavailable(str(error)) from error

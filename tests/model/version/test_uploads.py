@@ -22,6 +22,7 @@ from model.version.cache import Cache
 from model.version.manifest import Manifest
 from model.version.registry import ModelVersion, Registry
 from model.version.runtime import Runtime
+from tests.buckets import KEYS
 from tests.model import tiny
 from tests.model.version import made
 
@@ -149,6 +150,9 @@ def test_files_that_the_manifest_does_not_mean_are_refused_by_name(root: str, fi
         DigestMismatch, match=rf"{version.uri}/{file} has sha256 [0-9a-f]{{64}}, expected [0-9a-f]{{64}}"
     ):
         pinned.files().check()
+    if file == "manifest.json":
+        with pytest.raises(DigestMismatch, match=f"{version.uri}/{file} has sha256"):
+            Registry(root).resolve(f"made@1#{pinned.sha256}")
     if file in ("model.pt", "catalogue.json", "manifest.json"):
         with pytest.raises(DigestMismatch, match=f"{version.uri}/{file} has sha256"):
             Runtime.load(pinned.uri, pinned.sha256)
@@ -236,7 +240,7 @@ def test_a_trainer_that_is_killed_leaves_its_number_taken(root: str) -> None:
 def test_a_registry_that_does_not_answer_is_said_with_the_setting(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str, environment: Mapping[str, str], message: str
 ) -> None:
-    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", **environment}.items():
+    for name, value in {**KEYS, "AWS_MAX_ATTEMPTS": "1", **environment}.items():
         monkeypatch.setenv(name, value)
     version = ModelVersion("made", 1, f"{uri}/made/1")
     for ask in (lambda: Registry(uri).resolve(None), lambda: Cache(tmp_path / "cache").fetch(version)):

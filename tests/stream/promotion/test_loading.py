@@ -66,6 +66,13 @@ def test_the_own_registry_comes_first_and_the_place_in_the_record_where_that_has
     assert elsewhere.loader.load(promoted(version), None).reference == "tiny@1"
 
 
+def test_another_version_of_that_name_and_number_in_the_own_registry_is_not_taken_for_it(tmp_path: Path) -> None:
+    version = tiny.add(tmp_path / "models", seed=3)
+    tiny.add(tmp_path / "own")
+    served = Scene(tmp_path, registry="own").loader.load(promoted(version), None)
+    assert served.sha256 == version.digest()
+
+
 def test_another_file_of_the_same_name_is_never_loaded(tmp_path: Path) -> None:
     version, other = tiny.add(tmp_path / "models"), tiny.add(tmp_path / "others", seed=5)
     scene = Scene(tmp_path, registry="others")
