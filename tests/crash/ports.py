@@ -20,6 +20,11 @@ def free_ports(count: int, chosen: random.Random) -> list[int]:
     raise RuntimeError(f"only {len(ports)} of {count} ports in {FIRST}..{LAST} are free")
 
 
+def free_port() -> int:
+    """One of them. Tests that run side by side hardly ever get the same one."""
+    return free_ports(1, random.Random())[0]
+
+
 def _free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

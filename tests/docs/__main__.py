@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stream.commands.broker import found_broker
+from tests.crash.ports import free_port
 from tests.docs import session
 from tests.docs.pages import ROOT, Command
 from tests.docs.session import Ran
-from tests.docs.test_pages_are_followed import FOLLOWED, free_port, own_broker
+from tests.docs.test_pages_are_followed import FOLLOWED, own_broker
 
 
 def main() -> None:

@@ -1,27 +1,19 @@
 """Whoever follows the pages gets what they show."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from stream.commands.broker import found_broker
+from tests.crash.ports import free_port
 from tests.docs import pages, session
 from tests.docs.pages import Command
 
 FIRST = ("docs/quickstart.md", "docs/records.md", "docs/operate.md", "README.md")
 FOLLOWED = (*FIRST, *(name for name in pages.names() if name not in FIRST and pages.page(name).is_followed()))
 """In this order, in one folder, on one Kafka: the later pages go on with what the quickstart made."""
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

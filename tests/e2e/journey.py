@@ -4,7 +4,6 @@ over HTTP, and every command in between.
 
 import io
 import json
-import socket
 from collections import Counter
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ import polars as pl
 from confluent_kafka import Producer
 
 from model.synthetic import SyntheticLog, generate
+from tests.crash.ports import free_port
 from tests.e2e.programs import Program, Programs, events, get, until, wait_for
 
 PARTITIONS: Final = 4
@@ -153,10 +153,3 @@ class Journey:
         )
         producer.produce(self.topic, value, user)
         assert producer.flush(30) == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -22,8 +22,9 @@ from stream.kafka.options import PRODUCER
 from stream.kafka.read_topic import committed_records, partitions
 from stream.kafka.topics import create, plan
 from stream.wire import Recommendation, recommendation_as_msgpack
+from tests.crash.ports import free_port
 from tests.e2e.environment import Environment
-from tests.e2e.journey import CODECS, free_port
+from tests.e2e.journey import CODECS
 from tests.e2e.programs import FromWheel, get, until, wait_for
 
 USERS: Final = 20

@@ -26,9 +26,9 @@ from stream.kafka.connect import connected
 from stream.kafka.names import Names, reader_group, worker_id
 from stream.kafka.rights import Right
 from stream.kafka.topic_problems import check, check_transactions
+from tests.crash.ports import free_port
 from tests.integration.test_broker import until
 from tests.processes import WorkerProcess, environ, rec2pm
-from tests.secured import kafka
 from tests.secured.kafka import USER, SecuredKafka
 from tests.secured.rules import rule
 
@@ -177,7 +177,7 @@ def test_with_exactly_the_rights_of_the_page_everything_works(shop: Shop) -> Non
 def serves(shop: Shop, user: str) -> int:
     """The status with which a view answers about a user, once it is ready."""
     pytest.importorskip("faust")
-    port = kafka.free_port()
+    port = free_port()
     log = (shop.folder / "view.log").open("wb")
     view = subprocess.Popen([*REC2PM, "view", "--listen", f"127.0.0.1:{port}"], env=shop.env, stdout=log, stderr=log)
 

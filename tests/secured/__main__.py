@@ -18,6 +18,7 @@ from bench import null_model
 from model.version.registry import Registry
 from stream.kafka import rights, topics
 from stream.kafka.names import Names
+from tests.crash.ports import free_port
 from tests.processes import environ, rec2pm
 from tests.secured import kafka
 from tests.secured.kafka import SecuredKafka
@@ -75,7 +76,7 @@ class Matrix:
                 **given,
             },
         )
-        words = [each.format(folder=self._folder, port=kafka.free_port()) for each in arguments]
+        words = [each.format(folder=self._folder, port=free_port()) for each in arguments]
         began = time.monotonic()
         ended = rec2pm(*words, env=env, timeout=_ENDS_WITHIN_S)
         seconds = time.monotonic() - began

@@ -26,7 +26,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from stream.commands import kafka_home
-from stream.commands.broker_process import free_port as free_port
 from stream.commands.broker_process import started, tail
 from tests.crash.ports import free_ports
 from tests.processes import wait_until
