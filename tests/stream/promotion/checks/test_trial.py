@@ -27,6 +27,7 @@ JUDGED = {
     "more than a tenth slower": (_rounds([20, 20, 20], [22.5, 22.5, 22.5]), f"{SLOW} 12% higher"),
     "faster": (_rounds([20, 20, 20], [5, 5, 5]), None),
     "one slow round is noise": (_rounds([20, 20, 20], [20, 90, 20]), None),
+    "one busy round among rounds of different speed": (_rounds([10, 20, 60], [50, 21, 61]), None),
     "the machine became busy for both": (_rounds([20, 40, 80], [20, 40, 80]), None),
     "the machine became busy between the rounds": (_rounds([20, 80, 80], [23, 92, 92]), f"{SLOW} 15% higher"),
     "many times as slow, and less than a millisecond": (_rounds([0.2] * 3, [1.1] * 3), None),
