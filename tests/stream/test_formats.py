@@ -285,6 +285,12 @@ def test_lists_and_states_are_what_the_log_and_the_versions_that_served_say(
     played: list[Chapter], cadence: Cadence, keep_segments: int, keep_formats: int, refold_per_s: int, cut: int
 ) -> None:
     """With the background, without it, and with half of it; with aborts, and workers that begin without a disk."""
+    agree(played, cadence, keep_segments, keep_formats, refold_per_s, cut)
+
+
+def agree(
+    played: list[Chapter], cadence: Cadence, keep_segments: int, keep_formats: int, refold_per_s: int, cut: int
+) -> None:
     found = Played(
         played,
         cadence=cadence,
