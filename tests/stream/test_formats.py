@@ -3,6 +3,7 @@
 The reference here knows neither steps nor stores. It computes one user after the other, one interaction at a time.
 """
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -320,3 +322,80 @@ def agree(
             ready = expected.read(reader, expected.folds)
             assert np.frombuffer(state.prepared.memory, np.float32).tolist() == ready.state[0].tolist()
             assert (state.prepared.folds, state.prepared.missing) == (ready.folds, ready.missing)
+
+
+def several(user: bytes, first: int, count: int) -> list[tuple[bytes, int | None]]:
+    return [(user, item) for item in range(first, first + count)]
+
+
+def test_a_cached_user_has_the_memory_that_the_background_prepared() -> None:
+    """Else the fold that comes right after it would leave the prepared memory behind."""
+    found = Played(
+        [
+            Chapter("fake@1", several(b"ann", 0, 2 * SEGMENT - 1)),
+            Chapter("other@1", several(b"ann", 9, 1), background=9),
+        ],
+        cadence="interaction",
+        refold_per_s=10_000,
+    )
+    assert (found.worker.counts.refolded, found.worker.counts.rebuilt) == (1, 1)
+    state = found.user(b"ann")
+    assert state.preference is not None
+    assert (state.preference.memory_format, state.prepared) == ("other/1", None)
+
+
+@pytest.mark.parametrize("keep_formats", [0, 1])
+def test_a_format_that_served_without_folding_leaves_the_memory_before_it_in_place(keep_formats: int) -> None:
+    found = Played(
+        [
+            Chapter("fake@1", several(b"ann", 0, 4 * SEGMENT)),
+            Chapter("other@1", several(b"ann", 30, 1), background=9),
+            Chapter("fake@1", several(b"ann", 31, 2 * SEGMENT)),
+        ],
+        keep_segments=0,
+        keep_formats=keep_formats,
+        refold_per_s=10_000,
+    )
+    assert found.rows()[b"ann"].missing_segments == 0
+
+
+def test_a_rollback_folds_what_it_missed_and_says_what_it_lacks() -> None:
+    played = [
+        Chapter("fake@1", several(b"ann", 0, 2 * SEGMENT)),
+        Chapter("other@1", several(b"ann", 10, 3 * SEGMENT)),
+        Chapter("fake@2", several(b"ann", 30, 1)),
+    ]
+    for keep_segments, missing in [(3, 0), (2, 1), (0, 3)]:
+        assert Played(played, keep_segments=keep_segments).rows()[b"ann"].missing_segments == missing
+    assert Played(played, keep_segments=3, keep_formats=0).rows()[b"ann"].missing_segments == 2
+    whole = Played([Chapter("fake@1", [each for chapter in played for each in chapter.happened])])
+    assert Played(played, keep_segments=3).rows()[b"ann"].memory == whole.rows()[b"ann"].memory
+
+
+@settings(max_examples=8, deadline=None)
+@given(chapters, st.sampled_from([0, 10_000]))
+def test_a_partition_marks_from_which_offset_on_each_version_served(played: list[Chapter], refold_per_s: int) -> None:
+    found = Played(played, refold_per_s=refold_per_s)
+    expected, offset = [], 0
+    for at, chapter in enumerate(played):
+        if chapter.happened:
+            expected.append((chapter.model, f"promotion-{at}", MODELS[chapter.model].memory_format, offset))
+        offset += len(chapter.happened)
+    assert [(each.version, each.promotion, each.memory_format, each.offset) for each in found.marks()] == expected
+
+
+def test_a_version_that_serves_on_under_another_promotion_is_marked_again_and_no_step_without_records_is() -> None:
+    link = FakeLink([FakeRecord(b"ann", said(1, 1))], [], log_end={0: 9})
+    with TemporaryDirectory() as folder:
+        seconds = itertools.count()
+        worker = worker_on(link, Path(folder), MODELS["fake@1"], clock=lambda: float(next(seconds)))
+        worker.turn()
+        for promotion, offset in (("one", 9), ("one", 10), ("two", 11)):
+            worker.step = replace(worker.step, recommender=Recommender(MODELS["fake@1"], promotion))
+            for _ in range(4):
+                worker.turn()  # passes what is no record: positions move
+            link.records.append(FakeRecord(b"ann", said(1, 1), 0, offset))
+            worker.turn()
+        worker.partitions.close()
+    marks = [read_mark(value) for key, value in sorted(link.state(0).items()) if key.startswith(MARK)]
+    assert [(each.promotion, each.offset) for each in marks] == [("", 0), ("one", 9), ("two", 11)]
