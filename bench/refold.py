@@ -327,6 +327,7 @@ def main() -> None:
     parser.add_argument("--calm", type=float, default=20, help="seconds of load before each promotion")
     parser.add_argument("--rates", type=int, nargs="+", default=[100, 1_000], help="values of REC2PM_REFOLD_PER_S")
     asked = parser.parse_args()
+    torch.set_num_threads(1)  # as a worker does
     with (
         tempfile.TemporaryDirectory(prefix="rec2pm-bench-") as scratch,
         found_broker(os.environ, Path(scratch)) as broker,
