@@ -23,10 +23,12 @@ from stream.trainer.points import Point
 from tests.model.quick import LOG, SMALL
 from tests.processes import Committed, environ, wait_until
 
+pytestmark = pytest.mark.timeout(900)
+
 PARTITIONS = 2
 GONE = str(LOG["user_id"][0])
 QUICK = [word for setting in (*SMALL, "max_epochs=1") for word in ("--set", setting)]
-WORK_S = 90.0
+WORK_S = 200.0
 
 
 class Shop:
