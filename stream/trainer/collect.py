@@ -129,7 +129,8 @@ class Collector:
             stop(error, f"reading {self._topic}")
         if self._elsewhere is not None:
             raise TrainerElsewhere(self._elsewhere)
-        records = [message for message in messages if message.error() is None]
+        # Within the call the partitions may have gone to another member: their records are read again by it.
+        records = [each for each in messages if each.error() is None and each.partition() in self._batches]
         self._reader.read(cast("Sequence[Record]", records), self._batches)
         for message in messages:
             if (wrong := message.error()) is not None:

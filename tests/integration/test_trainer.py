@@ -23,7 +23,8 @@ from stream.trainer.points import Point
 from tests.model.quick import LOG, SMALL
 from tests.processes import Committed, environ, wait_until
 
-pytestmark = pytest.mark.timeout(900)
+# The embedded broker has neither static members nor transactions that hide what was aborted.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.isolation]
 
 PARTITIONS = 2
 GONE = str(LOG["user_id"][0])
@@ -174,7 +175,6 @@ def test_a_trainer_that_is_killed_anywhere_loses_and_doubles_nothing_and_trains_
     assert promotion.who.startswith("rec2pm trainer, ")
 
 
-@pytest.mark.isolation
 def test_what_upstream_aborted_is_in_no_log_and_a_second_trainer_is_refused(shop: Shop) -> None:
     aborted = LOG.head(50).with_columns(item_id=pl.lit("never"))
     shop.send(LOG.head(40), transaction="commit")
