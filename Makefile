@@ -19,8 +19,10 @@ install: $(INSTALLED) ## .venv with everything in it (again only when pyproject.
 demo: $(INSTALLED) ## the whole loop in one terminal; LOG=FILE for your own event log
 	@$(BIN)/rec2pm demo $(if $(LOG),--log "$(LOG)")
 
+# In two processes where there are two cores: much of the time is waiting. A file stays in one process, for what its tests have in
+# common, and files begin in their order: those with processes and brokers of their own, which take long, come before the quick ones.
 test: $(INSTALLED) ## all tests; on the embedded broker, or on a Kafka in KAFKA_HOME or REC2PM_TEST_BOOTSTRAP; ARGS= for pytest
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n logical --maxprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED) ## format, lint, types, imports: what CI runs beside the tests
 	$(BIN)/ruff format --check

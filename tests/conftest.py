@@ -1,13 +1,17 @@
-"""The broker the integration tests talk to: found or started once per session (see stream/commands/broker.py for where
-it comes from).
+"""The broker the integration tests talk to: found or started once per process of the session (see
+stream/commands/broker.py for where it comes from).
+
+`make test` runs two processes (pytest-xdist). Each has a broker of its own: a second one costs some seconds, and what a
+test does to its broker troubles no other test.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -49,11 +53,22 @@ class SessionBroker:
             raise self._found
         return self._found
 
+    def described(self) -> list[str]:
+        """Which broker it is, and why none of those before it; empty if nobody asked for one."""
+        match self._found:
+            case None:
+                return []
+            case BrokerNotFound() as error:
+                return [f"broker: {error}"]
+            case found:
+                return [f"broker: {found.description}", *(f"  not: {why}" for why in found.passed_over)]
+
     def close(self) -> None:
         self._running.close()
 
 
 _BROKER = pytest.StashKey[SessionBroker]()
+_BROKERS_OF_PROCESSES = pytest.StashKey[list[str]]()
 
 
 @pytest.hookimpl(trylast=True)
@@ -69,20 +84,35 @@ def pytest_configure(config: pytest.Config) -> None:
                 raise pytest.UsageError(f"--require-isolation needs a Kafka: KAFKA_HOME is not set. {why}") from None
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if _BROKER in config.stash:
-        config.stash[_BROKER].close()
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop the broker while the process that waits for this one is patient: pytest-xdist kills one that ends slowly."""
+    broker = session.config.stash[_BROKER]
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["broker"] = broker.described()
+    broker.close()
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
-    """Which broker the tests use, and why none of those before it; it is started here when a test needs it."""
+    """Which broker the tests use; it is started here when a test needs it. With several processes, the end says it."""
     if config.option.collectonly or not any("broker" in getattr(item, "fixturenames", ()) for item in items):
         return []
-    try:
-        found = config.stash[_BROKER].get()
-    except BrokerNotFound as error:
-        return [f"broker: {error}"]
-    return [f"broker: {found.description}", *(f"  not: {why}" for why in found.passed_over)]
+    broker = config.stash[_BROKER]
+    with suppress(BrokerNotFound):
+        broker.get()
+    return broker.described()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process has ended, with an output unless it crashed."""
+    lines = getattr(node, "workeroutput", {}).get("broker", [])
+    node.config.stash.setdefault(_BROKERS_OF_PROCESSES, []).extend(f"{node.gateway.id}: {line}" for line in lines)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in terminalreporter.config.stash.get(_BROKERS_OF_PROCESSES, []):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -117,6 +117,7 @@ async def test_json_ends_with_a_line_end() -> None:
 @in_a_loop
 async def test_streams_are_limited_and_a_place_becomes_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "MAX_STREAMS", 2)
+    monkeypatch.setattr(routes, "HEARTBEAT_S", 0.5)  # the next one notices that a reader is gone
     async with serving() as port:
         stream = get("/recommendations/ann/stream")
         open_ones = []
