@@ -74,14 +74,15 @@ class Runtime:
 
     def warm_up(self) -> None:
         """Make the first calls, with every kind of arguments that a worker gives: they compile the program, which takes
-        about a hundred times as long as a call.
+        about a hundred times as long as a call. One user and several are compiled apart; how many they are is not, nor
+        how many items they have (`python -m bench.first_calls`).
 
         Raises:
             ModelFailed: a call raises, or its answer has numbers that are not finite.
         """
         L = self.segment_length
-        for _ in range(3):
-            for users in (1, 2, CHUNK):
+        for _ in range(2):
+            for users in (1, 2):
                 rows = np.ones((users, L), np.int64)
                 times, now = (rows, rows[:, 0]) if self.uses_time else (None, None)
                 none = np.zeros((users, self.state_floats), np.float32)

@@ -33,6 +33,8 @@ _TIMES_THE_FILE: Final = 4
 """A load holds the file, its weights, and the frozen copy of them at once; a little more for the calls."""
 _LOOK_S: Final = 0.02
 """How often the child's memory is looked at. In this time a program can take some tens of MB more."""
+_START_S: Final = 60.0
+"""The child is killed if it has not begun with the version by then."""
 _LAST_WORDS: Final = 4_096
 _LONGEST: Final = 600
 _CALLS: Final = 400
@@ -64,7 +66,7 @@ def tried(folder: Path, sha256: str | None = None, *, timeout_s: float, memory_b
     Args:
         folder: of the version, on this machine.
         sha256: what the version must have, as `Runtime.load` takes it.
-        timeout_s: the child is killed when it has worked on the version for so long, or has not begun after so long.
+        timeout_s: the child is killed when it has worked on the version for so long.
         memory_bytes: the child is killed when it has taken so much. None: what there is.
     """
     if (why := _no_room(folder, memory_bytes)) is not None:
@@ -138,12 +140,14 @@ class _Watched:
         self._open.register(self._errors, selectors.EVENT_READ)
 
     def trial(self, timeout_s: float, memory_bytes: int | None) -> Trial:
-        begun, deadline = False, time.monotonic() + timeout_s
+        begun, limit_s = False, _START_S
+        deadline = time.monotonic() + limit_s
         while (ended := self._ended()) is None:
             self._read(_LOOK_S)
             if not begun and self._sent:
-                # What came before was the start of Python and torch, for which the version can do nothing.
-                begun, deadline = True, time.monotonic() + timeout_s
+                # What came before was the start of Python and torch, which takes long on a busy machine.
+                begun, limit_s = True, timeout_s
+                deadline = time.monotonic() + limit_s
             took = memory.rss_bytes(self._child.pid)
             if memory_bytes is not None and took is not None and took > memory_bytes:
                 return Trial(
@@ -151,7 +155,7 @@ class _Watched:
                     f"at most {_mb(memory_bytes)} are allowed"
                 )
             if time.monotonic() > deadline:
-                return Trial(f"it did not end within {timeout_s:g} s: it was {self._doing()}")
+                return Trial(f"it did not end within {limit_s:g} s: it was {self._doing()}")
         while self._read(0):
             pass
         return self._result(ended)
