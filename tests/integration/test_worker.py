@@ -112,11 +112,11 @@ class Application:
             command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=COMMAND_S, check=False
         )
 
-    def start_worker(self, **settings: object) -> Running:
+    def start_worker(self, command: Sequence[str] = (*REC2PM, "worker"), **settings: object) -> Running:
         log = self.folder / f"worker-{len(self.started)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*REC2PM, "worker"],
+                list(command),
                 cwd=ROOT,
                 env=self.environ(settings),
                 stdout=output,

@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from stream.commands.broker import found_broker
 from tests.promoting import promote
 from tests.soak import figures, report, traffic, versions
@@ -38,6 +40,7 @@ def main() -> None:
     def said(line: str) -> None:
         print(line, flush=True)
 
+    torch.set_num_threads(1)  # the oracle asks for one user at a time
     log = traffic.log_of(asked.log, asked.seed)
     of_models = asked.models or folder / "models"
     if not of_models.exists():
