@@ -96,18 +96,17 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
             published.forgotten(user)
             continue
         counts["interactions"] += 1
-        term = mine.at(record.offset)
         replay = users.get(place)
         if replay is None:
             replay = users[place] = Replay(rules)
-        version = mine.version(term)
+        version = mine.at(record.offset)
         if (record.partition, record.offset) in dead.refused:
             counts["refused"] += 1
             segment = version.rows([*replay.items, heard.item])
             full = len(segment) == rules.segment_length
             dead.refusal(record, may_fail=full and version.may_fail(segment))
             continue
-        if replay.take(heard, version, term):
+        if replay.take(heard, version):
             counts["lists"] += 1
             published.expect(user, replay.recommendation(record.partition, record.offset, heard.time, version), tally)
     dead.rest()
@@ -115,7 +114,7 @@ def judge(observed: Observed, rules: Rules) -> Verdict:
     # A user with nothing but refused records has no state.
     there = {place: replay for place, replay in users.items() if replay.taken}
     _compare_states(observed.states, there, terms, rules, tally)
-    _compare_memories(observed.memories, there, terms, rules, tally)
+    _compare_memories(observed.memories, there, rules, tally)
     return Verdict(
         interactions=counts["interactions"],
         users=len(users),
@@ -168,7 +167,6 @@ def _compare_states(
 def _compare_memories(
     found: Mapping[tuple[int, str], Sequence[Stored]],
     users: Mapping[tuple[int, str], Replay],
-    terms: Mapping[int, Terms],
     rules: Rules,
     tally: _Tally,
 ) -> None:
@@ -182,8 +180,9 @@ def _compare_memories(
         expected = [_stored("earlier" if at else "newest", each, rules) for at, each in enumerate(replay.memories)]
         prepared = {
             _stored("prepared", replay.read_by(version)[0], rules)
-            for version in terms[place[0]].since(replay.folded_in)
-            if replay.memories
+            for version in rules.versions.values()
+            if any((each.kind, each.memory_format) == ("prepared", version.memory_format) for each in stored)
+            and replay.memories
         }
         lacking = [each for each in expected if not any(_same_memory(other, each, rules) for other in stored)]
         more = [

@@ -77,8 +77,6 @@ class Replay:
     taken: int = 0
     folds: int = 0
     folded_at: int = 0
-    folded_in: int = 0
-    """Of the partition's terms, the one of the newest fold."""
     items: list[str] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     memories: Memories = ()
@@ -89,7 +87,7 @@ class Replay:
     def __post_init__(self) -> None:
         self.kept = deque(maxlen=self.rules.keep_segments)
 
-    def take(self, interaction: Said, version: Version, term: int = 0) -> bool:
+    def take(self, interaction: Said, version: Version) -> bool:
         """Remember one interaction; True if a list is due after it."""
         self.taken += 1
         self.items.append(interaction.item)
@@ -97,7 +95,6 @@ class Replay:
         self._hidden = None
         if full := len(self.items) == self.rules.segment_length:
             self._fold(version)
-            self.folded_in = term
         return full if self.rules.lists == "fold" else self.taken % self.rules.lists == 0
 
     def _fold(self, version: Version) -> None:

@@ -109,16 +109,9 @@ class Terms:
             self._starts.insert(0, -1)
             self._versions.insert(0, rules.versions[rules.configured])
 
-    def at(self, offset: int) -> int:
-        """The number of the term that this offset is in."""
-        return max(0, bisect_right(self._starts, offset) - 1)
-
-    def version(self, term: int) -> Version:
-        return self._versions[term]
-
-    def since(self, term: int) -> Sequence[Version]:
-        """The versions of this term and of those after it."""
-        return self._versions[term:]
+    def at(self, offset: int) -> Version:
+        """The version that served the record with this offset."""
+        return self._versions[max(0, bisect_right(self._starts, offset) - 1)]
 
     @property
     def last(self) -> Version:

@@ -116,7 +116,7 @@ def run(
         report("each version is promoted once, so that it is fetched and tried")
         for version in [*dict.fromkeys(order[1:]), order[0]]:
             promotion = promote(broker.bootstrap, app, version)
-            wait_until(lambda id=promotion.id: _served(broker.bootstrap, app, id), _SERVED_WITHIN_S, "it serves")  # type: ignore[misc]
+            wait_until(lambda made=promotion.id: _served(broker.bootstrap, app, made), _SERVED_WITHIN_S, "it serves")  # type: ignore[misc]
         outcome.began = time.time_ns()
         _pause(options.quiet_s, running)
         _swap(outcome, running, order, lambda version: promote(broker.bootstrap, app, version), report)

@@ -25,7 +25,7 @@ OF_A_VERSION: Final = (
     Point.MODEL_TRIED,
     Point.MODEL_LOADED,
     Point.MODEL_SWAPPED,
-    *(point for point in Point if point == "refolded"),
+    Point.REFOLDED,
 )
 AT_START: Final = (Point.ASSIGNED, Point.OPENED, Point.RESTORED)
 

@@ -57,7 +57,7 @@ def killed_at(point: Point) -> Inject:
     def inject(world: World) -> float:
         worker = world.victim()
         made: list[Promotion] = []
-        same = OTHER_FORMAT if point == "refolded" else None
+        same = OTHER_FORMAT if point is Point.REFOLDED else None
         event = world.at(worker, kill_at(point), provoke=lambda: made.append(world.promote(_another(world, same))))
         _serve(world, made[0])
         return event.time
