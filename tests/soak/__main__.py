@@ -19,6 +19,8 @@ from tests.promoting import promote
 from tests.soak import figures, report, traffic, versions
 from tests.soak.run import Options, run
 
+_TRYING_S = 60.0
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,22 +48,22 @@ def main() -> None:
     if not of_models.exists():
         said("training two models")
         versions.make(log, of_models, asked.train)
-    one, same, other = versions.found(of_models)
-    order = versions.order(one, same, other, asked.swaps)
-    seconds = 2 * asked.quiet + (asked.swaps + 2) * asked.beat
+    first, same, other = versions.found(of_models)
+    phases = versions.phases(first, same, other, asked.swaps)
+    seconds = 4 * asked.quiet + (asked.swaps + 2) * asked.beat + _TRYING_S
     sent = traffic.records(traffic.mixed(log, round(seconds * asked.rate), asked.seed))
     with found_broker(os.environ, folder / "broker") as broker:
         said(f"broker: {broker.description}; logs are in {folder}")
         options = Options(asked.rate, asked.beat, asked.quiet, asked.workers)
-        outcome = run(options, broker, folder, of_models, order, sent, promote, said)
+        outcome = run(options, broker, folder, of_models, first, phases, sent, promote, said)
     swaps = figures.swaps_of(outcome)
-    phases, growth = list(figures.phases(outcome, swaps)), list(figures.growth(outcome))
+    kinds, growth = list(figures.phases(outcome, swaps)), list(figures.growth(outcome))
     (out / "soak.json").write_text(json.dumps(figures.as_json(outcome, swaps), indent=1))
-    report.plot(out / "soak.svg", outcome, swaps, phases)
-    text = "\n".join(report.tables(outcome, phases, growth))
+    report.plot(out / "soak.svg", outcome, swaps, kinds)
+    text = "\n".join(report.tables(outcome, kinds, growth))
     (out / "soak.md").write_text(text + "\n")
     said(f"\n{text}\n")
-    claims = list(report.claims(outcome, phases, growth))
+    claims = list(report.claims(outcome, kinds, growth))
     for holds, claim in claims:
         said(f"{'PASS' if holds else 'FAIL'}  {claim}")
     said(f"\nfigures and plot are in {out}, logs in {folder}")

@@ -80,7 +80,7 @@ class Growth:
 
 def swaps_of(outcome: Outcome) -> list[Swap]:
     """Each promotion and worker, in the order of the promotions."""
-    ends = [*outcome.promoted[1:], outcome.ended]
+    ends = [_end_of(outcome, at) for at in range(len(outcome.promoted))]
     found = []
     for worker, notes in outcome.notes.items():
         swapped = [note.ended for note in notes if note.kind == SWAPPED]
@@ -118,7 +118,10 @@ def phases(outcome: Outcome, swaps: Sequence[Swap]) -> Iterator[Phase]:
         ]
         previous = 0
         for note in notes:
-            if note.kind != STEP or not outcome.began <= note.began <= outcome.ended:
+            if note.kind != STEP:
+                continue
+            if not any(began <= note.began <= ended for began, ended in outcome.windows):
+                previous = 0
                 continue
             at = bisect_right(starts, note.ended) - 1
             if at >= 0 and note.began <= ends[at]:
@@ -161,13 +164,20 @@ def as_json(outcome: Outcome, swaps: Sequence[Swap]) -> dict[str, Any]:
     """All figures, and the data of the plot."""
     return {
         "options": asdict(outcome.options),
-        "seconds": (outcome.ended - outcome.began) / _S,
+        "seconds": sum(ended - began for began, ended in outcome.windows) / _S,
         "oracle": None if outcome.verdict is None else asdict(outcome.verdict),
         "phases": [{**asdict(each), "ratio": each.ratio} for each in phases(outcome, swaps)],
         "growth": [asdict(each) for each in growth(outcome)],
         "swaps": [asdict(each) for each in swaps],
         "used": [each._asdict() for each in outcome.used],
     }
+
+
+def _end_of(outcome: Outcome, number: int) -> int:
+    """The next promotion, or the end of its window."""
+    began = outcome.promoted[number]
+    window = next(ended for start, ended in outcome.windows if start <= began <= ended)
+    return min(window, *outcome.promoted[number + 1 : number + 2], window)
 
 
 class _Steps:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,11 +66,11 @@ class Outcome:
     promoted: list[int] = field(default_factory=list)
     """When each promotion was in Kafka."""
     formats: list[bool] = field(default_factory=list)
-    """Of each promotion, whether the version has another memory format than the one before."""
+    """Of each promotion, whether the versions of its phase have different memory formats."""
     notes: dict[str, list[Note]] = field(default_factory=dict)
     used: list[Used] = field(default_factory=list)
-    began: int = 0
-    ended: int = 0
+    windows: list[tuple[int, int]] = field(default_factory=list)
+    """From when to when promotions and steps count: one for each phase."""
     verdict: Verdict | None = None
 
 
@@ -77,15 +79,16 @@ def run(
     broker: Broker,
     folder: Path,
     models: Path,
-    order: Sequence[ModelVersion],
+    first: ModelVersion,
+    phases: Sequence[Sequence[ModelVersion]],
     records: Iterator[Sent],
     promote: Callable[[str, str, ModelVersion], Promotion],
     report: Callable[[str], None],
 ) -> Outcome:
-    """Serve the first version of `order`, then promote the others one after the other on the beat.
+    """Serve the first version, then promote those of each phase one after the other, on the beat.
 
-    Each version is promoted once before that. A child process tries a version when it is promoted for the first time,
-    which takes longer than a beat; so this is measured apart.
+    Before a phase each of its versions is promoted once: a child process tries a version that the cache has not had,
+    which takes longer than a beat.
     """
     app = f"soak-{os.getpid()}-{time.time_ns() % 1_000_000}"
     outcome = Outcome(options)
@@ -93,7 +96,7 @@ def run(
         broker.bootstrap,
         app,
         MODELS=str(models),
-        MODEL=order[0].reference,
+        MODEL=first.reference,
         STATE_DIR=str(folder / "state"),
         RECOMMEND=str(LISTS),
         TOP_K=str(TOP_K),
@@ -113,26 +116,27 @@ def run(
         wait_until(
             lambda: all(_steps(folder, name) for name in running), _STARTS_WITHIN_S, "each worker has done a step"
         )
-        report("each version is promoted once, so that it is fetched and tried")
-        for version in [*dict.fromkeys(order[1:]), order[0]]:
-            promotion = promote(broker.bootstrap, app, version)
-            wait_until(lambda made=promotion.id: _served(broker.bootstrap, app, made), _SERVED_WITHIN_S, "it serves")  # type: ignore[misc]
-        outcome.began = time.time_ns()
-        _pause(options.quiet_s, running)
-        _swap(outcome, running, order, lambda version: promote(broker.bootstrap, app, version), report)
-        _pause(options.quiet_s, running)
-        outcome.used += _usage(len(order) - 1, running)
-        outcome.ended = time.time_ns()
+        for phase in phases:
+            _try(
+                phase, running, partial(promote, broker.bootstrap, app), partial(_served, broker.bootstrap, app), report
+            )
+            began = time.time_ns()
+            _pause(options.quiet_s, running)
+            _swap(outcome, running, phase, partial(promote, broker.bootstrap, app), report)
+            _pause(options.quiet_s, running)
+            outcome.windows.append((began, time.time_ns()))
+        outcome.used += _usage(len(outcome.promoted), running)
         feeder.stop()
         admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 2})
         places = places_of(admin, f"{app}.in")
         wait_until(lambda: committed.offsets() == ends(admin, places), _TAKES_THE_REST_S, "everything is taken")
     outcome.notes = {name: noting.read(_notes(folder, name)) for name in running}
     report("the oracle recomputes everything from the input topic")
-    programs = [ProgramVersion(Path(each.uri)) for each in {each.reference: each for each in order}.values()]
+    served = {each.reference: each for each in (first, *chain.from_iterable(phases))}
+    programs = [ProgramVersion(Path(each.uri)) for each in served.values()]
     rules = Rules(
         {each.reference: each for each in programs},
-        order[0].reference,
+        first.reference,
         programs[0].segment_length,
         LISTS,
         TOP_K,
@@ -142,35 +146,54 @@ def run(
         in_order=True,
     )
     observed = observe(broker.bootstrap, app, f"{app}.in", f"{app}.out", Kept())
-    observed.excused = [(0, outcome.began // 1_000_000)]  # before that, versions are tried
+    edges = [0, *(each // 1_000_000 for window in outcome.windows for each in window), time.time_ns() // 1_000_000]
+    observed.excused = [*zip(edges[::2], edges[1::2], strict=True)]  # between phases, versions are tried
     outcome.verdict = judge(observed, rules)
     return outcome
+
+
+def _try(
+    phase: Sequence[ModelVersion],
+    running: dict[str, subprocess.Popen[bytes]],
+    promote: Callable[[ModelVersion], Promotion],
+    served: Callable[[Promotion], bool],
+    report: Callable[[str], None],
+) -> None:
+    report("each version is promoted once, so that it is fetched and tried")
+    for version in dict.fromkeys(phase):
+        promotion = promote(version)
+        until = time.monotonic() + _SERVED_WITHIN_S
+        while not served(promotion):
+            _pause(0.5, running)
+            if time.monotonic() > until:
+                raise TimeoutError(f"{version.reference} does not serve within {_SERVED_WITHIN_S:.0f} s")
 
 
 def _swap(
     outcome: Outcome,
     running: dict[str, subprocess.Popen[bytes]],
-    order: Sequence[ModelVersion],
+    phase: Sequence[ModelVersion],
     promote: Callable[[ModelVersion], object],
     report: Callable[[str], None],
 ) -> None:
+    other_format = len({version.manifest().memory_format for version in phase}) > 1
     began = time.monotonic()
-    for number, version in enumerate(order[1:]):
+    for number, version in enumerate(phase):
         due = began + number * outcome.options.beat_s
         _pause(due - time.monotonic(), running)
-        outcome.used += _usage(number, running)
+        outcome.used += _usage(len(outcome.promoted), running)
         promote(version)
         outcome.promoted.append(time.time_ns())
-        outcome.formats.append(version.manifest().memory_format != order[number].manifest().memory_format)
+        outcome.formats.append(other_format)
         if number % 10 == 0:
-            report(f"{number} of {len(order) - 1} promotions, {time.monotonic() - due:.1f} s behind the beat")
+            report(f"{number} of {len(phase)} promotions, {time.monotonic() - due:.1f} s behind the beat")
     _pause(outcome.options.beat_s, running)
 
 
-def _served(bootstrap: str, app: str, promotion: str) -> bool:
+def _served(bootstrap: str, app: str, promotion: Promotion) -> bool:
     """Whether every worker says that it serves this."""
     workers = read_models({"bootstrap.servers": bootstrap}, app).workers.values()
-    return bool(workers) and all(report.promotion == promotion for report in workers)
+    return bool(workers) and all(report.promotion == promotion.id for report in workers)
 
 
 def _pause(seconds: float, running: dict[str, subprocess.Popen[bytes]]) -> None:

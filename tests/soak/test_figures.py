@@ -38,8 +38,7 @@ def outcome(*, slow_ms: float = 9.0, grows_mb: float = 0.0) -> Outcome:
         formats=[False, True],
         notes={"w0": sorted([*steps, *swapped], key=lambda note: note.ended)},
         used=used,
-        began=0,
-        ended=30 * S,
+        windows=[(0, 30 * S)],
         verdict=RIGHT,
     )
 

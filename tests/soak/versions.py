@@ -46,11 +46,13 @@ def found(models: Path) -> tuple[ModelVersion, ModelVersion, ModelVersion]:
     return first, same, other
 
 
-def order(first: ModelVersion, same: ModelVersion, other: ModelVersion, swaps: int) -> list[ModelVersion]:
-    """What is served, one after the other: `first`, then so many promotions. In the first half of them two versions of
-    one memory format are promoted in turn, in the second half two of different ones.
+def phases(
+    first: ModelVersion, same: ModelVersion, other: ModelVersion, swaps: int
+) -> tuple[list[ModelVersion], list[ModelVersion]]:
+    """What is promoted: in the first phase two versions of one memory format in turn, in the second two of different
+    ones.
     """
     half = swaps // 2
     within = [(same, first)[number % 2] for number in range(half)]
     between = [(other, first)[number % 2] for number in range(swaps - half)]
-    return [first, *within, *between]
+    return within, between
