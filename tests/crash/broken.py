@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
+from state import changelog
+from stream import step
 from stream.kafka.lineage import Changelog
 from stream.kafka.link import KafkaLink
 from stream.partition import Phase
@@ -102,12 +104,29 @@ def _changelog_read_uncommitted() -> None:
     KafkaLink.__init__ = made  # type: ignore[method-assign]
 
 
+def _versions_without_marks() -> None:
+    """The changelog does not say which version serves."""
+    step.marked = lambda *_: []
+
+
+def _earlier_memories_lost() -> None:
+    """A fold in another memory format throws away the memory that it replaces."""
+    put_aside = changelog._put_aside
+
+    def thrown_away(changes: Any, user_id: Any, before: Any, memory_format: Any, keep: Any) -> Any:
+        return put_aside(changes, user_id, before, memory_format, 0)
+
+    changelog._put_aside = thrown_away
+
+
 BREAKS: Final[Mapping[str, Callable[[], None]]] = {
     "store-before-transaction": _store_before_transaction,
     "offsets-not-sent": _offsets_not_sent,
     "lost-as-revoked": _lost_as_revoked,
     "restore-to-a-wrong-end": _restore_to_a_wrong_end,
     "changelog-read-uncommitted": _changelog_read_uncommitted,
+    "versions-without-marks": _versions_without_marks,
+    "earlier-memories-lost": _earlier_memories_lost,
 }
 FAULTS: Final[Mapping[str, tuple[str, ...]]] = {
     "store-before-transaction": (
@@ -118,5 +137,7 @@ FAULTS: Final[Mapping[str, tuple[str, ...]]] = {
     "offsets-not-sent": ("SIGSTOP past the session at computed", "rebalance storm"),
     "lost-as-revoked": ("SIGSTOP for longer than deletions are kept",),
     "restore-to-a-wrong-end": ("foreign transaction in the changelog",),
+    "versions-without-marks": ("promotion within a memory format", "promotion to another memory format"),
+    "earlier-memories-lost": ("rollback", "promotion to another memory format"),
     "changelog-read-uncommitted": ("SIGKILL at aborted", "SIGSTOP past the session at produced", "state lost"),
 }

@@ -34,6 +34,7 @@ TELLING = (
     "broker SIGKILL",
     "hold: a late EndTxn, then SIGKILL",
     "input deleted after it was read",
+    "promotion to another memory format",
 )
 FAULTS_S = 50.0
 
