@@ -120,7 +120,9 @@ def test_a_promotion_that_cannot_be_read_changes_nothing(what: str, caplog: pyte
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", b"null", b"7", b"\xff", b'{"schema": 1}', b'{"schema": "1"}'])
-@pytest.mark.parametrize("key", [alias_key(CHAMPION), promotion_key(new_id(NOON)), worker_key("one")])
+@pytest.mark.parametrize(
+    "key", [alias_key(CHAMPION), promotion_key(new_id(NOON)), worker_key("one")], ids=["alias", "promotion", "worker"]
+)
 def test_a_value_that_is_no_record_is_kept_out(key: bytes, value: bytes) -> None:
     models = applied([(key, value)])
     assert models == Models()
