@@ -18,7 +18,8 @@ AFTER_S = 1.0
 WARM = 10
 """After so many swaps, memory and threads must be flat."""
 MB_PER_100_SWAPS = 10.0
-"""What memory may grow by, along the line of least squares: a version kept by mistake is several MB each."""
+"""What memory may grow by, along the line of least squares: a version that is kept by mistake is several MB each."""
+NAMES = {False: "one memory format", True: "two memory formats in turn"}
 _S = 1_000_000_000
 
 
@@ -68,8 +69,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What one worker's process used, from the WARM-th swap on: the first and last value, and a line through all."""
+    """What one worker's process used in a phase, from its WARM-th promotion on: the first and last value, and a line
+    through all.
+    """
 
+    phase: str
     worker: str
     what: str
     first: float
@@ -137,7 +141,7 @@ def phases(outcome: Outcome, swaps: Sequence[Swap]) -> Iterator[Phase]:
             continue
         served = [each.served_s for each in of_this if each.served_s is not None]
         yield Phase(
-            "two memory formats in turn" if other else "one memory format",
+            NAMES[other],
             sum(each is other for each in outcome.formats),
             len(served),
             float(np.median(served)) if served else math.nan,
@@ -150,14 +154,17 @@ def phases(outcome: Outcome, swaps: Sequence[Swap]) -> Iterator[Phase]:
 
 
 def growth(outcome: Outcome) -> Iterator[Growth]:
-    for worker in outcome.notes:
-        mine = [each for each in outcome.used if each.worker == worker and each.swap >= WARM]
-        for what in ("rss_mb", "threads", "files"):
-            values = [float(getattr(each, what)) for each in mine]
-            if len(values) < 2:
-                continue
-            slope = float(np.polyfit([each.swap for each in mine], values, 1)[0]) * 100
-            yield Growth(worker, what, values[0], values[-1], max(values), round(slope, 3) + 0.0)
+    """Of each phase, because its versions are others."""
+    for other in (False, True):
+        numbers = [number for number, each in enumerate(outcome.formats) if each is other][WARM:]
+        for worker in outcome.notes:
+            mine = [each for each in outcome.used if each.worker == worker and each.swap in numbers]
+            for what in ("rss_mb", "threads", "files"):
+                values = [float(getattr(each, what)) for each in mine]
+                if len(values) < 2:
+                    continue
+                slope = float(np.polyfit([each.swap for each in mine], values, 1)[0]) * 100
+                yield Growth(NAMES[other], worker, what, values[0], values[-1], max(values), round(slope, 3) + 0.0)
 
 
 def as_json(outcome: Outcome, swaps: Sequence[Swap]) -> dict[str, Any]:

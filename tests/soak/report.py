@@ -32,11 +32,11 @@ def tables(outcome: Outcome, phases: Sequence[Phase], growth: Sequence[Growth]) 
     for name, cells in rows:
         yield f"| {name} | " + " | ".join(cells) + " |"
     yield ""
-    yield f"| from swap {WARM} on | worker | first | last | most | per 100 swaps |"
-    yield "|---|---|---:|---:|---:|---:|"
+    yield f"| from the {WARM}th promotion on | worker | used | first | last | most | per 100 promotions |"
+    yield "|---|---|---|---:|---:|---:|---:|"
     for each in growth:
         yield (
-            f"| {NAMES[each.what]} | {each.worker} | {each.first:.0f} | {each.last:.0f} | {each.most:.0f} "
+            f"| {each.phase} | {each.worker} | {NAMES[each.what]} | {each.first:.0f} | {each.last:.0f} | {each.most:.0f} "
             f"| {each.per_100_swaps:+.1f} |"
         )
     verdict = outcome.verdict
@@ -66,7 +66,7 @@ def claims(outcome: Outcome, phases: Sequence[Phase], growth: Sequence[Growth]) 
         limit = MB_PER_100_SWAPS if each.what == "rss_mb" else 1.0
         yield (
             each.per_100_swaps <= limit,
-            f"{each.worker}: {NAMES[each.what]} grow by {each.per_100_swaps:+.1f} per 100 swaps, at most {limit:.0f}",
+            f"{each.phase}: {NAMES[each.what]} of {each.worker} grow by {each.per_100_swaps:+.1f} per 100 promotions, at most {limit:.0f}",
         )
 
 
