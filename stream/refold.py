@@ -79,7 +79,8 @@ class Refold:
             StateCorrupted, StateFormatUnknown: a store cannot be read.
         """
         now = self._clock()
-        self._allowed = min(self._allowed + (now - self._asked_at) * self._per_s, self._batch)
+        # A turn that comes late is made up for, longer silence is not.
+        self._allowed = min(self._allowed + (now - self._asked_at) * self._per_s, 2 * self._batch)
         self._asked_at = now
         if self._allowed < self._batch or not self._per_s:
             return None
