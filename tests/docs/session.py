@@ -52,7 +52,7 @@ def changed(bootstrap: str, view_port: int, metrics_port: int, *, short: bool = 
         "--replication 3": "--replication 1",
         "127.0.0.1:6066": f"127.0.0.1:{view_port}",
         "127.0.0.1:9464": f"127.0.0.1:{metrics_port}",
-        **({"max_seconds=60": "max_seconds=3"} if short else {}),
+        **({"max_seconds=60": "max_seconds=8"} if short else {}),
     }
 
 
