@@ -15,6 +15,7 @@ from tests.docs.pages import ROOT
 
 def test_the_demo_runs_to_its_end_as_its_picture_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "TRAINING_S", 3.0)
+    monkeypatch.setattr(run, "NEXT_TRAINING_S", 1.0)
     monkeypatch.setattr(run, "TRAFFIC_S", 3.0)
     monkeypatch.setattr(log, "SyntheticLog", lambda: SyntheticLog(users=100))
     console = Console(file=io.StringIO(), width=126)
@@ -26,7 +27,9 @@ def test_the_demo_runs_to_its_end_as_its_picture_shows(tmp_path: Path, monkeypat
     printed = console.file.getvalue()
     pictured = (ROOT / "docs/images/demo.svg").read_text().replace("&#160;", " ")
     titles = re.findall(r"^\d\. (.*?)  ", printed, re.MULTILINE)
-    assert len(titles) == 5
+    assert len(titles) == 6
     assert [title for title in titles if title not in pictured] == []
     assert re.search(r"all users +[\d,]+ +[\d,]+ \([\d.]+%\)", printed)
+    assert "promoted demo@2 as champion, in place of demo@1" in printed
+    assert re.search(r"all 2 workers served it [\d.]+ s later", printed)
     assert "Done in" in printed

@@ -45,7 +45,7 @@ def compare(log: Log, served: Served, cut: int, console: Console) -> None:
             ratio = f"{ours / theirs:.1f}x" if theirs else "-"
             table.add_row(name, f"{n:,}", f"{ours:,} ({ours / n:.1%})", f"{theirs:,} ({theirs / n:.1%})", ratio)
     console.print(
-        "\n[bold]5. How good were the lists?[/]  For each new interaction: was its item in the list that the user had before it?"
+        "\n[bold]6. How good were the lists?[/]  For each new interaction: was its item in the list that the user had before it?"
     )
     console.print("   The popularity list comes from the same past, and leaves out the same items of the user.\n")
     console.print(table)

@@ -27,10 +27,14 @@ from stream.commands.broker import Broker, found_broker
 from stream.commands.command_line import REC2PM
 from stream.commands.demo.comparison import compare
 from stream.commands.demo.log import Log, shown_users, synthetic
+from stream.commands.demo.promotion import Promotion, promote_first
 from stream.commands.demo.screen import Screen
 from stream.commands.demo.settings import (
     APP,
+    FIRST_SHARE,
+    NEXT_TRAINING_S,
     PARTITIONS,
+    PROMOTED_AFTER_S,
     SEGMENT_LENGTH,
     TRAFFIC_S,
     TRAINED_SHARE,
@@ -73,16 +77,24 @@ def run_demo(log: Log | None, folder: Path, environ: Mapping[str, str], console:
         _make_topics(broker)
         cut = int(len(frame) * TRAINED_SHARE)
         console.print(
-            f"[bold]3. The model[/]  Rec2PM, trained for about a minute on the first {TRAINED_SHARE:.0%} of the log, by time."
+            f"[bold]3. The model[/]  Rec2PM, trained for about a minute on the first {TRAINED_SHARE * FIRST_SHARE:.0%} of the log, by time."
         )
-        version = _train(frame.head(cut), folder)
+        version = _train(frame.head(int(cut * FIRST_SHARE)), folder)
         console.print(f"   {_trained(version)}")
+        newer = _train(frame.head(cut), folder, version)
+        console.print(
+            f"   {newer.reference} starts from its weights and learns the first {TRAINED_SHARE:.0%}. "
+            f"{_memories(version, newer)}"
+        )
+        promote_first(version.reference, env, folder)
         with started_workers(env, folder) as workers:
             console.print(
                 f"[bold]4. The workers[/]  {WORKERS} processes share {PARTITIONS} partitions; their logs are in {folder}.\n"
                 f"   First they process the {cut:,} interactions of the past. Then {len(frame) - cut:,} new ones arrive in {TRAFFIC_S:.0f} seconds:"
             )
-            served = _serve(broker, played, cut, workers, console)
+            promotion = Promotion(newer.reference, broker, env, WORKERS)
+            served = _serve(broker, played, cut, workers, promotion, console)
+            promotion.tell(served, console)
         compare(played, served, cut, console)
     console.print(
         f"\nDone in {time.monotonic() - began:.0f} s. The model is {version.uri}; its manifest.json says what it was trained on.\n"
@@ -118,8 +130,15 @@ def _make_topics(broker: Broker) -> None:
         )
 
 
-def _train(history: pl.DataFrame, folder: Path) -> ModelVersion:
-    settings = [f"segment_length={SEGMENT_LENGTH}", "lr=3e-3", f"max_seconds={TRAINING_S}", "validation_targets=1_000"]
+def _memories(version: ModelVersion, newer: ModelVersion) -> str:
+    if newer.manifest().memory_format == version.manifest().memory_format:
+        return f"It reads the memories of {version.reference} as they are."
+    return "It has a memory format of its own: workers rebuild memories from the kept segments."
+
+
+def _train(history: pl.DataFrame, folder: Path, start_from: ModelVersion | None = None) -> ModelVersion:
+    seconds = TRAINING_S if start_from is None else NEXT_TRAINING_S
+    settings = [f"segment_length={SEGMENT_LENGTH}", "lr=3e-3", f"max_seconds={seconds}", "validation_targets=1_000"]
     try:
         return train(
             history.lazy(),
@@ -129,6 +148,8 @@ def _train(history: pl.DataFrame, folder: Path) -> ModelVersion:
             log_name="demo",
             program_version=metadata.version("rec2pm"),
             clock=time.monotonic,
+            start_from=start_from,
+            keep_format=start_from is not None,
             unfinished="discard",
             progress=on_stderr,
         )
@@ -158,7 +179,14 @@ def started_workers(env: Mapping[str, str], folder: Path) -> Iterator[list[subpr
                 worker.kill()
 
 
-def _serve(broker: Broker, log: Log, cut: int, workers: Sequence[subprocess.Popen[bytes]], console: Console) -> Served:
+def _serve(
+    broker: Broker,
+    log: Log,
+    cut: int,
+    workers: Sequence[subprocess.Popen[bytes]],
+    promotion: Promotion,
+    console: Console,
+) -> Served:
     served = Served()
     traffic = Traffic(broker, served)
     rows = log.interactions.select("user_id", "item_id", "timestamp").rows()
@@ -170,8 +198,11 @@ def _serve(broker: Broker, log: Log, cut: int, workers: Sequence[subprocess.Pope
         traffic.flush()
         with screen.live():
             _until(cut, traffic, workers, screen, _JOIN_S)
-            sent, began = cut, time.monotonic()
+            sent, began, served.in_traffic, promoted = cut, time.monotonic(), True, False
             while sent < len(rows):
+                if not promoted and time.monotonic() - began >= min(PROMOTED_AFTER_S, TRAFFIC_S / 4):
+                    promotion.begin()
+                    promoted = True
                 end = min(len(rows), cut + int((time.monotonic() - began) / TRAFFIC_S * (len(rows) - cut)) + 1)
                 for user, item, when in rows[sent:end]:
                     traffic.send(user, item, when)
@@ -182,6 +213,9 @@ def _serve(broker: Broker, log: Log, cut: int, workers: Sequence[subprocess.Pope
                     screen.draw(traffic.committed())
             traffic.flush()
             _until(len(rows), traffic, workers, screen, _JOIN_S)
+            while promotion.under_way:
+                traffic.read(0.1)
+                _check(workers)
             settled = time.monotonic() + 1.0
             while time.monotonic() < settled:
                 traffic.read(0.1)

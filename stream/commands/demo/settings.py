@@ -16,6 +16,13 @@ TOP_K: Final = 10
 TRAINED_SHARE: Final = 0.7
 """The log's first part is trained on and is every user's history; the rest is the traffic that is served."""
 TRAINING_S: Final = 55.0
+FIRST_SHARE: Final = 0.95
+"""Of the past: what the first version is trained on. The second one is trained on all of it, from the first one's
+weights, as on a new day.
+"""
+NEXT_TRAINING_S: Final = 10.0
+PROMOTED_AFTER_S: Final = 5.0
+"""When in the traffic the second version is promoted."""
 TRAFFIC_S: Final = 60.0
 
 

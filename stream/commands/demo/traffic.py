@@ -1,6 +1,6 @@
 """Interactions sent to the workers, and the lists that come back."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,9 @@ class Served:
     received: int = 0
     """Lists, of all users."""
     folds: dict[str, int] = field(default_factory=dict)
+    models: Counter[str] = field(default_factory=Counter)
+    """NAME@VERSION → lists of the traffic, without those of the past."""
+    in_traffic: bool = False
 
 
 class Traffic:
@@ -94,6 +97,8 @@ class Traffic:
                 self._served.lists[user].append(made)
                 self._served.folds[user] = made.folds
                 self._served.received += 1
+                if self._served.in_traffic:
+                    self._served.models[made.model] += 1
 
     def committed(self) -> int:
         """How many interactions the workers have committed."""
