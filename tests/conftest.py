@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import hypothesis
 import pytest
 
 from stream.commands import broker_docker
@@ -21,6 +22,10 @@ from stream.commands.broker import Broker, found_broker
 from stream.commands.broker_process import BrokerNotFound
 from tests.secured import kafka as secured_kafka
 from tests.secured.kafka import SecuredKafka
+
+# How long one example takes says something about the machine.
+hypothesis.settings.register_profile("rec2pm", deadline=None)
+hypothesis.settings.load_profile("rec2pm")
 
 SHOWS_ABORTED = (
     "embedded broker shows aborted records to read_committed readers: set KAFKA_HOME or REC2PM_TEST_BOOTSTRAP"

@@ -11,7 +11,7 @@ from tests.crash.ports import free_port
 from tests.docs import pages, session
 from tests.docs.pages import Command
 
-FIRST = ("docs/quickstart.md", "docs/records.md", "docs/operate.md", "README.md")
+FIRST = ("docs/quickstart.md", "docs/records.md", "docs/operate.md", "docs/promote.md", "README.md")
 FOLLOWED = (*FIRST, *(name for name in pages.names() if name not in FIRST and pages.page(name).is_followed()))
 """In this order, in one folder, on one Kafka: the later pages go on with what the quickstart made."""
 
