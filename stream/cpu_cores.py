@@ -37,6 +37,15 @@ def usable_cores(root: Path = Path("/"), cores: int | None = None) -> Cores:
     return Cores(cores, f"this process may run on {cores} core{'' if cores == 1 else 's'}")
 
 
+def let_threads_sleep() -> None:
+    """Let torch's threads sleep while they wait for one another. Call this before torch is imported.
+
+    By default they spin. On a machine that is busy with something else, a thread then spins while the one that it waits
+    for has no core, and a training with two threads stands almost still.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by OpenMP when it is loaded
+
+
 def _quotas(root: Path) -> Iterator[float]:
     """The quotas of this process's group and of the groups above it, in cores."""
     system = root / "sys" / "fs" / "cgroup"

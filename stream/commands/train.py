@@ -99,11 +99,13 @@ def train(
     """
     from importlib import metadata
 
+    from stream.cpu_cores import let_threads_sleep, usable_cores
+
+    let_threads_sleep()
     from model.training import recipe as recipes
     from model.training.progress import on_stderr
     from model.training.train import train as training
     from model.version.registry import Registry
-    from stream.cpu_cores import usable_cores
     from stream.torch_threads import use_threads
 
     if keep_memory_format and start_from is None:

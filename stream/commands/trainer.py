@@ -156,6 +156,9 @@ def trainer_job(folder: Path) -> None:
     """Do what is left of a training. A trainer starts this, and ends it by closing its standard input."""
     import threading
 
+    from stream.cpu_cores import let_threads_sleep
+
+    let_threads_sleep()
     from stream.kafka.names import reader_group
     from stream.kafka.options import logger_of_command
     from stream.torch_threads import use_threads
