@@ -70,7 +70,7 @@ def measure(runtime: Runtime) -> list[tuple[float, float, str]]:
 def loaded(config: NetworkConfig) -> Runtime:
     network = kinds.build(config)
     initialise(network, torch.Generator().manual_seed(0))
-    program = torchscript.frozen(torchscript.script(kinds.serving(network, torch.rand(config.shape.n_items + 1))))
+    program = torchscript.script(kinds.serving(network, torch.rand(config.shape.n_items + 1)))
     spec = program.spec()
     manifest = Manifest(
         name=config.kind,

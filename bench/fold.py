@@ -116,12 +116,10 @@ def _measure(compared: list[NetworkConfig]) -> tuple[list[Cost], float]:
 
 
 def _program(config: NetworkConfig, generator: torch.Generator) -> Program:
-    """A network as the worker loads it: scripted and frozen."""
+    """A network as the worker loads it: scripted."""
     network = kinds.build(config)
     initialise(network, generator)
-    return torchscript.frozen(
-        torchscript.script(kinds.serving(network, torch.rand(config.shape.n_items + 1, generator=generator)))
-    )
+    return torchscript.script(kinds.serving(network, torch.rand(config.shape.n_items + 1, generator=generator)))
 
 
 def _rows(users: int, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

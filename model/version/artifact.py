@@ -41,7 +41,6 @@ def files(
     """The files of a version whose network answers the contract, in the order in which they are written: the manifest
     is the last one, because it names the others.
 
-    The program is not frozen, because freezing drops the names of the weights.
 
     Raises:
         GoldenMismatch: the network gives answers that cannot be right.
@@ -75,7 +74,7 @@ def _weights_as_bytes(weights: Mapping[str, Tensor]) -> bytes:
 
 
 def load(folder: str | Path, sha256: str | None = None) -> Artifact:
-    """Read, check and freeze the version in a folder, or behind a URL.
+    """Read and check the version in a folder, or behind a URL.
 
     TorchScript is code, and this runs it: load only what is trusted. What runs are the bytes whose SHA-256 is that of
     the manifest.
@@ -101,7 +100,7 @@ def load(folder: str | Path, sha256: str | None = None) -> Artifact:
         )
     _check_weights(version, program.state_dict(), PROGRAM)
     _check_spec(version, program)
-    return Artifact(torchscript.frozen(program), version.manifest, item_ids)
+    return Artifact(program.eval(), version.manifest, item_ids)
 
 
 def _program(version: CheckedFiles) -> Program:

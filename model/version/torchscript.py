@@ -33,11 +33,6 @@ def script(network: nn.Module, methods: Sequence[str] = CONTRACT) -> Program:
     return torch.jit.script(network.eval())
 
 
-def frozen(program: Program, methods: Sequence[str] = CONTRACT) -> Program:
-    """The same program with its weights as constants. It keeps only `methods`."""
-    return torch.jit.freeze(program.eval(), preserved_attrs=list(methods))
-
-
 def saved(program: Program, inside: Mapping[str, bytes]) -> bytes:
     """The program as bytes, with files inside."""
     buffer = io.BytesIO()

@@ -30,7 +30,7 @@ from model.version.manifest import GOLDEN, PROGRAM
 _BASE_BYTES: Final = 320 << 20
 """What a child takes that holds no model: Python, torch, and what is compiled."""
 _TIMES_THE_FILE: Final = 4
-"""A load holds the file, its weights, and the frozen copy of them at once; a little more for the calls."""
+"""A load holds the file, its weights, and a copy of them at once; a little more for the calls."""
 _LOOK_S: Final = 0.02
 """How often the child's memory is looked at. In this time a program can take some tens of MB more."""
 _START_S: Final = 60.0

@@ -25,7 +25,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
 
 @pytest.fixture(scope="session")
 def program(version: ModelVersion) -> Program:
-    """The scripted network, reloaded from disk and frozen."""
+    """The scripted network, reloaded from disk."""
     return artifact.load(version.uri).program
 
 
