@@ -68,7 +68,7 @@ def promote(
     kafka: Mapping[str, Any],
     wish: Wish,
     *,
-    now_ms: int,
+    now_ms: Callable[[], int],
     heard: Callable[[Check], None],
     dry_run: bool = False,
 ) -> Promoted:
@@ -76,6 +76,7 @@ def promote(
 
     Args:
         kafka: options of the client, `bootstrap.servers` among them.
+        now_ms: the time of the record, epoch ms: asked when the gate is passed.
         heard: called with each check of the gate when it is done.
         dry_run: write nothing.
 
@@ -104,7 +105,7 @@ def promote(
     failed = tuple(check.name for check in checks if check.result == "failed")
     if found is None or (failed and not wish.force):
         raise GateFailed(_refusal(candidate.reference, failed))
-    promotion = _record(candidate, found, before, wish, failed, checks, now_ms)
+    promotion = _record(candidate, found, before, wish, failed, checks, now_ms())
     if dry_run:
         return Promoted(promotion, before)
     publish(kafka, settings.app, promotion)

@@ -164,7 +164,7 @@ def _promote(
     log = open_log(folder.data, times=TimeRule("ms", times.earliest_ms, times.latest_ms)).interactions
     wish = Wish(reference=f"{trained.version}#{trained.sha256}", who=f"rec2pm trainer, {promoter()}", log=log)
     try:
-        promote(settings, kafka, wish, now_ms=now_ms(), heard=_said)
+        promote(settings, kafka, wish, now_ms=now_ms, heard=_said)
     except (GateFailed, PromotionConflict) as error:
         return str(error)
     return f"{trained.version} is promoted"

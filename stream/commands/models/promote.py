@@ -93,7 +93,7 @@ def promote_command(
             log=None if log is None else reading.open(log).interactions,
             rules=Rules(max_ndcg_drop, timeout_s, None if memory_mb is None else memory_mb << 20),
         ),
-        now_ms=time.time_ns() // 1_000_000,
+        now_ms=lambda: time.time_ns() // 1_000_000,
         heard=_say_check,
         dry_run=dry_run,
     )

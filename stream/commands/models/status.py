@@ -60,7 +60,7 @@ def wait_until_settled(
                 return True
             if (line := summary(found)) != last:
                 last = line
-                said(line)
+                said(f"waits: {line.removeprefix('FAIL ')}")
     finally:
         reader.close()
     return False

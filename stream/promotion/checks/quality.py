@@ -39,9 +39,11 @@ def judged(found: Drop, limit: float) -> Check:
             f"{figure}. {found.targets:,} targets are too few to show that it drops by at most {limit:g}: at least {least:,} are "
             "needed"
         )
-    allowed = f"with 95 % certainty at most {found.most:.4f} lower"
+    allowed = "with 95 % certainty at " + (
+        f"most {found.most:.4f} lower" if found.most > 0 else f"least {abs(found.most):.4f} higher"
+    )
     if found.most <= limit:
-        return Check(name=NAME, result="passed", figure=f"{figure}, {allowed}, and {limit:g} may be lost")
+        return Check(name=NAME, result="passed", figure=f"{figure}, {allowed}; {limit:g} may be lost")
     if found.least > limit:
         return _failed(
             f"{figure}, with 95 % certainty at least {found.least:.4f} lower: it is worse than the {limit:g} that may be lost"
