@@ -5,6 +5,7 @@ the torch that is installed, asks for their golden lists, and prints how far the
 worker does, and safetensors. CONTRIBUTING.md says when to run it.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -58,13 +59,14 @@ def read(folder: Path) -> bool:
 
 
 def main() -> None:
-    match sys.argv[1:]:
-        case ["write", folder]:
-            write(Path(folder))
-        case ["read", folder]:
-            sys.exit(not read(Path(folder)))
-        case _:
-            sys.exit(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["write", "read"])
+    parser.add_argument("folder", type=Path)
+    asked = parser.parse_args()
+    if asked.action == "write":
+        write(asked.folder)
+    else:
+        sys.exit(not read(asked.folder))
 
 
 if __name__ == "__main__":
