@@ -44,8 +44,8 @@ def test_a_worker_serves_it_and_leaves_what_the_log_says(
     version = tiny.add(tmp_path / "models", config=config)
     checks = verify.run(log, broker, tmp_path, models=tmp_path / "models", count=1, kills=0, seed=0, partitions=2)
     assert [str(check) for check in checks if not check.holds] == []
-    state_bytes = 4 * Registry(tmp_path / "models").resolve(version.reference).manifest().state_floats
+    manifest = Registry(tmp_path / "models").resolve(version.reference).manifest()
     assert (
-        f"kind={kind} segment_length={config.shape.segment_length} state_bytes={state_bytes}"
-        in (tmp_path / "w0.log").read_text()
-    )
+        f"memory_format={manifest.memory_format} segment_length={config.shape.segment_length} "
+        f"state_bytes={4 * manifest.state_floats}"
+    ) in (tmp_path / "w0.log").read_text()
