@@ -29,6 +29,7 @@ _LOOKS: Final = re.compile(
 )
 _END: Final = "end-of-command"
 _NUMBER: Final = re.compile(r"\b[0-9a-f]*\d[0-9a-f]*(?:[.,:-]\d+)*")
+_TIME_OR_ULID: Final = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ|\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b")
 _ARRAY: Final = re.compile(r"\[[^\]]*\]")
 
 
@@ -187,7 +188,7 @@ def is_bar(line: str) -> bool:
 
 
 def _alike(line: str) -> str:
-    return " ".join(_NUMBER.sub("0", _ARRAY.sub("[]", line)).split())
+    return " ".join(_NUMBER.sub("0", _TIME_OR_ULID.sub("0", _ARRAY.sub("[]", line))).split())
 
 
 def _matches(shown: str, printed: str) -> bool:

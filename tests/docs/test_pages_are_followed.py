@@ -52,6 +52,11 @@ def test_every_command_does_what_the_page_shows(name: str, outcome: Callable[[st
         ("one\nthree", "one\ntwo\nthree", None),
         ("one  two", "one two", None),
         ("at … by w1", "at 12:01 by w1", None),
+        (
+            "at 2026-11-29T00:32:41Z (01M8JBFSK0V8G39HE67DG708R2)",
+            "at 2027-01-02T03:04:05Z (01M8JDMZGWN74B945Z87VFQ1JX)",
+            None,
+        ),
         ("three\none", "one\ntwo\nthree", "one"),
         ("created clicks", "exists clicks", "created clicks"),
     ],
