@@ -252,7 +252,7 @@ NOT_FORCED = {
 FORCED: dict[str, tuple[Callable[[Path], ModelVersion], tuple[str, ...], str, str]] = {
     "the catalogue of another shop": (_another_shop, (), "known items", "0.0% of the newest 180 interactions"),
     "other answers than in its training": (_other_answers, (), "trial", "golden"),
-    "too slow to load": (_good, ("--timeout", "0.2"), "trial", "it did not end within 0.2 s: it was starting"),
+    "too slow to load": (_good, ("--timeout", "0.001"), "trial", "it did not end within"),
     "too large": (_good, ("--memory-mb", "9"), "trial", "it is too large for the memory there is: "),
 }
 
