@@ -14,6 +14,7 @@ from typing import Final
 
 from model.version.cache import Cache
 from model.version.registry import Registry
+from model.version.runtime import Runtime
 from state.store import StoreMemory
 from stream.doubts import Doubts
 from stream.errors import Action, StreamError, TopicsUnusable, action_on
@@ -68,7 +69,13 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
     clock, budget = time.monotonic, MemoryBudget(settings.memory_mb << 20)
     give_back = _keep_memory_together()
     one_thread()
-    known, deletions_kept_ms, limits = _check_topics(settings)
+    try:
+        known, deletions_kept_ms, limits = _check_topics(settings)
+    except TopicsUnusable:
+        # Without its topics nothing is promoted, so the settings choose the model: its faults are said first.
+        version = Registry(settings.models).resolve(settings.model)
+        Runtime.load(version.uri, version.sha256)
+        raise
     folder = private(settings.state_dir / settings.app)
     worker_name = claim(folder / "slots", settings.worker)
     promotions = _Promotions(settings, worker_name.name, folder / _CACHE, at)
