@@ -77,10 +77,13 @@ def least_targets(limit: float) -> int:
 
 def drop(first: Values, second: Values, seed: int = 0) -> Drop:
     """The drop from the first to the second. Both (N,): the NDCG@10 of the same users."""
+    # The same draws for both directions, so that the drop of one is exactly the gain of the other.
+    own, mirrored = np.sort(first - second), np.sort(second - first)
+    sign = -1.0 if mirrored.tolist() < own.tolist() else 1.0
     # NDCG@10 has eleven values, so users with the same difference are drawn together.
-    values, counts = np.unique(first - second, return_counts=True)
+    values, counts = np.unique(own if sign > 0 else mirrored, return_counts=True)
     n = len(first)
-    means = np.random.default_rng(seed).multinomial(n, counts / n, _RESAMPLES) @ values / n
+    means = sign * (np.random.default_rng(seed).multinomial(n, counts / n, _RESAMPLES) @ values / n)
     least, most = np.quantile(means, [1 - CERTAINTY, CERTAINTY])
     return Drop(n, float(first.mean()), float(second.mean()), float(least), float(most))
 

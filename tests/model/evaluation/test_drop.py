@@ -40,7 +40,7 @@ def test_the_mean_is_between_the_ends_of_the_interval_and_the_other_way_round_is
     there, back = drop(first, second), drop(second, first)
     assert there.least - 0.02 <= there.mean <= there.most + 0.02
     assert there.mean == pytest.approx(-back.mean)
-    assert there.most == pytest.approx(-back.least, abs=0.15)
+    assert there.most == pytest.approx(-back.least, abs=0.02)
 
 
 def test_equal_rankings_have_no_drop_and_no_doubt() -> None:
