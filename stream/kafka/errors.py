@@ -58,6 +58,7 @@ _WHAT_TO_DO: Final[Mapping[int, str]] = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: f"no permission on the cluster: {_GRANT}",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic is gone: `rec2pm topics create` creates missing topics",
     KafkaError._UNKNOWN_TOPIC: "the topic is gone: `rec2pm topics create` creates missing topics",
+    KafkaError._INCONSISTENT: "Kafka did not take some records: a topic may be gone, `rec2pm topics check` says which",
     KafkaError._UNKNOWN_PARTITION: "the topic has fewer partitions than it had: `rec2pm topics check` says which",
     KafkaError._AUTHENTICATION: "Kafka refused the credentials: see REC2PM_KAFKA_SASL_* and REC2PM_KAFKA_SSL_*",
     KafkaError.SASL_AUTHENTICATION_FAILED: "Kafka refused the credentials: see REC2PM_KAFKA_SASL_*",
