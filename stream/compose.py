@@ -23,7 +23,6 @@ from stream.fault_points import At, passing
 from stream.kafka.admin import admin_client
 from stream.kafka.link import KafkaLink
 from stream.kafka.models_topic import ModelsReader, Reporter
-from stream.kafka.names import reader_group
 from stream.kafka.options import MemoryBudget
 from stream.kafka.record_limits import RecordLimits, record_limits
 from stream.kafka.restore import ChangelogRestore
@@ -191,18 +190,14 @@ def run_worker(settings: Settings, at: At = passing) -> Worker:
 
 
 class _Promotions:
-    """What a worker needs to follow promotions; nothing, if REC2PM_FOLLOW says so."""
+    """What a worker needs to follow promotions, and to report what it serves."""
 
     def __init__(self, settings: Settings, worker: str, cache: Path, at: At) -> None:
         self._settings = settings
         self._worker = worker
         self._alias = None if settings.follow == "none" else settings.follow
         self._loader = Loader(registry=Registry(settings.models), cache=Cache(cache), at=at)
-        options = {
-            "bootstrap.servers": settings.bootstrap_servers,
-            **settings.kafka,
-            "group.id": reader_group(settings.app),
-        }
+        options = {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}
         self._reader = ModelsReader(options, settings.app)
         self._reports = Reporter(options, settings.app, worker)
 

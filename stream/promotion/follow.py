@@ -242,7 +242,8 @@ def following(following: Following, reader: Reader, reports: Reports) -> Iterato
     finally:
         following.end()
         thread.join(_ENDS_WITHIN_S)
+        reports.gone()
+        reports.close()
+        # A thread that waits for the end of a trial still has the reader. Both end with the process.
         if not thread.is_alive():
-            reports.gone()
-            reports.close()
             reader.close()

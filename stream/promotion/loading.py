@@ -12,16 +12,17 @@ from typing import Final
 
 import torch
 
-from model.errors import DigestMismatch, ModelError, ModelNotFound, VersionUnavailable
+from model.errors import DigestMismatch, ModelError, VersionUnavailable
 from model.version.cache import Cache
 from model.version.checked_files import CheckedFiles
-from model.version.registry import ModelVersion, Registry
+from model.version.registry import Registry
 from model.version.runtime import Runtime
 from model.version.trial import tried
 from stream.fault_points import At, Point
+from stream.promotion.places import places
 from stream.promotion.record import Promotion
 from stream.recommender import Recommender
-from stream.serving import Served
+from stream.serving import Served, Source
 from stream.torch_threads import one_thread
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Loader:
                 f"{promotion.version} folds every {promotion.segment_length} interactions, and the stored state was built by "
                 f"folding every {segment_length}"
             )
-        folder = self._cache.fetch(self._found(promotion))
+        folder = self._fetched(promotion)
         self._at(Point.MODEL_FETCHED)
         _unless(superseded)
         try:
@@ -85,9 +86,7 @@ class Loader:
 
     def configured(self, reference: str | None) -> Served:
         """The version that the settings name. Raises ModelError: it is not there, or cannot be loaded."""
-        version = self._registry.resolve(reference)
-        folder = self._cache.fetch(version)
-        return Served(Recommender(Runtime.load(folder, version.sha256)), version.digest(), "configured")
+        return _served(self._cache.fetch(self._registry.resolve(reference)), "configured")
 
     def local(self) -> Served | None:
         """The version used last on this machine, from its cache alone; None if there is none that can serve."""
@@ -95,20 +94,29 @@ class Loader:
         if folder is None:
             return None
         try:
-            return Served(Recommender(Runtime.load(folder)), CheckedFiles.at(folder).sha256, "local")
+            return _served(folder, "local")
         except ModelError as error:
             logger.warning("local version passed over folder=%s: %s", folder, error)
             return None
 
-    def _found(self, promotion: Promotion) -> ModelVersion:
-        """Where the version is: in this worker's registry, else where the promoter saw it."""
-        try:
-            return self._registry.resolve(f"{promotion.version}#{promotion.sha256}")
-        except (DigestMismatch, ModelNotFound, VersionUnavailable) as error:
-            name, _, number = promotion.version.partition("@")
-            if not promotion.uri or not number.isdigit():
-                raise VersionUnavailable(str(error)) from error
-            return ModelVersion(name, int(number), promotion.uri, promotion.sha256)
+    def _fetched(self, promotion: Promotion) -> Path:
+        """A copy on this machine. If it is there already, no registry is asked.
+
+        Raises:
+            VersionUnavailable: it can be had nowhere.
+            DigestMismatch: where it should be is another version.
+        """
+        if (there := self._cache.find(promotion.sha256)) is not None:
+            return there
+        failed: list[ModelError] = []
+        for place in places(promotion, self._registry):
+            try:
+                return self._cache.fetch(place)
+            except (DigestMismatch, VersionUnavailable) as error:
+                failed.append(error)
+        if isinstance(failed[-1], DigestMismatch):
+            raise failed[-1]
+        raise VersionUnavailable("; ".join(map(str, failed)))
 
     def _try(self, folder: Path, promotion: Promotion) -> None:
         passed = folder / f".passed-{torch.__version__}"
@@ -143,6 +151,12 @@ class Loader:
             )
         self._at(Point.MODEL_LOADED)
         return Served(recommender, promotion.sha256, "promoted", promotion.id)
+
+
+def _served(folder: Path, source: Source) -> Served:
+    """The version in a folder of the cache, which no promotion named."""
+    sha256 = CheckedFiles.at(folder).sha256
+    return Served(Recommender(Runtime.load(folder, sha256)), sha256, source)
 
 
 def _unless(superseded: Callable[[], bool]) -> None:

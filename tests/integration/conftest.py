@@ -1,9 +1,10 @@
-"""An application with its topics and a model, for tests of what its workers do."""
+"""An application with its topics and a model, for tests of what its workers do; and a gate that is quick."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import null_model
 from model.version.registry import Registry
@@ -19,3 +20,15 @@ def application(broker: Broker, tmp_path: Path) -> Iterator[Application]:
     null_model.write(Registry(made.models), segment_length=10)
     yield made
     made.close()
+
+
+@pytest.fixture
+def quick_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One round of trials beside the champion, or more if the candidate looks slow: each starts two processes. What the
+    gate sets for its process is set back.
+    """
+    monkeypatch.setattr("stream.promotion.checks.trial.ROUNDS", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -17,7 +17,6 @@ from typing import Any
 
 import fsspec
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
 from model.errors import ModelNotFound
@@ -34,6 +33,8 @@ from tests.docs import pages
 from tests.integration.test_worker import Application, create_topics
 from tests.model import tiny
 from tests.stream.promotion.promotions import promotion
+
+pytestmark = pytest.mark.usefixtures("quick_gate")
 
 STARTS_WITHIN_S = 120
 """It imports much, and makes a database."""
@@ -54,19 +55,6 @@ class Server:
     def register(self, folder: Path | str, name: str) -> str:
         """Do what docs/gate.md shows. Returns the number of the version in MLflow."""
         return str(_registered(folder, name))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def _one_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.promotion.checks.trial.ROUNDS", 1)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
 from model.version.manifest import GOLDEN, MANIFEST, FileFacts, encode
@@ -22,6 +21,8 @@ from stream.promotion.record import Models
 from tests.integration.test_worker import Application, create_topics
 from tests.model import tiny
 from tests.stream.promotion.logs import predicted_by
+
+pytestmark = pytest.mark.usefixtures("quick_gate")
 
 
 @dataclass
@@ -49,20 +50,6 @@ class Shop:
                 for at, item in enumerate(items)
             ]
         )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def _one_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of trials beside the champion; more if the candidate looks slow. Each starts two processes."""
-    monkeypatch.setattr("stream.promotion.checks.trial.ROUNDS", 1)
 
 
 @pytest.fixture(scope="module")

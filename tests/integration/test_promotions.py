@@ -4,19 +4,19 @@ went away.
 
 import random
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgpack
 import pytest
 
-from model.version.registry import ModelVersion, Registry
+from model.version.registry import Registry
 from stream.commands.broker import Broker
-from stream.kafka.models_topic import publish, read_models
-from stream.promotion.record import CHAMPION, Models, Promotion, Report, new_id
+from stream.kafka.models_topic import read_models
+from stream.promotion.record import Models, Promotion, Report
+from tests import promoting
 from tests.crash.ports import free_ports
+from tests.integration.test_health import asked
 from tests.integration.test_worker import PARTITIONS, Application, Running, create_topics
 from tests.model import tiny
 from tests.processes import wait_until
@@ -39,37 +39,10 @@ def models(application: Application) -> Models:
     return read_models({"bootstrap.servers": application.bootstrap}, application.name)
 
 
-_clock = iter(range(1_700_000_000_000, 1_800_000_000_000, 1_000))
-
-
-def promote(application: Application, reference: str, **changed: object) -> Promotion:
-    """As the command does after its checks, with fields of the record changed where a test wants a bad one."""
+def promote(application: Application, reference: str, **different: object) -> Promotion:
+    """A record without the gate, with fields that a test wants otherwise."""
     version = Registry(str(application.models)).resolve(reference)
-    return publish_version(application, version, **changed)
-
-
-def publish_version(application: Application, version: ModelVersion, **changed: object) -> Promotion:
-    manifest = version.manifest()
-    before = models(application).aliases.get(str(changed.get("alias", CHAMPION)))
-    now = next(_clock)
-    fields: dict[str, object] = {
-        "id": new_id(now),
-        "alias": CHAMPION,
-        "version": version.reference,
-        "uri": version.uri,
-        "sha256": version.digest(),
-        "memory_format": manifest.memory_format,
-        "segment_length": manifest.segment_length,
-        "bytes": 1,
-        "previous": None if before is None else before.version,
-        "expected": None if before is None else before.id,
-        "who": "the test",
-        "when_ms": now,
-        **changed,
-    }
-    promotion = Promotion(**fields)  # type: ignore[arg-type]
-    publish({"bootstrap.servers": application.bootstrap}, application.name, promotion)
-    return promotion
+    return promoting.promote(application.bootstrap, application.name, version, **different)
 
 
 def wait_for(application: Application, worker: str, state: str, version: str) -> Report:
@@ -102,17 +75,6 @@ def list_models(application: Application) -> list[str]:
 def started(application: Application, name: str, **settings: object) -> tuple[Running, int]:
     (port,) = free_ports(1, random.Random())
     return application.start_worker(WORKER=name, METRICS_LISTEN=f"127.0.0.1:{port}", **settings), port
-
-
-def asked(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-    except (urllib.error.URLError, ConnectionError):
-        return 0, ""
 
 
 def test_a_promotion_reaches_a_worker_under_traffic_and_lives_longer_than_its_process(application: Application) -> None:

@@ -8,10 +8,11 @@ import pytest
 from model.errors import DigestMismatch, ModelError, VersionUnavailable
 from stream.promotion.follow import Following
 from stream.promotion.loading import Superseded
-from stream.promotion.record import Models, Promotion, Report, alias_key, encode, new_id, promotion_key
+from stream.promotion.record import Models, Promotion, Report, alias_key, encode, promotion_key
 from stream.recommender import Recommender
 from stream.serving import Served, Serving
 from tests.fakes import FakeModel
+from tests.stream.promotion import promotions
 
 SHA = {number: f"{number:x}" * 64 for number in range(1, 10)}
 
@@ -23,19 +24,8 @@ def model(number: int) -> FakeModel:
 
 
 def promotion(number: int, alias: str = "champion") -> Promotion:
-    return Promotion(
-        id=new_id(number),
-        alias=alias,
-        version=f"films@{number}",
-        uri=f"s3://models/films/{number}",
-        sha256=SHA[number],
-        memory_format="fake/1",
-        segment_length=4,
-        bytes=1,
-        previous=None,
-        expected=None,
-        who="ann",
-        when_ms=number,
+    return promotions.promotion(
+        f"films@{number}", alias=alias, sha256=SHA[number], memory_format="fake/1", segment_length=4
     )
 
 
@@ -129,7 +119,8 @@ def test_a_worker_reports_what_it_serves_once_and_each_change_of_it() -> None:
     scene = Scene()
     scene.turn()
     scene.turn()
-    scene.reader.come(promotion(2))
+    wanted = promotion(2)
+    scene.reader.come(wanted)
     scene.turn()
     scene.loop()
     scene.turn()
@@ -140,7 +131,7 @@ def test_a_worker_reports_what_it_serves_once_and_each_change_of_it() -> None:
         ("serving", "films@2", None, None),
     ]
     last = scene.reports.told[-1]
-    assert (last.source, last.promotion, last.sha256) == ("promoted", promotion(2).id[:0] + last.promotion, SHA[2])
+    assert (last.source, last.promotion, last.sha256) == ("promoted", wanted.id, SHA[2])
     assert scene.serving.as_promoted
 
 

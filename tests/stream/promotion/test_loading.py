@@ -9,28 +9,20 @@ from model.version.cache import Cache
 from model.version.registry import ModelVersion, Registry
 from stream.fault_points import Point
 from stream.promotion.loading import Loader, Superseded, VersionUnfit
-from stream.promotion.record import CHAMPION, Promotion, new_id
+from stream.promotion.record import Promotion
 from tests.model import tiny
+from tests.stream.promotion.promotions import promotion
 
 
-def promoted(version: ModelVersion, **changed: object) -> Promotion:
+def promoted(version: ModelVersion, **different: object) -> Promotion:
     manifest = version.manifest()
-    fields: dict[str, object] = {
-        "id": new_id(1),
-        "alias": CHAMPION,
-        "version": version.reference,
+    own = {
         "uri": version.uri,
         "sha256": version.digest(),
         "memory_format": manifest.memory_format,
         "segment_length": manifest.segment_length,
-        "bytes": 1,
-        "previous": None,
-        "expected": None,
-        "who": "the test",
-        "when_ms": 1,
-        **changed,
     }
-    return Promotion(**fields)  # type: ignore[arg-type]
+    return promotion(version.reference, **(own | different))
 
 
 class Scene:
@@ -73,6 +65,16 @@ def test_another_version_of_that_name_and_number_in_the_own_registry_is_not_take
     assert served.sha256 == version.digest()
 
 
+def test_a_copy_that_is_there_is_loaded_without_asking_the_registry(tmp_path: Path) -> None:
+    version = tiny.add(tmp_path / "models")
+    promotion = promoted(version)
+    Scene(tmp_path).loader.load(promotion, None)
+    asked = Registry(str(tmp_path / "models"))
+    (tmp_path / "models").rename(tmp_path / "away")
+    loader = Loader(registry=asked, cache=Cache(tmp_path / "cache"), at=lambda _: None)
+    assert loader.load(promotion, None).reference == "tiny@1"
+
+
 def test_another_file_of_the_same_name_is_never_loaded(tmp_path: Path) -> None:
     version, other = tiny.add(tmp_path / "models"), tiny.add(tmp_path / "others", seed=5)
     scene = Scene(tmp_path, registry="others")
@@ -83,16 +85,12 @@ def test_another_file_of_the_same_name_is_never_loaded(tmp_path: Path) -> None:
 
 def test_a_version_that_is_nowhere_is_unavailable_and_may_come(tmp_path: Path) -> None:
     version = tiny.add(tmp_path / "models")
-    promotion = replace_uri(promoted(version), str(tmp_path / "gone" / "tiny" / "1"))
+    promotion = promoted(version, uri=str(tmp_path / "gone" / "tiny" / "1"))
     scene = Scene(tmp_path, registry="gone")
     with pytest.raises(VersionUnavailable):
         scene.loader.load(promotion, None)
     (tmp_path / "models").rename(tmp_path / "gone")
     assert scene.loader.load(promotion, None).reference == "tiny@1"
-
-
-def replace_uri(promotion: Promotion, uri: str) -> Promotion:
-    return Promotion(**{name: getattr(promotion, name) for name in promotion.__struct_fields__} | {"uri": uri})
 
 
 @pytest.mark.parametrize(
