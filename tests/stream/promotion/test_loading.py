@@ -65,14 +65,17 @@ def test_another_version_of_that_name_and_number_in_the_own_registry_is_not_take
     assert served.sha256 == version.digest()
 
 
-def test_a_copy_that_is_there_is_loaded_without_asking_the_registry(tmp_path: Path) -> None:
-    version = tiny.add(tmp_path / "models")
-    promotion = promoted(version)
+def test_a_copy_that_is_there_is_loaded_without_asking_the_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promotion = promoted(tiny.add(tmp_path / "models"))
     Scene(tmp_path).loader.load(promotion, None)
-    asked = Registry(str(tmp_path / "models"))
-    (tmp_path / "models").rename(tmp_path / "away")
-    loader = Loader(registry=asked, cache=Cache(tmp_path / "cache"), at=lambda _: None)
-    assert loader.load(promotion, None).reference == "tiny@1"
+
+    def asked(*_: object) -> ModelVersion:
+        raise AssertionError("a registry that is away would be waited for")
+
+    monkeypatch.setattr(Registry, "resolve", asked)
+    assert Scene(tmp_path).loader.load(promotion, None).reference == "tiny@1"
 
 
 def test_another_file_of_the_same_name_is_never_loaded(tmp_path: Path) -> None:
