@@ -87,12 +87,14 @@ def peers(folder: Path | None, python: str, kafka_home: str | None) -> list[Prog
     return found
 
 
-def sasrec(models: Path, items: list[int | str]) -> None:
-    """Write the SASRec-4L artifact (d=64, C=4, L_seg=200), untrained: its cost does not depend on its weights."""
-    torch.manual_seed(0)
-    config = NetworkConfig.of_table({"n_items": len(items), "segment_length": SEGMENT_LENGTH})
+def sasrec(models: Path, items: list[int | str], segment_length: int = SEGMENT_LENGTH, seed: int = 0) -> str:
+    """Write a version of SASRec-4L (d=64, C=4), untrained: its cost does not depend on its weights. Returns its
+    reference.
+    """
+    torch.manual_seed(seed)
+    config = NetworkConfig.of_table({"n_items": len(items), "segment_length": segment_length})
     network = kinds.build(config)
-    initialise(network, torch.Generator().manual_seed(0))
+    initialise(network, torch.Generator().manual_seed(seed))
     serving = kinds.serving(network, torch.linspace(1, 0, len(items) + 1))
     sha256 = artifact.weights_sha256(serving)
     manifest = Manifest(
@@ -100,7 +102,7 @@ def sasrec(models: Path, items: list[int | str]) -> None:
         version="",
         kind="rec2pm-o",
         memory_format=memory_format(config.kind, serving.initial_memory(1).shape[1:], sha256),
-        segment_length=SEGMENT_LENGTH,
+        segment_length=segment_length,
         state_floats=serving.spec()["state_floats"],
         n_items=len(items),
         config={},
@@ -109,7 +111,7 @@ def sasrec(models: Path, items: list[int | str]) -> None:
         weights_sha256=sha256,
         program_version=metadata.version("rec2pm"),
     )
-    Registry(models).add(serving, manifest, items)
+    return Registry(models).add(serving, manifest, items).reference
 
 
 def rounds(

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -25,14 +24,9 @@ from confluent_kafka import Producer
 from numpy.typing import NDArray
 
 from bench import worker_log
-from bench.__main__ import machine
+from bench.__main__ import machine, sasrec
 from bench.started import StartedWorker, as_shipped, wait_until_nobody_is_in
 from bench.traffic import Traffic, Waited, waited
-from model.networks import kinds
-from model.networks.config import NetworkConfig
-from model.networks.network import initialise
-from model.version import artifact
-from model.version.manifest import Manifest, memory_format
 from model.version.registry import Registry
 from model.version.runtime import Runtime
 from state.codec import FOLDED, folded_key, folded_value, preference_key, preference_value, user_of
@@ -95,30 +89,6 @@ def histories(users: int, seed: int = 7) -> dict[str, History]:
         times = 1_767_225_600_000 + np.cumsum(rng.exponential(90_000, length)).astype(np.int64)
         found[f"u{user}"] = History((rng.zipf(1.3, length) % ITEMS).astype(np.int64), times)
     return found
-
-
-def add_model(models: Path, seed: int) -> str:
-    """Write a version of SASRec, untrained: its cost does not depend on its weights. Returns its reference."""
-    config = NetworkConfig.of_table({"n_items": ITEMS, "segment_length": SEGMENT})
-    network = kinds.build(config)
-    initialise(network, torch.Generator().manual_seed(seed))
-    serving = kinds.serving(network, torch.linspace(1, 0, ITEMS + 1))
-    sha256 = artifact.weights_sha256(serving)
-    manifest = Manifest(
-        name="sasrec",
-        version="",
-        kind="rec2pm-o",
-        memory_format=memory_format(config.kind, serving.initial_memory(1).shape[1:], sha256),
-        segment_length=SEGMENT,
-        state_floats=serving.spec()["state_floats"],
-        n_items=ITEMS,
-        config={},
-        training=None,
-        metrics=None,
-        weights_sha256=sha256,
-        program_version=metadata.version("rec2pm"),
-    )
-    return Registry(models).add(serving, manifest, list(range(ITEMS))).reference
 
 
 def from_scratch(runtime: Runtime, log: dict[str, History]) -> dict[str, NDArray[np.float32]]:
@@ -252,7 +222,7 @@ def rounds(
     bootstrap: str, folder: Path, asked: argparse.Namespace
 ) -> tuple[list[Refolded], tuple[float, float, float], int]:
     log = histories(asked.users)
-    references = [add_model(folder / "models", seed) for seed in range(1 + len(asked.rates))]
+    references = [sasrec(folder / "models", list(range(ITEMS)), SEGMENT, seed) for seed in range(1 + len(asked.rates))]
     env = as_shipped(
         bootstrap,
         _APP,
