@@ -72,7 +72,8 @@ def run_demo(log: Log | None, folder: Path, environ: Mapping[str, str], console:
     if (leftover := folder / "broker").exists():
         shutil.rmtree(leftover)  # an earlier demo's topics
     with found_broker(environ, leftover, given="REC2PM_BOOTSTRAP_SERVERS", docker=False) as broker:
-        console.print(f"[bold]2. The broker[/]  {broker.description}.")
+        description = broker.description.replace(f"{Path.cwd()}/", "")
+        console.print(f"[bold]2. The broker[/]  {description}.")
         env = worker_environ(broker, folder, environ)
         _make_topics(broker)
         cut = int(len(frame) * TRAINED_SHARE)
