@@ -15,6 +15,7 @@ def promote(
     app: str,
     version: ModelVersion,
     *,
+    alias: str = record.CHAMPION,
     kind: Literal["promote", "rollback"] = "promote",
     forced: tuple[str, ...] = (),
     why: str | None = None,
@@ -25,12 +26,12 @@ def promote(
     Raises what `stream.kafka.models_topic.publish` raises.
     """
     kafka: Mapping[str, Any] = {"bootstrap.servers": bootstrap}
-    current = models_topic.read_models(kafka, app).aliases.get(record.CHAMPION)
+    current = models_topic.read_models(kafka, app).aliases.get(alias)
     now_ms = time.time_ns() // 1_000_000
     manifest = version.manifest()
     said = {
         "id": record.new_id(now_ms),
-        "alias": record.CHAMPION,
+        "alias": alias,
         "version": version.reference,
         "uri": str(version.uri),
         "sha256": version.digest(),

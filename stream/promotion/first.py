@@ -31,6 +31,7 @@ def first_version(
     alias: str | None,
     reader: Reader,
     waiting: Callable[[Promotion, str], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> Served:
     """The version to begin with, loaded.
 
@@ -38,7 +39,9 @@ def first_version(
         configured: REC2PM_MODEL.
         alias: which promotions count; None: none do.
         reader: of the topic with the promotions.
-        waiting: called with the promotion and the reason while there is no version to serve.
+        waiting: called with the promotion and the reason while there is no version to serve: once for each of
+            its reasons.
+        clock: monotonic seconds.
 
     Raises:
         ModelError: nothing is promoted, and what the settings name cannot be loaded.
@@ -49,6 +52,7 @@ def first_version(
         return served
     _read_to_its_end(reader)
     said_at = -_SAY_EVERY_S
+    told: tuple[str, str] | None = None
     while True:
         promotion = reader.models.aliases.get(alias)
         if promotion is None:
@@ -76,9 +80,11 @@ def first_version(
                 why,
             )
             return local
-        waiting(promotion, why)
-        if time.monotonic() - said_at > _SAY_EVERY_S:
-            said_at = time.monotonic()
+        if told != (promotion.id, why):
+            told = promotion.id, why
+            waiting(promotion, why)
+        if clock() - said_at > _SAY_EVERY_S:
+            said_at = clock()
             logger.error(
                 "no model to serve, tried again every %.0f s: %s, which is promoted to %s, cannot be had: %s",
                 _TRY_EVERY_S,
@@ -86,7 +92,17 @@ def first_version(
                 alias,
                 why,
             )
-        reader.poll(_TRY_EVERY_S)
+        _wait_for_another(reader, alias, promotion.id, clock)
+
+
+def _wait_for_another(reader: Reader, alias: str, promotion: str, clock: Callable[[], float]) -> None:
+    """Until something else is promoted, at most until the next attempt. Reports of workers come on the same topic."""
+    deadline = clock() + _TRY_EVERY_S
+    while (left_s := deadline - clock()) > 0:
+        reader.poll(left_s)
+        now = reader.models.aliases.get(alias)
+        if now is None or now.id != promotion:
+            return
 
 
 def _read_to_its_end(reader: Reader) -> None:

@@ -79,10 +79,13 @@ class Collector:
         self._admin: Final = AdminClient({**kafka}, logger=logger_of("trainer"))
         self._name: Final = trainer_id(app, name)
         own = {**CONSUMER, **kafka, "client.id": self._name, "group.id": self._group, "group.instance.id": self._name}
+        own["on_commit"] = self._confirmed
         self._consumer: Final = Consumer(reading(own), logger=logger_of("trainer"))
         self._batches: dict[int, Batch] = {}
         self._ended: set[int] = set()
         """Partitions that were read to their end since they were assigned."""
+        self._committed: dict[int, int] = {}
+        """What Kafka has confirmed of this group's offsets since the partitions were assigned."""
         self._width = 0
         self._written_at = clock()
         self._said_at = float("-inf")
@@ -147,20 +150,34 @@ class Collector:
         Raises:
             OSError: the log could not be written.
         """
-        done = []
-        for partition, batch in self._batches.items():
-            if batch.next > batch.first:
-                self._log.append(partition, batch)
-                self._batches[partition] = Batch(batch.next, batch.next)
-                done.append(TopicPartition(self._topic, partition, batch.next))
+        new = {partition: batch for partition, batch in self._batches.items() if batch.next > batch.first}
+        for partition, batch in new.items():
+            self._log.append(partition, batch)
+            self._batches[partition] = Batch(batch.next, batch.next)
         self._written_at = self._clock()
-        if done:
+        self._commit()
+        if new:
             self.writes += 1
-            try:
-                self._consumer.commit(offsets=done, asynchronous=True)
-            except KafkaException as error:
-                logger.debug("offsets not committed: %s", error)
             self._at(Point.COMMITTED)
+
+    def _commit(self) -> None:
+        """Commit what the log has and Kafka has not confirmed. An earlier process may have ended before it could."""
+        behind = [
+            TopicPartition(self._topic, partition, batch.first)
+            for partition, batch in self._batches.items()
+            if batch.first != self._committed.get(partition, 0)
+        ]
+        if behind:
+            try:
+                self._consumer.commit(offsets=behind, asynchronous=True)
+            except KafkaException as error:
+                logger.debug("offsets not committed, tried again: %s", error)
+
+    def _confirmed(self, error: KafkaError | None, places: Sequence[TopicPartition]) -> None:
+        """Kafka's answer to a commit. What it did not take is committed again with the next one."""
+        if error is not None:
+            logger.debug("offsets not committed, tried again: %s", error)
+        self._committed |= {place.partition: place.offset for place in places if error is None and place.error is None}
 
     def close(self) -> None:
         """Leave the group."""
@@ -209,6 +226,7 @@ class Collector:
             return
         self._batches = {}
         self._ended = set()
+        self._committed = {}
         places = []
         for number in sorted(numbers):
             start = self._log.next(number)

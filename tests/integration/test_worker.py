@@ -521,10 +521,11 @@ def test_the_export_is_what_the_log_and_the_artifact_say(
 
 def test_user_show_tells_the_row_of_the_export_and_the_kept_segments(first: Part) -> None:
     mine = [each.item for each in first.of(JSON_USER)]
-    assert {name: value for name, value in first.shown.items() if name not in ("kept_segments", "memory")} == {
-        name: value for name, value in first.row(JSON_USER).items() if name != "memory"
-    }
+    assert {
+        name: value for name, value in first.shown.items() if name not in ("kept_segments", "memory", "other_memories")
+    } == {name: value for name, value in first.row(JSON_USER).items() if name != "memory"}
     assert first.shown["kept_segments"] == [mine[:12]]
+    assert first.shown["other_memories"] == []
     np.testing.assert_allclose(first.shown["memory"], first.row(JSON_USER)["memory"], rtol=1e-6)
 
 

@@ -2,6 +2,8 @@
 
 import logging
 from dataclasses import dataclass, field
+from itertools import count, pairwise
+from typing import Any
 
 import pytest
 
@@ -60,6 +62,7 @@ def first(
         alias=alias,
         reader=reader,
         waiting=waits,
+        clock=count().__next__,
     )
     return served, waited
 
@@ -113,6 +116,37 @@ def test_without_a_version_the_worker_waits_and_tries_again() -> None:
     assert (served.reference, served.source) == ("films@2", "promoted")
 
 
+def test_a_worker_that_waits_says_so_once_and_tries_in_intervals_whatever_comes_on_the_topic() -> None:
+    """Its own report comes back on the topic that it reads."""
+    seconds, told = count(), []
+
+    class Busy(FakeReader):
+        def poll(self, timeout_s: float) -> bool:
+            if next(seconds) > 600:
+                self.come(promotion(3))
+            return True
+
+    class Counting(StartLoader):
+        def load(self, *given: Any) -> Served:
+            tries.append(next(seconds))
+            return super().load(*given)
+
+    tries: list[int] = []
+    reader = Busy()
+    reader.come(promotion(2))
+    served = first_version(
+        loader=Counting({"films@2": VersionUnavailable("away")}),  # type: ignore[arg-type]
+        configured=None,
+        alias="champion",
+        reader=reader,
+        waiting=lambda of, why: told.append((of.version, why)),
+        clock=seconds.__next__,
+    )
+    assert served.reference == "films@3"
+    assert told == [("films@2", "away")]
+    assert min(later - earlier for earlier, later in pairwise(tries[:-1])) >= 5
+
+
 def test_a_version_that_is_promoted_meanwhile_ends_the_wait() -> None:
     reader = Late(at_end=True, end_after=1, then=promotion(3))
     reader.come(promotion(2))
@@ -123,6 +157,7 @@ def test_a_version_that_is_promoted_meanwhile_ends_the_wait() -> None:
         alias="champion",
         reader=reader,
         waiting=lambda *_: None,
+        clock=count().__next__,
     )
     assert served.reference == "films@3"
 
