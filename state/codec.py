@@ -12,6 +12,7 @@
     0 ∥ "p"                      position: the offset of the next input record that this state lacks
     0 ∥ "i"                      input of that position: Kafka's id of the topic
     0 ∥ "n" ∥ item key           name: the text of a hashed item id
+    0 ∥ "m"                      import: which file's states are being imported; deleted with the last of them
     0 ∥ "o"                      offset: the next changelog record to restore (only in RocksDB, as the next two)
     0 ∥ "c"                      changelog that the store is a copy of: Kafka's id of the topic
     0 ∥ "t"                      when the store last was known to be complete, epoch ms
@@ -46,6 +47,7 @@ POSITION: Final = b"\x00p"
 INPUT: Final = b"\x00i"
 ONE_FORMAT: Final = b"\x00f"
 MARK: Final = b"\x00v"
+IMPORT: Final = b"\x00m"
 _NAME: Final = b"\x00n"
 OFFSET: Final = b"\x00o"
 CHANGELOG: Final = b"\x00c"
@@ -175,6 +177,10 @@ def name_value(text: str) -> bytes:
     return _FIRST + _encode(text)
 
 
+def import_value(file: str) -> bytes:
+    return _SECOND + _encode(file)
+
+
 def number_value(number: int) -> bytes:
     """A changelog offset, or a segment length."""
     return _FIRST + _encode(number)
@@ -239,6 +245,13 @@ def read_one_format(value: bytes) -> str:
         return _decode_name(_body(value, FORMAT))
     except _UNREADABLE as error:
         raise StateCorrupted(f"a partition's memory format cannot be read: {error}") from error
+
+
+def read_import(value: bytes) -> str:
+    try:
+        return _decode_name(_body(value, FORMAT))
+    except _UNREADABLE as error:
+        raise StateCorrupted(f"the note of an import cannot be read: {error}") from error
 
 
 def read_name(value: bytes) -> str:

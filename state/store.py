@@ -132,7 +132,8 @@ class Store:
         length = self._number(SEGMENT_LENGTH)
         if length is None and next(self.records(), None) is not None:
             raise StateFormatUnknown(
-                f"{self.folder} has records but no segment length: a build before state format 1 was final wrote them; start with a new REC2PM_APP"
+                f"{self.folder} has records but no segment length: `rec2pm state import` has not finished, so run it again to its end; or a build before "
+                "state format 1 was final wrote them, so start with a new REC2PM_APP"
             )
         return length
 

@@ -102,6 +102,18 @@ class TrainingFailed(StreamError):
     """The process that trains for a trainer ended several times before its end."""
 
 
+class ExportUnfit(StreamError):
+    """Interactions cannot be exported like this: the folder or the range does not fit. A worker never exports."""
+
+
+class ImportUnfit(StreamError):
+    """States cannot be imported like this: the file or the application does not fit. A worker never imports."""
+
+
+class ProduceUnfit(StreamError):
+    """A log cannot be sent on like this: the note of what was sent does not fit. A worker never sends a log."""
+
+
 class Action(Enum):
     """What the worker does."""
 
@@ -134,6 +146,9 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     TrainingLogUnfit: Action.STOP,
     TrainerElsewhere: Action.STOP,
     TrainingFailed: Action.STOP,
+    ExportUnfit: Action.STOP,
+    ImportUnfit: Action.STOP,
+    ProduceUnfit: Action.STOP,
     StateCorrupted: Action.RESTORE,
     StateFormatUnknown: Action.STOP,
     StoreLocked: Action.STOP,

@@ -5,7 +5,6 @@ programs that are not written yet: `model.training.rebuilt`.
 """
 
 import hashlib
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,17 +15,15 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from model.errors import ArtifactUnreadable, GoldenMismatch, ManifestMismatch, ModelFailed
+from model.errors import ArtifactUnreadable, ManifestMismatch
 from model.version import golden, torchscript
 from model.version import manifest as manifests
 from model.version.attributes import Attributes
 from model.version.checked_files import CheckedFiles
 from model.version.manifest import ATTRIBUTES, CATALOGUE, GOLDEN, MANIFEST, PROGRAM, WEIGHTS, Manifest
-from model.version.torchscript import Loaded, Program
+from model.version.torchscript import Program
 
 ItemId = int | str
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +33,6 @@ class Artifact:
     program: Program
     manifest: Manifest
     item_ids: tuple[ItemId, ...]
-    form: str | None = None
-    """What other programs must have in common with this one to share its compiled code (`Archive.form`)."""
 
 
 def files(
@@ -78,7 +73,7 @@ def _weights_as_bytes(weights: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()})
 
 
-def load(folder: str | Path, sha256: str | None = None, like: Artifact | None = None) -> Artifact:
+def load(folder: str | Path, sha256: str | None = None) -> Artifact:
     """Read and check the version in a folder, or behind a URL.
 
     TorchScript is code, and this runs it: load only what is trusted. What runs are the bytes whose SHA-256 is that of
@@ -86,7 +81,6 @@ def load(folder: str | Path, sha256: str | None = None, like: Artifact | None = 
 
     Args:
         sha256: of the version's manifest.json, in hexadecimal. Nothing of another version is loaded. None: any is.
-        like: a version that is loaded; its compiled code is shared if this one has the same.
 
     Raises:
         VersionUnavailable: a file is missing, or cannot be read.
@@ -98,10 +92,7 @@ def load(folder: str | Path, sha256: str | None = None, like: Artifact | None = 
     """
     version = CheckedFiles.at(folder, sha256)
     item_ids = _catalogue(version)
-    loaded = _program(version, like)
-    if loaded.shares_code and not _answers_as_written(version, loaded.program):
-        loaded = _program(version)
-    program = loaded.program
+    program = _program(version)
     missing_methods = [name for name in torchscript.CONTRACT if not hasattr(program, name)]
     if missing_methods:
         raise ArtifactUnreadable(
@@ -109,11 +100,10 @@ def load(folder: str | Path, sha256: str | None = None, like: Artifact | None = 
         )
     _check_weights(version, program.state_dict(), PROGRAM)
     _check_spec(version, program)
-    program.eval()
-    return Artifact(program, version.manifest, item_ids, loaded.form)
+    return Artifact(program.eval(), version.manifest, item_ids)
 
 
-def _program(version: CheckedFiles, like: Artifact | None = None) -> Loaded:
+def _program(version: CheckedFiles) -> Program:
     """The program in model.pt, which says that it is of this version."""
     kind = version.manifest.program.kind
     if kind != "torchscript":
@@ -122,7 +112,7 @@ def _program(version: CheckedFiles, like: Artifact | None = None) -> Loaded:
         )
     data = version.read(PROGRAM)
     try:
-        loaded = torchscript.loaded(data, [MANIFEST], None if like is None else (like.program, like.form))
+        program, inside = torchscript.loaded(data, [MANIFEST])
     except (RuntimeError, ValueError) as error:
         why, writer = str(error).splitlines()[0], version.manifest.program.torch_version
         if _release(writer) > _release(torch.__version__):
@@ -131,27 +121,17 @@ def _program(version: CheckedFiles, like: Artifact | None = None) -> Loaded:
                 "Install that torch here, or train the version again with this one"
             ) from error
         raise ArtifactUnreadable(f"{version.uri}: {PROGRAM} is not a TorchScript artifact: {why}") from error
-    if not loaded.inside[MANIFEST]:
+    if not inside[MANIFEST]:
         raise ArtifactUnreadable(
             f"{version.uri}: {PROGRAM} is a TorchScript file without {MANIFEST} inside. Only a file that `rec2pm train` wrote is a model"
         )
-    if manifests.decode(loaded.inside[MANIFEST], f"{version.uri}: {PROGRAM}!{MANIFEST}") != replace(
+    if manifests.decode(inside[MANIFEST], f"{version.uri}: {PROGRAM}!{MANIFEST}") != replace(
         version.manifest, files={}
     ):
         raise ManifestMismatch(
             f"{version.uri}: {MANIFEST} differs from the manifest inside {PROGRAM}: they are of two versions"
         )
-    return loaded
-
-
-def _answers_as_written(version: CheckedFiles, program: Program) -> bool:
-    """Whether a program that shares code repeats the golden lists: whoever compiles it anew does not depend on that."""
-    try:
-        golden.check(program, version.read(GOLDEN))
-    except (GoldenMismatch, ModelFailed) as error:
-        logger.warning("%s: its code is compiled anew: %s", version.uri, error)
-        return False
-    return True
+    return program
 
 
 def _release(torch_version: str) -> tuple[int, ...]:

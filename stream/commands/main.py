@@ -28,6 +28,7 @@ from state.errors import StateError
 from stream.commands.dead_letters.command import dead_letters
 from stream.commands.demo.command import demo
 from stream.commands.evaluate import evaluate
+from stream.commands.interactions import interactions
 from stream.commands.models.command import models
 from stream.commands.output import EXIT_ERROR, EXIT_USAGE, PlainFormatter, complain, printable, say
 from stream.commands.produce import produce
@@ -37,7 +38,16 @@ from stream.commands.trainer import trainer, trainer_job
 from stream.commands.users import state, user
 from stream.commands.view.command import view
 from stream.commands.worker import worker
-from stream.errors import SettingsInvalid, StreamError, TopicsUnusable, TrainerElsewhere, TrainingLogUnfit
+from stream.errors import (
+    ExportUnfit,
+    ImportUnfit,
+    ProduceUnfit,
+    SettingsInvalid,
+    StreamError,
+    TopicsUnusable,
+    TrainerElsewhere,
+    TrainingLogUnfit,
+)
 from stream.stop_signals import EXIT_INTERRUPTED
 
 WRONG_USAGE: Final = (
@@ -50,6 +60,9 @@ WRONG_USAGE: Final = (
     TrainingUnfinished,
     TrainingLogUnfit,
     TrainerElsewhere,
+    ExportUnfit,
+    ImportUnfit,
+    ProduceUnfit,
 )
 """Errors that come again until somebody has corrected what the command was given: exit code 2."""
 
@@ -113,6 +126,7 @@ for command in (
     models,
     worker,
     produce,
+    interactions,
     view,
     user,
     state,

@@ -1,22 +1,27 @@
 """`rec2pm produce`: an event log into the interactions topic, in time order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import polars as pl
 from confluent_kafka import KafkaError, Message, Producer
+from numpy.typing import NDArray
 
 from model.errors import LogUnreadable
 from model.log import in_time_order
 from model.times import TimeRule
+from stream.commands.pace import Pace
 from stream.errors import KafkaUnusable
 from stream.event import Fields, Path
 from stream.keys import KeyFormat
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_CHUNK: Final = 5000
+_HASHED: Final = 100_000
+"""Rows that are text at a time."""
 
 PRODUCER: Final[Mapping[str, Any]] = {
     "enable.idempotence": True,
@@ -60,15 +65,51 @@ def _record(values: Sequence[tuple[Path, Any]]) -> dict[str, Any]:
     return record
 
 
+class Rows:
+    """The interactions to send, in time order, with their keys."""
+
+    def __init__(self, log: pl.LazyFrame, *, shape: Shape, keys: KeyFormat, limit: int | None) -> None:
+        """Args:
+        log: columns user_id, item_id, timestamp (epoch ms), and `event` if it has one.
+        shape: how a record is written.
+        limit: only the first so many; None for all.
+
+        Raises:
+            LogUnreadable: a user id cannot be a key.
+        """
+        columns = ["user_id", "item_id", "timestamp"]
+        columns += ["event"] if "event" in log.collect_schema() else []
+        frame = in_time_order(log).select(columns)
+        self.frame: Final = (frame if limit is None else frame.head(limit)).collect()
+        self._shape = shape
+        self._key_of: Final = {user: _key(keys, user) for user in self.frame["user_id"].unique()}
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def times(self, start: int) -> NDArray[np.int64]:
+        """Epoch ms of the interactions from one on."""
+        return self.frame["timestamp"].slice(start).to_numpy()
+
+    def records(self, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+        """Key and value of each interaction in a range."""
+        for row in self.frame.slice(start, end - start).iter_rows():
+            yield self._key_of[row[0]], self._shape.value(*row)
+
+    def sha256(self) -> str:
+        """What is sent, in short: equal for the same interactions in the same order."""
+        digest = sha256(" ".join(self.frame.columns).encode())
+        for piece in self.frame.iter_slices(_HASHED):
+            digest.update(piece.write_csv(include_header=False).encode())
+        return digest.hexdigest()
+
+
 def send(
-    log: pl.LazyFrame,
+    rows: Rows,
     *,
-    shape: Shape,
     kafka: Mapping[str, Any],
     topic: str,
-    keys: KeyFormat,
-    limit: int | None,
-    rate: float | None,
+    pace: Pace,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
     progress: Callable[[int, int], None],
@@ -76,22 +117,12 @@ def send(
     """Send every interaction, keyed by user, as MessagePack; returns how many were acknowledged.
 
     Args:
-        log: columns user_id, item_id, timestamp (epoch ms), and `event` if it has one.
-        shape: how a record is written.
         kafka: options of the producer; they come before ours.
-        limit: send only the first so many; None for all.
-        rate: interactions per second; None for as fast as Kafka accepts them.
         progress: called with (sent, all).
 
     Raises:
-        LogUnreadable: a user id cannot be a key; nothing was sent.
         KafkaUnusable: Kafka did not accept all interactions.
     """
-    columns = ["user_id", "item_id", "timestamp"]
-    columns += ["event"] if "event" in log.collect_schema() else []
-    frame = in_time_order(log).select(columns)
-    rows = (frame if limit is None else frame.head(limit)).collect()
-    key_of = {user: _key(keys, user) for user in rows["user_id"].unique()}
     failed: list[str] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
@@ -101,27 +132,28 @@ def send(
     # The records' own timestamps are the present. With the log's, the topic's retention would delete old interactions
     # at once.
     producer = Producer({**PRODUCER, **kafka})
-    began = clock()
-    for start in range(0, len(rows), chunk := _CHUNK if rate is None else max(1, int(rate / 100))):
-        for row in rows.slice(start, chunk).iter_rows():
-            key, value = key_of[row[0]], shape.value(*row)
-            while True:
-                try:
-                    producer.produce(topic, value, key, on_delivery=delivered)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
+    for start, end in pace.chunks(rows.times(0), clock, sleep):
+        for key, value in rows.records(start, end):
+            queued(producer, topic, key, value, on_delivery=delivered)
         producer.poll(0)
-        sent = min(start + chunk, len(rows))
-        progress(sent, len(rows))
-        if rate is not None and (ahead := sent / rate - (clock() - began)) > 0:
-            sleep(ahead)
+        progress(end, len(rows))
     left = producer.flush(60)
     if failed or left:
         raise KafkaUnusable(
             f"{topic} did not accept {len(failed) + left} of {len(rows)} interactions: {(failed or ['no answer within 60 s'])[0]}"
         )
     return len(rows)
+
+
+def queued(producer: Producer, topic: str, key: bytes, value: bytes, **more: Any) -> None:
+    """Call `Producer.produce`, again while its queue is full."""
+    while True:
+        try:
+            producer.produce(topic, value, key, **more)
+        except BufferError:
+            producer.poll(0.1)
+        else:
+            return
 
 
 def _key(keys: KeyFormat, user: int | str) -> bytes:

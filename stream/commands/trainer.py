@@ -93,11 +93,11 @@ def trainer(
     from stream.kafka.questions import topic_id
     from stream.kafka.rights import of_trainer
     from stream.keys import KeyFormat
+    from stream.rows import Reader
     from stream.trainer import points
     from stream.trainer.collect import Collector
     from stream.trainer.log import Topic, TrainingLog
     from stream.trainer.loop import Plan, Trainer, stopped_by_signals
-    from stream.trainer.rows import Reader
 
     ours = current_settings()
     cores = usable_cores()

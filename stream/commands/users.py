@@ -1,18 +1,22 @@
-"""The options of `rec2pm user show | forget` and `rec2pm state export`."""
+"""The options of `rec2pm user show | forget` and `rec2pm state export | import`."""
 
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
 from stream.commands.output import EXIT_ERROR, progress_bar, say
 
+if TYPE_CHECKING:
+    from stream.commands.import_state.application import Position
 
-@click.group(short_help="Export what is remembered about all users.")
+
+@click.group(short_help="Export or import what is remembered about all users.")
 def state() -> None:
-    """Export what is remembered about all users."""
+    """Export or import what is remembered about all users."""
 
 
 @state.command("export", short_help="Write every user's state to a Parquet file.")
@@ -32,8 +36,78 @@ def state_export(out: Path) -> None:
     settings = current_settings()
     kafka = kafka_options(settings, *of_states(settings.names))
     with progress_bar("partitions") as progress:
-        users = export(kafka, changelog_topic(settings.app), out, progress)
+        users = export(kafka, changelog_topic(settings.app), settings.interactions_topic, out, progress)
     say(f"exported {users} users to {out}", err=True)
+
+
+def _position(_: click.Context, __: click.Parameter, text: str) -> "Position":
+    from stream.commands.import_state.application import position
+
+    try:
+        return position(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@state.command("import", short_help="Start a fresh application from a file of states.")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--position",
+    "wanted",
+    required=True,
+    callback=_position,
+    metavar="end|file|OFFSETS",
+    help="Where workers go on. end: at the present end of the interactions topic. file: where the states of the file end, "
+    "in the topic that they were made from. 0:123,1:456: at these offsets.",
+)
+@click.option(
+    "--execute/--dry-run",
+    default=False,
+    help="Write the states, or only say what would be written.  [default: --dry-run]",
+)
+@reports_kafka_errors
+def state_import(file: Path, wanted: "Position", execute: bool) -> None:
+    """Start a fresh application from FILE, as `state export` and a replay write it.
+
+    The states become records of the changelog, and workers go on where --position says. An application that has states
+    or committed offsets is refused. A worker reads all states or none: after a kill, run the command again.
+    """
+    from stream.commands.import_state import words
+    from stream.commands.import_state.application import positions, refuse_used, target
+    from stream.commands.import_state.states import checked_states, opened
+    from stream.commands.import_state.write import Importer
+    from stream.kafka.admin import admin_client
+    from stream.kafka.rights import of_state_import
+    from stream.state_rows import Row
+
+    settings = current_settings()
+    facts = opened(file)
+    kafka = kafka_options(settings, *of_state_import(settings.names, execute=execute))
+    admin = admin_client(settings)
+    to = target(settings, admin)
+    found = positions(kafka, to, wanted, facts, file)
+
+    def partition_of(row: Row) -> int:
+        if wanted == "file":
+            to.refuse_moved(row)
+        return to.partition_of(row)
+
+    with progress_bar("users looked at") as progress:
+        states = checked_states(file, partition_of, progress)
+    note = f"{states.sha256} {to.partitioner}"
+    # Ends an import that was killed, whose open transaction would hide what is there.
+    importer = Importer(kafka, to) if execute else None
+    unfinished = refuse_used(kafka, admin, to, note)
+    for line in words.plan_lines(states, to, wanted, found):
+        say(line)
+    if unfinished:
+        say("this import was begun before, and was not finished")
+    if importer is None:
+        say(words.PREVIEW_LINE)
+        return
+    with progress_bar("users") as progress:
+        importer.write(admin, file, states, note, found, progress, noted=unfinished)
+    say(words.done_line(states, to))
 
 
 @click.group(short_help="Show or forget one user.")

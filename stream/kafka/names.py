@@ -75,3 +75,13 @@ def replay_id(app: str) -> str:
 def promote_id(app: str) -> str:
     """The transactional id of a promotion."""
     return f"{app}.promote"
+
+
+def import_id(app: str) -> str:
+    """The transactional id of an import of states."""
+    return f"{app}.import"
+
+
+def produce_id(app: str, run: str) -> str:
+    """The transactional id of a run of `produce --resume`, and the group whose offset says how far it is."""
+    return f"{app}.produce-{run}"

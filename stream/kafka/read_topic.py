@@ -6,7 +6,7 @@ reader that stops there would call a partial answer a whole one.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
@@ -40,11 +40,18 @@ def partitions(kafka: Mapping[str, Any], topic: str) -> list[int]:
 
 
 def committed_records(
-    kafka: Mapping[str, Any], topic: str, partition: int, start: int = 0, *, wait_s: float = WAIT_S
-) -> Iterator[Message]:
+    kafka: Mapping[str, Any],
+    topic: str,
+    partition: int,
+    start: int = 0,
+    until: int | None = None,
+    *,
+    wait_s: float = WAIT_S,
+) -> Generator[Message, None, None]:
     """Every committed record of one partition from an offset to the present end; each has a partition and an offset.
 
     Args:
+        until: stop before this offset, if the present end does not come first.
         wait_s: how long to wait for the end of an open transaction.
 
     Raises:
@@ -63,6 +70,8 @@ def committed_records(
             for message in consumer.consume(_BATCH, 0.1):
                 error = message.error()
                 if error is None:
+                    if until is not None and (message.offset() or 0) >= until:
+                        return
                     if (message.offset() or 0) >= start:
                         yield message
                 elif error.code() == KafkaError._PARTITION_EOF:
@@ -70,7 +79,7 @@ def committed_records(
                     stable = message.offset() or 0
                     if end is None:
                         end, deadline = _high_watermark(consumer, place), time.monotonic() + wait_s
-                    if stable >= end:
+                    if stable >= (end if until is None else min(end, until)):
                         return
                 elif error.fatal() or not error.retriable():
                     raise KafkaUnusable(f"{topic}[{partition}] cannot be read: {error}")

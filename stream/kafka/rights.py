@@ -91,9 +91,37 @@ def of_produce(on: Names) -> list[Right]:
     return [Right("topic", on.interactions, "Write", "sending interactions")]
 
 
+def of_produce_resume(on: Names, run: str) -> list[Right]:
+    return [
+        *of_produce(on),
+        Right("group", names.produce_id(on.app, run), "Read", "noting what was sent"),
+        publishing_run(on.app, run),
+    ]
+
+
+def of_interactions_export(app: str, topic: str) -> list[Right]:
+    return [_reading(topic, "reading interactions"), Right("group", names.reader_group(app), "Read", "reading topics")]
+
+
 def of_states(on: Names) -> list[Right]:
     """`user show` and `state export`."""
     return [_reading(changelog_topic(on.app), "reading state"), _reader(on)]
+
+
+def of_state_import(on: Names, *, execute: bool) -> list[Right]:
+    looking = [
+        _reading(changelog_topic(on.app), "seeing whether it is empty"),
+        _reader(on),
+        Right("topic", on.interactions, "Describe", "finding where workers go on"),
+        Right("group", on.app, "Read" if execute else "Describe", "where workers go on"),
+    ]
+    if not execute:
+        return looking
+    return [
+        *looking,
+        Right("topic", changelog_topic(on.app), "Write", "writing states"),
+        publishing_states(on.app),
+    ]
 
 
 def of_user_forget(on: Names, *, execute: bool) -> list[Right]:
@@ -181,8 +209,12 @@ COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
     "topics create": of_topics_create,
     "topics check": of_worker,
     "produce": of_produce,
+    "produce --resume": lambda on: of_produce_resume(on, "*"),
+    "interactions export": lambda on: of_interactions_export(on.app, on.interactions),
     "user show": of_states,
     "state export": of_states,
+    "state import --execute": lambda on: of_state_import(on, execute=True),
+    "state import": lambda on: of_state_import(on, execute=False),
     "user forget --execute": lambda on: of_user_forget(on, execute=True),
     "user forget": lambda on: of_user_forget(on, execute=False),
     "dead-letters list": of_dead_letters,
@@ -222,6 +254,16 @@ def publishing_replays(app: str) -> Right:
 def publishing_promotions(app: str) -> Right:
     """The right to the transactional id of a promotion, which Kafka only tells when it is used."""
     return Right("transactional id", names.promote_id(app), "Write", "one promotion at a time")
+
+
+def publishing_states(app: str) -> Right:
+    """The right to the transactional id of an import, which Kafka only tells when it is used."""
+    return Right("transactional id", names.import_id(app), "Write", "one import at a time")
+
+
+def publishing_run(app: str, run: str) -> Right:
+    """The right to the transactional id of a run of `produce`, which Kafka only tells when it is used."""
+    return Right("transactional id", names.produce_id(app, run), "Write", "sending each interaction once")
 
 
 def missing(admin: AdminClient, needed: Iterable[Right]) -> list[Right]:

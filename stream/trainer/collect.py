@@ -19,9 +19,9 @@ from stream.kafka.errors import NOT_ALLOWED, comes_back, explained, is_fatal, st
 from stream.kafka.names import trainer_group, trainer_id
 from stream.kafka.options import logger_of
 from stream.kafka.record_limits import reading
+from stream.rows import Batch, Reader
 from stream.trainer.log import TrainingLog
 from stream.trainer.points import At, Point, passing
-from stream.trainer.rows import Batch, Reader
 from stream.wire import Record
 
 logger = logging.getLogger(__name__)

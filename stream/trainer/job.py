@@ -18,7 +18,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from stream.trainer.log import TRAINING, TrainingLog, write_durably
+from stream.durable_files import write_durably
+from stream.trainer.log import TRAINING, TrainingLog
 from stream.trainer.points import At, Point, passing
 
 _LAST: Final = ".last-training.json"

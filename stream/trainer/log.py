@@ -16,7 +16,7 @@ After a crash between the two, the same null values come again, and find nothing
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,11 +24,11 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
-from model.ids import Id
 from model.version.file_lock import lock
+from stream.durable_files import WRITING, replace_durably, sync, write_durably
 from stream.errors import TrainingLogUnfit
+from stream.rows import Batch, item_column
 from stream.trainer.points import At, Point, passing
-from stream.trainer.rows import Batch
 
 FULL: Final = 250_000
 """Rows of a file. Each batch rewrites the newest file, so files must not grow for ever."""
@@ -37,8 +37,6 @@ _LOCK: Final = ".lock"
 _TOPIC: Final = ".topic.json"
 _KEY: Final = "rec2pm"
 _ENDING: Final = ".parquet"
-_WRITING: Final = ".new"
-_HIGHEST: Final = (1 << 63) - 1
 
 
 class Topic(msgspec.Struct, frozen=True):
@@ -199,7 +197,7 @@ class TrainingLog:
         else:
             folder = self.folder / str(partition)
             folder.mkdir(exist_ok=True)
-            _sync(self.folder)
+            sync(self.folder)
             made = _File(folder / f"{batch.first:020}{_ENDING}", _Facts(batch.next, batch.nulls), 0)
             self._replace(made, rows, made.facts)
             files.append(made)
@@ -222,15 +220,12 @@ class TrainingLog:
             self._at(Point.REMOVED_PARTLY)
 
     def _replace(self, file: _File, rows: pl.DataFrame, facts: _Facts) -> None:
-        beside = file.path.with_name(f".{file.path.name}{_WRITING}")
         metadata: Any = {_KEY: msgspec.json.encode(facts).decode()}
-        with beside.open("wb") as stream:
-            rows.write_parquet(stream, metadata=metadata)
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._at(Point.BESIDE)
-        beside.replace(file.path)
-        _sync(file.path.parent)
+        replace_durably(
+            file.path,
+            lambda stream: rows.write_parquet(stream, metadata=metadata),
+            before_renaming=lambda: self._at(Point.BESIDE),
+        )
         file.facts, file.rows = facts, len(rows)
 
     def _all(self) -> Iterator[_File]:
@@ -251,7 +246,7 @@ def _found(folder: Path) -> dict[int, list[_File]]:
             )
         paths = sorted(entry.iterdir())
         for path in paths:
-            if path.name.startswith(".") and path.name.endswith(_WRITING):
+            if path.name.startswith(".") and path.name.endswith(WRITING):
                 path.unlink()
         found[int(entry.name)] = [_opened(path) for path in paths if not path.name.startswith(".")]
     return found
@@ -272,12 +267,10 @@ def _opened(path: Path) -> _File:
 
 
 def _frame(batch: Batch) -> pl.DataFrame:
-    whole = all(item.__class__ is int and item <= _HIGHEST for item in batch.items)
-    items: Sequence[Id] = batch.items if whole else [str(item) for item in batch.items]
     return pl.DataFrame(
         {
             "user_id": pl.Series(batch.users, dtype=pl.String),
-            "item_id": pl.Series(items, dtype=pl.Int64 if whole else pl.String),
+            "item_id": item_column(batch.items),
             "timestamp": pl.Series(batch.times, dtype=pl.Int64).cast(pl.Datetime("ms", "UTC")),
             "offset": pl.Series(batch.offsets, dtype=pl.Int64),
         }
@@ -290,22 +283,3 @@ def _together(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
     if len({frame.schema["item_id"] for frame in frames}) > 1:
         frames = [frame.with_columns(pl.col("item_id").cast(pl.String)) for frame in frames]
     return pl.concat(frames) if frames else before
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace a file in one step."""
-    beside = path.with_name(f".{path.name}{_WRITING}")
-    with beside.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

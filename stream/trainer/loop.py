@@ -12,11 +12,11 @@ from types import FrameType
 from typing import Final
 
 from stream.errors import SettingsInvalid, TrainingFailed
+from stream.rows import Reader
 from stream.trainer.collect import Collector
 from stream.trainer.job import Job, Jobs
 from stream.trainer.log import TrainingLog
 from stream.trainer.points import At, passing
-from stream.trainer.rows import Reader
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from model.version.runtime import Runtime
-from stream.commands.export_state import rows
 from stream.event import EventReader
 from stream.recommender import Recommender
+from stream.state_rows import rows
 from stream.wire import recommendation_as_msgpack
 from tests.crash.arithmetic import Catalogue
 from tests.crash.reading import Observed

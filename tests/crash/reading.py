@@ -83,7 +83,7 @@ def observe(bootstrap: str, app: str, interactions: str, recommendations: str, k
     wait_until_settled(bootstrap, [interactions, changelog, recommendations, dead_letters, *promoting])
     with tempfile.TemporaryDirectory(prefix="rec2pm-crash-") as scratch:
         out = Path(scratch) / "states.parquet"
-        export({"bootstrap.servers": bootstrap}, changelog, out, lambda done, of: None)
+        export({"bootstrap.servers": bootstrap}, changelog, interactions, out, lambda done, of: None)
         states = pl.read_parquet(out)
     return Observed(
         kept.and_then(records(bootstrap, interactions)),

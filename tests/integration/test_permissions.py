@@ -167,9 +167,17 @@ def test_with_exactly_the_rights_of_the_page_everything_works(shop: Shop) -> Non
         ("dead-letters replay", ("dead-letters", "replay"), "would replay 1 dead letter"),
         ("dead-letters replay --execute", ("dead-letters", "replay", "--execute"), "replayed 1 dead letter"),
         ("produce", ("produce", str(log)), "produced 1 interactions"),
+        ("produce --resume", ("produce", str(log), "--resume", str(shop.folder / "run")), "produced 1 interactions"),
+        ("interactions export", ("interactions", "export", "--out", str(shop.folder / "out")), "exported "),
     ):
         shop.allow(*rights.COMMANDS[command](names))
         assert says in shop.run(*arguments), command
+    fresh = Shop(shop.kafka, f"{shop.app}-b", shop.folder)
+    fresh.create()
+    for command, says in (("state import", "nothing was written"), ("state import --execute", "imported 1 user")):
+        fresh.allow(*rights.COMMANDS[command](fresh.names))
+        options = [word for word in command.split() if word.startswith("--")]
+        assert says in fresh.run("state", "import", str(shop.folder / "users.parquet"), "--position", "end", *options)
     shop.allow(*rights.of_view(names, "view"))
     assert serves(shop, "ann") == 200
 

@@ -28,8 +28,8 @@ from model.version.registry import Registry
 from model.version.runtime import Runtime
 from stream.commands.broker import Broker
 from stream.commands.command_line import REC2PM
-from stream.commands.export_state import SCHEMA
 from stream.kafka import topics
+from stream.state_rows import SCHEMA
 from tests.model import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -519,13 +519,16 @@ def test_the_export_is_what_the_log_and_the_artifact_say(
             assert row["memory"] == []
 
 
-def test_user_show_tells_the_row_of_the_export_and_the_kept_segments(first: Part) -> None:
-    mine = [each.item for each in first.of(JSON_USER)]
-    assert {
-        name: value for name, value in first.shown.items() if name not in ("kept_segments", "memory", "other_memories")
-    } == {name: value for name, value in first.row(JSON_USER).items() if name != "memory"}
-    assert first.shown["kept_segments"] == [mine[:12]]
-    assert first.shown["other_memories"] == []
+def test_user_show_tells_the_row_of_the_export(first: Part) -> None:
+    mine = first.of(JSON_USER)
+    row = first.row(JSON_USER)
+    assert {name: value for name, value in first.shown.items() if name != "memory"} == {
+        name: value for name, value in row.items() if name != "memory"
+    }
+    (kept,) = row["kept_segments"]
+    assert (kept["number"], kept["items"]) == (0, [each.item for each in mine[:12]])
+    assert row["memory_as_of"] == mine[11].time
+    assert row["other_memories"] == []
     np.testing.assert_allclose(first.shown["memory"], first.row(JSON_USER)["memory"], rtol=1e-6)
 
 

@@ -25,9 +25,9 @@ from state.codec import (
 )
 from state.store import Store, StoreMemory
 from state.user import User
-from stream.commands.export_state import Row, rows
 from stream.policy import Cadence
 from stream.recommender import Floats, Ints, Recommender
+from stream.state_rows import Row, rows
 from stream.wire import Recommendation
 from stream.worker import Worker
 from tests.fakes import FakeFolded, FakeLink, FakeModel, FakeRecord, TimedModel, said, worker_on

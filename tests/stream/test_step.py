@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from state.codec import FOLDED, INPUT, ONE_FORMAT, POSITION, SEGMENT_LENGTH, mark_key, read_folded, read_number, user_of
 from state.errors import SegmentLengthChanged, StateCorrupted, StoreUnwritable
-from stream.commands.export_state import Row, rows
 from stream.decode import decode
 from stream.errors import StoreBehind, TooManyRefused
 from stream.policy import Cadence
 from stream.ports import Outgoing
 from stream.recommender import Floats, Ints
+from stream.state_rows import Row, rows
 from stream.wire import Recommendation
 from stream.worker import FLUSH_EVERY_S
 from tests.fakes import (

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from stream.commands.export_state import rows
 from stream.key_check import KeyCheck
 from stream.keys import Format, KeyFormat
 from stream.prometheus import WorkerMetrics
+from stream.state_rows import rows
 from tests.fakes import FakeLink, FakeModel, FakeRecord, run_to_end, said, worker_on
 
 NINE = 9

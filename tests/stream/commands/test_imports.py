@@ -32,7 +32,19 @@ def _loaded(*arguments: str, folder: Path | None = None, ends: str = "") -> set[
     return set(ended.stdout.partition("\nloaded:\n")[2].splitlines())
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("evaluate",), ("topics",), ("user", "forget"), ("dead-letters",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("train",),
+        ("evaluate",),
+        ("topics",),
+        ("user", "forget"),
+        ("dead-letters",),
+        ("state", "import"),
+        ("produce",),
+    ],
+)
 def test_help_loads_no_heavy_library(command: tuple[str, ...]) -> None:
     loaded = _loaded(*command, "--help")
     assert "stream.commands.main" in loaded

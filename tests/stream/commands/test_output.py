@@ -19,10 +19,11 @@ from rich.console import Console
 from stream.commands.dead_letters import display
 from stream.commands.dead_letters.letters import letter_of
 from stream.commands.demo.screen import _shown
-from stream.commands.export_state import OtherMemory, Row, UserState, state_json, state_lines
+from stream.commands.export_state import state_json, state_lines
 from stream.commands.main import ReportsErrors
 from stream.commands.output import PlainFormatter, complain, json_line, printable, say
 from stream.errors import KafkaUnusable, MalformedInteraction
+from stream.state_rows import KeptSegment, OtherMemory, Row
 from stream.wire import dead_letter
 from tests.fakes import FakeRecord
 
@@ -157,11 +158,22 @@ def test_a_dead_letter_acts_nowhere(hostile: str, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_a_user_acts_nowhere(hostile: str, capsys: pytest.CaptureFixture[str]) -> None:
-    row = Row(f"ann{hostile}", 1, 0, [f"film{hostile}"], [1], [], f"kind{hostile}", 1, 0, 0)
-    state = UserState(row, [[hostile]], [OtherMemory(f"kind{hostile}", 1, 0)])
-    lines = state_lines(state)
+    row = Row(
+        f"ann{hostile}",
+        1,
+        0,
+        [f"film{hostile}"],
+        [1],
+        [],
+        f"kind{hostile}",
+        1,
+        0,
+        kept_segments=[KeptSegment(0, [hostile], [])],
+        other_memories=[OtherMemory(f"kind{hostile}", 1, 1, [], 0, prepared=False)],
+    )
+    lines = state_lines(row)
     if hostile != "\ud800":  # which is no UTF-8, and so is in no store
-        lines += state_json(state)
+        lines += state_json(row)
     for line in lines:
         say(line)
     printed = capsys.readouterr().out

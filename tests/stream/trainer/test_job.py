@@ -4,10 +4,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from stream.rows import Batch
 from stream.trainer.job import Ended, Job, Jobs, Start, Trained
 from stream.trainer.log import TrainingLog
 from stream.trainer.points import Point
-from stream.trainer.rows import Batch
 from tests.stream.trainer.test_log import Crash, crash_at
 
 

@@ -16,10 +16,10 @@ from stream.decode import decode
 from stream.errors import TrainingLogUnfit
 from stream.event import EventReader
 from stream.keys import KeyFormat
+from stream.rows import Batch, Reader
 from stream.trainer import log as module
 from stream.trainer.log import Topic, TrainingLog
 from stream.trainer.points import At, Point, passing
-from stream.trainer.rows import Batch, Reader
 from tests.fakes import FakeRecord
 
 NO_EVENT = b"no event"

@@ -6,12 +6,12 @@ import pytest
 
 from model.version.registry import Registry
 from stream.promotion.record import Models
+from stream.rows import Batch
 from stream.settings import Settings
 from stream.trainer import run_job
 from stream.trainer.job import Ended, Job, Jobs
 from stream.trainer.log import TrainingLog
 from stream.trainer.points import Point, passing
-from stream.trainer.rows import Batch
 from tests.model.quick import LOG, SMALL
 from tests.stream.trainer.test_log import Crash, crash_at
 

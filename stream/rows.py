@@ -1,4 +1,4 @@
-"""Records of the interactions topic as rows of a training log.
+"""Records of the interactions topic as rows of a log, for the trainer and for `rec2pm interactions export`.
 
 A record becomes a row where a worker takes it for an interaction: with the same item, the same time and the same user.
 An item keeps the type that it came with, because the lists that workers send have the items as the catalogue has them.
@@ -6,6 +6,9 @@ An item keeps the type that it came with, because the lists that workers send ha
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
+
+import polars as pl
 
 from model.ids import Id
 from model.times import TimeRule
@@ -13,6 +16,11 @@ from stream.errors import MalformedInteraction
 from stream.event import EventReader
 from stream.keys import KeyFormat
 from stream.wire import Record
+
+MOST_REASONS: Final = 50
+"""So many different reasons of refusals are kept. Some name a byte or a size, so there is no end of them."""
+OTHER_REASONS: Final = "other reasons"
+_HIGHEST: Final = (1 << 63) - 1
 
 
 @dataclass(slots=True)
@@ -74,6 +82,8 @@ class Reader:
         self.counts = Counts()
         self.why_refused = ""
         """Why the newest refused record was refused."""
+        self.reasons: dict[str, int] = {}
+        """Reason → how many records were refused for it."""
 
     def read(self, records: Sequence[Record], batches: dict[int, Batch]) -> None:
         """Add records to the batches of their partitions, which must be there.
@@ -102,6 +112,9 @@ class Reader:
             except MalformedInteraction as error:
                 counts.refused += 1
                 self.why_refused = f"partition {record.partition()}, offset {offset}: {error}"
+                known = (reason := str(error)) in self.reasons or len(self.reasons) < MOST_REASONS
+                reason = reason if known else OTHER_REASONS
+                self.reasons[reason] = self.reasons.get(reason, 0) + 1
                 continue
             if found is None:
                 counts.passed_over += 1
@@ -118,3 +131,9 @@ class Reader:
             batch.times.append(time)
             batch.offsets.append(offset)
             counts.rows += 1
+
+
+def item_column(items: Sequence[Id]) -> pl.Series:
+    """Items as a column: int64 if all of them are such integers, else text. An integer and its text are the same id."""
+    whole = all(item.__class__ is int and item <= _HIGHEST for item in items)
+    return pl.Series(items if whole else [str(item) for item in items], dtype=pl.Int64 if whole else pl.String)

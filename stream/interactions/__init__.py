@@ -1,0 +1,1 @@
+"""The interactions topic as files: which part of it, and the folder of Parquet that it becomes."""

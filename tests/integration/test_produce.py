@@ -1,0 +1,153 @@
+"""`rec2pm produce --resume`: each interaction once and in order, whatever is killed, on a Kafka with transactions."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import polars as pl
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from stream.commands.command_line import REC2PM
+from stream.kafka import topics
+from tests.processes import environ, read_committed, rec2pm, wait_until
+
+pytestmark = [pytest.mark.isolation, pytest.mark.timeout(200)]
+
+PARTITIONS = 3
+Sent = dict[str, list[tuple[int, int]]]
+"""User → items and times in their order."""
+
+
+class Shop:
+    def __init__(self, bootstrap: str, app: str, folder: Path) -> None:
+        self.bootstrap, self.app, self.folder = bootstrap, app, folder
+        self.env = environ(bootstrap, app)
+        self.admin = AdminClient({"bootstrap.servers": bootstrap})
+        topics.create(self.admin, topics.plan(app, f"{app}.in", f"{app}.out", PARTITIONS, 1))
+
+    def log(self, rows: int) -> str:
+        chosen = random.Random(rows)
+        frame = pl.DataFrame(
+            {
+                "user_id": [f"user-{chosen.randrange(20)}" for _ in range(rows)],
+                "item_id": list(range(rows)),
+                # Some at the same time: their order is that of the file.
+                "timestamp": sorted(1_700_000_000_000 + chosen.randrange(4 * rows) for _ in range(rows)),
+            }
+        )
+        path = self.folder / f"{rows}.parquet"
+        frame.write_parquet(path)
+        return str(path)
+
+    def expected(self, log: str) -> Sent:
+        sent: Sent = defaultdict(list)
+        for user, item, ms in pl.read_parquet(log).iter_rows():
+            sent[user].append((item, ms))
+        return sent
+
+    def sent(self) -> Sent:
+        found: Sent = defaultdict(list)
+        for message in read_committed(self.bootstrap, f"{self.app}.in"):
+            value = msgpack.unpackb(message.value() or b"")
+            found[(message.key() or b"").decode()].append((value["item"], value["ts"]))
+        return found
+
+    def produce(self, log: str, *options: str, kill_at: str = "") -> "subprocess.CompletedProcess[str]":
+        module = [sys.executable, "-P", "-m", "tests.integration.killed_at"] if kill_at else REC2PM
+        return subprocess.run(
+            [*module, "produce", log, "--resume", str(self.folder / "run.json"), *options],
+            env={**self.env, "KILL_AT": kill_at},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def shop(bootstrap: str, app: str, tmp_path: Path) -> Shop:
+    return Shop(bootstrap, app, tmp_path)
+
+
+def test_whatever_call_a_kill_is_beside_each_interaction_arrives_once_and_in_order(shop: Shop) -> None:
+    log = shop.log(18_000)
+    kills = ["before 1", "before 2", "after 2", "before 3", "after 3", "after 2", "before 3", "after 3", "before 2"]
+    for kill_at in kills:
+        said = shop.produce(log, kill_at=kill_at)
+        assert said.returncode == -signal.SIGKILL, said.stderr
+
+    said = shop.produce(log)
+
+    assert said.returncode == 0, said.stderr
+    assert "of 18000 interactions were sent before" in said.stderr
+    assert shop.sent() == shop.expected(log)
+    assert "produced 0 interactions" in shop.produce(log).stderr
+    assert shop.sent() == shop.expected(log)
+
+
+def test_kills_at_any_time_change_nothing(shop: Shop) -> None:
+    log, chosen = shop.log(3000), random.Random(7)
+    command = [*REC2PM, "produce", log, "--resume", str(shop.folder / "run.json"), "--rate", "1000"]
+    for _ in range(3):
+        before = sum(map(len, shop.sent().values()))
+        process = subprocess.Popen(command, env=shop.env, stderr=subprocess.DEVNULL)
+        wait_until(lambda before=before: sum(map(len, shop.sent().values())) > before, 30, "sending")  # type: ignore[misc]
+        time.sleep(chosen.random() / 4)
+        process.kill()
+        process.wait()
+
+    said = shop.produce(log)
+
+    assert said.returncode == 0, said.stderr
+    assert shop.sent() == shop.expected(log)
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [({"limit": 5}, "log of so many interactions is 10, this one is 5"), ({"topic": "other"}, "topic is")],
+)
+def test_another_run_needs_another_file(shop: Shop, changed: dict[str, Any], what: str) -> None:
+    log = shop.log(10)
+    assert shop.produce(log).returncode == 0
+    if "topic" in changed:
+        shop.env["REC2PM_INTERACTIONS_TOPIC"] = f"{shop.app}.out"
+    said = shop.produce(log, *(["--limit", "5"] if "limit" in changed else []))
+    assert said.returncode == 2
+    assert what in said.stderr
+    assert shop.sent() == shop.expected(log)
+
+
+def test_a_run_whose_place_kafka_forgot_is_not_begun_again(shop: Shop) -> None:
+    log = shop.log(10)
+    assert shop.produce(log).returncode == 0
+    (group,) = [each for each in _groups(shop.admin) if each.startswith(f"{shop.app}.produce-")]
+    shop.admin.delete_consumer_groups([group])[group].result(30)
+
+    said = shop.produce(log)
+
+    assert said.returncode == 2
+    assert "Kafka no longer has the place in the log" in said.stderr
+    assert shop.sent() == shop.expected(log)
+
+
+def _groups(admin: AdminClient) -> list[str]:
+    return [each.group_id for each in admin.list_consumer_groups().result(30).valid]
+
+
+def test_the_spacing_of_the_log_is_said_first(shop: Shop) -> None:
+    log = shop.folder / "years.csv"
+    log.write_text("user_id,item_id,timestamp\nann,1,2020-01-01\nann,2,2022-01-01\n")
+    said = rec2pm("produce", str(log), "--speed", "1e9x", env=shop.env, timeout=60)
+    assert said.returncode == 0, said.stderr
+    assert "2 interactions of 731 days take 0.0632 seconds" in said.stderr
+    wrong = rec2pm("produce", str(log), "--speed", "0x", env=shop.env, timeout=60)
+    assert (wrong.returncode, "is no speed" in wrong.stderr) == (2, True)
+    both = rec2pm("produce", str(log), "--speed", "2x", "--rate", "5", env=shop.env, timeout=60)
+    assert (both.returncode, "give one of them" in both.stderr) == (2, True)
