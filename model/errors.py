@@ -34,6 +34,10 @@ class EvaluationImpossible(ModelError):
     """The log has no target to evaluate on."""
 
 
+class ReplayIncomplete(ModelError):
+    """A file of a replay is missing, lacks a column, or does not belong to the others."""
+
+
 class TrainingInterrupted(ModelError):
     """A signal stopped training. The checkpoint stays. `signal` is the number of the signal."""
 

@@ -8,13 +8,11 @@ from model.evaluation.significance import Estimate
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
     """A table. The columns `left` are aligned to the left, others to the right."""
     rule = "|".join(":--" if at in left else "--:" for at in range(len(heads)))
-    return "\n".join(
-        [
-            f"| {' | '.join(heads)} |",
-            f"|{rule}|",
-            *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
-        ]
-    )
+    return "\n".join([_row(heads), f"|{rule}|", *(_row(row) for row in rows)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def interval(estimate: Estimate) -> str:

@@ -5,23 +5,16 @@ pyplot.
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
-from scipy.optimize import isotonic_regression
 
+from model.evaluation.axes import COLOURS, GREYS, INK, dot, label_ends, plain
 from model.evaluation.compare import Evaluation, Group, Mode, Ranking, Subject
 from model.evaluation.significance import Estimate
 from model.evaluation.user_groups import FEW
 
-COLOURS = ("#1f6fb4", "#d1495b", "#2a9d6f", "#e08e1b", "#7b4fb5", "#14919b", "#b3407f", "#7a6a1d", "#6b3419")
-GREYS = ("#9a9a9a", "#5c5c5c")
-INK = "#2b2b2b"
 DPI = 144
-LABEL_DISTANCE = 0.055
-"""Between names at the ends of lines, as a share of the height of a picture."""
 
 
 def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
@@ -96,8 +89,8 @@ def _accuracy(evaluation: Evaluation, colours: dict[str, str]) -> Figure:
             offset = (at - (len(evaluation.modes) - 1) / 2) * 0.3
             for y, ranking in enumerate(mode.rankings):
                 estimate = measure(ranking)
-                _dot(axes, estimate, y + offset, colours[ranking.name], filled=at == 0)
-        _plain(axes, x_label=label)
+                dot(axes, estimate, y + offset, colours[ranking.name], filled=at == 0)
+        plain(axes, x_label=label)
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(names) - 0.4, -0.6)
@@ -113,7 +106,7 @@ def _accuracy(evaluation: Evaluation, colours: dict[str, str]) -> Figure:
 
 
 def _key(label: str, *, filled: bool) -> Line2D:
-    """The entry of a legend for dots like those of `_dot`."""
+    """The entry of a legend for dots like those of `dot`."""
     return Line2D(
         [],
         [],
@@ -124,19 +117,6 @@ def _key(label: str, *, filled: bool) -> Line2D:
         markerfacecolor=INK if filled else "white",
         markeredgewidth=1.5,
         label=label,
-    )
-
-
-def _dot(axes: Axes, estimate: Estimate, y: float, colour: str, *, filled: bool) -> None:
-    axes.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="round")
-    axes.plot(
-        [estimate.value],
-        [y],
-        "o",
-        markersize=6.5,
-        markerfacecolor=colour if filled else "white",
-        markeredgecolor=colour,
-        markeredgewidth=1.5,
     )
 
 
@@ -177,8 +157,8 @@ def _grouped(
     axes.set_xlim(-0.5, len(labels) - 0.5)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#e6e6e6")
-    _plain(axes, x_label=x_label, y_label="NDCG@10")
-    _label_ends(axes, ends)
+    plain(axes, x_label=x_label, y_label="NDCG@10")
+    label_ends(axes, ends)
     return figure
 
 
@@ -216,8 +196,8 @@ def _drift(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
             fontsize=8.5,
             color="#6b6453",
         )
-    _plain(axes, x_label="folds", y_label="drift: MSE(iterative, one-time) / variance")
-    _label_ends(axes, ends)
+    plain(axes, x_label="folds", y_label="drift: MSE(iterative, one-time) / variance")
+    label_ends(axes, ends)
     return figure
 
 
@@ -240,7 +220,7 @@ def _shuffle(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
     axes = figure.subplots()
     axes.axvline(0, color="#9a9a9a", linewidth=1)
     for y, (name, shuffled) in enumerate(shown):
-        _dot(axes, shuffled.lost, y, colours[name], filled=True)
+        dot(axes, shuffled.lost, y, colours[name], filled=True)
         label = f"p = {shuffled.p:.2g}; {shuffled.ndcg_own.value:.4f} with the own one"
         axes.annotate(
             label,
@@ -257,44 +237,9 @@ def _shuffle(evaluation: Evaluation, colours: dict[str, str]) -> Figure | None:
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="x", color="#e6e6e6")
     axes.locator_params(axis="x", nbins=6)
-    _plain(axes, x_label="NDCG@10 lost with another user's memory")
+    plain(axes, x_label="NDCG@10 lost with another user's memory")
     axes.spines["left"].set_visible(False)
     return figure
-
-
-def _plain(axes: Axes, x_label: str, y_label: str = "") -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#9a9a9a")
-    axes.tick_params(colors=INK, labelsize=9.5)
-    axes.set_xlabel(x_label, color=INK, fontsize=10.5)
-    axes.set_ylabel(y_label, color=INK, fontsize=10.5)
-    axes.set_axisbelow(True)
-
-
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names beside the ends of their lines, moved apart where they would overlap."""
-    if not ends:
-        return
-    to_axes = (axes.transScale + axes.transLimits).transform
-    ends_by_height = sorted((float(to_axes((1.0, value))[1]), name, colour) for value, name, colour in ends)
-    # Least squares with a least distance: each label is as near to the end of its line as the others allow.
-    steps = np.arange(len(ends_by_height)) * LABEL_DISTANCE
-    placed = isotonic_regression(np.array([y for y, _, _ in ends_by_height]) - steps).x + steps
-    placed += max(0.0, -placed[0])
-    placed -= max(0.0, placed[-1] - 1.0)
-    for y, (_, name, colour) in zip(placed, ends_by_height, strict=True):
-        axes.annotate(
-            name,
-            (1, y),
-            xycoords="axes fraction",
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9.5,
-            color=colour,
-        )
 
 
 def _count(counts: set[int]) -> str:

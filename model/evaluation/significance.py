@@ -16,6 +16,9 @@ CONFIDENCE = 0.95
 RESAMPLES = 9_999
 """Sign flips of a permutation test. Its smallest p is 1 / (RESAMPLES + 1)."""
 
+BOOTSTRAPS = 2_000
+BOOTSTRAP_UNITS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -68,11 +71,49 @@ def paired(gains: Values, first_gains: Values, hits: Values, first_hits: Values)
     values are still the plain ones.
     """
     difference = gains - first_gains
-    # A t-test divides by zero if all differences are equal. They are then all zero, p = 1, or certain, p = 0.
-    ndcg_p = float(stats.ttest_rel(gains, first_gains).pvalue) if difference.std() > 0 else float(not difference.any())
+    ndcg_p = t_test(difference)
     only_second, only_first = int(((hits > 0) & (first_hits == 0)).sum()), int(((hits == 0) & (first_hits > 0)).sum())
-    hits_p = float(stats.binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+    hits_p = sign_test(only_first, only_second)
     return Paired(mean(difference, least=-1.0), ndcg_p, only_first, only_second, hits_p, ndcg_p, hits_p)
+
+
+def t_test(differences: Values) -> float:
+    """Two-sided p of the paired t-test: how likely such a mean difference is if there is none. A single one says
+    nothing.
+    """
+    # A t-test divides by zero if all differences are equal. They are then all zero, p = 1, or certain, p = 0.
+    if len(differences) < 2 or differences.std() == 0:
+        return float(len(differences) < 2 or not differences.any())
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided p of the exact sign test, ties left out: how likely such a split is if both sides are as likely. On
+    hits it is McNemar's exact test.
+    """
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def bootstrap(sums: Values, weights: Values, seed: int) -> list[Estimate]:
+    """For each column of `sums` (U, M): the sum over users, divided by the sum of `weights` (U,), with the percentile
+    interval when users are drawn again with replacement.
+
+    More than `BOOTSTRAP_UNITS` users are put into so many groups at random, and groups are drawn; a mean over many
+    users varies as much either way.
+    """
+    rng = np.random.default_rng(seed)
+    U, M = sums.shape
+    if U > BOOTSTRAP_UNITS:
+        group = rng.permutation(U) % BOOTSTRAP_UNITS
+        grouped = [np.bincount(group, column, BOOTSTRAP_UNITS).astype(np.float64) for column in (*sums.T, weights)]
+        sums, weights, U = np.stack(grouped[:M], axis=1), grouped[M], BOOTSTRAP_UNITS
+    drawn = np.empty((BOOTSTRAPS, M))
+    for at in range(0, BOOTSTRAPS, 100):
+        times = np.stack([np.bincount(rng.integers(0, U, U), minlength=U) for _ in range(100)]).astype(np.float64)
+        drawn[at : at + 100] = (times @ sums) / np.maximum(times @ weights, np.finfo(float).tiny)[:, None]
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    value = sums.sum(axis=0) / weights.sum()
+    return [Estimate(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

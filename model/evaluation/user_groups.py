@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,11 +46,16 @@ def by_position(length: Rows, segment_length: int) -> list[Part]:
     return [part for part in parts if len(part.users)]
 
 
+def labels(edges: Sequence[int]) -> list[str]:
+    """The names of the classes that begin at `edges`; the last one has no end."""
+    between = [str(low) if high == low + 1 else f"{low:,}–{high - 1:,}" for low, high in pairwise(edges)]
+    return [*between, f"{edges[-1]:,}+"]
+
+
 def _between(numbers: Rows, edges: Sequence[int]) -> list[Part]:
     parts = []
-    for low, high in zip(edges, [*edges[1:], None], strict=True):
+    for low, high, label in zip(edges, [*edges[1:], None], labels(edges), strict=True):
         users = np.flatnonzero((numbers >= low) & (numbers < (np.inf if high is None else high)))
-        label = f"{low}+" if high is None else str(low) if high == low + 1 else f"{low}–{high - 1}"
         if len(users):
             parts.append(Part(label, low, users))
     return parts

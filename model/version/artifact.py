@@ -5,6 +5,7 @@ programs that are not written yet: `model.training.rebuilt`.
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,15 +16,17 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from model.errors import ArtifactUnreadable, ManifestMismatch
+from model.errors import ArtifactUnreadable, GoldenMismatch, ManifestMismatch, ModelFailed
 from model.version import golden, torchscript
 from model.version import manifest as manifests
 from model.version.attributes import Attributes
 from model.version.checked_files import CheckedFiles
 from model.version.manifest import ATTRIBUTES, CATALOGUE, GOLDEN, MANIFEST, PROGRAM, WEIGHTS, Manifest
-from model.version.torchscript import Program
+from model.version.torchscript import Loaded, Program
 
 ItemId = int | str
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Artifact:
     program: Program
     manifest: Manifest
     item_ids: tuple[ItemId, ...]
+    form: str | None = None
+    """What other programs must have in common with this one to share its compiled code (`Archive.form`)."""
 
 
 def files(
@@ -73,7 +78,7 @@ def _weights_as_bytes(weights: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()})
 
 
-def load(folder: str | Path, sha256: str | None = None) -> Artifact:
+def load(folder: str | Path, sha256: str | None = None, like: Artifact | None = None) -> Artifact:
     """Read and check the version in a folder, or behind a URL.
 
     TorchScript is code, and this runs it: load only what is trusted. What runs are the bytes whose SHA-256 is that of
@@ -81,6 +86,7 @@ def load(folder: str | Path, sha256: str | None = None) -> Artifact:
 
     Args:
         sha256: of the version's manifest.json, in hexadecimal. Nothing of another version is loaded. None: any is.
+        like: a version that is loaded; its compiled code is shared if this one has the same.
 
     Raises:
         VersionUnavailable: a file is missing, or cannot be read.
@@ -92,7 +98,10 @@ def load(folder: str | Path, sha256: str | None = None) -> Artifact:
     """
     version = CheckedFiles.at(folder, sha256)
     item_ids = _catalogue(version)
-    program = _program(version)
+    loaded = _program(version, like)
+    if loaded.shares_code and not _answers_as_written(version, loaded.program):
+        loaded = _program(version)
+    program = loaded.program
     missing_methods = [name for name in torchscript.CONTRACT if not hasattr(program, name)]
     if missing_methods:
         raise ArtifactUnreadable(
@@ -100,10 +109,11 @@ def load(folder: str | Path, sha256: str | None = None) -> Artifact:
         )
     _check_weights(version, program.state_dict(), PROGRAM)
     _check_spec(version, program)
-    return Artifact(program.eval(), version.manifest, item_ids)
+    program.eval()
+    return Artifact(program, version.manifest, item_ids, loaded.form)
 
 
-def _program(version: CheckedFiles) -> Program:
+def _program(version: CheckedFiles, like: Artifact | None = None) -> Loaded:
     """The program in model.pt, which says that it is of this version."""
     kind = version.manifest.program.kind
     if kind != "torchscript":
@@ -112,7 +122,7 @@ def _program(version: CheckedFiles) -> Program:
         )
     data = version.read(PROGRAM)
     try:
-        program, inside = torchscript.loaded(data, [MANIFEST])
+        loaded = torchscript.loaded(data, [MANIFEST], None if like is None else (like.program, like.form))
     except (RuntimeError, ValueError) as error:
         why, writer = str(error).splitlines()[0], version.manifest.program.torch_version
         if _release(writer) > _release(torch.__version__):
@@ -121,17 +131,27 @@ def _program(version: CheckedFiles) -> Program:
                 "Install that torch here, or train the version again with this one"
             ) from error
         raise ArtifactUnreadable(f"{version.uri}: {PROGRAM} is not a TorchScript artifact: {why}") from error
-    if not inside[MANIFEST]:
+    if not loaded.inside[MANIFEST]:
         raise ArtifactUnreadable(
             f"{version.uri}: {PROGRAM} is a TorchScript file without {MANIFEST} inside. Only a file that `rec2pm train` wrote is a model"
         )
-    if manifests.decode(inside[MANIFEST], f"{version.uri}: {PROGRAM}!{MANIFEST}") != replace(
+    if manifests.decode(loaded.inside[MANIFEST], f"{version.uri}: {PROGRAM}!{MANIFEST}") != replace(
         version.manifest, files={}
     ):
         raise ManifestMismatch(
             f"{version.uri}: {MANIFEST} differs from the manifest inside {PROGRAM}: they are of two versions"
         )
-    return program
+    return loaded
+
+
+def _answers_as_written(version: CheckedFiles, program: Program) -> bool:
+    """Whether a program that shares code repeats the golden lists: whoever compiles it anew does not depend on that."""
+    try:
+        golden.check(program, version.read(GOLDEN))
+    except (GoldenMismatch, ModelFailed) as error:
+        logger.warning("%s: its code is compiled anew: %s", version.uri, error)
+        return False
+    return True
 
 
 def _release(torch_version: str) -> tuple[int, ...]:

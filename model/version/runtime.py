@@ -47,6 +47,7 @@ class Runtime:
     """A loaded model version. Every call is a pure function of its arguments."""
 
     def __init__(self, loaded: Artifact) -> None:
+        self.artifact = loaded
         self._program = loaded.program
         self.manifest: Manifest = loaded.manifest
         self.reference: str = loaded.manifest.reference
@@ -61,14 +62,18 @@ class Runtime:
         self._d: int = spec["d"]
 
     @staticmethod
-    def load(folder: str | Path, sha256: str | None = None) -> "Runtime":
+    def load(folder: str | Path, sha256: str | None = None, like: "Runtime | None" = None) -> "Runtime":
         """Load the version in a folder, or behind a URL, if its manifest.json has this SHA-256, and warm it up.
+
+        Args:
+            like: a version that is loaded. If both have the same code, what is compiled is shared: that is quick, and
+                other threads run meanwhile.
 
         Raises:
             ModelFailed: a first call fails.
             ModelError: what `model.version.artifact.load` raises.
         """
-        runtime = Runtime(artifact.load(folder, sha256))
+        runtime = Runtime(artifact.load(folder, sha256, None if like is None else like.artifact))
         runtime.warm_up()
         return runtime
 

@@ -52,6 +52,8 @@ class Loader:
         self._cache = cache
         self._at = at
         self._trial_s = trial_s
+        self._newest: Runtime | None = None
+        """The version that was loaded last. The next one shares its compiled code, if it has the same."""
 
     def load(
         self, promotion: Promotion, segment_length: int | None, superseded: Callable[[], bool] = lambda: False
@@ -86,7 +88,7 @@ class Loader:
 
     def configured(self, reference: str | None) -> Served:
         """The version that the settings name. Raises ModelError: it is not there, or cannot be loaded."""
-        return _served(self._cache.fetch(self._registry.resolve(reference)), "configured")
+        return self._served(self._cache.fetch(self._registry.resolve(reference)), "configured")
 
     def local(self) -> Served | None:
         """The version used last on this machine, from its cache alone; None if there is none that can serve."""
@@ -94,7 +96,7 @@ class Loader:
         if folder is None:
             return None
         try:
-            return _served(folder, "local")
+            return self._served(folder, "local")
         except ModelError as error:
             logger.warning("local version passed over folder=%s: %s", folder, error)
             return None
@@ -137,8 +139,7 @@ class Loader:
 
     def _loaded(self, folder: Path, promotion: Promotion) -> Served:
         one_thread()  # torch counts threads for each thread that calls it
-        recommender = Recommender(Runtime.load(folder, promotion.sha256), promotion.id)
-        found = recommender.model
+        found = Runtime.load(folder, promotion.sha256, self._newest)
         if (found.reference, found.memory_format, found.segment_length) != (
             promotion.version,
             promotion.memory_format,
@@ -150,13 +151,14 @@ class Loader:
                 f"{found.segment_length}"
             )
         self._at(Point.MODEL_LOADED)
-        return Served(recommender, promotion.sha256, "promoted", promotion.id)
+        self._newest = found
+        return Served(Recommender(found, promotion.id), promotion.sha256, "promoted", promotion.id)
 
-
-def _served(folder: Path, source: Source) -> Served:
-    """The version in a folder of the cache, which no promotion named."""
-    sha256 = CheckedFiles.at(folder).sha256
-    return Served(Recommender(Runtime.load(folder, sha256)), sha256, source)
+    def _served(self, folder: Path, source: Source) -> Served:
+        """The version in a folder of the cache, which no promotion named."""
+        sha256 = CheckedFiles.at(folder).sha256
+        self._newest = Runtime.load(folder, sha256)
+        return Served(Recommender(self._newest), sha256, source)
 
 
 def _unless(superseded: Callable[[], bool]) -> None:

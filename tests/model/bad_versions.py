@@ -150,7 +150,7 @@ def _with_program(
 
     def make(registry: Registry) -> ModelVersion:
         version = good(registry)
-        _, inside = torchscript.loaded((folder(version) / PROGRAM).read_bytes(), [MANIFEST])
+        inside = torchscript.loaded((folder(version) / PROGRAM).read_bytes(), [MANIFEST]).inside
         program = torchscript.script(network(len(ITEMS), SEGMENT_LENGTH, fails=False), methods)
         text = inside[MANIFEST]
         files = {MANIFEST: text if isinstance(text, bytes) else text.encode()}
@@ -180,7 +180,7 @@ def _lies(registry: Registry) -> ModelVersion:
     version = good(registry)
     manifest = replace(version.manifest(), segment_length=SEGMENT_LENGTH + 1)
     (folder(version) / MANIFEST).write_bytes(manifests.encode(manifest))
-    program, _ = torchscript.loaded((folder(version) / PROGRAM).read_bytes(), [])
+    program = torchscript.loaded((folder(version) / PROGRAM).read_bytes(), []).program
     inside = {MANIFEST: manifests.encode(replace(manifest, files={}))}
     return replace_file(version, PROGRAM, torchscript.saved(program, inside))
 

@@ -94,7 +94,7 @@ def _beyond(axis: Axis) -> Iterator[Text]:
             yield from (tick.label1, tick.label2)
 
 
-def _overlapping(figure: Figure) -> list[tuple[str, str]]:
+def overlapping(figure: Figure) -> list[tuple[str, str]]:
     return [
         (one, other)
         for (one, (left, right, bottom, top)), (other, (left2, right2, bottom2, top2)) in combinations(
@@ -113,7 +113,7 @@ def test_no_text_of_any_picture_lies_over_another(
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.update({path.name: figure}))
     plots.draw(_with_models(found, number, spread), tmp_path)
     assert {"accuracy.png", "history.png", "position.png", "folds.png", "shuffle.png", "drift.png"} == set(drawn)
-    assert {name: _overlapping(figure) for name, figure in drawn.items() if _overlapping(figure)} == {}
+    assert {name: overlapping(figure) for name, figure in drawn.items() if overlapping(figure)} == {}
 
 
 def test_the_accuracy_says_which_dots_are_of_which_mode(
@@ -130,4 +130,4 @@ def test_overlaps_are_found() -> None:
     figure = Figure()
     for at in (0.50, 0.51):
         figure.text(at, 0.5, "label")
-    assert _overlapping(figure) == [("label", "label")]
+    assert overlapping(figure) == [("label", "label")]

@@ -68,3 +68,41 @@ def test_a_permutation_test_finds_what_is_there_and_is_fair_to_what_is_not() -> 
     assert np.mean([significance.worse_by_chance(rng.normal(size=8), 0) < 0.2 for _ in range(200)]) == pytest.approx(
         0.2, abs=0.1
     )
+
+
+def test_a_bootstraps_interval_is_that_of_the_mean_when_weights_are_equal() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.exponential(size=(400, 2))
+    for column, found in enumerate(significance.bootstrap(values, np.ones(400), 0)):
+        expected = significance.mean(values[:, column])
+        assert found.value == pytest.approx(expected.value)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+def test_a_bootstrap_draws_users_with_all_their_weight() -> None:
+    """One user with most of the weight: whether they are drawn decides, so the interval is wide."""
+    sums, weights = np.append(np.zeros(99), 900.0)[:, None], np.append(np.ones(99), 900.0)
+    (found,) = significance.bootstrap(sums, weights, 0)
+    assert found.value == pytest.approx(900 / 999)
+    assert found.low == 0.0
+    assert found.high > 0.95
+
+
+def test_a_bootstrap_is_repeatable_and_many_users_vary_as_much_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    values, weights = rng.random((3_000, 1)), rng.integers(1, 9, 3_000).astype(float)
+    (single,) = significance.bootstrap(values * weights[:, None], weights, 7)
+    assert significance.bootstrap(values * weights[:, None], weights, 7) == [single]
+    monkeypatch.setattr(significance, "BOOTSTRAP_UNITS", 500)
+    (grouped,) = significance.bootstrap(values * weights[:, None], weights, 7)
+    assert grouped.value == pytest.approx(single.value)
+    assert grouped.high - grouped.low == pytest.approx(single.high - single.low, rel=0.15)
+
+
+def test_a_sign_test_is_exact_and_knows_nothing_of_ties() -> None:
+    assert significance.sign_test(2, 20) == pytest.approx(2 * (1 + 22 + 231) / 2**22)
+    assert significance.sign_test(0, 0) == 1.0
+
+
+def test_one_difference_says_nothing() -> None:
+    assert significance.t_test(np.array([0.3])) == 1.0

@@ -22,7 +22,7 @@ def runtime() -> Runtime:
 
 
 def test_a_program_may_have_more_than_the_contract(runtime: Runtime) -> None:
-    program = artifact._program(REGISTRY.resolve("golden@1").files())
+    program = artifact._program(REGISTRY.resolve("golden@1").files()).program
     assert program.spec()["needs_fold"] == 1
     assert hasattr(program, "query")
     assert hasattr(program, "score")
