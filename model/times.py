@@ -14,6 +14,11 @@ from model.values import in_words
 
 Unit: TypeAlias = Literal["s", "ms", "us", "ns"]
 
+TimeUnit: TypeAlias = Unit | Literal["iso"]
+"""What a user says of times: the unit of numbers, or that no time is a number."""
+
+UNIT_NAMES: Final[dict[Unit, str]] = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
 PER_S: Final[dict[Unit, int]] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 BELOW: Final[tuple[tuple[Unit, int], ...]] = (("s", 10**11), ("ms", 10**14), ("us", 10**17))
@@ -54,8 +59,8 @@ LATEST_MS: Final = epoch_ms(datetime(2100, 1, 1, tzinfo=UTC))
 class TimeRule:
     """How the times of a log or a topic are read."""
 
-    unit: Unit | None = None
-    """The unit of every number; None: the size of each number says which."""
+    unit: TimeUnit | None = None
+    """The unit of every number; None: the size of each number says which. `iso`: a number is no time."""
     earliest_ms: int = EARLIEST_MS
     latest_ms: int = LATEST_MS
     """Plausible times are from `earliest_ms` until before `latest_ms`."""
@@ -89,6 +94,8 @@ class TimeRule:
         raise ValueError(f"is {in_words(value)}, expected a number or ISO 8601 text")
 
     def _number(self, value: float) -> int | None:
+        if self.unit == "iso":
+            raise ValueError("is a number, expected ISO 8601 text: the unit of time is stated as iso")
         if isinstance(value, float) and not math.isfinite(value):
             return None
         unit = self.unit or recognised(value)
@@ -102,6 +109,8 @@ class TimeRule:
         milliseconds; ISO 8601 text where a number would be taken for another unit.
         """
         number: int | float = ms
+        if self.unit == "iso":
+            return (_EPOCH + ms * _MS).isoformat()
         if self.unit is not None:
             number = ms * PER_S[self.unit] // 1000 if self.unit != "s" or ms % 1000 == 0 else ms / 1000
         if self.read(number) == ms:

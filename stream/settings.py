@@ -169,8 +169,9 @@ class Settings(BaseModel):
         pattern=_NAMES,
         description="kinds of event that are interactions, separated by commas: view,purchase. Others are passed over",
     )
-    time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
-        "auto", description="unit of times that are numbers; auto: the size of each number says which"
+    time_unit: Literal["auto", "s", "ms", "us", "ns", "iso"] = Field(
+        "auto",
+        description="unit of times that are numbers; auto: the size of each number says which; iso: numbers are no times",
     )
     time_range: Annotated[str, AfterValidator(_time_range)] = Field(
         "1990-01-01..2100-01-01",

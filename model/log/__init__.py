@@ -20,11 +20,12 @@ from model.log.checked import Checked
 from model.log.columns import Columns
 from model.log.dialect import Dialect
 from model.log.facts import facts
+from model.log.names import with_datetime
 from model.log.opened import Log
 from model.log.piece import Piece
 from model.log.source import Part, parts
 from model.log.wording import shown_path
-from model.times import TimeRule
+from model.times import TimeRule, Unit
 
 __all__ = ["Columns", "Log", "facts", "in_time_order", "open_log", "read_log"]
 
@@ -67,12 +68,15 @@ def open_log(
     columns = columns or Columns()
     notes: list[str] = []
     found = parts(str(source), notes)
+    columns = with_datetime(columns, found[0], times or TimeRule(), notes)
     checked = Checked(columns.named(), id_type, times or TimeRule(), events, typed=found[0].format != "separated text")
     frame = _scanned(found, checked) if found[0].format == "Parquet" else _converted(name, found, checked, notes)
     checked.ensure_rows(name)
     frame = frame.with_columns(pl.col(column).cast(dtype) for column, dtype in checked.dtypes().items())
-    units = {} if checked.rule.unit else {unit: count for unit, count in checked.units.items() if count}
-    return Log(frame, checked.rows, checked.passed_over, units, (*notes, *checked.notes()))
+    units: dict[Unit, int] = {unit: count for unit, count in checked.units.items() if count}
+    if (stated := checked.rule.unit) is not None and stated != "iso":
+        units = {stated: sum(units.values())} if units else {}
+    return Log(frame, checked.rows, checked.passed_over, units, (*notes, *checked.notes()), stated)
 
 
 def in_time_order(log: pl.LazyFrame) -> pl.LazyFrame:

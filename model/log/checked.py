@@ -4,7 +4,7 @@ A value that is refused ends the reading, with its place and the cure.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -17,7 +17,7 @@ from model.log.id_column import ABSENT, Kind, as_id, as_ids, is_decimal, is_padd
 from model.log.piece import Piece
 from model.log.time_column import UNITS, as_milliseconds, units
 from model.log.wording import listed, shown
-from model.times import PER_S, TimeRule, Unit
+from model.times import PER_S, UNIT_NAMES, TimeRule, Unit
 
 IDS: Final = ("user_id", "item_id", "attribute")
 """Columns whose values are ids. An attribute is none, but has the same types."""
@@ -237,10 +237,16 @@ class Checked:
         except ValueError as error:
             raise LogUnreadable(f"{where}: {shown(column)} {error}: {shown(value)}") from error
         when = f"is {_date(read)}" if read is not None else "is no number"
+        expected = f"expected a time from {_date(self.rule.earliest_ms)} until before {_date(self.rule.latest_ms)}"
+        by_size = replace(self.rule, unit=None).milliseconds(value)
+        if (stated := self.rule.unit) is not None and stated != "iso" and by_size is not None:
+            raise LogUnreadable(
+                f"{where}: {shown(column)} {when}, {expected}: {shown(value)}. By its size it is {_date(by_size)}, in another "
+                f"unit than {UNIT_NAMES[stated]}, which --time-unit states. Correct --time-unit, or the row"
+            )
         raise LogUnreadable(
-            f"{where}: {shown(column)} {when}, expected a time from {_date(self.rule.earliest_ms)} until before "
-            f"{_date(self.rule.latest_ms)}: {shown(value)}. If it is right, state the unit of numbers with --time-unit, or the plausible times "
-            "with --time-range FROM..UNTIL"
+            f"{where}: {shown(column)} {when}, {expected}: {shown(value)}. If it is right, state the unit of numbers with --time-unit, or the "
+            "plausible times with --time-range FROM..UNTIL"
         )
 
     def _pass_over(self, rows: int, frame: pl.LazyFrame, schema: Mapping[str, pl.DataType]) -> None:

@@ -1,27 +1,28 @@
 """What a reader should know of a log before trusting what is made from it: a sentence each."""
 
-from collections.abc import Mapping
 from typing import Final
 
 import polars as pl
 
 from model.log.opened import Log
-from model.times import Unit
+from model.times import UNIT_NAMES
 
 _COUNTED: Final = 4_000_000
 """Interactions that ties are counted among. In a longer log, those of some users, drawn by the hash of their ids."""
 _TIES_WORTH_SAYING: Final = 0.01
-_UNITS: Final[Mapping[Unit, str]] = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
 def facts(log: Log) -> list[str]:
-    """What was guessed about files and ids, what was passed over, mixed units of time, and ties."""
+    """What was guessed about files, ids and the unit of times, what was passed over, and ties."""
     said = list(log.notes)
     if log.passed_over:
         rows = "1 row" if log.passed_over == 1 else f"{log.passed_over} rows"
         said.append(f"{rows} with other events passed over; {log.rows} interactions are left")
-    if len(log.units) > 1:
-        counts = ", ".join(f"{count} in {_UNITS[unit]}" for unit, count in log.units.items())
+    if len(log.units) == 1 and log.stated_unit is None:
+        (unit,) = log.units
+        said.append(f"times are {UNIT_NAMES[unit]}, by their size: --time-unit {unit} states it")
+    elif len(log.units) > 1:
+        counts = ", ".join(f"{count} in {UNIT_NAMES[unit]}" for unit, count in log.units.items())
         said.append(
             f"times are numbers of several units: {counts}. Each was read by its size; --time-unit states one unit"
         )

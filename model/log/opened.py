@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from model.times import Unit
+from model.times import TimeUnit, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Log:
     passed_over: int
     """Rows with other events than the wanted ones."""
     units: Mapping[Unit, int]
-    """How many times were numbers of each unit, by their size. Empty if the unit was stated."""
+    """How many times were numbers of each unit: the stated one, or by their size."""
     notes: tuple[str, ...]
     """What was guessed about the files, which were passed over, and which ids are strange: a sentence each."""
+    stated_unit: TimeUnit | None = None
+    """What a user said of the unit of times."""

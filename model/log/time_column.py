@@ -4,7 +4,7 @@ from typing import Final, get_args
 
 import polars as pl
 
-from model.times import BELOW, FLOAT, ISO, NUMBER, PER_S, TimeRule, Unit
+from model.times import BELOW, FLOAT, ISO, NUMBER, PER_S, TimeRule, TimeUnit, Unit
 
 UNITS: Final[tuple[Unit, ...]] = get_args(Unit)
 
@@ -43,6 +43,8 @@ def _unit(number: pl.Expr) -> pl.Expr:
 
 
 def _any(column: pl.Expr, dtype: pl.DataType, rule: TimeRule) -> pl.Expr:
+    if dtype.is_numeric() and not isinstance(dtype, pl.Decimal) and rule.unit == "iso":
+        return _none(column)
     if dtype.is_integer():
         signed = _of_integer(column.cast(pl.Int64, strict=False), rule.unit)
         if dtype != pl.UInt64:
@@ -61,23 +63,29 @@ def _any(column: pl.Expr, dtype: pl.DataType, rule: TimeRule) -> pl.Expr:
         return column.cast(pl.String).map_batches(
             lambda text: _of_text(text, rule.unit), return_dtype=pl.Int64, is_elementwise=True
         )
+    return _none(column)
+
+
+def _none(column: pl.Expr) -> pl.Expr:
     # It has as many rows as the column.
     return pl.when(column.is_null() & pl.lit(value=False)).then(pl.lit(0, pl.Int64))
 
 
-def _of_integer(number: pl.Expr, unit: Unit | None) -> pl.Expr:
+def _of_integer(number: pl.Expr, unit: TimeUnit | None) -> pl.Expr:
     if unit == "s":
         return pl.when(number.is_between(-_MOST, _MOST)).then(number) * 1000
-    if unit is not None:
-        return number if unit == "ms" else number // (PER_S[unit] // 1000)
+    if unit == "ms":
+        return number
+    if unit == "us" or unit == "ns":
+        return number // (PER_S[unit] // 1000)
     found = number // 10**6
     for name, bound in reversed(BELOW):
         found = pl.when((number < bound) & (number > -bound)).then(_of_integer(number, name)).otherwise(found)
     return found
 
 
-def _of_float(number: pl.Expr, unit: Unit | None) -> pl.Expr:
-    if unit is not None:
+def _of_float(number: pl.Expr, unit: TimeUnit | None) -> pl.Expr:
+    if unit is not None and unit != "iso":
         ms = (number * (1000 / PER_S[unit]) + 0.5).floor()
         return pl.when(ms.is_between(-_MOST, _MOST)).then(ms).cast(pl.Int64)
     found = _of_float(number, "ns")
@@ -86,11 +94,12 @@ def _of_float(number: pl.Expr, unit: Unit | None) -> pl.Expr:
     return found
 
 
-def _of_text(column: pl.Series, unit: Unit | None) -> pl.Series:
+def _of_text(column: pl.Series, unit: TimeUnit | None) -> pl.Series:
     """Each text by its own pattern. Most columns have one pattern, and one pass over them is enough."""
     text = column.str.strip_chars(" ").alias("text")
     found = pl.Series(pl.repeat(None, len(text), dtype=pl.Int64, eager=True))
-    for pattern, read in ((_FITS, _of_digits), (ISO, _of_iso), (NUMBER, _of_long_number)):
+    kinds = ((_FITS, _of_digits), (ISO, _of_iso), (NUMBER, _of_long_number)) if unit != "iso" else ((ISO, _of_iso),)
+    for pattern, read in kinds:
         matching = text.str.contains(pattern).fill_null(value=False)
         if matching.all() and len(text):
             return read(text, unit)
@@ -101,11 +110,11 @@ def _of_text(column: pl.Series, unit: Unit | None) -> pl.Series:
     return found
 
 
-def _of_digits(text: pl.Series, unit: Unit | None) -> pl.Series:
+def _of_digits(text: pl.Series, unit: TimeUnit | None) -> pl.Series:
     return text.cast(pl.Int64).to_frame("x").select(_of_integer(pl.col("x"), unit)).to_series()
 
 
-def _of_long_number(text: pl.Series, unit: Unit | None) -> pl.Series:
+def _of_long_number(text: pl.Series, unit: TimeUnit | None) -> pl.Series:
     """Text with a fraction or an exponent, or with more than 18 digits."""
     column = pl.col("x")
     fraction = pl.when(column.str.contains(FLOAT)).then(column).cast(pl.Float64)
@@ -127,7 +136,7 @@ def _units_of_text(column: pl.Series) -> pl.Series:
     return frame.select(pl.coalesce(_unit(short), _unit(long))).to_series()
 
 
-def _of_iso(text: pl.Series, _unit: Unit | None) -> pl.Series:
+def _of_iso(text: pl.Series, _unit: TimeUnit | None) -> pl.Series:
     groups = text.str.extract_groups(ISO).struct.unnest()
 
     def part(name: str) -> pl.Expr:

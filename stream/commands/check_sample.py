@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from model.ids import Id
-from model.times import Unit, recognised
+from model.times import UNIT_NAMES, recognised
 from stream.commands.output import counted
 from stream.errors import MalformedInteraction
 from stream.event import EventReader, Implausible
@@ -25,7 +25,6 @@ from stream.settings import Settings
 RECORDS: Final = 1000
 WITHIN_S: Final = 5.0
 _NUMBERS: Final = re.compile(r"0x[0-9a-f]+|\d+")
-_UNITS: Final[dict[Unit, str]] = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
 class _Reasons:
@@ -179,7 +178,9 @@ def _of_times(read: _Read, settings: Settings) -> Line:
     said = " and ".join(f"{count} in {form}" for form, count in forms.most_common())
     if read.implausible:
         example = ascii(read.implausible[0].value)[:40]
-        taken = "" if stated is None else f" It was taken for {_UNITS[stated]} (REC2PM_TIME_UNIT={stated})."
+        taken = ""
+        if stated is not None and stated != "iso":
+            taken = f" It was taken for {UNIT_NAMES[stated]} (REC2PM_TIME_UNIT={stated})."
         return Line(
             "warning",
             f"times: {len(read.implausible)} of {len(read.raw_times)} in {field} are not plausible, one is {example}."
@@ -188,7 +189,7 @@ def _of_times(read: _Read, settings: Settings) -> Line:
     without = len(read.items) - len(read.raw_times)
     rest = f"; {without} events have none, and their records' timestamps count" if without else ""
     span = f"from {_day(min(read.times))} to {_day(max(read.times))}"
-    numbers = set(forms) & set(_UNITS.values())
+    numbers = set(forms) & set(UNIT_NAMES.values())
     if len(numbers) > 1:
         return Line(
             "warning",
@@ -202,9 +203,9 @@ def _form(raw: Any) -> str:
     if isinstance(raw, datetime):
         return "timestamps of MessagePack"
     if isinstance(raw, int | float):
-        return _UNITS[recognised(raw)]
+        return UNIT_NAMES[recognised(raw)]
     try:
-        return _UNITS[recognised(float(raw))]
+        return UNIT_NAMES[recognised(float(raw))]
     except ValueError:
         return "ISO 8601"
 

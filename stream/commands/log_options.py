@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from model.ids import IdType
 from model.times import TimeRule, time_range
@@ -13,6 +14,15 @@ from stream.commands.output import say
 
 if TYPE_CHECKING:
     from model.log import Log
+
+
+_SHORT: Final = {
+    "user": "user_column",
+    "item": "item_column",
+    "time": "timestamp_column",
+    "event": "event_column",
+}
+"""What `--columns` calls the parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +39,19 @@ class LogOptions:
 
     def open(self, source: str, attribute_column: str | None = None) -> "Log":
         """Read a log, and say on stderr what a reader should know of it. Raises LogUnreadable."""
-        from model.log import Columns, facts, open_log
+        from model.log import facts
 
-        columns = Columns(self.user, self.item, self.timestamp, attribute_column, self.event)
-        log = open_log(source, columns, id_type=self.id_type, times=self.times, events=self.events)
+        log = self.read(source, attribute_column)
         for line in facts(log):
             say(f"log: {line}", err=True)
         return log
+
+    def read(self, source: str, attribute_column: str | None = None) -> "Log":
+        """Read a log. Raises LogUnreadable."""
+        from model.log import Columns, open_log
+
+        columns = Columns(self.user, self.item, self.timestamp, attribute_column, self.event)
+        return open_log(source, columns, id_type=self.id_type, times=self.times, events=self.events)
 
 
 def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,8 +76,15 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         id_type: IdType | None,
         time_unit: str,
         time_range: tuple[int, int] | None,
+        columns: dict[str, str],
         **kwargs: Any,
     ) -> Any:
+        source_of = click.get_current_context().get_parameter_source
+        if twice := [name for name in columns if source_of(name) is ParameterSource.COMMANDLINE]:
+            raise click.UsageError(f"--columns and --{twice[0].replace('_', '-')} both name a column: give one of them")
+        user_column, item_column = columns.get("user_column", user_column), columns.get("item_column", item_column)
+        timestamp_column = columns.get("timestamp_column", timestamp_column)
+        event_column = columns.get("event_column", event_column)
         if (event_column is None) != (events is None):
             given, missing = ("--event-column", "--events") if events is None else ("--events", "--event-column")
             raise click.UsageError(
@@ -88,10 +111,10 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--time-unit",
             envvar="REC2PM_TIME_UNIT",
             show_envvar=True,
-            type=click.Choice(["auto", "s", "ms", "us", "ns"]),
+            type=click.Choice(["auto", "s", "ms", "us", "ns", "iso"]),
             default="auto",
             show_default=True,
-            help="The unit of times that are numbers. auto: the size of each number says which.",
+            help="The unit of times that are numbers. auto: the size of each number says which. iso: numbers are no times.",
         ),
         click.option(
             "--id-type",
@@ -115,6 +138,13 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         _column("timestamp", "timestamp", "REC2PM_TIME_FIELD", f"The column of LOG with the time: {column}"),
         _column("item", "item_id", "REC2PM_ITEM_FIELD", f"The column of LOG with the item: {column}"),
         _column("user", "user_id", "REC2PM_USER_FIELD", f"The column of LOG with the user: {column}"),
+        click.option(
+            "--columns",
+            default="",
+            metavar="user=NAME,…",
+            callback=_columns,
+            help="The columns in one: user=visitorid,item=itemid,time=timestamp,event=event. Others keep their names.",
+        ),
     ):
         made = option(made)
     return made
@@ -130,6 +160,20 @@ def _column(field: str, default: str, variable: str, text: str) -> Callable[[Cal
         metavar="NAME",
         help=text,
     )
+
+
+def _columns(_: click.Context, __: click.Parameter, text: str) -> dict[str, str]:
+    """What `--columns` names, by the parameter that names one of them."""
+    named: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        what, equals, column = part.partition("=")
+        parameter = _SHORT.get(what.strip())
+        if parameter is None or not equals or not column or parameter in named:
+            raise click.BadParameter(
+                f"has {part!r}, expected each of user=NAME, item=NAME, time=NAME and event=NAME at most once, with commas between"
+            )
+        named[parameter] = column
+    return named
 
 
 def _range(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:

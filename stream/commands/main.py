@@ -36,6 +36,7 @@ from stream.commands.topics import topics
 from stream.commands.train import train
 from stream.commands.trainer import trainer, trainer_job
 from stream.commands.users import state, user
+from stream.commands.validate import validate
 from stream.commands.view.command import view
 from stream.commands.worker import worker
 from stream.errors import (
@@ -119,6 +120,7 @@ def main(verbose: bool) -> None:
 for command in (
     demo,
     topics,
+    validate,
     train,
     trainer,
     trainer_job,

@@ -19,7 +19,14 @@ without_deadline = settings(deadline=None)
 
 ANY_TIME = TimeRule(earliest_ms=-(10**14), latest_ms=3 * 10**14)
 RULES = st.sampled_from(
-    [TimeRule(), *(TimeRule(unit) for unit in PER_S), ANY_TIME, TimeRule("ns", -(10**14), 3 * 10**14), TimeRule("s", 0)]
+    [
+        TimeRule(),
+        *(TimeRule(unit) for unit in (*PER_S, "iso")),
+        ANY_TIME,
+        TimeRule("iso", -(10**14), 3 * 10**14),
+        TimeRule("ns", -(10**14), 3 * 10**14),
+        TimeRule("s", 0),
+    ]
 )
 ID_TYPES = st.sampled_from([None, "text", "integer"])
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)

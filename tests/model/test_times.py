@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.times import EARLIEST_MS, LATEST_MS, PER_S, TimeRule, Unit, epoch_ms, recognised, time_range
+from model.times import EARLIEST_MS, LATEST_MS, PER_S, TimeRule, TimeUnit, Unit, epoch_ms, recognised, time_range
 
 NOON = 1_704_110_400_000  # 2024-01-01T12:00:00Z
 
@@ -93,8 +93,8 @@ def test_a_float_whose_milliseconds_are_infinite_is_not_plausible() -> None:
     assert TimeRule("s").milliseconds(1e308) is None
 
 
-@given(st.integers(-(10**13), 10**14), st.sampled_from([None, *PER_S]))
-def test_a_time_is_written_as_it_is_read(ms: int, unit: Unit | None) -> None:
+@given(st.integers(-(10**13), 10**14), st.sampled_from([None, *PER_S, "iso"]))
+def test_a_time_is_written_as_it_is_read(ms: int, unit: TimeUnit | None) -> None:
     rule = TimeRule(unit, earliest_ms=-(10**15), latest_ms=10**15)
     assert rule.milliseconds(rule.written(ms)) == ms
 
@@ -131,6 +131,13 @@ def test_the_plausible_range_and_the_unit_can_be_stated() -> None:
 def test_what_is_not_a_time_is_refused_with_what_was_found(value: object, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         TimeRule().milliseconds(value)
+
+
+@pytest.mark.parametrize("value", [NOON, NOON // 1000, float(NOON), str(NOON), "1.7e9"])
+def test_no_number_is_a_time_if_times_are_iso_8601(value: object) -> None:
+    with pytest.raises(ValueError, match="is a number, expected ISO 8601 text"):
+        TimeRule("iso").milliseconds(value)
+    assert TimeRule("iso").milliseconds("2024-01-01T12:00:00Z") == NOON
 
 
 def test_a_range_of_plausible_times_is_two_dates() -> None:

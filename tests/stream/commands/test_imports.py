@@ -36,6 +36,7 @@ def _loaded(*arguments: str, folder: Path | None = None, ends: str = "") -> set[
     "command",
     [
         (),
+        ("validate",),
         ("train",),
         ("evaluate",),
         ("topics",),
@@ -53,6 +54,13 @@ def test_help_loads_no_heavy_library(command: tuple[str, ...]) -> None:
 
 def test_the_help_of_the_worker_loads_neither_kafka_nor_torch() -> None:
     assert not _loaded("worker", "--help") & (KAFKA_AND_ROCKSDB | {"torch", "polars"})
+
+
+def test_an_audit_loads_no_torch(tmp_path: Path) -> None:
+    LOG.write_csv(tmp_path / "log.csv")
+    loaded = _loaded("validate", "log.csv", "--json", folder=tmp_path)
+    assert "model.audit" in loaded
+    assert not loaded & (KAFKA_AND_ROCKSDB | {"torch"})
 
 
 def test_a_whole_training_and_evaluation_load_neither_kafka_nor_rocksdb(tmp_path: Path) -> None:

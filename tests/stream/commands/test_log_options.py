@@ -55,6 +55,14 @@ def test_options_and_variables_say_the_same(log: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("environ", [{}, {"REC2PM_USER_FIELD": "nobody", "REC2PM_TIME_FIELD": "never"}])
+def test_columns_may_be_named_in_one(log: str, environ: dict[str, str]) -> None:
+    named = ["--columns", "user=who,item=product.id,time=at,event=type"]
+    in_one = _run(log, *named, *OPTIONS[8:], **environ)
+    assert in_one.exit_code == 0, in_one.output
+    assert in_one.stdout == _run(log, *OPTIONS).stdout
+
+
 def test_an_option_comes_before_its_variable(log: str) -> None:
     assert _run(log, "--events", "view", **SHOP).stdout == "('ann', '00022', 5000, 'view')\n"
 
@@ -71,6 +79,12 @@ def test_a_user_says_what_the_ids_are(log: str) -> None:
         (["--time-range", "2024"], "expected FROM..UNTIL"),
         (["--time-unit", "h"], "'h' is not one of"),
         (["--id-type", "float"], "'float' is not one of"),
+        (["--columns", "who=a"], "has 'who=a', expected each of user=NAME, item=NAME, time=NAME and event=NAME"),
+        (["--columns", "user=a,user=b"], "has 'user=b', expected each of user=NAME"),
+        (["--columns", "user"], "has 'user', expected each of"),
+        (["--columns", "user="], "has 'user=', expected each of"),
+        (["--columns", "time=at", "--timestamp-column", "at"], "--columns and --timestamp-column both name a column"),
+        (["--columns", "event=type"], "--event-column needs --events"),
     ],
 )
 def test_options_that_cannot_be_are_wrong_usage(log: str, words: list[str], message: str) -> None:
@@ -79,7 +93,7 @@ def test_options_that_cannot_be_are_wrong_usage(log: str, words: list[str], mess
     assert message in found.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "produce", "demo"])
+@pytest.mark.parametrize("command", ["validate", "train", "evaluate", "produce", "demo"])
 def test_every_command_that_reads_a_log_has_the_options(command: str) -> None:
     names = {option for parameter in main.commands[command].params for option in parameter.opts}
-    assert names >= {*OPTIONS[::2], "--id-type"}
+    assert names >= {*OPTIONS[::2], "--id-type", "--columns"}
