@@ -22,7 +22,8 @@ def duplicates(users: ByUser) -> Finding:
     words = "Rows with the same user, item and time."
     if verdict != "OK":
         words += (
-            " Something wrote them twice, and whoever predicts the last item again is right each time. Leave them out."
+            " They were written twice, or times are too coarse to tell them apart. Who predicts the last item again is right "
+            "each time. Leave them out."
         )
     return Finding("duplicates", verdict, f"{percent(users.duplicates, rows)} of the interactions", words, value)
 

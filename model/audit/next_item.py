@@ -21,6 +21,8 @@ _COMPARED: Final = 100_000
 """Pairs whose ids are taken apart, the newest ones."""
 _LEAST: Final = 100
 """With fewer pairs, a share says nothing."""
+_LEAST_ITEMS: Final = 10
+"""Among fewer items, the next one is often known."""
 _PREDICTABLE: Final = (0.5, 0.9)
 _PARTS: Final = 3
 """Parts of an id of text that are looked at: the first ones."""
@@ -31,8 +33,8 @@ _DIGITS: Final = (1, 2, 3, 4, 5, 6, 9)
 def finding(log: Log) -> Finding:
     """Whether an item says which one comes next."""
     pairs = _pairs(_drawn(log))
-    if len(pairs) < _LEAST:
-        return Finding("next item", "OK", "too few pairs to tell", "Whether an item says which one comes next.")
+    if len(pairs) < _LEAST or pairs["item"].n_unique() < _LEAST_ITEMS:
+        return Finding("next item", "OK", "too few to tell", "Whether an item says which one comes next.")
     asked, right = _looked_up(pairs)
     looked_up = share(right, asked) if asked >= _LEAST else 0.0
     part = _shared_part(pairs.tail(_COMPARED))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.log import Log
 
 SHARD_ROWS: Final = 2_000_000
-"""About how many interactions are in memory at a time: some 300 MB."""
+"""About how many interactions are in memory at a time. With what is made of them, they take some 200 MB."""
 GAP_STEPS: Final = 16
 """Buckets of gaps for each doubling: a gap is known to 4 %."""
 _MIX: Final = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9))

@@ -1,5 +1,6 @@
 """Logs with next to nothing in them, through every command: an answer or an advice that works, never a traceback."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -45,6 +46,16 @@ NOBODY_CAN_TRAIN_ON = {
     "everybody once",
     "users and items are one number",
 }
+
+
+FAILS_AN_AUDIT = {
+    "all rows twice": {"duplicates", "next item"},
+    "one time": {"times", "cold items", "next item"},
+    "nobody has a segment": {"next item"},
+    "new items at the end": {"next item"},
+    "new users at the end": {"next item"},
+}
+"""In most of these logs, each item has one successor."""
 
 
 AS_IT_IS = LogOptions("user_id", "item_id", "timestamp", None, frozenset(), None, TimeRule())
@@ -136,6 +147,17 @@ def test_another_model_is_evaluated_on_what_none_can_train_on(
             assert "An evaluation needs two" in _evaluate(log, usual, tmp_path, "--split", split).stderr
         else:
             _evaluated(log, usual, tmp_path / split, "--split", split)
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_an_audit_has_every_finding(name: str, log: Path) -> None:
+    done = CliRunner().invoke(main, ["validate", str(log), "--json"])
+    assert isinstance(done.exception, SystemExit | None), done.exception
+    found = json.loads(done.stdout)["findings"]
+    assert len(found) == 14
+    failed = {each["name"] for each in found if each["verdict"] == "FAIL"}
+    assert done.exit_code == bool(failed)
+    assert failed == FAILS_AN_AUDIT.get(name, set())
 
 
 @pytest.mark.parametrize("name", LOGS)
