@@ -68,7 +68,8 @@ def open_log(
     columns = columns or Columns()
     notes: list[str] = []
     found = parts(str(source), notes)
-    columns = with_datetime(columns, found[0], times or TimeRule(), notes)
+    chosen: list[str] = []
+    columns = with_datetime(columns, found[0], times or TimeRule(), chosen)
     checked = Checked(columns.named(), id_type, times or TimeRule(), events, typed=found[0].format != "separated text")
     frame = _scanned(found, checked) if found[0].format == "Parquet" else _converted(name, found, checked, notes)
     checked.ensure_rows(name)
@@ -76,7 +77,8 @@ def open_log(
     units: dict[Unit, int] = {unit: count for unit, count in checked.units.items() if count}
     if (stated := checked.rule.unit) is not None and stated != "iso":
         units = {stated: sum(units.values())} if units else {}
-    return Log(frame, checked.rows, checked.passed_over, units, (*notes, *checked.notes()), stated)
+    said = (*notes, *checked.notes())
+    return Log(frame, checked.rows, checked.passed_over, units, said, tuple(chosen), stated)
 
 
 def in_time_order(log: pl.LazyFrame) -> pl.LazyFrame:

@@ -73,8 +73,14 @@ class Checked:
             units(pl.col("timestamp"), schema["timestamp"]).alias("unit"),
         )
         found = clean.select(self._measures(schema)).collect(engine="streaming").row(0, named=True)
-        if any(found[f"{name} refused"] for name in self.named):
-            self._refuse(frame, schema, place)
+        if refused := max(found[f"{name} refused"] for name in self.named):
+            try:
+                self._refuse(frame, schema, place)
+            except LogUnreadable as error:
+                others = (
+                    f". At least {refused - 1} more like it: {refused} of {found['rows']} rows" if refused > 1 else ""
+                )
+                raise LogUnreadable(f"{error}{others}") from error
         self.rows += found["rows"]
         if "event" in self.named:
             self._pass_over(frame.select(pl.len()).collect(engine="streaming").item() - found["rows"], frame, schema)

@@ -14,7 +14,7 @@ _TIES_WORTH_SAYING: Final = 0.01
 
 def facts(log: Log) -> list[str]:
     """What was guessed about files, ids and the unit of times, what was passed over, and ties."""
-    said = list(log.notes)
+    said = [*log.chosen, *log.notes]
     if log.passed_over:
         rows = "1 row" if log.passed_over == 1 else f"{log.passed_over} rows"
         said.append(f"{rows} with other events passed over; {log.rows} interactions are left")

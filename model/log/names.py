@@ -17,13 +17,13 @@ _TIMESTAMP = Columns().timestamp
 _DATETIME = "datetime"
 
 
-def with_datetime(columns: Columns, part: Part, rule: TimeRule, notes: list[str]) -> Columns:
+def with_datetime(columns: Columns, part: Part, rule: TimeRule, chosen: list[str]) -> Columns:
     """The columns of a log whose times are in `datetime`, as recommender libraries call the column, if it has no
     `timestamp` and nobody named another one.
 
     Args:
         part: the first file.
-        notes: what a reader should know is appended.
+        chosen: what is chosen is appended.
 
     Raises:
         LogUnreadable: the file is damaged.
@@ -33,7 +33,7 @@ def with_datetime(columns: Columns, part: Part, rule: TimeRule, notes: list[str]
     there = _names(part, columns.named().values(), rule)
     if _TIMESTAMP in there or _DATETIME not in there:
         return columns
-    notes.append(f"times are in the column '{_DATETIME}', because there is no '{_TIMESTAMP}'")
+    chosen.append(f"times are in the column '{_DATETIME}', because there is no '{_TIMESTAMP}'")
     return replace(columns, timestamp=_DATETIME)
 
 

@@ -22,5 +22,7 @@ class Log:
     """How many times were numbers of each unit: the stated one, or by their size."""
     notes: tuple[str, ...]
     """What was guessed about the files, which were passed over, and which ids are strange: a sentence each."""
+    chosen: tuple[str, ...] = ()
+    """What was chosen where only one choice is likely: a sentence each."""
     stated_unit: TimeUnit | None = None
     """What a user said of the unit of times."""

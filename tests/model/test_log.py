@@ -192,6 +192,18 @@ def test_what_is_wrong_with_a_log_is_said(tmp_path: Path, write: Callable[[Path]
     assert str(refused.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [([5, 1_700_000_000], "FROM..UNTIL"), ([5, 1_700_000_000, 6, 7], r"\. At least 2 more like it: 3 of 4 rows")],
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_refused_rows_are_counted(tmp_path: Path, ending: str, times: list[int], said: str) -> None:
+    frame = pl.DataFrame({"user_id": 1, "item_id": 2, "timestamp": times})
+    WRITERS[ending](frame, tmp_path / f"log.{ending}")
+    with pytest.raises(LogUnreadable, match=f"(line 2|row 1): 'timestamp' is 1970-01-01, .*{said}$"):
+        read_log(tmp_path)
+
+
 def test_files_of_several_formats_are_no_log(tmp_path: Path) -> None:
     FRAME.write_csv(tmp_path / "a.csv")
     FRAME.write_parquet(tmp_path / "b.parquet")

@@ -63,6 +63,7 @@ PLANTED: dict[str, tuple[Callable[[list[Row]], list[Row]], str, str, str]] = {
         "attention",
         "; 1 far from",
     ),
+    "a slow start": (lambda rows: [(1, 2, START_MS - DAY_MS), *rows], "times", "OK", "2023-11-13 22:13 to"),
     "one time": (lambda rows: [(user, item, START_MS) for user, item, _ in rows], "times", "FAIL", "2023-11-14 22:13"),
     "some rows twice": (lambda rows: [*rows, *rows[:60]], "duplicates", "attention", "1.0% of the"),
     "every row twice": (lambda rows: [*rows, *rows], "duplicates", "FAIL", "50.0% of the"),
@@ -147,6 +148,13 @@ def test_what_is_planted_is_found(
     assert found.verdict == verdict
     assert figure in found.figure
     assert found.words.endswith((".", "?"))
+
+
+def test_a_few_late_rows_do_not_look_like_a_shuffled_file(tmp_path: Path) -> None:
+    rows = plain()
+    late = [*rows[:50], *rows[60:], *rows[50:60]]
+    assert "looks shuffled" in _found(shuffled(rows), tmp_path)["order"].words
+    assert "looks shuffled" not in _found(late, tmp_path)["order"].words
 
 
 def test_ids_of_one_category_are_no_leak(tmp_path: Path) -> None:
