@@ -147,8 +147,9 @@ def refuse_used(kafka: Mapping[str, Any], admin: AdminClient, to: Target, note: 
 
 def _committed(kafka: Mapping[str, Any], to: Target) -> list[TopicPartition]:
     places = [TopicPartition(to.interactions, number) for number in range(to.width)]
-    # A consumer that never joins.
-    with closing(Consumer({**kafka, "group.id": to.app, "log_level": 3})) as consumer:
+    # A consumer that never joins; read_uncommitted, so that the call does not wait for a killed import.
+    options = {**kafka, "group.id": to.app, "isolation.level": "read_uncommitted", "log_level": 3}
+    with closing(Consumer(options)) as consumer:
         return [each for each in consumer.committed(places, timeout=_ANSWERS_WITHIN_S) if each.offset >= 0]
 
 
