@@ -91,22 +91,26 @@ def _looked_up(pairs: pl.DataFrame) -> tuple[int, int]:
 
 
 def _shared_part(pairs: pl.DataFrame) -> float:
-    """Of all pairs, the share whose ids have one part in common in the direction of time: the share of those that have
-    it the other way round is taken off, because ids of one category share a part both ways.
-    """
-    item, after = pl.col("item"), pl.col("next")
-    if pairs.schema["item"] == pl.String:
-        parts = {name: pl.col(name).str.extract_all("[0-9A-Za-z]+") for name in ("item", "next")}
-        several = parts["item"].list.len() > 1
-        places = [(i, j) for i, j in product((*range(_PARTS), -1), repeat=2) if i != j]
-
-        def equal(i: int, j: int, one: str, other: str) -> pl.Expr:
-            mine, its = (parts[name].list.get(at, null_on_oob=True) for name, at in ((one, i), (other, j)))
-            return (several & (mine == its)).fill_null(value=False)
-
-        shares = [equal(i, j, "item", "next").mean() - equal(i, j, "next", "item").mean() for i, j in places]
-    else:
-        shares = [
-            ((item % 10**d) == (after // 10**d)).mean() - ((after % 10**d) == (item // 10**d)).mean() for d in _DIGITS
-        ]
+    """Of all pairs, the largest share in which one part of the item's id is another part of the next id."""
+    shares = _of_text() if pairs.schema["item"] == pl.String else _of_integers()
     return max(0.0, pairs.select(pl.max_horizontal(shares)).item() or 0.0)
+
+
+def _of_text() -> list[pl.Expr]:
+    """A share for each two places of parts. The share of pairs that have it the other way round is taken off, because
+    ids of one category share a part both ways.
+    """
+    parts = {name: pl.col(name).str.extract_all("[0-9A-Za-z]+") for name in ("item", "next")}
+    several = parts["item"].list.len() > 1
+
+    def equal(i: int, j: int, one: str, other: str) -> pl.Expr:
+        mine, its = (parts[name].list.get(at, null_on_oob=True) for name, at in ((one, i), (other, j)))
+        return (several & (mine == its)).fill_null(value=False).mean()
+
+    places = product((*range(_PARTS), -1), repeat=2)
+    return [equal(i, j, "item", "next") - equal(i, j, "next", "item") for i, j in places if i != j]
+
+
+def _of_integers() -> list[pl.Expr]:
+    """A share for each place to cut: the lower digits of an item are the upper digits of the next one."""
+    return [(pl.col("item") % 10**digits == pl.col("next") // 10**digits).mean() for digits in _DIGITS]

@@ -118,6 +118,12 @@ PLANTED: dict[str, tuple[Callable[[list[Row]], list[Row]], str, str, str]] = {
         "a part of the id before",
     ),
     "a round of items": (in_a_round, "next item", "FAIL", "100% by a lookup"),
+    "every item ten times": (
+        lambda rows: [(user, item, ms + again) for user, item, ms in rows for again in range(10)],
+        "next item",
+        "OK",
+        "by a lookup",
+    ),
     "few rows": (lambda rows: rows[:50], "rows", "attention", "50 interactions of"),
     "ids with zeros": (
         lambda rows: [(user, f"{item:05}", ms) for user, item, ms in rows],
@@ -157,8 +163,9 @@ def test_a_few_late_rows_do_not_look_like_a_shuffled_file(tmp_path: Path) -> Non
     assert "looks shuffled" not in _found(late, tmp_path)["order"].words
 
 
-def test_ids_of_one_category_are_no_leak(tmp_path: Path) -> None:
-    rows = [(user, f"shoes-{item}-{item % 7}", ms) for user, item, ms in plain()]
+@pytest.mark.parametrize("form", ["shoes-{}", "shoes-{}-shoes", "{}"])
+def test_ids_of_one_category_are_no_leak(tmp_path: Path, form: str) -> None:
+    rows = [(user, form.format(item), ms) for user, item, ms in plain()]
     assert _found(rows, tmp_path)["next item"].verdict == "OK"
 
 
