@@ -38,10 +38,11 @@ def finding(log: Log) -> Finding:
     asked, right = _looked_up(pairs)
     looked_up = share(right, asked) if asked >= _LEAST else 0.0
     part = _shared_part(pairs.tail(_COMPARED))
-    value = max(looked_up, part)
+    value = looked_up
     figure = f"{percent(right, asked)} by a lookup of the item before"
     words = "What most often followed an item is what follows it now."
-    if part > looked_up:
+    if part > looked_up and part >= _PREDICTABLE[0]:
+        value = part
         figure = f"{part:.1%} have a part of the id before"
         words = "A part of an item's id is a part of the next id, but not of the one before."
     verdict = graded(value, *_PREDICTABLE)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.audit import next_item
 from model.audit import users as parts
 from model.audit.items import by_item
 from model.audit.timeline import in_time
@@ -85,6 +86,18 @@ def test_items_are_counted_and_new_ones_found(rows: list[Row]) -> None:
     assert dict(found.counts.rows()) == {item: items.count(item) for item in items}
     known = {item for _, item, ms in rows if ms < split_ms}
     assert found.cold == sum(item not in known for item in items)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=30))
+def test_a_lookup_knows_what_followed_most_often(pairs: list[tuple[int, int]]) -> None:
+    earlier, later = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
+    known = {item for item, _ in earlier}
+    asked = [(item, after) for item, after in later if item in known]
+    # Of equally frequent ones, the lowest id.
+    expected = {each: max(range(3), key=lambda after: (earlier.count((each, after)), -after)) for each in known}
+    frame = pl.DataFrame(pairs, schema={"item": pl.Int64, "next": pl.Int64}, orient="row")
+    assert next_item._looked_up(frame) == (len(asked), sum(after == expected[item] for item, after in asked))
 
 
 def test_a_log_of_several_files_is_counted_in_their_order(tmp_path: Path) -> None:
