@@ -114,6 +114,14 @@ class ProduceUnfit(StreamError):
     """A log cannot be sent on like this: the note of what was sent does not fit. A worker never sends a log."""
 
 
+class ReplayFailed(StreamError):
+    """A process of a replay was killed. The same command goes on."""
+
+
+class ReplayUnfinished(StreamError):
+    """The folder of a replay has another one, which was not finished."""
+
+
 class Action(Enum):
     """What the worker does."""
 
@@ -149,6 +157,8 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     ExportUnfit: Action.STOP,
     ImportUnfit: Action.STOP,
     ProduceUnfit: Action.STOP,
+    ReplayFailed: Action.STOP,
+    ReplayUnfinished: Action.STOP,
     StateCorrupted: Action.RESTORE,
     StateFormatUnknown: Action.STOP,
     StoreLocked: Action.STOP,

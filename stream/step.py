@@ -307,7 +307,7 @@ class Step:
             rewritten = {key for key, _ in changes[known:]}
             changes += [(key, None) for key in stored if key not in rewritten]
         learned.taken[run.user] = user.taken
-        if self.rules.cadence == "interaction":
+        if stride(self.rules.cadence, self.recommender.model.segment_length) == 1:
             # With fewer lists most runs are quiet, and a quiet run would make a cached state stale.
             learned.users[run.user] = user
 

@@ -32,6 +32,7 @@ from stream.commands.interactions import interactions
 from stream.commands.models.command import models
 from stream.commands.output import EXIT_ERROR, EXIT_USAGE, PlainFormatter, complain, printable, say
 from stream.commands.produce import produce
+from stream.commands.replay import replay
 from stream.commands.topics import topics
 from stream.commands.train import train
 from stream.commands.trainer import trainer, trainer_job
@@ -125,6 +126,7 @@ for command in (
     trainer,
     trainer_job,
     evaluate,
+    replay,
     models,
     worker,
     produce,

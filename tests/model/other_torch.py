@@ -1,8 +1,9 @@
 """Versions that one torch wrote, in another: `python -m tests.model.other_torch write FOLDER`, then `… read FOLDER`.
 
 `write` makes a version of every kind of model, with the torch that is installed. `read` loads those of a folder with
-the torch that is installed, asks for their golden lists, and prints how far the answers are apart. It needs what a
-worker does, and safetensors. CONTRIBUTING.md says when to run it.
+the torch that is installed, asks for their golden lists, and prints how far the answers are apart. It loads each a
+second time, which must share the compiled code of the first. It needs what a worker does, and safetensors.
+CONTRIBUTING.md says when to run it.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from model.errors import ModelError
+from model.errors import ArtifactUnreadable, ModelError
 from model.networks.config import NetworkConfig
 from model.version import artifact, golden
 from model.version.manifest import GOLDEN
@@ -49,7 +50,11 @@ def read(folder: Path) -> bool:
         for version in registry.versions(name):
             written_by = version.manifest().program.torch_version
             try:
-                apart = golden.check(artifact.load(version.uri).program, version.read(GOLDEN))
+                loaded = artifact.load(version.uri)
+                apart = golden.check(loaded.program, version.read(GOLDEN))
+                again = artifact.load(version.uri, None, loaded)
+                if again.program._c._type() != loaded.program._c._type():
+                    raise ArtifactUnreadable(f"torch {torch.__version__} cannot share its compiled code")
             except ModelError as error:
                 good, result = False, f"{type(error).__name__}: {error}"
             else:

@@ -295,7 +295,7 @@ def _cost(told: dict[str, Any] | None) -> Cost | None:
     return Cost(
         ms_per_list=per(told["list_seconds"], told["lists"], 1_000),
         ms_per_fold=per(told["fold_seconds"], told["folds"], 1_000),
-        bytes_per_user=per(told["state_bytes"], told["users"]),
+        bytes_per_user=per(told["state_bytes"], told["users"]) if "state_bytes" in told else None,
         interactions_per_s=per(told["interactions"], told["seconds"]),
         lists=told["lists"],
         folds=told["folds"],

@@ -39,8 +39,9 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A folder of a replay. `log` is `interactions.parquet`. `table` has the interactions that the protocol asks about,
-    with `seen` and `age_ms` of the item, and the columns of every ranking behind its prefix.
+    """A folder of a replay. `log` is `interactions.parquet`. `table` has the interactions that count by their time and
+    that the protocol asks about, with `seen` and `age_ms` of the item, and the columns of every ranking behind its
+    prefix.
     """
 
     folder: Path
@@ -93,9 +94,10 @@ def opened(folder: Path, models: Sequence[str], protocol: Protocol) -> Replay:
         ReplayIncomplete: a file or a column is missing, or a file has another number of rows than
             `interactions.parquet`.
     """
-    interactions = _scan(folder / INTERACTIONS, ("user_id", "item_id", "timestamp", "taken", "had"))
+    columns = ("user_id", "item_id", "timestamp", "taken", "had", "counted")
+    interactions = _scan(folder / INTERACTIONS, columns)
     rows = _rows(interactions)
-    parts = [interactions.select("user_id", "item_id", "timestamp", "taken", "had")]
+    parts = [interactions.select(columns)]
     rankings = []
     for at, model in enumerate(models):
         path = folder / model / SCORED
@@ -112,7 +114,7 @@ def opened(folder: Path, models: Sequence[str], protocol: Protocol) -> Replay:
         )
     )
     rankings += [Ranking(name, f"b{at}_", is_model=False) for at, name in enumerate(simple)]
-    table = pl.concat(parts, how="horizontal")
+    table = pl.concat(parts, how="horizontal").filter("counted").drop("counted")
     if protocol == "last-out":
         last = interactions.group_by("user_id").agg(pl.col("taken").max())
         table = table.join(last, on=["user_id", "taken"], how="semi")

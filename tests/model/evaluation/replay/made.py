@@ -45,6 +45,7 @@ def log(
             pl.col("row").cast(pl.Int64),
             pl.Series("partition", user % partitions, dtype=pl.Int32),
             taken=pl.int_range(pl.len()).over("user_id").cast(pl.Int64),
+            counted=pl.lit(True),
             had=pl.int_range(pl.len()).over("user_id", "item_id").cast(pl.Int32),
         )
         .with_columns(offset=pl.int_range(pl.len()).over("partition").cast(pl.Int64))
@@ -58,7 +59,7 @@ def folder(
     out.mkdir(parents=True, exist_ok=True)
     baselines.write(ordered.lazy(), out, rule or Rule("none", 8, 2))
     rows = ordered.sort("partition", "offset")
-    columns = ("partition", "offset", "user_id", "item_id", "timestamp", "taken", "had", "row")
+    columns = ("partition", "offset", "user_id", "item_id", "timestamp", "taken", "had", "counted", "row")
     rows.select(columns).write_parquet(out / "interactions.parquet")
     return {model.name: _model(out / model.name, rows, model, seed + at) for at, model in enumerate(models)}
 
