@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from stream.commands.log_options import LogOptions, log_options
+from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
+from stream.commands.log_options import LogOptions, reading_options
 from stream.commands.output import progress_bar, say
 
 if TYPE_CHECKING:
@@ -63,7 +64,14 @@ def _intervals(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) ->
 
 
 @click.command(short_help="Run an event log through models as a worker would, and measure.")
-@log_options
+@click.argument("log", required=False)
+@click.option("--from-kafka", "topic", metavar="TOPIC", help="In place of LOG: all interactions of this topic.")
+@click.option(
+    "--as-served",
+    is_flag=True,
+    help="With --from-kafka, or a log that `interactions export` wrote: the versions that served REC2PM_APP, each where it did.",
+)
+@reading_options
 @click.option(
     "--model",
     "references",
@@ -175,8 +183,11 @@ def _intervals(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) ->
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes. [default: the cores that this process may use]")
 @click.option("--ray", metavar="ADDRESS", help="Run on this Ray cluster instead; `auto` finds the one of this machine.")
 @click.option("--discard", is_flag=True, help="Discard what DIR has of another replay that was not finished.")
+@reports_kafka_errors
 def replay(
-    log: str,
+    log: str | None,
+    topic: str | None,
+    as_served: bool,
     reading: LogOptions,
     references: tuple[str, ...],
     registry: str,
@@ -207,6 +218,7 @@ def replay(
     """
     import shutil
 
+    from model.audit import audit
     from model.errors import how_to_install
     from stream.cpu_cores import usable_cores
     from stream.replay import counted, pool, run
@@ -222,22 +234,27 @@ def replay(
 
     if discard:
         shutil.rmtree(out / "work", ignore_errors=True)
+    if (log is None) == (topic is None):
+        raise click.UsageError("give a LOG, or --from-kafka TOPIC")
+    if log is None:
+        log = _exported(topic or "", out)
     opened = reading.open(log)
     chosen = counted.chosen(log, opened, users=users, seed=seed, begin=begin, end=end)
-    contenders = run.contenders(registry, references)
+    contenders = [_served(chosen, registry)] if as_served else []
+    contenders += run.contenders(registry, references)
     if intervals:
         contenders += _retrained(chosen, intervals, recipe, settings, out, warm=warm_start)
     elif recipe or settings or warm_start:
         raise click.UsageError("--recipe, --set and --warm-start need --train-every")
     if not contenders:
-        raise click.UsageError("nothing to replay with: give a --model, or --train-every")
+        raise click.UsageError("nothing to replay with: give a --model, --as-served or --train-every")
     contenders.append(run.without_memory(contenders[0]))
     options = run.Options(
         cadence=cadence,
         exclude=exclude,
         top_k=top_k,
         keep_segments=keep_segments,
-        keep_formats=1,
+        keep_formats=current_settings().keep_formats if as_served else 1,
         partitions=partitions,
     )
     count = jobs or usable_cores().count
@@ -261,15 +278,23 @@ def replay(
     )
     with progress_bar("baselines") as bar:
         run.write_baselines(out, options, contenders[0], bar)
+    findings = audit(
+        opened,
+        versions=[turn.version for each in contenders[:-1] for turn in each.all_turns()],
+        split=begin if isinstance(begin, float) and 0 < begin < 1 else 0.9,
+    )
+    for finding in findings:
+        if finding.verdict == "FAIL":
+            say(f"audit: FAIL {finding.name}: {finding.figure}. {finding.words}", err=True)
     head = {
-        "log": log,
+        "log": topic or log,
         **run.head(out, contenders, options, chosen.identity, chosen.begin_ms),
         "seed": seed,
         "command": shlex.join(["rec2pm", *sys.argv[1:]]),
         "seconds": round(took_s, 1),
     }
     written = report.write(
-        out, models=[each.name for each in contenders], protocol=protocol, audit=(), head=head, seed=seed
+        out, models=[each.name for each in contenders], protocol=protocol, audit=findings, head=head, seed=seed
     )
     run.close(out)
     say(str(written))
@@ -310,3 +335,36 @@ def _retrained(
         )
         for every in intervals
     ]
+
+
+def _exported(topic: str, out: Path) -> str:
+    """The folder with the interactions of a topic."""
+    from stream.interactions.export import export
+    from stream.interactions.window import Window
+    from stream.kafka.rights import of_interactions_export
+
+    settings, folder = current_settings(), out / "work" / "topic"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        kafka = kafka_options(settings, *of_interactions_export(settings.app, topic))
+        with progress_bar("offsets") as bar:
+            export(settings, kafka, topic=topic, window=Window(None, None), out=folder, progress=bar)
+    return str(folder)
+
+
+def _served(chosen: "Chosen", registry: str) -> "Contender":
+    """What served the application, as its marks say."""
+    import polars as pl
+
+    from model.version.registry import Registry
+    from stream.kafka.rights import of_models_history_of_user
+    from stream.replay.served import as_served
+
+    if "partition" not in chosen.log.collect_schema():
+        raise click.UsageError(
+            "--as-served needs the partitions and offsets of Kafka: --from-kafka, or what `interactions export` wrote"
+        )
+    settings = current_settings()
+    partitions = chosen.log.select(pl.col("partition").unique().sort()).collect()["partition"].to_list()
+    kafka = kafka_options(settings, *of_models_history_of_user(settings.names))
+    return as_served(kafka, settings.app, partitions, Registry(registry))

@@ -211,6 +211,8 @@ COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
     "produce": of_produce,
     "produce --resume": lambda on: of_produce_resume(on, "*"),
     "interactions export": lambda on: of_interactions_export(on.app, on.interactions),
+    "replay --from-kafka": lambda on: of_interactions_export(on.app, on.interactions),
+    "replay --as-served": of_models_history_of_user,
     "user show": of_states,
     "state export": of_states,
     "state import --execute": lambda on: of_state_import(on, execute=True),
