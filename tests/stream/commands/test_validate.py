@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from model.audit import Finding
 from stream.commands.main import main
+from stream.commands.validate import _show
 from tests.model.audit.logs import SPLIT_MS, START_MS, STEP_MS, plain, version
 
 
@@ -59,6 +61,14 @@ def test_a_log_that_cannot_be_read_fails_with_its_row(tmp_path: Path) -> None:
     assert "log.csv, line 3: 'item_id' has control characters" in " ".join(done.stdout.split())
     assert "\x1b" not in done.stdout
     assert done.stdout.endswith("0 OK, 0 attention, 1 FAIL\n")
+
+
+def test_findings_are_neither_control_nor_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    _show([Finding("ids", "FAIL", "\x1b[2J [bold]", "film\x1b[31m [red]")])
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "FAIL  ids  \\x1b[2J [bold]    ",
+        "           film\\x1b[31m [red]",
+    ]
 
 
 def test_models_are_compared_with_the_log(tmp_path: Path) -> None:
