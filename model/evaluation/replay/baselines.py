@@ -37,7 +37,9 @@ REFRESH: Final = 1_024
 _LEAST: Final = 64
 """… and earlier when an hour has passed, but not before so many interactions."""
 _TABLE: Final = 8_000_000
-"""Entries of the tables of (row, item) in memory: 32 and 64 MB."""
+"""The most entries of the tables of (row, item): 32 and 64 MB."""
+_ROWS: Final = 256
+"""The most rows of these tables: with a few thousand items they stay in the processor's cache."""
 _SLICE: Final = 131_072
 """Interactions that are read at a time."""
 
@@ -138,7 +140,7 @@ class Counter:
         self._born: Final = np.zeros(n_items, np.int64)
         self._recent: Final = RecentCounts(n_items)
         self._together: Final = Together(n_items)
-        self._block: Final = int(np.clip(_TABLE // max(1, n_items), 1, REFRESH))
+        self._block: Final = int(np.clip(_TABLE // max(1, n_items), 1, _ROWS))
         # One cell more, for candidates that are none.
         self._excluded: Final = np.full(self._block * n_items + 1, -1, np.int32)
         self._scores: Final = np.zeros(self._block * n_items + 1, np.float64)

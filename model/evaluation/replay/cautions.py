@@ -29,7 +29,7 @@ def _red(protocol: Protocol, counts: Counts, rankings: Sequence[Ranked], audit: 
             yield (
                 f"**Trained on the test.** {counts.leaked:,} of {counts.leaked + counts.scored:,} interactions with a list lie in the "
                 f"training range of a model ({by_model}). They are left out of all figures, for every model and baseline; the section "
-                "*With what models were trained on* counts them."
+                "'With what models were trained on' counts them."
             )
         else:
             yield (
@@ -38,7 +38,7 @@ def _red(protocol: Protocol, counts: Counts, rankings: Sequence[Ranked], audit: 
             )
     for finding in audit:
         if finding.verdict == "FAIL":
-            yield f"**The log fails a check.** {finding.name}: {finding.figure}. {finding.words}"
+            yield f"**The log fails a check: {finding.name}.** {finding.figure}. {finding.words}"
 
 
 def _yellow(counts: Counts, rankings: Sequence[Ranked]) -> Iterable[str]:

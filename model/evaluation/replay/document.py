@@ -31,7 +31,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The columns `left` are aligned to the left. `best`: columns in which the highest figure is bold."""
+    """The columns `left` are aligned to the left."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -40,7 +40,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Only on the page. `svg`: with colours of `model.evaluation.axes`."""
+    """Only on the page. `svg`: with colours of `model.evaluation.axes`. `wide`: it has two plots side by side."""
 
     svg: str
     caption: str

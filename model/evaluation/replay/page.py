@@ -1,9 +1,8 @@
 """A report as one HTML file that loads nothing from elsewhere. Light or dark is the reader's own setting."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from itertools import count
 from typing import Final
 
 from model.evaluation.axes import AXIS, COLOURS, GREYS, GRID, INK
@@ -25,7 +24,12 @@ _DARK: Final = {
 }
 """Colours of pictures on a dark page."""
 _NAMES: Final = {colour: f"--p{at}" for at, colour in enumerate(_DARK)}
+_LENGTHS: Final = ((49, "words"), (25, "long"), (13, "name"), (0, "short"))
+"""How a cell of text breaks its lines, by its length."""
 _VERDICTS: Final = {"OK": "ok", "attention": "attention", "FAIL": "fail"}
+
+_OPEN: Final = 15
+"""Tables with more rows are opened by the reader."""
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --page: #ffffff; --ink: #1d2026; --soft: #5b6270; --line: #dfe3ea; --panel: #f5f7fa;
@@ -59,15 +63,18 @@ th, td { padding: .4rem .8rem; text-align: right; white-space: nowrap; border-bo
 th { font-weight: 600; color: var(--soft); background: var(--panel); vertical-align: bottom; }
 tr:last-child td { border-bottom: 0; }
 th.left, td.left { text-align: left; }
-td.words { white-space: normal; min-width: 16rem; max-width: 34rem; }
-td:first-child { font-weight: 600; position: sticky; left: 0; background: var(--page); max-width: 13rem; white-space: normal;
-  overflow-wrap: anywhere; }
+td.words { white-space: normal; min-width: 16rem; max-width: 34rem; overflow-wrap: anywhere; }
+td:first-child { font-weight: 600; position: sticky; left: 0; background: var(--page); }
+td.long { white-space: normal; min-width: 9rem; max-width: 16rem; overflow-wrap: break-word; }
+details { margin: 1rem 0; } summary { cursor: pointer; color: var(--link); font-size: .92rem; }
+@media (max-width: 40rem) { th, td { padding: .35rem .6rem; } td.name { white-space: normal; min-width: 5.5rem; max-width: 8rem; }
+  td.long { min-width: 8.5rem; } }
 th:first-child { position: sticky; left: 0; z-index: 1; }
 .ok { color: var(--green); } .attention { color: var(--amber); font-weight: 600; } .fail { color: var(--red); font-weight: 700; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 33rem), 1fr)); gap: 0 1.5rem; }
 figure { margin: 1rem 0; min-width: 0; }
 figure .box { overflow-x: auto; }
-figure svg { display: block; width: 100%; min-width: 30rem; height: auto; max-width: 60rem; }
+figure svg { display: block; width: 100%; min-width: 33rem; height: auto; max-width: 44rem; }
+figure.wide svg { min-width: 42rem; max-width: 60rem; }
 figcaption { color: var(--soft); font-size: .9rem; max-width: 50rem; margin-top: .4rem; }
 @media print { .scroll { border: 0; } nav { display: none; } }
 """
@@ -83,22 +90,9 @@ def as_page(title: str, blocks: Sequence[Block]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE.replace('LIGHT', light).replace('DARK', dark)}</style>\n</head>\n"
         f"<body>\n<main>\n<h1>{escape(title)}</h1>\n<nav>{links}</nav>\n"
-        + "\n".join(_shown(blocks))
+        + "\n".join(map(_block, blocks))
         + "\n</main>\n</body>\n</html>\n"
     )
-
-
-def _shown(blocks: Sequence[Block]) -> Iterable[str]:
-    beside = False
-    for block, number in zip(blocks, count()):
-        if isinstance(block, Picture) and not block.wide:
-            yield ("" if beside else '<div class="pictures">') + _block(block)
-            following = blocks[number + 1] if number + 1 < len(blocks) else None
-            beside = isinstance(following, Picture) and not following.wide
-            if not beside:
-                yield "</div>"
-        else:
-            yield _block(block)
 
 
 def _block(block: Block) -> str:
@@ -117,15 +111,19 @@ def _block(block: Block) -> str:
             body = "".join(
                 f"<tr>{''.join(_cell('td', text, at in left) for at, text in enumerate(row))}</tr>" for row in rows
             )
-            return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        case Picture(svg, caption):
-            return f'<figure><div class="box">{_themed(svg, caption)}</div><figcaption>{_inline(caption)}</figcaption></figure>'
+            table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            box = f'<div class="scroll" tabindex="0">{table}</div>'
+            return (
+                box if len(rows) <= _OPEN else f"<details><summary>{len(rows)} rows as a table</summary>{box}</details>"
+            )
+        case Picture(svg, caption, wide):
+            return f'<figure{" class=wide" if wide else ""}><div class="box">{_themed(svg, caption)}</div><figcaption>{_inline(caption)}</figcaption></figure>'
 
 
 def _cell(tag: str, text: str, left: bool) -> str:
     classes = [
         *(["left"] if left else []),
-        *(["words"] if left and len(text) > 48 else []),
+        *([next(name for least, name in _LENGTHS if len(text) >= least)] if left and tag == "td" else []),
         *([_VERDICTS[text]] if text in _VERDICTS else []),
     ]
     said = f' class="{" ".join(classes)}"' if classes else ""

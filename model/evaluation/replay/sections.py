@@ -33,8 +33,8 @@ def sections(found: Found, pictures: Mapping[str, Picture]) -> Iterable[Block]:
     for red in (True, False):
         if lines := [each.words for each in found.warnings if each.red is red]:
             yield Alert(red, lines)
-    yield from _accuracy(found, pictures)
     yield from _log(found)
+    yield from _accuracy(found, pictures)
     yield from _users(found)
     yield from _beyond(found)
     yield from _unknown(found)
@@ -53,14 +53,28 @@ def _accuracy(found: Found, pictures: Mapping[str, Picture]) -> Iterable[Block]:
         f"Over {_scored(found):,} interactions of {found.counts.scored_users or found.counts.users:,} users. Brackets: 95 % over users. "
         "With one target, HR@k is recall@k. MRR looks at the first 100."
     )
-    heads = ["", *(f"HR@{k}" for k in CUTS), *(f"NDCG@{k}" for k in CUTS if k > 1), "MRR"]
-    rows = []
-    for each in found.rankings:
-        accuracy = each.accuracy
-        hr = [_interval(accuracy.hr_at_10) if k == 10 else _number(accuracy.hr[k]) for k in CUTS]
-        ndcg = [_interval(accuracy.ndcg_at_10) if k == 10 else _number(accuracy.ndcg[k]) for k in CUTS if k > 1]
-        rows.append([each.name, *hr, *ndcg, _number(accuracy.mrr)])
-    yield Table(heads, rows)
+    yield Table(
+        ["", *(f"HR@{k}" for k in CUTS)],
+        [
+            [
+                each.name,
+                *(_interval(each.accuracy.hr_at_10) if k == 10 else _number(each.accuracy.hr[k]) for k in CUTS),
+            ]
+            for each in found.rankings
+        ],
+    )
+    ndcg = [k for k in CUTS if k > 1]
+    yield Table(
+        ["", *(f"NDCG@{k}" for k in ndcg), "MRR"],
+        [
+            [
+                each.name,
+                *(_interval(each.accuracy.ndcg_at_10) if k == 10 else _number(each.accuracy.ndcg[k]) for k in ndcg),
+                _number(each.accuracy.mrr),
+            ]
+            for each in found.rankings
+        ],
+    )
     yield from _picture(pictures, "accuracy")
     yield Bullets([f"**{each.name}**: {each.description}." for each in found.rankings if not each.is_model])
 
@@ -226,7 +240,7 @@ def _over_time(found: Found, pictures: Mapping[str, Picture]) -> Iterable[Block]
         ["from (UTC)", "interactions", *(each.name for each in found.rankings)],
         [
             [
-                _moment(row[0].from_ms).removesuffix(":00 UTC"),
+                _moment(row[0].from_ms).removesuffix(":00 UTC").removesuffix(" 00:00"),
                 _few(row[0].interactions),
                 *(f"{window.ndcg_at_10:.4f} ({window.ndcg_at_10_so_far:.4f})" for window in row),
             ]
