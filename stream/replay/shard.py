@@ -191,23 +191,22 @@ class Shard:
         )
 
     def _listed(self, lists: Sequence[tuple[bytes, Recommendation]]) -> pl.DataFrame:
-        k = self.task.top_k
-        rows = [
-            (
-                user.decode(),
-                [str(item) for item in each.items[:k]],
-                each.scores[:k],
-                each.as_of,
-                each.partition,
-                each.offset,
-                each.taken,
-                each.folds,
-                each.model,
-                each.source,
-            )
-            for user, each in lists
-        ]
-        return pl.DataFrame(rows, LISTS, orient="row").sort("offset")
+        k, made = self.task.top_k, [each for _, each in lists]
+        return pl.DataFrame(
+            {
+                "user_id": [user.decode() for user, _ in lists],
+                "items": _nested([[str(item) for item in each.items[:k]] for each in made], pl.String()),
+                "scores": _nested([each.scores[:k] for each in made], pl.Float32()),
+                "as_of": [each.as_of for each in made],
+                "partition": [each.partition for each in made],
+                "offset": [each.offset for each in made],
+                "taken": [each.taken for each in made],
+                "folds": [each.folds for each in made],
+                "model": [each.model for each in made],
+                "source": [each.source for each in made],
+            },
+            LISTS,
+        ).sort("offset")
 
     def close(self) -> None:
         self.partition.close()
@@ -217,6 +216,15 @@ class Shard:
 def _loaded(folder: str, sha256: str) -> Runtime:
     """A version, loaded. A process replays one shard after the other."""
     return Runtime.load(folder, sha256)
+
+
+def _nested(lists: Sequence[Sequence[Any]], inner: pl.DataType) -> pl.Series:
+    """A column of lists. Lists of one length, as nearly all are, are made from one flat column, which is quick."""
+    lengths = {len(each) for each in lists}
+    if len(lengths) == 1 and (length := lengths.pop()):
+        flat = pl.Series([value for each in lists for value in each], dtype=inner)
+        return flat.reshape((len(lists), length)).cast(pl.List(inner))
+    return pl.Series(lists, dtype=pl.List(inner))
 
 
 def _rank(items: Sequence[Any], item: Any) -> int:
