@@ -4,7 +4,7 @@ No torch and no Kafka. The log is scanned several times; what is kept is by user
 grow with the number of interactions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from model.audit import catalogues, histories, next_item, reading, targets, training_ranges
@@ -23,14 +23,22 @@ _ORDER: Final[tuple[Verdict, ...]] = ("OK", "attention", "FAIL")
 
 
 def audit(
-    log: Log, *, versions: "Sequence[ModelVersion]" = (), split: float = 0.9, now_ms: int | None = None
+    log: Log,
+    *,
+    versions: "Sequence[ModelVersion]" = (),
+    split: float = 0.9,
+    begin_ms: int | None = None,
+    now_ms: int | None = None,
+    serves_from: Mapping[str, int] | None = None,
 ) -> list[Finding]:
     """Look at a log, and at what model versions have seen of it.
 
     Args:
         versions: whose catalogue and training range are compared with the log.
         split: what share of the log, in time order, comes before the interactions that are predicted.
+        begin_ms: from which time on interactions are predicted, epoch ms, instead of `split`.
         now_ms: what the clock says, epoch ms: later interactions are a fault. None: nobody looks for later ones.
+        serves_from: versions that predict later interactions only: NAME@VERSION → from when on, epoch ms.
 
     Raises:
         ValueError: `split` is not between 0 and 1.
@@ -38,7 +46,7 @@ def audit(
     """
     if not 0.0 < split < 1.0:
         raise ValueError(f"split is {split}, must be between 0 and 1")
-    when = in_time(log, split, now_ms)
+    when = in_time(log, split if begin_ms is None else begin_ms, now_ms)
     users = by_user(log, when.split_ms)
     items = by_item(log, when.split_ms)
     found = [
@@ -54,12 +62,13 @@ def audit(
         targets.cold_users(when, users),
         targets.cold_items(when, items),
         targets.gap(users),
-        targets.future(when, users, split),
+        targets.future(when, users),
         next_item.finding(log),
     ]
+    begins = serves_from or {}
     for version in versions:
         found.append(catalogues.unknown_items(version, items))
-        found.append(training_ranges.finding(log, version.manifest(), when))
+        found.append(training_ranges.finding(log, version.manifest(), when, begins.get(version.reference, 0)))
     return found
 
 

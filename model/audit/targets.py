@@ -55,12 +55,12 @@ def gap(users: ByUser) -> Finding:
     return Finding("gap to target", verdict, figure, words, median)
 
 
-def future(when: Timeline, users: ByUser, split: float) -> Finding:
+def future(when: Timeline, users: ByUser) -> Finding:
     """Targets that are earlier than what a model is given of other users."""
     figure = f"0% by time; {percent(users.leaking, users.last_out)} if each user's last interaction is the target"
     words = (
-        f"Targets earlier than inputs of other users. Split by time at {split:.0%}, from {moment(when.split_ms)} on, there "
-        "are none. A protocol that predicts the last interaction of each user, whenever it was, has these: models "
+        f"Targets earlier than inputs of other users. Split by time, from {moment(when.split_ms)} on, there are none. "
+        "A protocol that predicts the last interaction of each user, whenever it was, has these: models "
         "then know the future of others."
     )
     return Finding("future targets", "OK", figure, words, share(users.leaking, users.last_out))

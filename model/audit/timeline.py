@@ -44,8 +44,13 @@ class Timeline:
     days_later: int
 
 
-def in_time(log: Log, split: float, now_ms: int | None) -> Timeline:
-    """Measure a log, in several scans of its times. `split`, `now_ms`: as for `model.audit.audit`."""
+def in_time(log: Log, split: float | int, now_ms: int | None) -> Timeline:
+    """Measure a log, in several scans of its times.
+
+    Args:
+        split: where predicted interactions begin: a share of the log as float, or epoch ms as int.
+        now_ms: as for `model.audit.audit`.
+    """
     times, ms = log.interactions.select("timestamp"), pl.col("timestamp")
     found = (
         times.select(
@@ -60,8 +65,10 @@ def in_time(log: Log, split: float, now_ms: int | None) -> Timeline:
         .row(0, named=True)
     )
     days = _counted(times, DAY_MS)
-    # Interactions of the same millisecond are all on one side, so that no order within it decides on which.
-    split_ms = _at(times, days, min(round(found["rows"] * split), found["rows"] - 1))
+    split_ms = split
+    if isinstance(split, float):
+        # Interactions of the same millisecond are all on one side, so that no order within it decides on which.
+        split_ms = _at(times, days, min(round(found["rows"] * split), found["rows"] - 1))
     after = times.select((ms >= split_ms).sum()).collect(engine="streaming").item()
     return Timeline(
         rows=found["rows"],
@@ -71,7 +78,7 @@ def in_time(log: Log, split: float, now_ms: int | None) -> Timeline:
         counts=days["count"].to_numpy(),
         backwards=found["backwards"],
         tied=_tied(times, found["rows"]),
-        split_ms=split_ms,
+        split_ms=int(split_ms),
         after=after,
         later=found["later"],
         days_later=found["days later"],

@@ -17,18 +17,23 @@ _BORDER: Final = 0.01
 """Of the interactions from the split on. Training and targets may share the millisecond at the split."""
 
 
-def finding(log: Log, manifest: "Manifest", when: Timeline) -> Finding:
-    """How much of a log is in the training range of a version, and of what is predicted."""
+def finding(log: Log, manifest: "Manifest", when: Timeline, begin_ms: int) -> Finding:
+    """How much of a log is in the training range of a version, and of what it predicts: interactions from the split on,
+    and from `begin_ms` on.
+    """
     training, reference = manifest.training, manifest.reference
     if training is None:
         words = "It was not trained on a log, so it has seen nothing of this one."
         return Finding("training range", "OK", f"{reference}: none", words, 0.0, reference)
     ms = pl.col("timestamp")
     seen = ms.is_between(training.from_ms, training.until_ms)
-    counts = log.interactions.select(seen.sum().alias("all"), (seen & (ms >= when.split_ms)).sum().alias("after"))
-    rows, after = counts.collect(engine="streaming").row(0)
-    value = share(after, when.after)
-    figure = f"{reference}: {percent(rows, when.rows)} of the log, {percent(after, when.after)} of the targets"
+    target = ms >= max(when.split_ms, begin_ms)
+    counts = log.interactions.select(
+        seen.sum().alias("seen"), target.sum().alias("targets"), (seen & target).sum().alias("both")
+    )
+    rows, targets, after = counts.collect(engine="streaming").row(0)
+    value = share(after, targets)
+    figure = f"{reference}: {percent(rows, when.rows)} of the log, {percent(after, targets)} of its targets"
     if not rows:
         words = f"It was trained on other times ({training.log})."
         return Finding("training range", "OK", figure, words, value, reference)

@@ -278,10 +278,14 @@ def replay(
     )
     with progress_bar("baselines") as bar:
         run.write_baselines(out, options, contenders[0], bar)
+    turns = [turn for each in contenders[:-1] for turn in each.all_turns()]
+    first = {turn.version.reference: turn for turn in sorted(turns, key=lambda turn: -turn.from_ms)}
     findings = audit(
         opened,
-        versions=[turn.version for each in contenders[:-1] for turn in each.all_turns()],
-        split=begin if isinstance(begin, float) and 0 < begin < 1 else 0.9,
+        versions=[turn.version for turn in first.values()],
+        begin_ms=chosen.begin_ms,
+        now_ms=time.time_ns() // 1_000_000,
+        serves_from={reference: turn.from_ms for reference, turn in first.items()},
     )
     for finding in findings:
         if finding.verdict == "FAIL":

@@ -178,11 +178,11 @@ def test_without_a_clock_nothing_is_later_than_it(tmp_path: Path) -> None:
     ("trained", "split", "verdict", "figure"),
     [
         (None, "", "OK", "made@1: none"),
-        ((START_MS - 9, START_MS - 1), "by time", "OK", "made@1: 0% of the log, 0% of the targets"),
-        ((START_MS, SPLIT_MS - 1), "by time", "OK", "made@1: 90.0% of the log, 0% of the targets"),
-        ((START_MS, SPLIT_MS), "by time", "attention", "made@1: 90.0% of the log, 0.2% of the targets"),
-        ((SPLIT_MS, NOW_MS), "by time", "FAIL", "made@1: 10.0% of the log, 100% of the targets"),
-        ((START_MS, NOW_MS), f"{LAST_OUT}: …", "FAIL", "made@1: 100% of the log, 100% of the targets"),
+        ((START_MS - 9, START_MS - 1), "by time", "OK", "made@1: 0% of the log, 0% of its targets"),
+        ((START_MS, SPLIT_MS - 1), "by time", "OK", "made@1: 90.0% of the log, 0% of its targets"),
+        ((START_MS, SPLIT_MS), "by time", "attention", "made@1: 90.0% of the log, 0.2% of its targets"),
+        ((SPLIT_MS, NOW_MS), "by time", "FAIL", "made@1: 10.0% of the log, 100% of its targets"),
+        ((START_MS, NOW_MS), f"{LAST_OUT}: …", "FAIL", "made@1: 100% of the log, 100% of its targets"),
     ],
 )
 def test_a_model_that_was_trained_on_the_test_range_is_found(
@@ -191,6 +191,25 @@ def test_a_model_that_was_trained_on_the_test_range_is_found(
     found = _found(plain(), tmp_path, versions=[version(tmp_path, trained=trained, split=split)])["training range"]
     assert (found.verdict, found.figure, found.version) == (verdict, figure, "made@1")
     assert ("saw what others did" in found.words) == split.startswith(LAST_OUT)
+
+
+@pytest.mark.parametrize(
+    ("how", "verdict", "share"),
+    [
+        ({}, "FAIL", "50.0%"),
+        ({"begin_ms": START_MS + 1000 * STEP_MS}, "FAIL", "94.0%"),
+        ({"begin_ms": SPLIT_MS + 300 * STEP_MS}, "OK", "0%"),
+        ({"serves_from": {"made@1": SPLIT_MS + 300 * STEP_MS}}, "OK", "0%"),
+        ({"serves_from": {"made@1": START_MS}}, "FAIL", "50.0%"),
+        ({"serves_from": {"made@2": NOW_MS}}, "FAIL", "50.0%"),
+    ],
+)
+def test_what_a_model_predicts_begins_with_the_targets_and_where_it_serves(
+    tmp_path: Path, how: dict[str, Any], verdict: str, share: str
+) -> None:
+    trained = (SPLIT_MS - 5400 * STEP_MS, SPLIT_MS + 300 * STEP_MS - 1)
+    found = _found(plain(), tmp_path, versions=[version(tmp_path, trained=trained)], **how)["training range"]
+    assert (found.verdict, found.figure) == (verdict, f"made@1: 95.0% of the log, {share} of its targets")
 
 
 @pytest.mark.parametrize(
