@@ -17,7 +17,7 @@ from tests.processes import wait_until
 
 SERVED_WITHIN_S: Final = 75.0
 TRIED_WITHIN_S: Final = 30.0
-CHILD_ENDS_WITHIN_S: Final = 10.0
+CHILD_ENDS_WITHIN_S: Final = 30.0
 SAME_FORMAT, OTHER_FORMAT = True, False
 
 
