@@ -283,6 +283,7 @@ def test_the_user_in_the_event_is_compared_as_text_with_the_key(user: int | str)
         (TimeRule("ms", earliest_ms=0), 5, 5),
         (TimeRule("s", earliest_ms=0), 5, 5000),
         (TimeRule("us"), NOON * 1000, NOON),
+        (TimeRule("iso"), "2024-01-01T12:00:00Z", NOON),
         (TimeRule(), 5, Implausible(5)),
         (TimeRule("ms"), 1_704_110_400, Implausible(1_704_110_400)),
         (TimeRule("s"), NOON, Implausible(NOON)),
@@ -293,3 +294,9 @@ def test_one_rule_reads_times(rule: TimeRule, ts: object, expected: int | Implau
     reader = EventReader(times=rule)
     for value in (json.dumps({"item": 1, "ts": ts}).encode(), msgpack.packb({"item": 1, "ts": ts})):
         assert reader.read(value, b"") == (1, expected)
+
+
+@pytest.mark.parametrize("ts", [NOON, NOON // 1000, float(NOON), str(NOON)])
+def test_a_number_is_no_time_where_times_are_iso_8601(ts: object) -> None:
+    with pytest.raises(MalformedInteraction, match="`ts` is a number, expected ISO 8601 text"):
+        EventReader(times=TimeRule("iso")).read(json.dumps({"item": 1, "ts": ts}).encode(), b"")
