@@ -93,6 +93,9 @@ def of_produce(on: Names) -> list[Right]:
 
 def of_produce_resume(on: Names, run: str) -> list[Right]:
     return [
+        _reading(
+            on.interactions, "noting what was sent"
+        ),  # who commits an offset of a topic must be allowed to read it
         *of_produce(on),
         Right("group", names.produce_id(on.app, run), "Read", "noting what was sent"),
         publishing_run(on.app, run),
@@ -112,8 +115,8 @@ def of_state_import(on: Names, *, execute: bool) -> list[Right]:
     looking = [
         _reading(changelog_topic(on.app), "seeing whether it is empty"),
         _reader(on),
-        Right("topic", on.interactions, "Describe", "finding where workers go on"),
-        Right("group", on.app, "Read" if execute else "Describe", "where workers go on"),
+        Right("topic", on.interactions, "Read" if execute else "Describe", "saying where workers go on"),
+        Right("group", on.app, "Read" if execute else "Describe", "saying where workers go on"),
     ]
     if not execute:
         return looking
