@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -214,8 +215,11 @@ def _usage(swap: int, running: dict[str, subprocess.Popen[bytes]]) -> Iterator[U
 
 def _files(pid: int) -> int:
     """Open files without those of tables: stores have one more each minute, until they are compacted."""
-    links = (each.readlink() for each in Path(f"/proc/{pid}/fd").iterdir())
-    return sum(link.suffix != ".sst" for link in links)
+    found = 0
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found += each.readlink().suffix != ".sst"
+    return found
 
 
 def _notes(folder: Path, name: str) -> Path:
