@@ -70,6 +70,7 @@ class Application:
     folder: Path
     name: str = field(default_factory=lambda: f"test-{uuid4().hex[:12]}")
     started: list[Running] = field(default_factory=list)
+    partitions: int = PARTITIONS
     sent: int = 0
     """Records produced. Not asked of the broker: the embedded one's end of a partition ignores what its last batch
     holds.
@@ -185,7 +186,7 @@ class Application:
             # read_uncommitted: answered at once even while a transaction with offsets in it is open.
             own = {"bootstrap.servers": self.bootstrap, "group.id": self.name, "isolation.level": "read_uncommitted"}
             self.asking = Consumer(own)
-        places = [TopicPartition(self.interactions, number) for number in range(PARTITIONS)]
+        places = [TopicPartition(self.interactions, number) for number in range(self.partitions)]
         try:
             return sum(max(0, place.offset) for place in self.asking.committed(places, timeout=30))
         except KafkaException as error:
@@ -224,7 +225,9 @@ def applications(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def create_topics(application: Application) -> None:
     admin = AdminClient({"bootstrap.servers": application.bootstrap})
-    planned = topics.plan(application.name, application.interactions, application.recommendations, PARTITIONS, 1)
+    planned = topics.plan(
+        application.name, application.interactions, application.recommendations, application.partitions, 1
+    )
     assert {outcome.result for outcome in topics.create(admin, planned)} == {"created"}
 
 

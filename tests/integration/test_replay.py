@@ -1,0 +1,134 @@
+"""What live workers did is what a replay of their topic does: through a kill, and a promotion to another memory format.
+
+One run of two workers is compared with one command. A list that differs is named with its first difference.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import polars as pl
+import pytest
+
+from model.version.registry import Registry
+from stream.commands.broker import Broker
+from stream.kafka.marks import marks
+from tests import as_served, promoting
+from tests.as_served import Published
+from tests.integration.test_worker import Application, create_topics
+from tests.model import tiny
+from tests.processes import read_committed, recommendation, wait_until
+
+pytestmark = pytest.mark.isolation
+
+PARTITIONS = 4
+ROWS = 1200
+SETTINGS = {"RECOMMEND": "1", "TOP_K": "7", "KEEP_SEGMENTS": "2", "KAFKA_SESSION_TIMEOUT_MS": "6000"}
+WITHIN_S = 60.0
+
+
+@dataclass
+class Served:
+    """What a run left behind."""
+
+    application: Application
+    published: list[Published]
+    state: pl.DataFrame
+
+    @property
+    def kafka(self) -> dict[str, str]:
+        return {"bootstrap.servers": self.application.bootstrap, "group.id": f"{self.application.name}.reader"}
+
+
+def log_of() -> list[tuple[str, str, int]]:
+    """Users of very different activity, items that no model knows, and times that are not in order."""
+    drawn = np.random.default_rng(16)
+    users = np.minimum(drawn.geometric(0.06, ROWS), 60)
+    items = drawn.integers(1, tiny.V + 6, ROWS)
+    times = 1_700_000_000_000 + 60_000 * np.arange(ROWS) + drawn.integers(0, 300_000, ROWS)
+    return [(f"user-{user}", f"item-{item}", int(time)) for user, item, time in zip(users, items, times, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def served(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Two workers take a log. One of them is killed on the way. tiny@2 is promoted while interactions come."""
+    application = Application(broker.bootstrap, tmp_path_factory.mktemp("served"), partitions=PARTITIONS)
+    create_topics(application)
+    for seed in (1, 2):
+        tiny.add(application.models, seed=seed)
+    pieces = np.array_split(np.arange(ROWS), 6)
+    log = log_of()
+
+    def send(piece: int) -> None:
+        application.produce(
+            [
+                (user.encode(), msgpack.packb({"item": item, "ts": time}))
+                for user, item, time in (log[at] for at in pieces[piece])
+            ]
+        )
+
+    def start(name: str) -> None:
+        workers[name] = application.start_worker(WORKER=name, MODEL="tiny@1", METRICS_LISTEN="", **SETTINGS)
+
+    def taken() -> None:
+        wait_until(lambda: application.committed() >= application.sent, WITHIN_S, workers["w2"].told())
+
+    workers = {}
+    try:
+        start("w1")
+        start("w2")
+        send(0)
+        taken()
+        send(1)
+        workers["w1"].kill()
+        start("w1")
+        send(2)
+        taken()
+        promoting.promote(broker.bootstrap, application.name, Registry(str(application.models)).resolve("tiny@2"))
+        for piece in (3, 4, 5):
+            send(piece)
+            taken()
+        wait_until(lambda: _both_serve(application), WITHIN_S, "both workers serve tiny@2")
+        application.produce(
+            [
+                (f"user-{user}".encode(), msgpack.packb({"item": "item-1", "ts": 1_800_000_000_000}))
+                for user in range(1, 30)
+            ]
+        )
+        taken()
+        for worker in workers.values():
+            assert worker.stop()[0] == 0, worker.told()
+        published = [
+            ((message.key() or b"").decode(), recommendation(message))
+            for message in read_committed(broker.bootstrap, application.recommendations)
+            if message.value() is not None
+        ]
+        yield Served(application, published, application.export())
+    finally:
+        application.close()
+
+
+def _both_serve(application: Application) -> bool:
+    from stream.kafka.models_topic import read_models
+
+    workers = read_models({"bootstrap.servers": application.bootstrap}, application.name).workers
+    return [workers[name].serves for name in ("w1", "w2")] == ["tiny@2", "tiny@2"]
+
+
+def test_a_replay_as_served_has_every_list_and_every_state_of_the_workers(served: Served, tmp_path: Path) -> None:
+    application = served.application
+    said = application.rec2pm(
+        "replay", "--from-kafka", application.interactions, "--as-served", "--out", tmp_path, **SETTINGS
+    )
+    assert said.returncode == 0, said.stderr
+    assert len(served.published) == application.sent
+    assert {each["model"] for _, each in served.published} == {"tiny@1", "tiny@2"}
+    assert [*as_served.list_differences(served.published, tmp_path / "served" / "recommendations.parquet")] == []
+    state = pl.read_parquet(tmp_path / "served" / "state.parquet")
+    assert [*as_served.state_differences(served.state, state)] == []
+    assert set(served.state["folds"]) > {0, 1, 2, 3}
+    assert any(served.state["other_memories"].list.len())
+    for partition in range(PARTITIONS):
+        assert len(marks(served.kafka, application.name, partition)) >= 2
