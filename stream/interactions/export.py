@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from stream.errors import ExportUnfit
 from stream.event import EventReader
 from stream.interactions.pieces import Job, Pieces
-from stream.interactions.window import Ranges, Window, begins, resolved
+from stream.interactions.window import Ranges, Window, readable, resolved
 from stream.kafka.questions import topic_id
 from stream.kafka.read_topic import committed_records
 from stream.keys import KeyFormat
@@ -112,13 +112,13 @@ def _reading(settings: Settings) -> str:
 
 def _refuse_gaps(kafka: Mapping[str, Any], job: Job, pieces: Pieces) -> None:
     """Raise ExportUnfit if records were deleted before they were read."""
-    first = begins(kafka, job.topic)
+    first = readable(kafka, job.topic)
     for number, (begin, until) in _numbered(job).items():
         start = pieces.next(number)
         start = begin if start is None else start
-        if start < until and start < first[number]:
+        if start < until and start < first[number][0]:
             raise ExportUnfit(
-                f"{job.topic}[{number}]: the records from offset {start} to {first[number]} were deleted before they were read "
+                f"{job.topic}[{number}]: the records from offset {start} to {first[number][0]} were deleted before they were read "
                 "(retention): remove the unfinished folder and begin again, without them"
             )
 

@@ -1,19 +1,21 @@
 """Which part of a topic is read: from where and until where, as times of its records or as offsets."""
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from model.times import TimeRule
-from stream.errors import ExportUnfit
+from stream.errors import ExportUnfit, KafkaUnusable
 from stream.kafka.options import CHANGELOG_READER
 from stream.kafka.read_topic import partitions
 from stream.kafka.record_limits import reading
 
 _ANSWERS_WITHIN_S: Final = 30.0
+_BATCH: Final = 5000
 
 Bound: TypeAlias = int | Mapping[int, int] | None
 """Epoch ms of records; or the offset of each partition; None: where the topic begins or ends."""
@@ -97,11 +99,11 @@ def resolved(kafka: Mapping[str, Any], topic: str, window: Window) -> Ranges:
     return {number: (starts[number], max(starts[number], untils[number])) for number in numbers}
 
 
-def begins(kafka: Mapping[str, Any], topic: str) -> dict[int, int]:
-    """Partition → the first offset that the topic still has."""
+def readable(kafka: Mapping[str, Any], topic: str) -> Ranges:
+    """Partition → the first offset that the topic still has, and the one after the last committed record."""
     numbers = partitions(kafka, topic)
     with closing(_asking(kafka)) as consumer:
-        return {number: low for number, (low, _) in _ends(consumer, topic, numbers).items()}
+        return _ends(consumer, topic, numbers)
 
 
 def _asking(kafka: Mapping[str, Any]) -> Consumer:
@@ -109,11 +111,31 @@ def _asking(kafka: Mapping[str, Any]) -> Consumer:
 
 
 def _ends(consumer: Consumer, topic: str, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """Partition → the first offset, and the one after the last that a reader of committed records can read now."""
-    return {
+    """Partition → the first offset, and the one after the last that a reader of committed records can read now.
+
+    Raises:
+        KafkaUnusable: the topic cannot be read.
+    """
+    found = {
         number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_ANSWERS_WITHIN_S)
         for number in numbers
     }
+    # The embedded broker's answer leaves out its last batch. A reader that begins there comes to the end at once.
+    highs = {number: high for number, (_, high) in found.items()}
+    consumer.assign([TopicPartition(topic, number, high) for number, high in highs.items()])
+    unread, deadline = set(numbers), time.monotonic() + _ANSWERS_WITHIN_S
+    while unread and time.monotonic() < deadline:
+        for message in consumer.consume(_BATCH, 0.1):
+            number, error = message.partition() or 0, message.error()
+            if error is None:
+                highs[number] = max(highs[number], (message.offset() or 0) + 1)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                highs[number] = max(highs[number], message.offset() or 0)
+                unread.discard(number)
+            elif error.fatal() or not error.retriable():
+                raise KafkaUnusable(f"{topic}[{number}] cannot be read: {error}")
+    consumer.unassign()
+    return {number: (low, highs[number]) for number, (low, _) in found.items()}
 
 
 def _placed(

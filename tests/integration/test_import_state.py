@@ -131,6 +131,8 @@ def test_workers_go_on_as_if_they_had_lived_through_all(lived: Shop, file: Path)
 
     fresh.work(600)
 
+    admin = AdminClient({"bootstrap.servers": lived.bootstrap})
+    wait_until(lambda: not group_members(admin, fresh.app), 30, "the worker has left")
     one, other = states(lived.export()), states(fresh.export())
     assert len(one) == 5
     assert max(one["folds"]) > 3

@@ -116,6 +116,7 @@ def test_the_rows_are_what_a_worker_remembers(topic: Topic, tmp_path: Path) -> N
     assert found.partitions == {place.partition: (0, asked.result(30).offset) for place, asked in ends.items()}
 
 
+@pytest.mark.isolation  # the embedded broker knows no times of records
 def test_a_window_is_of_offsets_or_of_the_times_of_records(topic: Topic, tmp_path: Path) -> None:
     topic.send(60)
     for name, window, ranges in (

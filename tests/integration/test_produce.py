@@ -99,14 +99,18 @@ def test_whatever_call_a_kill_is_beside_each_interaction_arrives_once_and_in_ord
 
 def test_kills_at_any_time_change_nothing(shop: Shop) -> None:
     log, chosen = shop.log(3000), random.Random(7)
-    command = [*REC2PM, "produce", log, "--resume", str(shop.folder / "run.json"), "--rate", "1000"]
+    # Slow enough that the kills come long before the end.
+    command = [*REC2PM, "produce", log, "--resume", str(shop.folder / "run.json"), "--rate", "200"]
     for _ in range(2):
         before = sum(map(len, shop.sent().values()))
         process = subprocess.Popen(command, env=shop.env, stderr=subprocess.DEVNULL)
-        wait_until(lambda before=before: sum(map(len, shop.sent().values())) > before, 30, "sending")  # type: ignore[misc]
-        time.sleep(chosen.random() / 4)
-        process.kill()
-        process.wait()
+        try:
+            wait_until(lambda before=before: sum(map(len, shop.sent().values())) > before, 30, "sending")  # type: ignore[misc]
+            time.sleep(chosen.random() / 4)
+            assert process.poll() is None
+        finally:
+            process.kill()
+            process.wait()
 
     said = shop.produce(log)
 

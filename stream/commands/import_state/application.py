@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from state.codec import IMPORT, read_import
 from stream.errors import ImportUnfit, TopicsUnusable
-from stream.interactions.window import offsets_of
+from stream.interactions.window import offsets_of, readable
 from stream.kafka.group_members import group_members
 from stream.kafka.known_partitioners import Expected
 from stream.kafka.names import changelog_topic
@@ -220,12 +220,9 @@ def _of_file(to: Target, facts: Facts, file: Path, ends: Mapping[int, tuple[int,
 
 
 def _ends(kafka: Mapping[str, Any], to: Target) -> dict[int, tuple[int, int]]:
-    options = {**kafka, "isolation.level": "read_uncommitted", "log_level": 3}
-    with closing(Consumer(options)) as consumer:
-        return {
-            number: consumer.get_watermark_offsets(TopicPartition(to.interactions, number), timeout=_ANSWERS_WITHIN_S)
-            for number in range(to.width)
-        }
+    """Partition → the first offset, and the end, with what waits behind open transactions."""
+    options = {**kafka, "isolation.level": "read_uncommitted"}
+    return readable(options, to.interactions)
 
 
 def _settled_end(kafka: Mapping[str, Any], to: Target, number: int, high: int) -> int:
