@@ -267,6 +267,7 @@ def replay(
             out,
             identity=chosen.identity,
             begin_ms=chosen.begin_ms,
+            origin=chosen.origin,
             heard=lambda _, done, of: bar(done, of),
             run=lambda tasks, heard: run_on_ray(tasks, ray, heard) if ray else pool.run_here(tasks, count, heard),
         )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -10,6 +11,7 @@ import polars as pl
 from model.errors import LogUnreadable
 from model.log import Log
 from model.log.source import parts
+from stream.interactions.pieces import Origin, origin_of
 from stream.replay.run import sha256_of
 
 
@@ -23,6 +25,8 @@ class Chosen:
     """Interactions from this time on count; None: all."""
     identity: Mapping[str, Any]
     """What makes two of them the same."""
+    origin: Origin | None = None
+    """Where it came from, if it is the whole of a folder that `interactions export` wrote."""
 
 
 def chosen(
@@ -62,7 +66,8 @@ def chosen(
         "to": end_ms,
         "places": placed is not None,
     }
-    return Chosen(frame, begin_ms, identity)
+    whole = users >= 1 and end_ms is None
+    return Chosen(frame, begin_ms, identity, origin_of(Path(source)) if whole else None)
 
 
 def _drawn(user: str, seed: int) -> float:

@@ -22,6 +22,7 @@ from model.evaluation.replay.histories import Rule
 from model.version.cache import Cache
 from model.version.registry import ModelVersion, Registry
 from stream.errors import ReplayUnfinished
+from stream.interactions.pieces import Origin
 from stream.policy import Cadence
 from stream.replay import pool
 from stream.replay.joined import join, join_model
@@ -96,6 +97,7 @@ def replay(
     *,
     identity: Mapping[str, Any],
     begin_ms: int | None = None,
+    origin: Origin | None = None,
     heard: Callable[[str, int, int], None],
     run: Callable[[Sequence[Task], pool.Heard], None],
 ) -> Replayed:
@@ -106,6 +108,7 @@ def replay(
         out: the folder of the results.
         identity: what else the results depend on: the hash of the log, and what was left out of it.
         begin_ms: interactions from this time on count; None: all do.
+        origin: where the whole log came from, so that an application can go on behind its states; None: from no topic.
         heard: called with what is done, how much of it, and all of it.
         run: runs tasks (`stream.replay.pool`).
 
@@ -137,11 +140,17 @@ def replay(
         contender.name: join_model(
             [work / "shards" / str(number) / shard.stem for shard in shards],
             out / contender.name,
-            Facts(next(contender.all_turns()).version.manifest().segment_length),
+            _facts(contender, origin),
         )
         for number, contender in enumerate(contenders)
     }
     return Replayed(rows, costs)
+
+
+def _facts(contender: Contender, origin: Origin | None) -> Facts:
+    """What the states of a contender have in common."""
+    length = next(contender.all_turns()).version.manifest().segment_length
+    return Facts(length) if origin is None else Facts(length, origin.topic, origin.topic_id, origin.until())
 
 
 def contenders(registry: str, references: Sequence[str]) -> list[Contender]:

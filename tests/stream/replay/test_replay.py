@@ -6,20 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
+from model.log import open_log
 from model.version.registry import Registry
 from state.store import Store
+from stream.commands.import_state.states import checked_states, opened
 from stream.errors import ReplayUnfinished
+from stream.interactions.pieces import ORIGIN, Origin
 from stream.partition import Partition
-from stream.replay import finish, pool, run
+from stream.replay import counted, finish, pool, run
 from stream.replay.feed import Feed
 from stream.replay.frames import Frames
 from stream.replay.run import Contender, Options, Turn
 from stream.replay.shard import Shard
 from stream.replay.task import Task
+from stream.state_rows import Facts
 from tests.model import tiny
 
 ROWS = 900
@@ -225,3 +230,34 @@ def test_versions_serve_one_after_the_other(tmp_path: Path, registry: Registry) 
         assert row["model"] == ("tiny@1" if first == (row["partition"] != 1) else "tiny@2")
     formats = pl.read_parquet(tmp_path / "served" / "state.parquet").filter(pl.col("folds") > 0)["memory_format"]
     assert formats.n_unique() == 2
+
+
+def test_states_of_a_whole_topic_say_where_an_application_goes_on(tmp_path: Path, registry: Registry) -> None:
+    """A part of it does not: it lacks interactions before the end of the topic."""
+    history, out = tmp_path / "history", tmp_path / "out"
+    history.mkdir()
+    places = {"partition": pl.lit(0, pl.Int32), "offset": pl.int_range(ROWS, dtype=pl.Int64)}
+    log_of().with_columns(**places).write_parquet(history / "00000.parquet")
+    origin = Origin("clicks", "an id", {"0": (0, ROWS + 3), "1": (0, 0)}, ROWS, 0, {}, 0, 0, 0)
+    (history / ORIGIN).write_bytes(msgspec.json.encode(origin))
+
+    def chosen(users: float = 1.0, end: float | None = None) -> counted.Chosen:
+        return counted.chosen(str(history), open_log(str(history)), users=users, seed=0, begin=None, end=end)
+
+    assert chosen(users=0.5).origin is None
+    assert chosen(end=0.5).origin is None
+    run.replay(
+        chosen().log,
+        [Contender("tiny@1", (Turn(registry.resolve("tiny@1")),), True)],
+        options(partitions=2),
+        out,
+        identity={},
+        origin=chosen().origin,
+        heard=lambda *_: None,
+        run=pool.run_in_this_process,
+    )
+
+    path = out / "tiny@1" / "state.parquet"
+    assert opened(path) == Facts(tiny.L, "clicks", "an id", {"0": ROWS + 3, "1": 0})
+    found = checked_states(path, lambda row: row.partition, lambda done, of: None)
+    assert (sum(found.users.values()), found.interactions) == (log_of()["user_id"].n_unique(), ROWS)
