@@ -54,7 +54,7 @@ def test_what_was_promoted_is_listed_and_rolled_back_step_by_step(application: A
 
     before = models(application)
     would = run(application, "rollback", "--dry-run").stdout
-    assert "would roll champion back from tiny@3 (the test promoted tiny@3 at " in would
+    assert "would roll champion back from tiny@3 (tests promoted tiny@3 at " in would
     assert "to tiny@2 (ada@laptop promoted tiny@2 at " in would
     assert "the memory format changes from " in would
     assert models(application) == before
