@@ -211,7 +211,7 @@ def test_no_broker_outlives_the_process_that_started_it(tmp_path: Path, number: 
         started = psutil.Process(holder.pid).children()
         assert len(started) == 2, "the broker and its guard"
         os.kill(holder.pid, number)
-        holder.wait(30)
+        holder.wait(90)
         until(lambda: not any(_runs(process) for process in started), 30, f"{started} gone")
     finally:
         holder.kill()

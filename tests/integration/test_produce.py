@@ -105,7 +105,7 @@ def test_kills_at_any_time_change_nothing(shop: Shop) -> None:
         before = sum(map(len, shop.sent().values()))
         process = subprocess.Popen(command, env=shop.env, stderr=subprocess.DEVNULL)
         try:
-            wait_until(lambda before=before: sum(map(len, shop.sent().values())) > before, 30, "sending")  # type: ignore[misc]
+            wait_until(lambda before=before: sum(map(len, shop.sent().values())) > before, 120, "sending")  # type: ignore[misc]
             time.sleep(chosen.random() / 4)
             assert process.poll() is None
         finally:
