@@ -42,7 +42,8 @@ IN_WORDS: Final = {
 """What a pattern says."""
 
 
-def _cadence(value: object) -> object:
+def cadence(value: object) -> object:
+    """What a text says of when a user gets a list. Raises ValueError: nothing that there is."""
     if isinstance(value, str) and value not in ("interaction", "fold"):
         if not value.isdigit() or int(value) < 1:
             raise ValueError("expected `interaction`, `fold`, or a whole number from 1")
@@ -113,7 +114,7 @@ class Settings(BaseModel):
         pattern=_WORKER,
         description="alias whose promotions this worker follows: what is promoted to it comes before REC2PM_MODEL. none: REC2PM_MODEL is pinned",
     )
-    recommend: Annotated[Cadence, BeforeValidator(_cadence)] = Field(
+    recommend: Annotated[Cadence, BeforeValidator(cadence)] = Field(
         "interaction",
         description="when a user gets a list. interaction: in each step with an interaction of the user; fold: after each folded segment; "
         "N: after every N-th interaction of the user",

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from stream.commands.log_options import LogOptions, log_options
 from stream.commands.output import progress_bar, say
+from stream.commands.registry_option import registry_option
 
 
 @click.command(short_help="Compare model versions on an event log.")
@@ -21,14 +22,7 @@ from stream.commands.output import progress_bar, say
     multiple=True,
     help="NAME, NAME@VERSION or NAME@VERSION#SHA256; may be repeated: the others are compared with the first.",
 )
-@click.option(
-    "--registry",
-    envvar="REC2PM_MODELS",
-    default="var/models",
-    show_default=True,
-    show_envvar=True,
-    help="The registry with the models: a folder, or a URL such as s3://BUCKET/models.",
-)
+@registry_option
 @click.option(
     "--out",
     default=Path("var/evaluation"),

@@ -12,22 +12,20 @@ import click
 from stream.commands.kafka_connection import current_settings, kafka_options, reports_kafka_errors
 from stream.commands.log_options import LogOptions, reading_options
 from stream.commands.output import progress_bar, say
+from stream.commands.registry_option import registry_option
 
 if TYPE_CHECKING:
     from stream.replay.counted import Chosen
     from stream.replay.run import Contender
 
 
-def _cadence(_: click.Context, __: click.Parameter, text: str) -> "Literal['interaction', 'fold'] | int":
-    if text == "interaction":
-        return "interaction"
-    if text == "fold":
-        return "fold"
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise click.BadParameter(
-        f"is {text!r}, expected interaction, fold, or a number N for each N-th interaction of a user"
-    )
+def _cadence(_: click.Context, __: click.Parameter, text: str) -> object:
+    from stream.settings import cadence
+
+    try:
+        return cadence(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _moment(_: click.Context, __: click.Parameter, text: str | None) -> float | int | None:
@@ -78,14 +76,7 @@ def _intervals(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) ->
     multiple=True,
     help="NAME, NAME@VERSION or NAME@VERSION#SHA256; may be repeated: the others are compared with the first.",
 )
-@click.option(
-    "--registry",
-    envvar="REC2PM_MODELS",
-    default="var/models",
-    show_default=True,
-    show_envvar=True,
-    help="The registry with the models: a folder, or a URL such as s3://BUCKET/models.",
-)
+@registry_option
 @click.option(
     "--out",
     default=Path("var/replay"),
@@ -218,7 +209,6 @@ def replay(
     """
     import shutil
 
-    from model.audit import audit
     from model.errors import how_to_install
     from stream.cpu_cores import usable_cores
     from stream.replay import counted, pool, run
@@ -279,15 +269,7 @@ def replay(
     )
     with progress_bar("baselines") as bar:
         run.write_baselines(out, options, contenders[0], bar)
-    turns = [turn for each in contenders[:-1] for turn in each.all_turns()]
-    first = {turn.version.reference: turn for turn in sorted(turns, key=lambda turn: -turn.from_ms)}
-    findings = audit(
-        opened,
-        versions=[turn.version for turn in first.values()],
-        begin_ms=chosen.begin_ms,
-        now_ms=time.time_ns() // 1_000_000,
-        serves_from={reference: turn.from_ms for reference, turn in first.items()},
-    )
+    findings = run.audited(opened, contenders[:-1], chosen.begin_ms, time.time_ns() // 1_000_000)
     for finding in findings:
         if finding.verdict == "FAIL":
             say(f"audit: FAIL {finding.name}: {finding.figure}. {finding.words}", err=True)
@@ -322,6 +304,7 @@ def _retrained(
     from model.training import recipe as recipes
     from model.training.progress import on_stderr
     from stream.cpu_cores import usable_cores
+    from stream.replay import run
     from stream.replay.retrained import retrained
     from stream.torch_threads import use_threads
 
@@ -333,7 +316,7 @@ def _retrained(
             every,
             chosen.begin_ms,
             resolved,
-            out / "work" / "trained",
+            out / "work" / "trained" / run.folder_of([chosen.identity, chosen.begin_ms, repr(resolved), warm]),
             warm=warm,
             clock=time.monotonic,
             progress=on_stderr,

@@ -8,6 +8,7 @@ import click
 
 from stream.commands.log_options import LogOptions, log_options
 from stream.commands.output import EXIT_ERROR, json_line, printable, say
+from stream.commands.registry_option import registry_option
 
 if TYPE_CHECKING:
     from model.audit import Finding
@@ -26,14 +27,7 @@ _STYLES = {"OK": "green", "attention": "yellow", "FAIL": "bold red"}
     multiple=True,
     help="NAME, NAME@VERSION or NAME@VERSION#SHA256: what it lacks and has seen of the log; may be repeated.",
 )
-@click.option(
-    "--registry",
-    envvar="REC2PM_MODELS",
-    default="var/models",
-    show_default=True,
-    show_envvar=True,
-    help="The registry with the models: a folder, or a URL such as s3://BUCKET/models.",
-)
+@registry_option
 @click.option(
     "--split",
     default=0.9,

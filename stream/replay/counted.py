@@ -89,5 +89,7 @@ def _time(frame: pl.LazyFrame, asked: float | int | None) -> int | None:
     if asked is None or isinstance(asked, int):
         return asked
     times = frame.select("timestamp").sort("timestamp").collect(engine="streaming")["timestamp"]
+    if times.is_empty():
+        return None
     at = round(asked * len(times))
-    return int(times[at]) if at < len(times) else None
+    return int(times[at]) if at < len(times) else int(times[-1]) + 1

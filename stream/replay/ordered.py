@@ -4,10 +4,11 @@ A shard is a partition of the interactions topic as `rec2pm produce` would fill 
 where a user belongs, and the offset is the interaction's place there. A log that was read from Kafka keeps the
 partitions and offsets that it had.
 
-The log may be larger than memory. What is in memory at a time is one shard, and 16 bytes for each interaction of a log
-that is not in the order of time.
+The log may be larger than memory. What is in memory at a time is one shard, and the time of each interaction, 8 bytes;
+of a log that is not in the order of time, some more.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -77,7 +78,7 @@ def prepare(
         progress(done, len(times))
     del times
     writer.close()
-    return [_shard(parts / name, shards, begin_ms) for name in sorted(path.name for path in parts.iterdir())]
+    return [_shard(each, shards, begin_ms) for each in sorted(parts.iterdir())]
 
 
 def _batches(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
@@ -150,6 +151,7 @@ def _shard(parts: Path, into: Path, begin_ms: int | None) -> Path:
         pl.int_range(pl.len(), dtype=pl.Int32).over("user_id", "item_id").alias("had"),
         (pl.lit(True) if begin_ms is None else pl.col("timestamp") >= begin_ms).alias("counted"),
     )
+    shutil.rmtree(parts)
     path = into / f"{parts.name}.parquet"
     shard.select(pl.col(name).cast(dtype) for name, dtype in INTERACTIONS.items()).write_parquet(path)
     return path

@@ -1,10 +1,13 @@
 """Runs tasks in processes of this machine, or on a Ray cluster. The results do not depend on where."""
 
 import multiprocessing
+import os
 import queue
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +27,9 @@ def run_task(task: Task, heard: Heard) -> None:
     if done(Path(task.out)) is not None:
         return
     one_thread()
-    shard = Shard.open(task)
-    try:
+    with closing(Shard.open(task)) as shard:
         shard.run(heard)
-    except BaseException:
-        shard.close()
-        raise
-    finish(shard)
+        finish(shard)
 
 
 def run_in_this_process(tasks: Sequence[Task], heard: Heard) -> None:
@@ -48,22 +47,21 @@ def run_here(tasks: Sequence[Task], jobs: int, heard: Heard) -> None:
     """
     context = multiprocessing.get_context("spawn")  # torch and RocksDB have threads, which a fork would not copy
     done = context.Queue()
-    with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(done,)) as pool:
+    pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(done,))
+    try:
         left = {pool.submit(_run, task) for task in tasks}
         while left:
             ended, left = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
             _hear(done, heard)
             for future in ended:
-                try:
-                    future.result()
-                except BrokenProcessPool as error:
-                    raise ReplayFailed(
-                        "a process of the replay was killed, perhaps because memory was short: fewer --jobs need less. The same command goes on "
-                        "where it was"
-                    ) from error
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
+                future.result()
+    except BrokenProcessPool as error:
+        raise ReplayFailed(
+            "a process of the replay was killed, perhaps because memory was short: fewer --jobs need less. The same command goes on "
+            "where it was"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
     _hear(done, heard)
 
 
@@ -73,6 +71,14 @@ _done: Any = None
 def _begin(done: Any) -> None:
     global _done  # a process of the pool has one queue
     _done = done
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would go on, and hold the store that the next run goes on with."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run(task: Task) -> None:

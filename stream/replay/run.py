@@ -17,8 +17,10 @@ from typing import Any, Final, Literal
 import msgspec
 import polars as pl
 
+from model.audit import Finding, audit
 from model.evaluation.replay import baselines
 from model.evaluation.replay.histories import Rule
+from model.log import Log
 from model.version.cache import Cache
 from model.version.registry import ModelVersion, Registry
 from stream.errors import ReplayUnfinished
@@ -194,6 +196,29 @@ def head(
     }
     (out / "replay.json").write_text(json.dumps(said, indent=1) + "\n")
     return said
+
+
+def audited(log: Log, contenders: Sequence[Contender], begin_ms: int | None, now_ms: int) -> list[Finding]:
+    """What the audit of a log says, with what the versions have seen of it before they serve.
+
+    Args:
+        begin_ms: interactions from this time on count; None: all do.
+        now_ms: what the clock says, epoch ms.
+    """
+    turns = [turn for each in contenders for turn in each.all_turns()]
+    first = {turn.version.reference: turn for turn in sorted(turns, key=lambda turn: -turn.from_ms)}
+    return audit(
+        log,
+        versions=[turn.version for turn in first.values()],
+        begin_ms=begin_ms,
+        now_ms=now_ms,
+        serves_from={reference: turn.from_ms for reference, turn in first.items()},
+    )
+
+
+def folder_of(what: Any) -> str:
+    """A name for a folder that belongs to something: any values that JSON has."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def ordered(out: Path) -> pl.LazyFrame:
