@@ -50,7 +50,7 @@ def main() -> None:
         versions.make(log, of_models, asked.train)
     first, same, other = versions.found(of_models)
     phases = versions.phases(first, same, other, asked.swaps)
-    seconds = 4 * asked.quiet + (asked.swaps + 2) * asked.beat + _TRYING_S
+    seconds = 4 * asked.quiet + (1.5 * asked.swaps + 2) * asked.beat + _TRYING_S
     sent = traffic.records(traffic.mixed(log, round(seconds * asked.rate), asked.seed))
     with found_broker(os.environ, folder / "broker") as broker:
         said(f"broker: {broker.description}; logs are in {folder}")

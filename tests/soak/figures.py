@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.soak.run import Outcome
+from tests.soak.run import Outcome, Used
 from tests.soak.worker import STEP, Note
 
 SWAPPED = "model-swapped"
@@ -18,8 +18,11 @@ AFTER_S = 1.0
 WARM = 10
 """After so many swaps, memory and threads must be flat."""
 MB_PER_100_SWAPS = 10.0
-"""What memory may grow by, along the line of least squares: a version that is kept by mistake is several MB each."""
+"""What promotions may add to the growth of memory, along the line of least squares: a version that is kept by mistake
+is several MB each. The load alone makes memory grow too: users and their stores.
+"""
 NAMES = {False: "one memory format", True: "two memory formats in turn"}
+UNPROMOTED = "no promotions"
 _S = 1_000_000_000
 
 
@@ -69,8 +72,8 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What one worker's process used in a phase, from its WARM-th promotion on: the first and last value, and a line
-    through all.
+    """What one worker's process used in a phase from its WARM-th promotion on, or in a time without promotions: the
+    first and last value, and a line through all.
     """
 
     phase: str
@@ -154,17 +157,23 @@ def phases(outcome: Outcome, swaps: Sequence[Swap]) -> Iterator[Phase]:
 
 
 def growth(outcome: Outcome) -> Iterator[Growth]:
-    """Of each phase, because its versions are others."""
+    """Of each phase, because its versions are others, and of as many beats without promotions."""
     for other in (False, True):
-        numbers = [number for number, each in enumerate(outcome.formats) if each is other][WARM:]
-        for worker in outcome.notes:
-            mine = [each for each in outcome.used if each.worker == worker and each.swap in numbers]
-            for what in ("rss_mb", "threads", "files"):
-                values = [float(getattr(each, what)) for each in mine]
-                if len(values) < 2:
-                    continue
-                slope = float(np.polyfit([each.swap for each in mine], values, 1)[0]) * 100
-                yield Growth(NAMES[other], worker, what, values[0], values[-1], max(values), round(slope, 3) + 0.0)
+        numbers = {number for number, each in enumerate(outcome.formats) if each is other}
+        warm = {number for number in numbers if number - min(numbers) >= WARM}
+        yield from _growth(NAMES[other], [each for each in outcome.used if each.swap in warm])
+    yield from _growth(UNPROMOTED, outcome.unpromoted)
+
+
+def _growth(phase: str, used: Sequence[Used]) -> Iterator[Growth]:
+    for worker in sorted({each.worker for each in used}):
+        mine = [each for each in used if each.worker == worker]
+        for what in ("rss_mb", "threads", "files"):
+            values = [float(getattr(each, what)) for each in mine]
+            if len(values) < 2:
+                continue
+            slope = float(np.polyfit([each.swap for each in mine], values, 1)[0]) * 100
+            yield Growth(phase, worker, what, values[0], values[-1], max(values), round(slope, 3) + 0.0)
 
 
 def as_json(outcome: Outcome, swaps: Sequence[Swap]) -> dict[str, Any]:
@@ -177,6 +186,7 @@ def as_json(outcome: Outcome, swaps: Sequence[Swap]) -> dict[str, Any]:
         "growth": [asdict(each) for each in growth(outcome)],
         "swaps": [asdict(each) for each in swaps],
         "used": [each._asdict() for each in outcome.used],
+        "unpromoted": [each._asdict() for each in outcome.unpromoted],
     }
 
 

@@ -49,7 +49,10 @@ class Options:
 
 
 class Used(NamedTuple):
-    """What a worker's process used right before a promotion."""
+    """What a worker's process used right before a promotion, or at a beat without one.
+
+    `swap`: the promotions, or beats, before it.
+    """
 
     swap: int
     worker: str
@@ -69,6 +72,8 @@ class Outcome:
     """Of each promotion, whether the versions of its phase have different memory formats."""
     notes: dict[str, list[Note]] = field(default_factory=dict)
     used: list[Used] = field(default_factory=list)
+    unpromoted: list[Used] = field(default_factory=list)
+    """The same at each beat of a time without promotions, between the phases: growth that is the load's alone."""
     windows: list[tuple[int, int]] = field(default_factory=list)
     """From when to when promotions and steps count: one for each phase."""
     verdict: Verdict | None = None
@@ -116,7 +121,12 @@ def run(
         wait_until(
             lambda: all(_steps(folder, name) for name in running), _STARTS_WITHIN_S, "each worker has done a step"
         )
-        for phase in phases:
+        for number, phase in enumerate(phases):
+            if number:
+                report(f"{len(phase)} beats without promotions")
+                for beat in range(len(phase)):
+                    outcome.unpromoted += _usage(beat, running)
+                    _pause(options.beat_s, running)
             _try(
                 phase, running, partial(promote, broker.bootstrap, app), partial(_served, broker.bootstrap, app), report
             )

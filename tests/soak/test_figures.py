@@ -21,7 +21,7 @@ def step(ended_ms: float, took_ms: float = 5.0) -> Note:
     return Note(STEP, round((ended_ms - took_ms) * MS), round(ended_ms * MS))
 
 
-def outcome(*, slow_ms: float = 9.0, grows_mb: float = 0.0) -> Outcome:
+def outcome(*, slow_ms: float = 9.0, grows_mb: float = 0.0, load_mb: float = 0.0) -> Outcome:
     """A worker with a step every 10 ms for 30 s. Versions are promoted at 10 s and at 20 s, and serve 1 s and 2 s
     later; before the second does, nothing ends for 300 ms. Steps of 5 ms, in swaps of `slow_ms`.
     """
@@ -33,12 +33,14 @@ def outcome(*, slow_ms: float = 9.0, grows_mb: float = 0.0) -> Outcome:
         steps.append(step(at, slow_ms if swapping else 5.0))
     swapped = [Note(figures.SWAPPED, at * MS, at * MS) for at in (11_000, 22_000)]
     used = [Used(swap, "w0", 300 + grows_mb * swap, 20, 50) for swap in range(30)]
+    unpromoted = [Used(beat, "w0", 330 + load_mb * beat, 20, 50) for beat in range(30)]
     return Outcome(
         Options(100, 10, 10, workers=1),
         promoted=[10 * S, 20 * S],
         formats=[False, True],
         notes={"w0": sorted([*steps, *swapped], key=lambda note: note.ended)},
         used=used,
+        unpromoted=unpromoted,
         windows=[(0, 30 * S)],
         verdict=RIGHT,
     )
@@ -87,7 +89,9 @@ def test_steps_in_swaps_are_compared_with_those_outside() -> None:
     [
         ({}, []),
         ({"slow_ms": 11.0}, ["one memory format: p99", "two memory formats in turn: p99"]),
-        ({"grows_mb": 0.5}, ["one memory format: RSS, MB of w0 grow by +50.0 per 100 promotions"]),
+        ({"grows_mb": 0.5}, ["one memory format: 100 promotions add +50.0 to RSS, MB of w0"]),
+        ({"grows_mb": 0.5, "load_mb": 0.3}, ["one memory format: 100 promotions add +20.0 to RSS, MB of w0"]),
+        ({"grows_mb": 0.5, "load_mb": 0.45}, []),
     ],
 )
 def test_claims_fail_where_swaps_are_slow_or_memory_grows(changed: dict[str, float], failing: list[str]) -> None:
@@ -118,6 +122,7 @@ def test_the_report_has_every_figure(tmp_path: Path) -> None:
     text = "\n".join(report.tables(made, phases, growth))
     assert "| p99 of steps in swaps | 9.0 ms | 9.0 ms |" in text
     assert "| one memory format | w0 | RSS, MB | 300 | 300 | 300 | +0.0 |" in text
+    assert "| no promotions | w0 | RSS, MB | 330 | 330 | 330 | +0.0 |" in text
     report.plot(tmp_path / "soak.svg", made, swaps, phases)
     assert (tmp_path / "soak.svg").stat().st_size < 200_000
     assert figures.as_json(made, swaps)["oracle"]["interactions"] == 10
