@@ -115,7 +115,7 @@ def of_state_import(on: Names, *, execute: bool) -> list[Right]:
     looking = [
         _reading(changelog_topic(on.app), "seeing whether it is empty"),
         _reader(on),
-        Right("topic", on.interactions, "Read" if execute else "Describe", "saying where workers go on"),
+        Right("topic", on.interactions, "Read", "finding its end"),
         Right("group", on.app, "Read" if execute else "Describe", "saying where workers go on"),
     ]
     if not execute:
