@@ -122,6 +122,10 @@ class ReplayUnfinished(StreamError):
     """The folder of a replay has another one, which was not finished."""
 
 
+class ListUnexplained(StreamError):
+    """A list cannot be made again: there was none, or what it was made from is not there. A worker never explains."""
+
+
 class Action(Enum):
     """What the worker does."""
 
@@ -159,6 +163,7 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     ProduceUnfit: Action.STOP,
     ReplayFailed: Action.STOP,
     ReplayUnfinished: Action.STOP,
+    ListUnexplained: Action.STOP,
     StateCorrupted: Action.RESTORE,
     StateFormatUnknown: Action.STOP,
     StoreLocked: Action.STOP,

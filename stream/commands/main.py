@@ -28,6 +28,7 @@ from state.errors import StateError
 from stream.commands.dead_letters.command import dead_letters
 from stream.commands.demo.command import demo
 from stream.commands.evaluate import evaluate
+from stream.commands.explain import explain
 from stream.commands.interactions import interactions
 from stream.commands.models.command import models
 from stream.commands.output import EXIT_ERROR, EXIT_USAGE, PlainFormatter, complain, printable, say
@@ -43,6 +44,7 @@ from stream.commands.worker import worker
 from stream.errors import (
     ExportUnfit,
     ImportUnfit,
+    ListUnexplained,
     ProduceUnfit,
     SettingsInvalid,
     StreamError,
@@ -65,6 +67,7 @@ WRONG_USAGE: Final = (
     ExportUnfit,
     ImportUnfit,
     ProduceUnfit,
+    ListUnexplained,
 )
 """Errors that come again until somebody has corrected what the command was given: exit code 2."""
 
@@ -132,6 +135,7 @@ for command in (
     produce,
     interactions,
     view,
+    explain,
     user,
     state,
     dead_letters,

@@ -171,6 +171,14 @@ def of_models_history_of_user(on: Names) -> list[Right]:
     ]
 
 
+def of_explain(on: Names) -> list[Right]:
+    return [
+        *of_models(on),
+        _reading(changelog_topic(on.app), "reading which versions served, and the user's state"),
+        _reading(on.interactions, "reading the user's interactions"),
+    ]
+
+
 def of_models_status(on: Names) -> list[Right]:
     return [*of_models(on), Right("group", on.app, "Describe", "seeing which workers are there")]
 
@@ -216,6 +224,7 @@ COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
     "interactions export": lambda on: of_interactions_export(on.app, on.interactions),
     "replay --from-kafka": lambda on: of_interactions_export(on.app, on.interactions),
     "replay --as-served": of_models_history_of_user,
+    "explain": of_explain,
     "user show": of_states,
     "state export": of_states,
     "state import --execute": lambda on: of_state_import(on, execute=True),

@@ -42,15 +42,8 @@ def chosen(
     Raises:
         LogUnreadable: nothing is left, or the partitions and offsets of a log from Kafka cannot be used.
     """
-    files = parts(source, [])
-    frame = log.interactions
-    placed = _places([part.path for part in files]) if files[0].format == "Parquet" else None
-    if placed is not None:
-        if log.passed_over:
-            raise LogUnreadable(
-                f"{source}: has partitions and offsets of Kafka, and rows with other events: drop --events"
-            )
-        frame = pl.concat([frame, placed], how="horizontal")
+    files = [part.path for part in parts(source, [])]
+    frame = placed(source, log)
     if users < 1:
         every = frame.select(pl.col("user_id").cast(pl.String).unique()).collect(engine="streaming")["user_id"]
         drawn = every.filter(pl.Series([_drawn(user, seed) < users for user in every], dtype=pl.Boolean))
@@ -61,13 +54,28 @@ def chosen(
     if frame.select(pl.len()).collect(engine="streaming").item() == 0:
         raise LogUnreadable(f"{source}: no interaction is left to replay: see --to and --users")
     identity = {
-        "log": sha256_of([part.path for part in files]),
+        "log": sha256_of(files),
         "users": [users, seed],
         "to": end_ms,
-        "places": placed is not None,
+        "places": "partition" in frame.collect_schema(),
     }
     whole = users >= 1 and end_ms is None
     return Chosen(frame, begin_ms, identity, origin_of(Path(source)) if whole else None)
+
+
+def placed(source: str, log: Log) -> pl.LazyFrame:
+    """The interactions of a log, with their partitions and offsets if they were read from Kafka.
+
+    Raises:
+        LogUnreadable: the partitions and offsets cannot be used.
+    """
+    files = parts(source, [])
+    places = _places([part.path for part in files]) if files[0].format == "Parquet" else None
+    if places is None:
+        return log.interactions
+    if log.passed_over:
+        raise LogUnreadable(f"{source}: has partitions and offsets of Kafka, and rows with other events: drop --events")
+    return pl.concat([log.interactions, places], how="horizontal")
 
 
 def _drawn(user: str, seed: int) -> float:

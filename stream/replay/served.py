@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from model.errors import ModelError
 from model.version.registry import ModelVersion, Registry
+from state.codec import Mark
 from stream.errors import ReplayFailed
 from stream.kafka.marks import marks
 from stream.kafka.models_topic import read_models
@@ -37,7 +38,7 @@ def as_served(kafka: Mapping[str, Any], app: str, partitions: Iterable[int], reg
             )
         turns[partition] = tuple(
             Turn(
-                _version(mark.version, mark.promotion, promoted, registry),
+                version_of(mark, promoted, registry),
                 from_offset=mark.offset,
                 promotion=mark.promotion,
             )
@@ -46,9 +47,13 @@ def as_served(kafka: Mapping[str, Any], app: str, partitions: Iterable[int], reg
     return Contender(SERVED, (), of_partition=turns)
 
 
-def _version(reference: str, promotion: str, promoted: Models, registry: Registry) -> ModelVersion:
-    """The version of a mark: with the files that were promoted, or as the registry has it if the settings named it."""
-    record = promoted.history.get(promotion)
+def version_of(mark: Mark, promoted: Models, registry: Registry) -> ModelVersion:
+    """The version of a mark: with the files that were promoted, or as the registry has it if the settings named it.
+
+    Raises:
+        ReplayFailed: it cannot be had any more.
+    """
+    record = promoted.history.get(mark.promotion)
     why: ModelError | None = None
     for version in [] if record is None else places(record, registry):
         try:
@@ -59,7 +64,7 @@ def _version(reference: str, promotion: str, promoted: Models, registry: Registr
             return version
     if record is None:
         try:
-            return registry.resolve(reference)
+            return registry.resolve(mark.version)
         except ModelError as error:
             why = error
-    raise ReplayFailed(f"{reference} has served, and cannot be had any more: {why}") from why
+    raise ReplayFailed(f"{mark.version} has served, and cannot be had any more: {why}") from why

@@ -16,14 +16,12 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from model.errors import ModelFailed
 from model.version.runtime import Runtime
 from state.store import StoreMemory, wipe
-from stream.errors import StepAborted
-from stream.failing_records import failing_records
 from stream.partition import Partition
 from stream.policy import stride
 from stream.ports import Outgoing
+from stream.replay.computed import computed
 from stream.replay.feed import Feed, borders
 from stream.replay.frames import Frame, Frames
 from stream.replay.newest_items import lists_of_newest_items
@@ -129,7 +127,9 @@ class Shard:
         number, failed = self.partition.number, 0
         outgoing: Outgoing | None = None
         if self.task.memory:
-            outgoing, failed = self._computed(step, start, end)
+            now_ms = int(self.feed.times[end - 1])
+            outgoing, failing = computed(step, lambda without: self.feed.polled(start, end, without), now_ms)
+            failed = len(failing)
             lists = [(user, each) for user, each in outgoing.recommendations if each is not None]
         else:
             lists = lists_of_newest_items(self.feed, step.recommender, step.rules, start, end)
@@ -146,22 +146,6 @@ class Shard:
             self.partition.store.write(outgoing.changes[number], None)
             self.partition.learn(outgoing.learned[number])
         self.partition.next_offset = reaches
-
-    def _computed(self, step: "_TimedStep", start: int, end: int) -> tuple[Outgoing, int]:
-        """What a step makes of some interactions, without those that the model fails on."""
-        failing: frozenset[int] = frozenset()
-        now_ms = int(self.feed.times[end - 1])
-        while True:
-            polled = self.feed.polled(start, end, failing)
-            try:
-                return step.compute(polled, "", now_ms), len(failing)
-            except ModelFailed as error:
-                found = failing_records(step, polled, lambda: False)
-                if not found:
-                    raise StepAborted(
-                        f"the model failed on {end - start} interactions together, and on none of them alone: {error}"
-                    ) from error
-                failing |= {offset for _, offset in found}
 
     def _scored(self, step: "_TimedStep", lists: Sequence[tuple[bytes, Recommendation]]) -> pl.DataFrame:
         """The rank of each interaction in the list that its user had then."""

@@ -13,13 +13,23 @@ import polars as pl
 import pytest
 
 from model.version.registry import Registry
+from model.version.runtime import Runtime
+from state.codec import Mark
 from stream.commands.broker import Broker
+from stream.explain.again import again
+from stream.explain.history import of_topic
 from stream.kafka.marks import marks
+from stream.kafka.models_topic import read_models
+from stream.recommender import Recommender
+from stream.replay.served import version_of
+from stream.settings import Settings
+from stream.step import Rules
 from tests import as_served, promoting
 from tests.as_served import Published
 from tests.integration.test_worker import Application, create_topics
 from tests.model import tiny
 from tests.processes import read_committed, recommendation, wait_until
+from tests.same_lists import list_difference
 
 pytestmark = pytest.mark.isolation
 
@@ -111,8 +121,6 @@ def served(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def _both_serve(application: Application) -> bool:
-    from stream.kafka.models_topic import read_models
-
     workers = read_models({"bootstrap.servers": application.bootstrap}, application.name).workers
     return [workers[name].serves for name in ("w1", "w2")] == ["tiny@2", "tiny@2"]
 
@@ -132,3 +140,28 @@ def test_a_replay_as_served_has_every_list_and_every_state_of_the_workers(served
     assert any(served.state["other_memories"].list.len())
     for partition in range(PARTITIONS):
         assert len(marks(served.kafka, application.name, partition)) >= 2
+
+
+def test_lists_at_random_are_explained_as_they_were_published(served: Served, tmp_path: Path) -> None:
+    """Before and after the promotion, in the same memory and in a rebuilt one."""
+    settings = Settings.from_environ(served.application.environ(SETTINGS))
+    promoted = read_models(served.kafka, served.application.name)
+    registry = Registry(str(served.application.models))
+
+    def load(mark: Mark) -> Recommender:
+        return Recommender(Runtime.load(version_of(mark, promoted, registry).uri), mark.promotion)
+
+    rules = Rules(1, settings.top_k, settings.exclude, settings.keep_segments, settings.keep_formats)
+    versions, rebuilt = set(), 0
+    for at in np.random.default_rng(5).permutation(len(served.published))[:12]:
+        user, published = served.published[at]
+        history, marks_of = of_topic(
+            settings, served.kafka, published["partition"], published["offset"], lambda *_: None
+        )
+        found = again(history, marks_of, rules, load, tmp_path / str(at))
+        made = {name: getattr(found.recommendation, name) for name in found.recommendation.__struct_fields__}
+        assert (found.user, list_difference(published, made)) == (user, None)
+        versions.add(found.version)
+        rebuilt += found.missing_segments > 0
+    assert versions == {"tiny@1", "tiny@2"}
+    assert rebuilt > 0

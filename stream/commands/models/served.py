@@ -99,10 +99,15 @@ def served_lines(found: Sequence[Served], models: Models, interactions: str) -> 
 
 
 def because(mark: Mark, models: Models) -> str:
-    if not mark.promotion:
+    return in_words_of(mark.promotion, models)
+
+
+def in_words_of(promotion: str, models: Models) -> str:
+    """Why a version serves. `promotion`: the id of the promotion; empty without one."""
+    if not promotion:
         return "a setting named it"
-    promotion = models.history.get(mark.promotion)
-    return f"promotion {mark.promotion}" if promotion is None else in_words(promotion)
+    record = models.history.get(promotion)
+    return f"promotion {promotion}" if record is None else in_words(record)
 
 
 def served_json(found: Sequence[Served], models: Models, interactions: str) -> Iterator[str]:
