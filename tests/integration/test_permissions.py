@@ -24,6 +24,7 @@ from stream.commands.command_line import REC2PM
 from stream.kafka import rights, topics
 from stream.kafka.connect import connected
 from stream.kafka.names import Names, reader_group, worker_id
+from stream.kafka.partitioner import partition_of
 from stream.kafka.rights import Right
 from stream.kafka.topic_problems import check, check_transactions
 from tests.crash.ports import free_port
@@ -161,6 +162,11 @@ def test_with_exactly_the_rights_of_the_page_everything_works(shop: Shop) -> Non
     log.write_text("user_id,item_id,timestamp\nann,3,1700000100000\n")
     for command, arguments, says in (
         ("user show", ("user", "show", "ann"), "interactions remembered"),
+        (
+            "explain",
+            ("explain", f"{partition_of(b'ann', PARTITIONS)}@0"),
+            "user ann: the list after item 0",
+        ),
         ("state export", ("state", "export", "--out", str(shop.folder / "users.parquet")), "exported 1 users"),
         ("user forget", ("user", "forget", "ann"), "would send a null value"),
         ("dead-letters list", ("dead-letters", "list"), "1 dead letter"),
