@@ -1,5 +1,6 @@
 """A store that differs from the changelog is noticed. One that is behind, and says so, is accepted."""
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,6 +46,22 @@ def test_one_that_is_behind_is_not_minded_where_another_has_all(tmp_path: Path) 
     store(tmp_path / "w1", 0, {POSITION: number_value(11)})
     store(tmp_path / "w2", 0, STATE)
     assert list(differing([tmp_path / "w1", tmp_path / "w2"], {0: STATE, 1: {}}, {0: 12, 1: 0})) == []
+
+
+@pytest.mark.parametrize("at", [0, 100_000], ids=["its position", "a user"])
+def test_one_that_cannot_be_read_is_not_minded_where_another_has_all(tmp_path: Path, at: int) -> None:
+    """A fault damaged a block that no step has read since: a worker that reads it would rebuild the store."""
+    drawn = random.Random(at)
+    users = STATE | {b"\x05%05d\x01" % number: drawn.randbytes(100) for number in range(2_000)}
+    for worker in ("w1", "w2"):
+        store(tmp_path / worker, 0, users)
+    (file,) = (tmp_path / "w1" / "0").glob("*.sst")
+    content = bytearray(file.read_bytes())
+    assert len(content) > 200_000
+    content[at : at + 5_000] = bytes(5_000)
+    file.write_bytes(content)
+    assert list(differing([tmp_path / "w1", tmp_path / "w2"], {0: users}, {0: 12})) == []
+    assert list(differing([tmp_path / "w1"], {0: users}, {0: 12})) == ["partition 0: no store has all of it"]
 
 
 def test_the_newest_of_each_key_counts() -> None:
