@@ -85,6 +85,7 @@ def state_import(file: Path, wanted: "Position", execute: bool) -> None:
     kafka = kafka_options(settings, *of_state_import(settings.names, execute=execute))
     admin = admin_client(settings)
     to = target(settings, admin)
+    to.refuse_unplaced(facts, file)
     found = positions(kafka, to, wanted, facts, file)
 
     def partition_of(row: Row) -> int:

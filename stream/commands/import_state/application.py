@@ -82,6 +82,14 @@ class Target:
                 "what the producers use, or to `ignore`"
             )
 
+    def refuse_unplaced(self, facts: Facts, file: Path) -> None:
+        """Raise ImportUnfit if users should stay where the file has them, and that is a place in no topic."""
+        if self.partitioner == "ignore" and not facts.topic:
+            raise ImportUnfit(
+                f"{file} does not say of which topic its partitions are, and with REC2PM_PARTITIONER=ignore nothing else says where "
+                f"producers put a user in {self.interactions}: set REC2PM_PARTITIONER to what they use"
+            )
+
 
 def target(settings: Settings, admin: AdminClient) -> Target:
     """The application of these settings.
@@ -203,7 +211,7 @@ def positions(kafka: Mapping[str, Any], to: Target, wanted: Position, facts: Fac
 def _of_file(to: Target, facts: Facts, file: Path, ends: Mapping[int, tuple[int, int]]) -> dict[int, int]:
     if not facts.positions:
         raise ImportUnfit(
-            f"{file} does not say where its states end: they were not made from a topic. Use --position end, or name the offsets"
+            f"{file} does not say where its states end: they were not made from a whole topic. Use --position end, or name the offsets"
         )
     if facts.topic_id and to.interactions_id and facts.topic_id != to.interactions_id:
         raise ImportUnfit(
