@@ -39,7 +39,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_nothing_else(wheel: Path) 
 def test_readme_names_the_extras_that_there_are() -> None:
     install = (ROOT / "README.md").read_text().split("## Install\n")[1].split("\n## ")[0]
     found = {extra for pair in re.findall(r"\[([a-z0-9]+)\]|`([a-z0-9]+)`", install) for extra in pair}
-    assert extras() - FOR_DEVELOPERS == {"train", "view", "evaluate", "mlflow", "s3", "gcs", "ray"} <= found
+    assert extras() - FOR_DEVELOPERS == {"train", "view", "evaluate", "mlflow", "s3", "gcs", "ray", "testing"} <= found
 
 
 @pytest.mark.parametrize("extra", ["", "train", "evaluate", "view"])

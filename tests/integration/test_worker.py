@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgpack
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -30,7 +31,10 @@ from stream.commands.broker import Broker
 from stream.commands.command_line import REC2PM
 from stream.kafka import topics
 from stream.state_rows import SCHEMA
+from stream.testing import Driver
+from stream.wire import refusal
 from tests.model import tiny
+from tests.same_lists import list_difference
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 3
@@ -673,3 +677,44 @@ def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(
     for user, row in rows.items():
         mine = [each.item for each in log if each.user == user]
         assert row["working_items"] == mine[row["folds"] * SEGMENT :]
+
+
+# --- the same without a broker ---
+
+
+def test_the_driver_does_without_a_broker_what_the_workers_did(third: Part, first: Part, second: Part) -> None:
+    """Every record that the three workers took, in the order of each partition: lists, states and dead letters."""
+    application = third.application
+    records = sorted(
+        application.read(application.interactions),
+        key=lambda each: (each.timestamp()[1], each.partition(), each.offset()),
+    )
+    with Driver(application.models, "tiny@1", partitions=PARTITIONS, recommend=1) as driver:
+        for at, message in enumerate(records):
+            driver.now_ms = message.timestamp()[1]
+            offset = driver.send_record(
+                message.key(), message.value(), dict(message.headers() or ()), partition=message.partition()
+            )
+            assert offset == message.offset()
+            if at == len(records) // 2:
+                driver.crash()
+        made = {(each.list.partition, each.list.offset): (each.user, each.list) for each in driver.lists() if each.list}
+        published = [each for each in third.lists if each.value() is not None]
+        assert len(published) == len(made)
+        for message in published:
+            told = decoded(message)
+            user, again = made[told["partition"], told["offset"]]
+            assert user == (message.key() or b"").decode()
+            assert list_difference(told, {name: getattr(again, name) for name in FIELDS}) is None
+        refused = sorted((each.partition, each.offset, each.error) for each in driver.dead_letters())
+        letters = [refusal(message.headers() or []) for message in first.dead]
+        assert refused == sorted((why.partition, why.offset, why.exception) for why in letters if why is not None)
+        assert len(refused) == len(MALFORMED)
+        for row in third.export.to_dicts():
+            found = driver.user(row["user_id"])
+            assert found is not None
+            again = msgspec.to_builtins(found)
+            np.testing.assert_allclose(again.pop("memory"), row.pop("memory"), atol=1e-5)
+            assert again == row
+        assert driver.user(GONE) is None
+        assert driver.counts.interactions < len(records), "counts are those of the worker after the crash"
