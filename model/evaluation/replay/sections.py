@@ -100,7 +100,7 @@ def _log(found: Found) -> Iterable[Block]:
             f"Scored: {counts.scored:,} ({_percent(counts.scored, counts.asked)}) of {counts.scored_users:,} users.",
             (
                 f"Repeats: {counts.repeated:,} of the scored interactions ({_percent(counts.repeated, counts.scored)}) are with an item that "
-                "the user had before. Whether lists have such items is `REC2PM_EXCLUDE`."
+                f"the user had before. {_excluded(found)}"
             ),
             (
                 f"Equal times: {counts.tied:.2%} of the interactions have the same millisecond as another one of their user. They keep the "
@@ -108,6 +108,18 @@ def _log(found: Found) -> Iterable[Block]:
             ),
         ]
     )
+
+
+def _excluded(found: Found) -> str:
+    """Whether a list can have an item that its user had."""
+    match found.head.get("exclude"):
+        case "none":
+            return "`REC2PM_EXCLUDE` was `none`: lists may have such items."
+        case "working":
+            return "`REC2PM_EXCLUDE` was `working`: no list has the items of working memory, so these are missed."
+        case "kept":
+            return "`REC2PM_EXCLUDE` was `kept`: no list has the items of working memory and of kept segments, so these are missed."
+    return "Whether lists have such items is `REC2PM_EXCLUDE`."
 
 
 def _users(found: Found) -> Iterable[Block]:
