@@ -132,6 +132,21 @@ def test_two_processes_write_the_same_bytes_as_one(tmp_path: Path, registry: Reg
     assert len(files_of(tmp_path / "one")) == 5
 
 
+def test_a_shuffled_file_and_what_comes_later_change_nothing(tmp_path: Path, registry: Registry) -> None:
+    """Times differ: interactions of the same millisecond keep their order in the file."""
+    log = log_of().with_columns(timestamp=1_700_000_000_000 + 500 * pl.int_range(ROWS, dtype=pl.Int64))
+    replayed(tmp_path / "whole", registry, log=log)
+    replayed(tmp_path / "shuffled", registry, log=log.sample(fraction=1, shuffle=True, seed=1))
+    assert files_of(tmp_path / "shuffled") == files_of(tmp_path / "whole")
+    half = ROWS // 2
+    replayed(tmp_path / "half", registry, log=log[:half])
+    lists, until = ("tiny@1", "recommendations.parquet"), pl.col("as_of") < log["timestamp"][half]
+    half_of, all_of = (pl.read_parquet(tmp_path.joinpath(name, *lists)) for name in ("half", "whole"))
+    before = all_of.filter(until)
+    assert half_of.drop("scores").equals(before.drop("scores"))
+    np.testing.assert_allclose(half_of["scores"].explode(), before["scores"].explode(), atol=1e-5)
+
+
 class Killed(Exception):
     """Stands for SIGKILL: nothing is flushed, closed or removed."""
 
