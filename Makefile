@@ -43,7 +43,7 @@ bench: $(INSTALLED) ## throughput and latency on this machine; ARGS= for its opt
 memory: $(INSTALLED) ## what a memory is worth where the past says more than the newest items do; ARGS= for its options
 	@$(BIN)/python -m bench.memory $(ARGS)
 
-verify: $(INSTALLED) ## every state and list recomputed from the log, after kill -9s if asked; LOG=FILE WORKERS=2 KILLS=0
+verify: $(INSTALLED) ## live workers, promotions, kill -9s if asked: every state and list replayed; LOG=FILE WORKERS=2 KILLS=0 ARGS=
 	@$(BIN)/python -m tests.verify $(if $(LOG),--log "$(LOG)") $(if $(WORKERS),--workers $(WORKERS)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)
 
 crash: $(INSTALLED) ## workers under every kind of fault, and nothing lost or doubled; needs KAFKA_HOME; SECONDS=60 SEED=0; ARGS=

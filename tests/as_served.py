@@ -1,36 +1,62 @@
 """Is what live workers left behind what `rec2pm replay --as-served` makes of the same topic?"""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Final
 
+import msgpack
 import numpy as np
 import polars as pl
+from confluent_kafka import Message
 
+from stream.replay.shard import LISTS
 from tests.same_lists import SAME, list_difference
 
-Published = tuple[str, Mapping[str, Any]]
-"""A user id and the recommendation that they got."""
+_BATCH: Final = 20_000
+_PLACE: Final = ["partition", "offset"]
 
 
-def list_differences(published: Sequence[Published], replayed: Path) -> Iterator[str]:
-    """Each list that the replay made otherwise, or not at all, in the order of the input. Also each that it alone made.
+def published(messages: Iterable[Message]) -> pl.DataFrame:
+    """The lists of a recommendations topic, as rows of a replay's recommendations.parquet; withdrawals left out."""
+    pieces, left = [pl.DataFrame(schema=LISTS)], iter(messages)
+    while batch := list(islice(left, _BATCH)):
+        rows = [
+            {"user_id": (message.key() or b"").decode(), **_fields(value)}
+            for message in batch
+            if (value := message.value()) is not None
+        ]
+        pieces.append(pl.DataFrame(rows, schema=LISTS))
+    return pl.concat(pieces)
+
+
+def _fields(value: bytes) -> dict[str, Any]:
+    made: dict[str, Any] = msgpack.unpackb(value)
+    return {**made, "items": [str(item) for item in made["items"]]}
+
+
+def list_differences(lists: pl.DataFrame, replayed: pl.DataFrame, *, every: bool = True) -> Iterator[str]:
+    """Each list that the replay made otherwise, or not at all, in the order of partitions, then of the input.
 
     Args:
-        published: by workers with a list after every interaction, or after every fold.
+        lists: what workers published.
         replayed: recommendations.parquet of the replay.
+        every: whether workers sent a list wherever the replay makes one: with REC2PM_RECOMMEND=interaction they send
+            one for each user and step.
     """
-    made = {(row["partition"], row["offset"]): row for row in pl.read_parquet(replayed).iter_rows(named=True)}
-    live = {(each["partition"], each["offset"]): (user, each) for user, each in published}
-    for place in sorted(made.keys() | live.keys()):
-        where = f"partition {place[0]}, offset {place[1]}"
-        if place not in made or place not in live:
-            yield f"{where}: {'no list in the replay' if place in live else 'a list in the replay alone'}"
-            continue
-        user, each = live[place]
-        again = made[place]
-        found = f"the user is {again['user_id']} again" if user != again["user_id"] else list_difference(each, again)
-        if found is not None:
+    both = lists.join(replayed, on=_PLACE, how="full", suffix=" again", coalesce=True).sort(_PLACE)
+    names = [name for name in lists.columns if name not in _PLACE]
+    for row in both.iter_rows(named=True):
+        where = f"partition {row['partition']}, offset {row['offset']}"
+        live, again = ({name: row[f"{name}{of}"] for name in names} for of in ("", " again"))
+        user = live["user_id"]
+        if user is None:
+            if every:
+                yield f"user {again['user_id']}, {where}: a list in the replay alone"
+        elif again["user_id"] is None:
+            yield f"user {user}, {where}: no list in the replay"
+        elif user != again["user_id"]:
+            yield f"user {user}, {where}: the user is {again['user_id']} again"
+        elif found := list_difference(live, again):
             yield f"user {user}, {where}: {found}"
 
 
@@ -53,7 +79,7 @@ def _state_difference(live: Mapping[str, Any], made: Mapping[str, Any]) -> str |
     for name in names:
         if live[name] != made[name]:
             return f"{name} is {live[name]}, and {made[name]} in the replay"
-    before, after = _folded(live), _folded(made)
+    before, after = folded_memories(live), folded_memories(made)
     if before.keys() != after.keys():
         return f"memories are of {sorted(before)}, and of {sorted(after)} in the replay"
     for key, (facts, memory) in before.items():
@@ -65,8 +91,10 @@ def _state_difference(live: Mapping[str, Any], made: Mapping[str, Any]) -> str |
     return None
 
 
-def _folded(row: Mapping[str, Any]) -> dict[tuple[int, str], tuple[tuple[int, int], list[float]]]:
-    """The memories that folded segments: (folds, format) → (as_of, missing segments) and the floats."""
+def folded_memories(row: Mapping[str, Any]) -> dict[tuple[int, str], tuple[tuple[int, int], list[float]]]:
+    """The memories of a user's exported row that folded segments: (folds, format) → (as_of, missing segments) and the
+    floats.
+    """
     shown = {**row, "as_of": row["memory_as_of"]}
     return {
         (each["folds"], each["memory_format"]): ((each["as_of"], each["missing_segments"]), each["memory"])

@@ -120,6 +120,11 @@ class Committed:
 
 def read_committed(bootstrap: str, topic: str) -> list[Message]:
     """Every record of a topic up to its present end, as a read_committed reader sees it."""
+    return list(each_committed(bootstrap, topic))
+
+
+def each_committed(bootstrap: str, topic: str) -> Iterator[Message]:
+    """The same one by one, for a topic that should not be in memory; the order is that of offsets in each partition."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -133,18 +138,16 @@ def read_committed(bootstrap: str, topic: str) -> list[Message]:
     try:
         partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
-        records: list[Message] = []
         ended: set[int | None] = set()
         while len(ended) < len(partitions):
             for message in consumer.consume(5000, 0.2):
                 error = message.error()
                 if error is None:
-                    records.append(message)
+                    yield message
                 elif error.code() == KafkaError._PARTITION_EOF:
                     ended.add(message.partition())
                 else:
                     raise KafkaException(error)
-        return records
     finally:
         consumer.close()
 

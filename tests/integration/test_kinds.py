@@ -11,8 +11,9 @@ import pytest
 from model.networks.config import KINDS
 from model.version.registry import Registry
 from stream.commands.broker import Broker
-from tests import verify
 from tests.model import tiny
+from tests.verify import recomputed
+from tests.verify.live import Options, live
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,8 @@ def test_a_worker_serves_it_and_leaves_what_the_log_says(
 ) -> None:
     config = tiny.config(kind, backbone)
     version = tiny.add(tmp_path / "models", config=config)
-    checks = verify.run(log, broker, tmp_path, models=tmp_path / "models", count=1, kills=0, seed=0, partitions=2)
+    lived = live(log, broker, tmp_path, tmp_path / "models", Options(workers=1, partitions=2, cadence="fold"))
+    checks = [*lived.checks, *recomputed.check(lived)]
     assert [str(check) for check in checks if not check.holds] == []
     manifest = Registry(tmp_path / "models").resolve(version.reference).manifest()
     assert (

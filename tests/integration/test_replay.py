@@ -1,4 +1,5 @@
-"""What live workers did is what a replay of their topic does: through a kill, and a promotion to another memory format.
+"""What live workers did is what a replay of their topic does: through a kill, a promotion to another memory format and
+the way back, users who are forgotten, and records that cannot be read.
 
 One run of two workers is compared with one command. A list that differs is named with its first difference.
 """
@@ -25,10 +26,9 @@ from stream.replay.served import version_of
 from stream.settings import Settings
 from stream.step import Rules
 from tests import as_served, promoting
-from tests.as_served import Published
 from tests.integration.test_worker import Application, create_topics
 from tests.model import tiny
-from tests.processes import read_committed, recommendation, wait_until
+from tests.processes import each_committed, wait_until
 from tests.same_lists import list_difference
 
 pytestmark = pytest.mark.isolation
@@ -37,6 +37,8 @@ PARTITIONS = 4
 ROWS = 1200
 SETTINGS = {"RECOMMEND": "1", "TOP_K": "7", "KEEP_SEGMENTS": "2", "KAFKA_SESSION_TIMEOUT_MS": "6000"}
 WITHIN_S = 60.0
+GONE, BACK = "user-2", "user-3"
+"""Forgotten users. The second one comes back."""
 
 
 @dataclass
@@ -44,7 +46,10 @@ class Served:
     """What a run left behind."""
 
     application: Application
-    published: list[Published]
+    published: pl.DataFrame
+    """As `as_served.published` has it."""
+    standing: pl.DataFrame
+    """Of these lists, those of no user who was forgotten later."""
     state: pl.DataFrame
 
     @property
@@ -63,21 +68,19 @@ def log_of() -> list[tuple[str, str, int]]:
 
 @pytest.fixture(scope="module")
 def served(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Two workers take a log. One of them is killed on the way. tiny@2 is promoted while interactions come."""
+    """Two workers take a log. One of them is killed on the way. tiny@2 is promoted while interactions come, and then
+    tiny@1 again. Each time the first records that the version meets are a null value and one that cannot be read.
+    """
     application = Application(broker.bootstrap, tmp_path_factory.mktemp("served"), partitions=PARTITIONS)
     create_topics(application)
     for seed in (1, 2):
         tiny.add(application.models, seed=seed)
+    registry = Registry(str(application.models))
     pieces = np.array_split(np.arange(ROWS), 6)
     log = log_of()
 
     def send(piece: int) -> None:
-        application.produce(
-            [
-                (user.encode(), msgpack.packb({"item": item, "ts": time}))
-                for user, item, time in (log[at] for at in pieces[piece])
-            ]
-        )
+        application.produce([interaction(*log[at]) for at in pieces[piece]])
 
     def start(name: str) -> None:
         workers[name] = application.start_worker(WORKER=name, MODEL="tiny@1", METRICS_LISTEN="", **SETTINGS)
@@ -96,33 +99,49 @@ def served(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         start("w1")
         send(2)
         taken()
-        promoting.promote(broker.bootstrap, application.name, Registry(str(application.models)).resolve("tiny@2"))
-        for piece in (3, 4, 5):
+        promoting.promote(broker.bootstrap, application.name, registry.resolve("tiny@2"))
+        for piece in (3, 4):
             send(piece)
             taken()
-        wait_until(lambda: _both_serve(application), WITHIN_S, "both workers serve tiny@2")
-        application.produce(
-            [
-                (f"user-{user}".encode(), msgpack.packb({"item": "item-1", "ts": 1_800_000_000_000}))
-                for user in range(1, 30)
-            ]
-        )
+        wait_until(lambda: _both_serve(application, "tiny@2"), WITHIN_S, "both workers serve tiny@2")
+        application.produce([(BACK.encode(), None), (b"user-1", b"hello")])
+        send(5)
+        taken()
+        promoting.promote(broker.bootstrap, application.name, registry.resolve("tiny@1"), kind="rollback")
+        wait_until(lambda: _both_serve(application, "tiny@1"), WITHIN_S, "both workers serve tiny@1 again")
+        application.produce([(GONE.encode(), None), (b"user-1", b"hello")])
+        application.produce([interaction(f"user-{user}", "item-1", 1_800_000_000_000) for user in range(3, 30)])
         taken()
         for worker in workers.values():
             assert worker.stop()[0] == 0, worker.told()
-        published = [
-            ((message.key() or b"").decode(), recommendation(message))
-            for message in read_committed(broker.bootstrap, application.recommendations)
-            if message.value() is not None
-        ]
-        yield Served(application, published, application.export())
+        published = as_served.published(each_committed(broker.bootstrap, application.recommendations))
+        yield Served(application, published, _standing(application, published), application.export())
     finally:
         application.close()
 
 
-def _both_serve(application: Application) -> bool:
+def interaction(user: str, item: str, time: int) -> tuple[bytes, bytes]:
+    return user.encode(), msgpack.packb({"item": item, "ts": time})
+
+
+def _standing(application: Application, published: pl.DataFrame) -> pl.DataFrame:
+    nulls = [
+        ((message.key() or b"").decode(), message.offset())
+        for message in application.read(application.interactions)
+        if message.value() is None
+    ]
+    assert sorted(user for user, _ in nulls) == [GONE, BACK]
+    forgotten = pl.DataFrame(nulls, {"user_id": pl.String, "forgotten": pl.Int64}, orient="row")
+    return (
+        published.join(forgotten, on="user_id", how="left")
+        .filter(pl.col("forgotten").is_null() | (pl.col("offset") > pl.col("forgotten")))
+        .drop("forgotten")
+    )
+
+
+def _both_serve(application: Application, reference: str) -> bool:
     workers = read_models({"bootstrap.servers": application.bootstrap}, application.name).workers
-    return [workers[name].serves for name in ("w1", "w2")] == ["tiny@2", "tiny@2"]
+    return [workers[name].serves for name in ("w1", "w2")] == [reference, reference]
 
 
 def test_a_replay_as_served_has_every_list_and_every_state_of_the_workers(served: Served, tmp_path: Path) -> None:
@@ -131,36 +150,45 @@ def test_a_replay_as_served_has_every_list_and_every_state_of_the_workers(served
         "replay", "--from-kafka", application.interactions, "--as-served", "--out", tmp_path, **SETTINGS
     )
     assert said.returncode == 0, said.stderr
-    assert len(served.published) == application.sent
-    assert {each["model"] for _, each in served.published} == {"tiny@1", "tiny@2"}
-    assert [*as_served.list_differences(served.published, tmp_path / "served" / "recommendations.parquet")] == []
+    assert len(served.published) == application.sent - 4  # the null values, and what cannot be read
+    assert set(served.published["model"]) == {"tiny@1", "tiny@2"}
+    # What users did before they were forgotten is not replayed: the replay lacks the lists from before, and no others.
+    gone = served.published.join(served.standing, on=["partition", "offset"], how="anti")
+    assert set(gone["user_id"]) == {GONE, BACK}
+    assert BACK in set(served.standing["user_id"])
+    lists = pl.read_parquet(tmp_path / "served" / "recommendations.parquet")
+    assert [*as_served.list_differences(served.standing, lists)] == []
     state = pl.read_parquet(tmp_path / "served" / "state.parquet")
     assert [*as_served.state_differences(served.state, state)] == []
     assert set(served.state["folds"]) > {0, 1, 2, 3}
     assert any(served.state["other_memories"].list.len())
     for partition in range(PARTITIONS):
-        assert len(marks(served.kafka, application.name, partition)) >= 2
+        found = [mark.version for mark in marks(served.kafka, application.name, partition)]
+        assert found == ["tiny@1", "tiny@2", "tiny@1"]
 
 
 def test_lists_at_random_are_explained_as_they_were_published(served: Served, tmp_path: Path) -> None:
-    """Before and after the promotion, in the same memory and in a rebuilt one."""
+    """Before and after the promotions, in the same memory and in a rebuilt one."""
     settings = Settings.from_environ(served.application.environ(SETTINGS))
     promoted = read_models(served.kafka, served.application.name)
     registry = Registry(str(served.application.models))
 
+    runtimes = {version.reference: Runtime.load(version.uri) for version in registry.versions("tiny")}
+
     def load(mark: Mark) -> Recommender:
-        return Recommender(Runtime.load(version_of(mark, promoted, registry).uri), mark.promotion)
+        return Recommender(runtimes[version_of(mark, promoted, registry).reference], mark.promotion)
 
     rules = Rules(1, settings.top_k, settings.exclude, settings.keep_segments, settings.keep_formats)
     versions, rebuilt = set(), 0
-    for at in np.random.default_rng(5).permutation(len(served.published))[:12]:
-        user, published = served.published[at]
+    old = (pl.col("model") == "tiny@2") & (pl.col("folds") > 3)  # of users who had more segments than are kept
+    lists = [served.standing.filter(of).sample(6, seed=5) for of in (old, ~old)]
+    for at, published in enumerate(pl.concat(lists).iter_rows(named=True)):
         history, marks_of = of_topic(
             settings, served.kafka, published["partition"], published["offset"], lambda *_: None
         )
         found = again(history, marks_of, rules, load, tmp_path / str(at))
         made = {name: getattr(found.recommendation, name) for name in found.recommendation.__struct_fields__}
-        assert (found.user, list_difference(published, made)) == (user, None)
+        assert (found.user, list_difference(published, made)) == (published["user_id"], None)
         versions.add(found.version)
         rebuilt += found.missing_segments > 0
     assert versions == {"tiny@1", "tiny@2"}
