@@ -87,7 +87,7 @@ def _state_difference(live: Mapping[str, Any], made: Mapping[str, Any]) -> str |
         if facts != again:
             return f"the memory of {key} has {facts}, and {again} in the replay"
         if len(memory) != len(other) or not np.allclose(memory, other, rtol=0, atol=SAME):
-            return f"the memory of {key} differs by {np.abs(np.subtract(memory, other)).max()}"
+            return f"the memory of {key} differs by {np.abs(np.subtract(memory, other)).max():.2e}"
     return None
 
 
