@@ -126,6 +126,10 @@ class ListUnexplained(StreamError):
     """A list cannot be made again: there was none, or what it was made from is not there. A worker never explains."""
 
 
+class ApplicationBusy(StreamError):
+    """Somebody still works on an application that is to be removed. A worker never removes anything."""
+
+
 class Action(Enum):
     """What the worker does."""
 
@@ -164,6 +168,7 @@ ACTIONS: Final[dict[type[Exception], Action]] = {
     ReplayFailed: Action.STOP,
     ReplayUnfinished: Action.STOP,
     ListUnexplained: Action.STOP,
+    ApplicationBusy: Action.STOP,
     StateCorrupted: Action.RESTORE,
     StateFormatUnknown: Action.STOP,
     StoreLocked: Action.STOP,

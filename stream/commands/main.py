@@ -34,6 +34,7 @@ from stream.commands.models.command import models
 from stream.commands.output import EXIT_ERROR, EXIT_USAGE, PlainFormatter, complain, printable, say
 from stream.commands.produce import produce
 from stream.commands.replay import replay
+from stream.commands.reset import reset
 from stream.commands.topics import topics
 from stream.commands.train import train
 from stream.commands.trainer import trainer, trainer_job
@@ -42,6 +43,7 @@ from stream.commands.validate import validate
 from stream.commands.view.command import view
 from stream.commands.worker import worker
 from stream.errors import (
+    ApplicationBusy,
     ExportUnfit,
     ImportUnfit,
     ListUnexplained,
@@ -68,6 +70,7 @@ WRONG_USAGE: Final = (
     ImportUnfit,
     ProduceUnfit,
     ListUnexplained,
+    ApplicationBusy,
 )
 """Errors that come again until somebody has corrected what the command was given: exit code 2."""
 
@@ -139,5 +142,6 @@ for command in (
     user,
     state,
     dead_letters,
+    reset,
 ):
     main.add_command(command)

@@ -19,7 +19,7 @@ from stream.kafka.names import Names, changelog_topic, dead_letter_topic, models
 from stream.kafka.options import logger_of_command
 
 Kind = Literal["topic", "group", "transactional id"]
-Operation = Literal["Read", "Write", "Describe", "DescribeConfigs", "Create"]
+Operation = Literal["Read", "Write", "Describe", "DescribeConfigs", "Create", "Delete"]
 """As kafka-acls.sh names them."""
 
 ANSWERS_WITHIN_S: Final = 30.0
@@ -31,6 +31,7 @@ _OPERATIONS: Final[Mapping[Operation, AclOperation]] = {
     "Describe": AclOperation.DESCRIBE,
     "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
     "Create": AclOperation.CREATE,
+    "Delete": AclOperation.DELETE,
 }
 
 
@@ -84,6 +85,17 @@ def of_topics_create(on: Names) -> list[Right]:
         *(Right("topic", each, "Create", "creating it") for each in on.topics),
         *(Right("topic", each, "Describe", "saying what is there") for each in on.topics),
         *(Right("topic", each, "DescribeConfigs", "the check of topic settings", optional=True) for each in on.topics),
+    ]
+
+
+def of_reset(on: Names, *, interactions: bool, groups: Sequence[str] | None = None) -> list[Right]:
+    """What removes everything. `groups`: those that there are; None: any that an application may have."""
+    topics = [each for each in on.topics if interactions or each != on.interactions]
+    named = (on.app, f"{on.app}.*") if groups is None else groups
+    return [
+        *(Right("topic", each, "Delete", "removing it") for each in topics),
+        *(Right("group", each, "Describe", "seeing who is in it") for each in named),
+        *(Right("group", each, "Delete", "removing its offsets") for each in named),
     ]
 
 
@@ -219,6 +231,8 @@ COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
     "worker": of_worker,
     "topics create": of_topics_create,
     "topics check": of_worker,
+    "reset --execute": lambda on: of_reset(on, interactions=False),
+    "reset --execute --interactions": lambda on: of_reset(on, interactions=True),
     "produce": of_produce,
     "produce --resume": lambda on: of_produce_resume(on, "*"),
     "interactions export": lambda on: of_interactions_export(on.app, on.interactions),

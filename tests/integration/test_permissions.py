@@ -26,6 +26,7 @@ from stream.kafka.connect import connected
 from stream.kafka.names import Names, reader_group, worker_id
 from stream.kafka.partitioner import partition_of
 from stream.kafka.rights import Right
+from stream.kafka.shown_topics import topics_found
 from stream.kafka.topic_problems import check, check_transactions
 from tests.crash.ports import free_port
 from tests.integration.test_broker import until
@@ -184,6 +185,8 @@ def test_with_exactly_the_rights_of_the_page_everything_works(shop: Shop) -> Non
         fresh.allow(*rights.COMMANDS[command](fresh.names))
         options = [word for word in command.split() if word.startswith("--")]
         assert says in fresh.run("state", "import", str(shop.folder / "users.parquet"), "--position", "end", *options)
+    fresh.allow(*rights.COMMANDS["reset --execute"](fresh.names))
+    assert "done" in fresh.run("reset", "--execute")
     shop.allow(*rights.of_view(names, "view"))
     assert serves(shop, "ann") == 200
 
@@ -274,8 +277,18 @@ COMMANDS = {
     "user show": ("user", "show", "ann"),
     "user forget --execute": ("user", "forget", "ann", "--execute"),
     "dead-letters replay --execute": ("dead-letters", "replay", "--execute"),
-    "trainer --promote": ["trainer", "--promote"],
+    "trainer --promote": ("trainer", "--promote"),
 }
+
+
+def test_a_reset_without_rights_removes_nothing(shown: Shop) -> None:
+    """Kafka shows no group that may not be seen: without its right the offsets would stay, and the state would go."""
+    topics_only = [right for right in rights.COMMANDS["reset --execute"](shown.names) if right.kind == "topic"]
+    shown.allow(*topics_only)
+    said = shown.run("reset", "--execute", code=1)
+    assert f"no right Describe on group {shown.app} (seeing who is in it)" in said
+    assert f"no right Delete on group {shown.app} (removing its offsets)" in said
+    assert f"{shown.app}.changelog" in topics_found(shown.kafka.admin)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
