@@ -38,17 +38,27 @@ def topics() -> None:
     help="Replication factor; 3 in production.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be created, and create nothing.")
+@click.option(
+    "--output",
+    type=click.Choice(["strimzi"]),
+    help="Print the topics, and the users of worker, trainer and view, as objects of Strimzi. Kafka is not asked, and "
+    "nothing is created.",
+)
+@click.option("--cluster", default="kafka", show_default=True, help="With --output strimzi: the name of its Kafka.")
 @reports_kafka_errors
-def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
+def topics_create(partitions: int, replication: int, dry_run: bool, output: str | None, cluster: str) -> None:
     """Create the topics that do not exist yet. Topics that exist are left as they are.
 
     New topics get as many partitions as the interactions topic has, if that exists. The exit code is 0 when a worker
     can start.
     """
+    settings = current_settings()
+    if output == "strimzi":
+        _say_objects(settings, partitions, replication, cluster)
+        return
     from stream.kafka import topics as plans
     from stream.kafka.admin import admin_client
 
-    settings = current_settings()
     admin = admin_client(settings)
     existing = plans.width(admin, settings.app, settings.interactions_topic)
     planned = plans.plan(
@@ -79,6 +89,19 @@ def topics_create(partitions: int, replication: int, dry_run: bool) -> None:
     # A refused topic has its line. The others say what stands between the topics and a worker.
     if _say(_problems(admin, settings) if not refused else []) or refused:
         sys.exit(EXIT_ERROR)
+
+
+def _say_objects(settings: "Settings", partitions: int, replication: int, cluster: str) -> None:
+    from stream.kafka import strimzi
+    from stream.kafka.topics import plan
+
+    on = settings.names
+    planned = plan(on.app, on.interactions, on.recommendations, partitions, replication)
+    objects = [(spec.purpose, strimzi.topic(spec, cluster)) for spec in planned]
+    objects[0] = ("interactions, the input: leave this out if another one makes the topic", objects[0][1])
+    objects += [("what a process may do", user) for user in strimzi.users(on, cluster)]
+    for line in strimzi.as_yaml(objects):
+        say(line)
 
 
 def _exists(spec: "TopicSpec", found: "dict[str, str]") -> str:
