@@ -13,6 +13,8 @@ from state.interaction import NAMED, item_key
 from stream.decode import Flat, Polled
 
 Ints = NDArray[np.int64]
+Places = NDArray[np.int32]
+"""Numbers of users or of interactions: a shard has fewer than two billion."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,41 +24,41 @@ class Feed:
     partition: int
     users: Sequence[bytes]
     """The ids of the users, by their numbers in `user`."""
-    user: Ints
+    user: Places
     items: Ints
     """Item keys."""
     names: dict[int, str]
     """Hashed item key → text."""
     times: Ints
     offsets: Ints
-    by_user: Ints
+    by_user: Places
     """The interactions of the first user, oldest first, then those of the second, …"""
-    place: Ints
+    place: Places
     """Where an interaction is in `by_user`."""
-    begins: Ints
-    ends: Ints
+    begins: Places
+    ends: Places
     """Where its user's interactions begin and end in `by_user`."""
 
     @staticmethod
     def read(path: Path, partition: int) -> "Feed":
         """Read a shard (`stream.replay.ordered`)."""
-        shard = pl.read_parquet(path, columns=["offset", "user_id", "item_id", "timestamp"])
-        users, user = _numbered(shard["user_id"])
-        texts, item = _numbered(shard["item_id"])
+        users, user = _numbered(pl.read_parquet(path, columns=["user_id"])["user_id"])
+        texts, item = _numbered(pl.read_parquet(path, columns=["item_id"])["item_id"])
         keys = [item_key(text) for text in texts]
-        by_user = np.argsort(user, kind="stable")
+        by_user = np.argsort(user, kind="stable").astype(np.int32)
         place = np.empty_like(by_user)
-        place[by_user] = np.arange(len(by_user))
-        counts = np.bincount(user, minlength=len(users))
-        ends = np.cumsum(counts)[user]
+        place[by_user] = np.arange(len(by_user), dtype=np.int32)
+        counts = np.bincount(user, minlength=len(users)).astype(np.int32)
+        ends = np.cumsum(counts, dtype=np.int32)[user]
+        numbers = pl.read_parquet(path, columns=["offset", "timestamp"])
         return Feed(
             partition,
             [text.encode() for text in users],
             user,
             np.array(keys, np.int64)[item],
             {key: text for key, text in zip(keys, texts, strict=True) if key >= NAMED},
-            shard["timestamp"].to_numpy(),
-            shard["offset"].to_numpy(),
+            numbers["timestamp"].to_numpy(),
+            numbers["offset"].to_numpy(),
             by_user,
             place,
             ends - counts[user],
@@ -98,7 +100,7 @@ class Feed:
         """The first interaction that has this offset or a later one."""
         return int(np.searchsorted(self.offsets, offset))
 
-    def following(self, offsets: Sequence[int], count: int) -> tuple[Ints, Ints]:
+    def following(self, offsets: Sequence[int], count: int) -> tuple[Ints, Places]:
         """The next interactions of the users of some interactions, at most `count` of each.
 
         Args:
@@ -123,9 +125,9 @@ def borders(feed: Feed, chunk: int, switches: Sequence[int]) -> Iterator[tuple[i
     yield from pairwise(cuts)
 
 
-def _numbered(column: pl.Series) -> tuple[list[str], Ints]:
+def _numbered(column: pl.Series) -> tuple[list[str], Places]:
     """The distinct texts of a column in the order in which they appear, and the number of each row's text."""
     texts = column.unique(maintain_order=True)
-    number = pl.DataFrame({"text": texts, "number": np.arange(len(texts), dtype=np.int64)})
+    number = pl.DataFrame({"text": texts, "number": np.arange(len(texts), dtype=np.int32)})
     rows = pl.DataFrame({"text": column}).join(number, on="text", how="left", maintain_order="left")
     return texts.to_list(), rows["number"].to_numpy()

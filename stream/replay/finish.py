@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import polars as pl
 
+from stream.replay.feed import Ints
 from stream.replay.shard import FRAMES, LISTS, SCORED, STATE, Shard
 from stream.state_rows import SCHEMA, rows, write_parts
 
@@ -20,17 +22,15 @@ def finish(shard: Shard) -> None:
     """Write the tables of a shard that was replayed to its end, and remove what was needed to go on with it."""
     out = Path(shard.task.out)
     figures: dict[str, float] = {}
-    scored = [pl.DataFrame(schema=SCORED)]
+    scored = _Scored(shard.feed.offsets)
     lists = out / "lists"
     lists.mkdir(exist_ok=True)
     for number, frame in enumerate(shard.frames.read()):
-        scored.append(frame.tables["scored"])
+        scored.add(frame.tables["scored"])
         frame.tables["lists"].write_parquet(lists / f"{number:06d}.parquet")
         for name, figure in frame.figures.items():
             figures[name] = figures.get(name, 0) + figure
-    all_rows = pl.DataFrame({"offset": shard.feed.offsets})
-    of_all = all_rows.join(pl.concat(scored), on="offset", how="left", maintain_order="left")
-    of_all.drop("offset").write_parquet(out / "scored.parquet")
+    scored.table().write_parquet(out / "scored.parquet")
     pl.scan_parquet(lists / "*.parquet", schema=LISTS).sink_parquet(out / "recommendations.parquet")
     _ranked(out / "recommendations.parquet").write_parquet(out / "ranked.parquet")
     figures["users"] = len(shard.feed.users)
@@ -41,6 +41,53 @@ def finish(shard: Shard) -> None:
     shutil.rmtree(out / STATE)
     (out / FRAMES).unlink()
     (out / DONE).write_bytes(msgspec.json.encode(figures))
+
+
+_KINDS: Final[Mapping[Any, Any]] = {
+    pl.Int16(): np.int16,
+    pl.Int32(): np.int32,
+    pl.Boolean(): np.bool_,
+    pl.String(): np.int32,  # the number of the text
+}
+
+
+class _Scored:
+    """A row for each interaction of a shard, null where the user had no list: 18 bytes each until it is a table."""
+
+    def __init__(self, offsets: Ints) -> None:
+        self._offsets = offsets
+        self._listed = np.zeros(len(offsets), np.bool_)
+        self._texts: dict[str, dict[str, int]] = {}
+        """Column → text → its number in the column."""
+        self._columns = {
+            name: np.zeros(len(offsets), _KINDS[dtype]) for name, dtype in SCORED.items() if name != "offset"
+        }
+
+    def add(self, scored: pl.DataFrame) -> None:
+        """Some rows, in any order."""
+        at = np.searchsorted(self._offsets, scored["offset"].to_numpy())
+        self._listed[at] = True
+        for name, column in self._columns.items():
+            column[at] = self._numbers(name, scored[name])
+
+    def _numbers(self, name: str, values: pl.Series) -> Any:
+        if values.dtype != pl.String:
+            return values.to_numpy()
+        known = self._texts.setdefault(name, {})
+        for text in values.unique(maintain_order=True):
+            known.setdefault(text, len(known))
+        return values.replace_strict(known, return_dtype=pl.Int32).to_numpy()
+
+    def table(self) -> pl.DataFrame:
+        """All rows, in the order of offsets."""
+        listed = pl.Series(self._listed)
+        whole = pl.DataFrame(
+            {
+                name: pl.Series([*self._texts[name]], dtype=pl.String).gather(column) if name in self._texts else column
+                for name, column in self._columns.items()
+            }
+        )
+        return whole.select(pl.when(listed).then(pl.col(name)).cast(SCORED[name]).alias(name) for name in whole.columns)
 
 
 def done(out: Path) -> Mapping[str, Any] | None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from stream.policy import list_after
 from stream.recommender import Query
-from stream.replay.feed import Feed, Ints
+from stream.replay.feed import Feed, Ints, Places
 from stream.replay.timed import TimedRecommender
 from stream.step import Rules
 from stream.wire import Recommendation
@@ -38,9 +38,9 @@ def lists_of_newest_items(
         Query(None, items, exclude, None, times if model.uses_time else b"", int(feed.times[each]))
         for each, items, exclude, times in zip(
             at.tolist(),
-            _cut(feed.items[feed.by_user], place, newest),
-            _cut(feed.items[feed.by_user], place, excluded),
-            _cut(feed.times[feed.by_user], place, newest),
+            _cut(feed.items, feed.by_user, place, newest),
+            _cut(feed.items, feed.by_user, place, excluded),
+            _cut(feed.times, feed.by_user, place, newest),
             strict=True,
         )
     ]
@@ -70,7 +70,7 @@ def _due(rules: Rules, taken: int, length: int) -> bool:
     return bool(list_after(rules.cadence, before // length, before % length, 1, length))
 
 
-def _cut(column: Ints, place: Ints, counts: Ints) -> Iterator[bytes]:
-    """The newest numbers of a column up to each place."""
+def _cut(column: Ints, by_user: Places, place: Places, counts: Places) -> Iterator[bytes]:
+    """The newest numbers of a user up to each place in `by_user`."""
     for last, count in zip(place.tolist(), counts.tolist(), strict=True):
-        yield column[last + 1 - count : last + 1].tobytes()
+        yield column[by_user[last + 1 - count : last + 1]].tobytes()

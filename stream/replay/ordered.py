@@ -4,8 +4,7 @@ A shard is a partition of the interactions topic as `rec2pm produce` would fill 
 where a user belongs, and the offset is the interaction's place there. A log that was read from Kafka keeps the
 partitions and offsets that it had.
 
-The log may be larger than memory. What is in memory at a time is one shard, and the time of each interaction, 8 bytes;
-of a log that is not in the order of time, some more.
+The log may be larger than memory. What is in memory at a time is one shard, and some hundred thousand interactions.
 """
 
 import shutil
@@ -15,13 +14,14 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from stream.kafka.partitioner import partitions_of
 
 _BATCH: Final = 200_000
 _BUCKET: Final = 500_000
 """Interactions that are sorted at a time, in a log that is not in the order of time."""
+_SAMPLE: Final = 1_000_000
+"""Interactions whose times say where such a log is divided, at most."""
 
 INTERACTIONS: Final[Mapping[str, Any]] = {
     "partition": pl.Int32(),
@@ -61,9 +61,8 @@ def prepare(
     placed = "partition" in log.collect_schema()
     columns = ["user_id", "item_id", "timestamp", *(("partition", "offset") if placed else ())]
     rows = log.select(pl.col("user_id", "item_id").cast(pl.String), pl.col(columns[2:]))
-    times = rows.select("timestamp").collect(engine="streaming")["timestamp"]
-    in_order = times.is_sorted()
-    batches = _batches(rows) if in_order else _sorted(rows, times.to_numpy(), folder / "buckets")
+    total = rows.select(pl.len()).collect(engine="streaming").item()
+    batches = _batches(rows) if _in_order(rows) else _sorted(rows, total, folder / "buckets")
     writer = _Parts(parts)
     counts: dict[int, int] = {}
     done = 0
@@ -75,8 +74,7 @@ def prepare(
         batch.write_parquet(ordered / f"{number:06d}.parquet")
         writer.add(batch)
         done += len(batch)
-        progress(done, len(times))
-    del times
+        progress(done, total)
     writer.close()
     return [_shard(each, shards, begin_ms) for each in sorted(parts.iterdir())]
 
@@ -85,10 +83,22 @@ def _batches(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     yield from rows.collect_batches(chunk_size=_BATCH, maintain_order=True)
 
 
-def _sorted(rows: pl.LazyFrame, times: NDArray[np.int64], scratch: Path) -> Iterator[pl.DataFrame]:
-    """The rows in the order of time: divided by time into files of a bounded size, each sorted in memory."""
+def _in_order(rows: pl.LazyFrame) -> bool:
+    newest: int | None = None
+    for batch in rows.select("timestamp").collect_batches(chunk_size=_BATCH, maintain_order=True):
+        times = batch["timestamp"]
+        if not times.is_sorted() or (newest is not None and times[0] < newest):
+            return False
+        newest = times[-1]
+    return True
+
+
+def _sorted(rows: pl.LazyFrame, total: int, scratch: Path) -> Iterator[pl.DataFrame]:
+    """The rows in the order of time: divided by time into files of about the same size, each sorted in memory."""
     scratch.mkdir()
-    edges = np.unique(np.quantile(times, np.linspace(0, 1, 1 + max(1, len(times) // _BUCKET))[1:-1]).astype(np.int64))
+    every = rows.select(pl.col("timestamp").gather_every(1 + total // _SAMPLE)).collect(engine="streaming")
+    cuts = np.linspace(0, 1, 1 + max(1, total // _BUCKET))[1:-1]
+    edges = np.unique(np.quantile(every["timestamp"].to_numpy(), cuts).astype(np.int64))
     pieces: dict[int, list[Path]] = {}
     for number, batch in enumerate(_batches(rows)):
         bucket = np.searchsorted(edges, batch["timestamp"].to_numpy(), side="right")
