@@ -1,37 +1,14 @@
-"""deploy/: what Docker is asked for, where no engine is needed to see it."""
+"""deploy/Dockerfile: what Docker is asked for, where no engine is needed to see it."""
 
 import re
-from typing import Any
 
-import pytest
-import yaml
-
-from stream.commands import broker_docker
 from tests.processes import ROOT
 
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
 
 
 def instructions(name: str) -> list[str]:
     return re.findall(rf"^{name} +(.+)$", DOCKERFILE, re.MULTILINE)
-
-
-def test_tests_and_compose_use_one_kafka_of_a_supported_release() -> None:
-    image = SERVICES["kafka"]["image"]
-    assert image == broker_docker.IMAGE
-    assert re.fullmatch(r"apache/kafka:4\.[2-9]\.\d+", image)
-
-
-@pytest.mark.parametrize("name", SERVICES)
-def test_every_container_of_compose_has_an_init_that_passes_signals_on(name: str) -> None:
-    assert SERVICES[name]["init"] is True
-
-
-def test_the_health_check_starts_no_java() -> None:
-    command = SERVICES["kafka"]["healthcheck"]["test"]
-    assert command[0] == "CMD", "no shell around it"
-    assert not re.search(r"\.sh|java|/opt/kafka", " ".join(command))
 
 
 def test_a_worker_is_process_1_and_gets_the_signals_itself() -> None:
@@ -54,3 +31,9 @@ def test_code_comes_after_the_packages_so_that_a_change_of_it_installs_none() ->
 
 def test_torch_has_one_version_and_pyproject_says_which() -> None:
     assert "2.13" not in DOCKERFILE
+
+
+def test_the_image_is_slim_and_writes_no_bytecode() -> None:
+    """Its root may be read-only."""
+    assert re.findall(r"^FROM (\S+) AS python$", DOCKERFILE, re.MULTILINE) == ["python:3.12-slim"]
+    assert "PYTHONDONTWRITEBYTECODE=1" in DOCKERFILE
