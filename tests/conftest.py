@@ -20,6 +20,7 @@ import pytest
 from stream.commands import broker_docker
 from stream.commands.broker import Broker, found_broker
 from stream.commands.broker_process import BrokerNotFound
+from tests.quick_java import quick_java
 from tests.secured import kafka as secured_kafka
 from tests.secured.kafka import SecuredKafka
 
@@ -51,7 +52,7 @@ class SessionBroker:
         """Raises BrokerNotFound, each time."""
         if self._found is None:
             try:
-                self._found = self._running.enter_context(found_broker(os.environ, self._folder))
+                self._found = self._running.enter_context(found_broker(quick_java(os.environ), self._folder))
             except BrokerNotFound as error:
                 self._found = error
         if isinstance(self._found, BrokerNotFound):

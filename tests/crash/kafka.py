@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 from stream.commands import kafka_home
 from stream.commands.broker_process import BrokerProcess, accepts, started, tail
 from tests.processes import wait_until
+from tests.quick_java import quick_java
 
 READY_WITHIN_S = 90.0
 STOPS_WITHIN_S = 30.0
@@ -79,9 +80,7 @@ class Kafka:
         self._running, self._controlling = ExitStack(), ExitStack()
         self._process: BrokerProcess | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self._environ = kafka_home.java_environment(environ, folder)
-        # It starts often and never runs for long: what the second compiler gains comes too late.
-        self._environ["KAFKA_OPTS"] += " -XX:TieredStopAtLevel=1"
+        self._environ = kafka_home.java_environment(quick_java(environ), folder)
         values = {
             "direct": ports.direct,
             "behind_proxy": ports.behind_proxy,

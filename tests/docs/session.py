@@ -7,6 +7,7 @@ written otherwise. What a page shows must be what is printed: each line of it, i
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from tests import quick_gate
 from tests.docs import pages
 from tests.docs.pages import ROOT, Block, Command
 
@@ -27,6 +29,11 @@ SETTLED_S: Final = 30.0
 _LOOKS: Final = re.compile(
     r"curl |cat |tail |python read_|rec2pm (user show|dead-letters (list|show)|user forget \S+$)"
 )
+_SHORT: Final = {
+    "max_seconds=60": "max_seconds=8",
+    "sleep 1;": "sleep 0.1;",
+    "rec2pm models promote": f"{shlex.join(quick_gate.COMMAND)} models promote",
+}
 _END: Final = "end-of-command"
 _NUMBER: Final = re.compile(r"\b[0-9a-f]*\d[0-9a-f]*(?:[.,:-]\d+)*")
 _TIME_OR_ULID: Final = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ|\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b")
@@ -53,7 +60,7 @@ def changed(bootstrap: str, view_port: int, metrics_port: int, *, short: bool = 
         "--replication 3": "--replication 1",
         "127.0.0.1:6066": f"127.0.0.1:{view_port}",
         "127.0.0.1:9464": f"127.0.0.1:{metrics_port}",
-        **({"max_seconds=60": "max_seconds=8"} if short else {}),
+        **(_SHORT if short else {}),
     }
 
 

@@ -9,17 +9,20 @@ import pytest
 from rich.console import Console
 
 from model.synthetic import SyntheticLog
-from stream.commands.demo import log, run
+from stream.commands.demo import log, promotion, run
+from tests import quick_gate
 from tests.docs.pages import ROOT
+from tests.quick_java import quick_java
 
 
 def test_the_demo_runs_to_its_end_as_its_picture_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "TRAINING_S", 3.0)
     monkeypatch.setattr(run, "NEXT_TRAINING_S", 1.0)
     monkeypatch.setattr(run, "TRAFFIC_S", 3.0)
+    monkeypatch.setattr(promotion, "REC2PM", quick_gate.COMMAND)
     monkeypatch.setattr(log, "SyntheticLog", lambda: SyntheticLog(users=100))
     console = Console(file=io.StringIO(), width=126)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("REC2PM_")}
+    environ = quick_java({name: value for name, value in os.environ.items() if not name.startswith("REC2PM_")})
 
     run.run_demo(None, tmp_path, {**environ, "PYTHONPATH": str(ROOT)}, console)
 

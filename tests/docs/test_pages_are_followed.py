@@ -10,6 +10,7 @@ from stream.commands.broker import found_broker
 from tests.crash.ports import free_port
 from tests.docs import pages, session
 from tests.docs.pages import Command
+from tests.quick_java import quick_java
 
 FIRST = ("docs/quickstart.md", "docs/records.md", "docs/operate.md", "docs/promote.md", "README.md")
 FOLLOWED = (*FIRST, *(name for name in pages.names() if name not in FIRST and pages.page(name).is_followed()))
@@ -34,7 +35,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
 
 def own_broker(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if name != "REC2PM_TEST_BOOTSTRAP"}
+    return quick_java({name: value for name, value in environ.items() if name != "REC2PM_TEST_BOOTSTRAP"})
 
 
 @pytest.mark.parametrize("name", FOLLOWED)

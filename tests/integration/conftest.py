@@ -9,13 +9,14 @@ import torch
 from bench import null_model
 from model.version.registry import Registry
 from stream.commands.broker import Broker
-from tests.integration.test_worker import Application, create_topics
+from tests import quick_gate as quick
+from tests.integration.test_worker import PARTITIONS, Application, create_topics
 
 
 @pytest.fixture
-def application(broker: Broker, tmp_path: Path) -> Iterator[Application]:
-    """Its model does no arithmetic, and folds every 10 interactions."""
-    made = Application(broker.bootstrap, tmp_path)
+def application(request: pytest.FixtureRequest, broker: Broker, tmp_path: Path) -> Iterator[Application]:
+    """Its model does no arithmetic, and folds every 10 interactions. A parameter says how many partitions it has."""
+    made = Application(broker.bootstrap, tmp_path, partitions=getattr(request, "param", PARTITIONS))
     create_topics(made)
     null_model.write(Registry(made.models), segment_length=10)
     yield made
@@ -27,7 +28,7 @@ def quick_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One round of trials beside the champion, or more if the candidate looks slow: each starts two processes. What the
     gate sets for its process is set back.
     """
-    monkeypatch.setattr("stream.promotion.checks.trial.ROUNDS", 1)
+    monkeypatch.setattr("stream.promotion.checks.trial.ROUNDS", quick.ROUNDS)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -36,6 +36,7 @@ def read_committed(bootstrap: str, topic: str) -> list[bytes | None]:
             "group.id": f"{topic}-reader",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,  # the end is told when a fetch comes back empty
             "enable.auto.commit": False,
         }
     )

@@ -5,10 +5,11 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,11 +21,26 @@ from stream.commands.command_line import REC2PM
 from tests.crash import kafka
 from tests.crash.kafka import Kafka
 from tests.crash.ports import free_ports
-from tests.integration.test_worker import PARTITIONS, ROOT, Application, Running, create_topics
+from tests.integration.test_worker import ROOT, Application, Running, create_topics
 from tests.processes import wait_until
 
 NOTICED_S = 40.0
 STOPS_WITHIN_S = 5.0
+IMPATIENT = """
+import stream.prometheus as prometheus
+import stream.kafka.statistics as statistics
+import stream.commands.view.outage as outage
+prometheus.WAITING_WITHIN_S /= 5
+statistics.EVERY_MS //= 5
+statistics._SILENT_AFTER_US = 2_000_000
+(outage.LOOKS_EVERY_S,) = outage.watch.__defaults__ = (outage.LOOKS_EVERY_S / 5,)
+outage._ANSWERS_WITHIN_S /= 4
+from stream.__main__ import main
+main()
+"""
+"""A worker or a view that looks, and looks again, after about a second and not after five."""
+WAITS_S = 3.0
+"""How long such a worker says that it waits after Kafka was last missed."""
 
 pytestmark = pytest.mark.isolation
 
@@ -40,17 +56,17 @@ def broker_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafk
 
 @pytest.fixture
 def application(broker_of_our_own: Kafka, tmp_path: Path) -> Iterator[Application]:
-    made = Application(broker_of_our_own.direct, tmp_path)
+    made = Application(broker_of_our_own.direct, tmp_path, partitions=1)
     create_topics(made)
     null_model.write(Registry(made.models), segment_length=10)
     yield made
     made.close()
 
 
-def started(application: Application, name: str) -> tuple[Running, int]:
+def started(application: Application, name: str, command: Sequence[str] = (*REC2PM, "worker")) -> tuple[Running, int]:
     """A worker, and the port of its probes."""
     (port,) = free_ports(1, random.Random())
-    return application.start_worker(WORKER=name, METRICS_LISTEN=f"127.0.0.1:{port}"), port
+    return application.start_worker(command, WORKER=name, METRICS_LISTEN=f"127.0.0.1:{port}"), port
 
 
 def asked(port: int, path: str) -> tuple[int, str]:
@@ -76,8 +92,8 @@ def wait_until_ready(worker: Running, port: int) -> str:
 
 def test_a_worker_too_many_is_ready_and_says_that_it_stands_by(application: Application) -> None:
     ports = []
-    for number in range(PARTITIONS + 1):
-        worker, port = started(application, f"w{number}")
+    workers = [started(application, f"w{number}") for number in range(application.partitions + 1)]
+    for number, (worker, port) in enumerate(workers):
         said = wait_until_ready(worker, port)
         assert f"(application {application.name}, worker w{number})" in said
         ports.append(port)
@@ -89,11 +105,10 @@ def test_a_worker_too_many_is_ready_and_says_that_it_stands_by(application: Appl
     wait_until(settled, 60, "one worker stands by")
 
 
-@pytest.mark.parametrize("away", ["killed", "paused"])
-def test_a_worker_with_nothing_to_do_notices_that_kafka_is_away(
-    application: Application, broker_of_our_own: Kafka, away: str
+def test_a_worker_with_nothing_to_do_notices_that_kafka_is_away_each_time(
+    application: Application, broker_of_our_own: Kafka
 ) -> None:
-    worker, port = started(application, "w0")
+    worker, port = started(application, "w0", [sys.executable, "-c", IMPATIENT, "worker"])
     wait_until_ready(worker, port)
 
     def waits() -> bool:
@@ -102,19 +117,17 @@ def test_a_worker_with_nothing_to_do_notices_that_kafka_is_away(
         return "rec2pm_waiting_for_kafka 1.0" in text
 
     assert not waits()
-    if away == "killed":
-        broker_of_our_own.kill()
-    else:
-        broker_of_our_own.pause()
-    wait_until(waits, NOTICED_S, "it is noticed")
-    time.sleep(6)
-    assert waits(), "for as long as Kafka is away"
-    assert asked(port, "/livez")[0] == 200
-    if away == "killed":
-        broker_of_our_own.start()
-    else:
-        broker_of_our_own.resume()
-    wait_until(lambda: not waits(), NOTICED_S, "it is noticed that Kafka is back")
+    for goes, comes_back in (
+        (broker_of_our_own.pause, broker_of_our_own.resume),
+        (broker_of_our_own.kill, broker_of_our_own.start),
+    ):
+        goes()
+        wait_until(waits, NOTICED_S, "it is noticed")
+        time.sleep(WAITS_S + 1)
+        assert waits(), "for as long as Kafka is away"
+        assert asked(port, "/livez")[0] == 200
+        comes_back()
+        wait_until(lambda: not waits(), NOTICED_S, "it is noticed that Kafka is back")
     assert worker.stop()[0] == 0
 
 
@@ -126,7 +139,7 @@ def test_a_view_says_once_that_kafka_is_away_and_once_that_it_is_back(
     log = application.folder / "view.log"
     with log.open("wb") as output:
         view = subprocess.Popen(
-            [*REC2PM, "view", "--listen", f"127.0.0.1:{port}"],
+            [sys.executable, "-c", IMPATIENT, "view", "--listen", f"127.0.0.1:{port}"],
             env=application.environ({}),
             cwd=ROOT,
             stdout=output,
@@ -137,11 +150,11 @@ def test_a_view_says_once_that_kafka_is_away_and_once_that_it_is_back(
         lines_before = len(log.read_text().splitlines())
         broker_of_our_own.kill()
         wait_until(lambda: "waiting for Kafka" in log.read_text(), NOTICED_S, "it is said")
-        time.sleep(8)
+        time.sleep(4)  # more looks: nothing is said twice
         assert asked(port, "/ready")[0] == 200
         broker_of_our_own.start()
         wait_until(lambda: "Kafka answers again" in log.read_text(), NOTICED_S, "its end is said")
-        time.sleep(8)
+        time.sleep(4)  # more looks: nothing is said twice
         assert len(log.read_text().splitlines()) == lines_before + 2, log.read_text()
         view.terminate()
         assert view.wait(10) == 0

@@ -15,7 +15,7 @@ from stream.promotion.record import CHAMPION, iso
 from tests.integration.test_promotions import models, promote, send, started, wait_for
 from tests.integration.test_worker import Application, create_topics
 from tests.model import tiny
-from tests.processes import wait_until
+from tests.processes import SESSION_MS, wait_until
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_what_was_promoted_is_listed_and_rolled_back_step_by_step(application: A
 @pytest.mark.isolation  # the embedded broker does not say who is in the group
 def test_status_waits_until_every_worker_serves_it_and_names_who_does_not(application: Application) -> None:
     assert "nothing is promoted as champion" in run(application, "status", code=1).stdout
-    short = {"MODEL": "tiny@1", "KAFKA_SESSION_TIMEOUT_MS": 6_000}
+    short = {"MODEL": "tiny@1", "KAFKA_SESSION_TIMEOUT_MS": SESSION_MS}
     one, _ = started(application, "one", **short)
     two, _ = started(application, "two", **short)
     for name in ("one", "two"):
@@ -142,7 +142,7 @@ def test_status_ends_its_wait_as_soon_as_it_is_served(application: Application) 
     wait_for(application, "one", "serving", "tiny@1")
     send(application, users=6)
     application.wait_until(6, one)
-    later = threading.Timer(2, lambda: promote(application, "tiny@3"))
+    later = threading.Timer(1, lambda: promote(application, "tiny@3"))
     later.start()
     began = time.monotonic()
     waited = run(application, "status", "--wait", "--timeout", 120)

@@ -38,7 +38,7 @@ import stream.kafka.read_topic as read_topic
 assert read_topic.committed_records.__kwdefaults__ == {"wait_s": 20.0}
 read_topic.WAIT_S = read_topic.committed_records.__kwdefaults__["wait_s"] = 3.0
 import stream.kafka.watch as watch
-watch.LOOK_EVERY_S, watch.TOPICS_EVERY_S, watch.HELD_BACK_S = 0.2, 0.6, 1.0
+watch.LOOK_EVERY_S, watch.TOPICS_EVERY_S, watch.HELD_BACK_S = 0.1, 0.2, 0.5
 from stream.commands.main import main
 main()
 """
@@ -194,7 +194,7 @@ def test_a_running_worker_says_once_what_changed_around_it_and_once_that_it_is_o
 
     def wait_for(pattern: str) -> None:
         wait_until(lambda: said(pattern) > 0, 60, f"{pattern}: {log.read_text()[-2000:]}")
-        time.sleep(2)  # more looks: nothing is said twice
+        time.sleep(0.8)  # more looks: nothing is said twice
         assert said(pattern) == 1
 
     changelog, dead, source = f"{shop.app}.changelog", f"{shop.app}.dead-letter", f"{shop.app}.in"

@@ -17,7 +17,7 @@ from stream.promotion.record import Models, Promotion, Report
 from tests import promoting
 from tests.crash.ports import free_ports
 from tests.integration.test_health import asked
-from tests.integration.test_worker import PARTITIONS, Application, Running, create_topics
+from tests.integration.test_worker import Application, Running, create_topics
 from tests.model import tiny
 from tests.processes import wait_until
 
@@ -26,8 +26,8 @@ WITHIN_S = 60.0
 
 @pytest.fixture
 def application(broker: Broker, tmp_path: Path) -> Iterator[Application]:
-    """With two versions of one length: tiny@1 and tiny@2."""
-    made = Application(broker.bootstrap, tmp_path)
+    """With two partitions, and two versions of one length: tiny@1 and tiny@2."""
+    made = Application(broker.bootstrap, tmp_path, partitions=2)
     create_topics(made)
     tiny.add(made.models, seed=1)
     tiny.add(made.models, seed=2)
@@ -104,10 +104,10 @@ def test_a_promotion_reaches_a_worker_under_traffic_and_lives_longer_than_its_pr
 def test_idle_workers_and_those_without_a_partition_follow_too_and_a_pinned_one_does_not(
     application: Application,
 ) -> None:
-    for number in range(PARTITIONS + 1):
-        started(application, f"w{number}", MODEL="tiny@1")
+    names = [f"w{number}" for number in range(application.partitions + 1)]
+    for name in names:
+        started(application, name, MODEL="tiny@1")
     started(application, "pinned", MODEL="tiny@1", FOLLOW="none")
-    names = [f"w{number}" for number in range(PARTITIONS + 1)]
     for name in (*names, "pinned"):
         wait_for(application, name, "serving", "tiny@1")
     promote(application, "tiny@2")

@@ -21,6 +21,7 @@ from stream.kafka.restore import ChangelogRestore
 from stream.partition import Partition
 from tests.fakes import restoring
 from tests.integration.test_worker import PARTITIONS, Application, create_topics
+from tests.processes import SESSION_MS
 
 pytestmark = pytest.mark.isolation
 
@@ -97,10 +98,10 @@ def test_while_one_partition_waits_for_its_changelog_the_others_run_for_longer_t
     others = range(1, PARTITIONS)
     try:
         sent_to(range(PARTITIONS))
-        worker = application.start_worker(KAFKA_SESSION_TIMEOUT_MS=6000, KAFKA_MAX_POLL_INTERVAL_MS=6000)
+        worker = application.start_worker(KAFKA_SESSION_TIMEOUT_MS=SESSION_MS, KAFKA_MAX_POLL_INTERVAL_MS=SESSION_MS)
         application.wait_until(50 * len(others), worker)
         began, rounds = time.monotonic(), 1
-        while time.monotonic() < began + 8:
+        while time.monotonic() < began + SESSION_MS / 1000 + 2:
             sent_to(others)
             rounds += 1
             application.wait_until(50 * len(others) * rounds, worker)

@@ -21,7 +21,7 @@ from stream.kafka.models_topic import read_models
 from stream.kafka.partitioner import partition_of
 from stream.trainer.points import Point
 from tests.model.quick import LOG, SMALL
-from tests.processes import Committed, environ, wait_until
+from tests.processes import Committed, environ, session_ms, wait_until
 
 # The embedded broker has neither static members nor transactions that hide what was aborted.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.isolation]
@@ -38,7 +38,9 @@ class Shop:
     def __init__(self, bootstrap: str, app: str, folder: Path) -> None:
         self.bootstrap, self.app, self.folder = bootstrap, app, folder
         self.registry = Registry(folder / "models")
-        self.env = environ(bootstrap, app, MODELS=str(folder / "models"))
+        # A trainer that was killed is a member of the group until its session ends, and the next one waits for that.
+        session = str(session_ms(1500))
+        self.env = environ(bootstrap, app, MODELS=str(folder / "models"), KAFKA_SESSION_TIMEOUT_MS=session)
         self.log = folder / "log"
         self.started: list[subprocess.Popen[bytes]] = []
         (folder / "marks").mkdir()

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from stream.kafka import topics
 from tests.integration.test_refusals import refusal
 from tests.integration.test_worker import PARTITIONS, WORK_S, Application
-from tests.processes import wait_until
+from tests.processes import session_ms, wait_until
 
 pytestmark = pytest.mark.isolation
 
@@ -93,7 +93,7 @@ def changelog_ends(application: Application) -> list[int]:
 def test_the_lag_of_an_idle_topic_becomes_0_and_its_markers_may_be_deleted(
     application: Application, upstream: Upstream, last: str
 ) -> None:
-    worker = application.start_worker()
+    worker = application.start_worker(KAFKA_SESSION_TIMEOUT_MS=session_ms(1500))
     upstream.writes(20)
     if last == "aborted":
         upstream.writes(5, commits=False)
@@ -114,7 +114,7 @@ def test_a_worker_that_is_stopped_right_after_its_last_step_has_stored_the_end(
     application: Application, upstream: Upstream
 ) -> None:
     """It does not wait for idle seconds: nobody may run until retention has deleted the marker."""
-    for _ in range(3):
+    for _ in range(2):
         worker = application.start_worker()
         upstream.writes(10)
         wait_until(

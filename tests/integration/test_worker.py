@@ -34,6 +34,7 @@ from stream.state_rows import SCHEMA
 from stream.testing import Driver
 from stream.wire import refusal
 from tests.model import tiny
+from tests.processes import session_ms
 from tests.same_lists import list_difference
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +163,7 @@ class Application:
                 "group.id": f"{self.name}-reader",
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 20,  # the end is told when a fetch comes back empty
                 "enable.auto.commit": False,
             }
         )
@@ -173,7 +175,7 @@ class Application:
             deadline = time.monotonic() + 30
             while unfinished:
                 assert time.monotonic() < deadline, f"no end of {topic} within 30 s"
-                for message in reader.consume(5_000, 0.1):
+                for message in reader.consume(5_000, 0.05):
                     error = message.error()
                     if error is None:
                         found.append(message)
@@ -627,7 +629,7 @@ SEGMENT = 10
 
 @pytest.mark.isolation
 def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(
-    applications: Callable[[], Application], broker: Broker
+    applications: Callable[[], Application],
 ) -> None:
     application, rng = applications(), random.Random(20260)
     create_topics(application)
@@ -638,10 +640,7 @@ def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(
         [(user, msgpack.packb({"item": rng.randrange(1_200), "ts": at})) for at, user in enumerate(taken)]
     )
 
-    # Below Kafka's own lower limit for a session, which the test's broker lowers: a dead worker's partitions are free
-    # sooner.
-    session_ms = 6_000 if broker.kind == "given" else 1_500
-    settings = {"RECOMMEND": "fold", "STEP_RECORDS": 100, "KAFKA_SESSION_TIMEOUT_MS": session_ms}
+    settings = {"RECOMMEND": "fold", "STEP_RECORDS": 100, "KAFKA_SESSION_TIMEOUT_MS": session_ms(1500)}
     killed_at = []
     for kill in range(KILLS):
         worker = application.start_worker(**settings)

@@ -29,6 +29,7 @@ from stream.commands import kafka_home
 from stream.commands.broker_process import started, tail
 from tests.crash.ports import free_ports
 from tests.processes import wait_until
+from tests.quick_java import quick_java
 from tests.secured import certificates
 from tests.secured.certificates import HOST, Certificates
 
@@ -159,7 +160,7 @@ def running(folder: Path, environ: Mapping[str, str]) -> Iterator[SecuredKafka]:
     files = certificates.made(folder / "certificates", USER)
     names = ("PLAINTEXT", "TLS", "MTLS", "SCRAM", "ADMIN", "ASTRAY", "CONTROLLER")
     ports = dict(zip(names, free_ports(len(names), random.Random()), strict=True))
-    java = kafka_home.java_environment(environ, folder)
+    java = kafka_home.java_environment(quick_java(environ), folder)
     plain = f'{_PLAIN} username="{_ADMIN}" password="{_ADMIN_PASSWORD}" user_{_ADMIN}="{_ADMIN_PASSWORD}";'
     properties = folder / "secured.properties"
     properties.write_text(
