@@ -5,9 +5,10 @@ the data and the changelog offset together. What a crash loses is read again fro
 off. This is the only file that knows rocksdict, which raises bare `Exception` with RocksDB's status word first.
 """
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
@@ -246,6 +247,16 @@ class Store:
                 self._rocks.flush()
             finally:
                 self._rocks.close()
+
+
+def bytes_below(folder: Path) -> int:
+    """The bytes of a store's files. Any thread may ask, whether the store is open or not."""
+    found = 0
+    with suppress(OSError), os.scandir(folder) as files:  # RocksDB deletes files at any time
+        for each in files:
+            with suppress(OSError):
+                found += each.stat().st_size
+    return found
 
 
 def wipe(folder: Path) -> None:

@@ -34,7 +34,7 @@ from stream.keys import KeyFormat
 from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
-from stream.prometheus import served, waiting
+from stream.probes import served, waiting
 from stream.promotion.first import first_version
 from stream.promotion.follow import Following, following, waiting_for
 from stream.promotion.loading import Loader

@@ -7,8 +7,10 @@ machine of 64 is throttled most of the time.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
+
+from stream.cgroups import groups
 
 _CONTROLLERS: Final = ("cpu,cpuacct", "cpu")
 """The folders that cgroup v1 has for the CPU."""
@@ -48,34 +50,14 @@ def let_threads_sleep() -> None:
 
 def _quotas(root: Path) -> Iterator[float]:
     """The quotas of this process's group and of the groups above it, in cores."""
-    system = root / "sys" / "fs" / "cgroup"
-    for line in _text(root / "proc" / "self" / "cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not controllers:  # cgroup v2
-            for folder in _upwards(system, path):
-                yield from _cores(*_text(folder / "cpu.max").split())
-        elif "cpu" in controllers.split(","):
-            for name in _CONTROLLERS:
-                for folder in _upwards(system / name, path):
-                    quota, period = (_text(folder / f"cpu.cfs_{what}_us").strip() for what in ("quota", "period"))
-                    yield from _cores(quota, period)
-
-
-def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """The folder of a group and of those above it. In a container the mount may be the group itself."""
-    path = PurePosixPath("/" + group.lstrip("/"))
-    for each in (path, *path.parents):
-        yield mount / str(each).lstrip("/")
+    for group in groups(root, "cpu", _CONTROLLERS):
+        if group.version == 2:
+            yield from _cores(*group.text("cpu.max").split())
+        else:
+            quota, period = (group.text(f"cpu.cfs_{what}_us").strip() for what in ("quota", "period"))
+            yield from _cores(quota, period)
 
 
 def _cores(quota: str = "", period: str = "") -> Iterator[float]:
     if quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0:  # `max` and -1: no quota
         yield int(quota) / int(period)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, ValueError):
-        return ""

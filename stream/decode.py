@@ -118,7 +118,8 @@ def decode(
         offset = record.offset()
         if offset < next_offset:
             raise StepAborted(
-                f"the client went back to offset {offset} of {topic}[{partition}], where {next_offset} was expected"
+                f"the client went back to offset {offset} of {topic}[{partition}], where {next_offset} was expected",
+                reason="offset_went_back",
             )
         next_offset = offset + 1
         if refused and (failed := refused.get((partition, offset))) is not None:

@@ -12,7 +12,7 @@ error of the project has a row.
 """
 
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Literal, get_args
 
 from model.errors import ModelError, ModelFailed
 from state.errors import SegmentLengthChanged, StateCorrupted, StateFormatUnknown, StoreLocked, StoreUnwritable
@@ -26,8 +26,22 @@ class MalformedInteraction(StreamError):
     """A record of the input that can never become an interaction."""
 
 
+AbortReason = Literal["rebalance", "kafka", "producer_replaced", "letter_too_large", "offset_went_back", "model"]
+ABORT_REASONS: Final[tuple[AbortReason, ...]] = get_args(AbortReason)
+
+
 class StepAborted(StreamError):
     """Kafka refused the transaction or did not answer in time, in a rebalance or an outage. A retry can help."""
+
+    def __init__(self, message: str, *, reason: AbortReason = "kafka") -> None:
+        """Args:
+        reason: for the metrics. rebalance: the group has gone on without this worker; kafka: Kafka refused the
+            transaction otherwise; producer_replaced: Kafka did not answer before the transaction was too old, or the
+            client could not go on; letter_too_large: a dead letter must be made smaller; offset_went_back: the client
+            delivered a record twice; model: it failed on records together, and on none alone.
+        """
+        super().__init__(message)
+        self.reason = reason
 
 
 class Fenced(StreamError):

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 from state.errors import StateCorrupted, StateError
-from state.store import StoreMemory
+from state.store import StoreMemory, bytes_below
 from state.store import wipe as wipe_folder
 from stream.fault_points import At, Point, passing
 from stream.partition import Partition, Phase, Restore
@@ -20,6 +20,11 @@ from stream.ports import Empty
 
 logger = logging.getLogger(__name__)
 
+RestoreReason = Literal["assigned", "step_aborted", "store_wiped"]
+RESTORE_REASONS: Final[tuple[RestoreReason, ...]] = get_args(RestoreReason)
+"""Why a changelog is read: a partition came; a step was aborted, so its newest records are read; a damaged store was
+wiped.
+"""
 _AT_ONCE: Final = 4
 """Partitions restored side by side."""
 
@@ -56,6 +61,8 @@ class Partitions:
         self._check = check
         self._at = at
         self._owned: dict[int, Partition] = {}
+        self.restores: dict[RestoreReason, int] = dict.fromkeys(RESTORE_REASONS, 0)
+        """Restores that began, by their reasons."""
         self.joined = False
         """Whether the group has given this worker its partitions, perhaps none."""
         self.known_ms: int | None = None
@@ -75,6 +82,20 @@ class Partitions:
     def positions(self) -> dict[int, int]:
         """Running partition → the lowest offset that its next record can have."""
         return {number: self._owned[number].next_offset for number in self.running()}
+
+    def reached(self) -> dict[int, int]:
+        """As `next_offsets`, of the partitions that have run: of others it is not known. Any thread may ask."""
+        return {
+            partition.number: partition.next_offset
+            for partition in self.all()
+            if partition.phase is Phase.RUNNING or partition.next_offset
+        }
+
+    def store_bytes(self) -> dict[int, int]:
+        """Partition → the bytes of its files. Any thread may ask."""
+        return {
+            number: bytes_below(self._folder / str(number)) for number in sorted(each.number for each in self.all())
+        }
 
     def next_offsets(self) -> dict[int, int]:
         """Partition → the lowest offset that its next record can have."""
@@ -170,6 +191,7 @@ class Partitions:
             partition.become(Phase.RESTORING)
             partition.forget()
             partition.restore = self._begin_restore(partition, self._memory)
+            self.restores["step_aborted"] += 1
 
     def _advance(self, partition: Partition) -> None:
         """Open the store, or read another slice of the changelog into it."""
@@ -179,6 +201,7 @@ class Partitions:
                 partition.become(Phase.RESTORING)
                 self._at(Point.OPENED)
                 partition.restore = self._begin_restore(partition, self._memory)
+                self.restores["store_wiped" if partition.wiped else "assigned"] += 1
             if partition.restore is not None and partition.restore.advance():
                 partition.restore.close()
                 partition.restore = None

@@ -1,48 +1,41 @@
-"""What a running worker answers over HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for a supervisor.
+"""A worker's metrics. Each scrape reads the numbers from the worker; the worker itself only counts.
 
-Each scrape reads the numbers from the worker; the worker itself only counts. Labels never hold ids of users or items.
-docs/metrics.md is made from this file.
+Labels never hold ids of users or items, nor texts of errors. docs/metrics.md is made from this file.
 """
 
-import logging
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Literal, get_args
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from stream.errors import SettingsInvalid
-from stream.http_server import Answer, Answers, HttpServer
+from model.errors import ModelFailed
+from stream.errors import MalformedInteraction
 from stream.partition import OWNED, Phase
 from stream.serving import Serving
 from stream.worker import Worker
 
-logger = logging.getLogger(__name__)
-
-ALIVE_WITHIN_S: Final = 60.0
-"""A loop without a turn for this long is stuck. A step, or one call to a broker that is away, takes less."""
 WAITING_WITHIN_S: Final = 15.0
 """Longer than one call waits before it reports that Kafka does not answer: 5 s, or twice that."""
 
+State = Literal["waiting_for_model", "joining", "standby", "restoring", "running", "waiting_for_kafka"]
+STATES: Final[tuple[State, ...]] = get_args(State)
+
 _COUNTS: Final = {
     "steps": "Steps published",
-    "aborted": "Steps aborted and computed again",
     "records": "Records of the interactions topic in published steps",
     "interactions": "Interactions remembered",
     "folds": "Segments folded",
     "lists": "Lists published",
-    "dead_letters": "Records refused and sent to the dead-letter topic",
     "model_failures": "Records refused because the model failed on them",
     "forgotten": "Users forgotten because of a null value",
     "passed_over": "Events passed over because REC2PM_EVENTS does not name their kind",
@@ -57,55 +50,193 @@ _COUNTS: Final = {
 }
 
 
+def registry(worker: Worker, limit_bytes: int | None) -> CollectorRegistry:
+    """Everything that `/metrics` has: of the worker, and of its process.
+
+    Args:
+        limit_bytes: of the memory of its container; None if there is none.
+    """
+    made = CollectorRegistry()
+    made.register(WorkerMetrics(worker, limit_bytes))
+    ProcessCollector(registry=made)
+    return made
+
+
+def registry_while_waiting() -> CollectorRegistry:
+    """What `/metrics` has while there is no model to serve yet."""
+    made = CollectorRegistry()
+    made.register(_WaitingForModel())
+    ProcessCollector(registry=made)
+    return made
+
+
+def state_of(worker: Worker) -> State:
+    """What the worker does, in a word. Waiting for Kafka comes first: the rest does not go on meanwhile."""
+    if worker.clock() - worker.link.waited_at < WAITING_WITHIN_S:
+        return "waiting_for_kafka"
+    phases = [partition.phase for partition in worker.partitions.all()]
+    if not phases:
+        return "standby" if worker.partitions.joined else "joining"
+    return "running" if all(phase is Phase.RUNNING for phase in phases) else "restoring"
+
+
 class WorkerMetrics(Collector):
     """The worker's counts at the time of the scrape."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, limit_bytes: int | None = None) -> None:
         self._worker = worker
+        self._limit_bytes = limit_bytes
 
     def collect(self) -> Iterable[Metric]:
         worker = self._worker
-        for name, meaning in _COUNTS.items():
-            yield CounterMetricFamily(f"rec2pm_{name}", f"{meaning}.", value=getattr(worker.counts, name))
-        phases = Counter(partition.phase for partition in worker.partitions.all())
-        gauge = GaugeMetricFamily("rec2pm_partitions", "Partitions of this worker, by phase.", labels=["phase"])
-        for phase in OWNED:
-            gauge.add_metric([phase.name.lower()], phases[phase])
-        yield gauge
+        yield _state(state_of(worker))
+        yield from _counts(worker)
+        yield from _partitions(worker)
         yield from _restores(worker)
-        held = GaugeMetricFamily(
-            "rec2pm_input_held_back_records",
-            "Records of the input that wait behind an open transaction of a producer.",
-            labels=["partition"],
-        )
-        for number, records in worker.held_back.items():
-            held.add_metric([str(number)], records)
-        yield held
-        done = GaugeMetricFamily(
-            "rec2pm_refold_done",
-            "1 if every user of the partition has a memory in the format of the model that serves, else 0.",
-            labels=["partition"],
-        )
-        for number, is_done in worker.refold.done().items():
-            done.add_metric([str(number)], float(is_done))
-        yield done
-        waited = worker.clock() - worker.link.waited_at
-        yield GaugeMetricFamily(
-            "rec2pm_waiting_for_kafka",
-            "1 while Kafka does not answer the worker, else 0.",
-            value=float(waited < WAITING_WITHIN_S),
-        )
-        yield GaugeMetricFamily(
-            "rec2pm_step_records_limit", "Most records that the next step may have.", value=worker.step_size.limit
-        )
+        yield from _lag(worker)
+        yield from _refold(worker)
         yield from _models(worker.serving)
-        times = worker.step_times
-        yield HistogramMetricFamily(
-            "rec2pm_step_seconds",
-            "How long steps took, from a poll's records to the store.",
-            buckets=times.buckets(),
-            sum_value=times.sum_s,
+        yield from _times(worker)
+        limit = GaugeMetricFamily(
+            "rec2pm_memory_limit_bytes", "Memory that the container of the worker may have, where it has a limit."
         )
+        if self._limit_bytes is not None:
+            limit.add_metric([], self._limit_bytes)
+        yield limit
+
+
+class _WaitingForModel(Collector):
+    def collect(self) -> Iterable[Metric]:
+        yield _state("waiting_for_model")
+
+
+def _state(now: State) -> Metric:
+    gauge = GaugeMetricFamily("rec2pm_state", "1 for what the worker does, 0 for the others.", labels=["state"])
+    for state in STATES:
+        gauge.add_metric([state], float(state == now))
+    return gauge
+
+
+def _counts(worker: Worker) -> Iterator[Metric]:
+    counts = worker.counts
+    for name, meaning in _COUNTS.items():
+        yield CounterMetricFamily(f"rec2pm_{name}", f"{meaning}.", value=getattr(counts, name))
+    yield _counter("aborted", "Steps aborted and computed again, by the reason.", "reason", worker.aborts.items())
+    refused = {
+        MalformedInteraction.__name__: counts.dead_letters - counts.model_failures,
+        ModelFailed.__name__: counts.model_failures,
+    }
+    yield _counter(
+        "dead_letters", "Records refused and sent to the dead-letter topic, by the error.", "reason", refused.items()
+    )
+
+
+def _counter(name: str, meaning: str, label: str, values: Iterable[tuple[str, int]]) -> Metric:
+    counter = CounterMetricFamily(f"rec2pm_{name}", meaning, labels=[label])
+    for value, number in values:
+        counter.add_metric([value], number)
+    return counter
+
+
+def _gauge(name: str, meaning: str, values: Mapping[int, float]) -> Metric:
+    """A gauge with a value for each of some partitions."""
+    gauge = GaugeMetricFamily(f"rec2pm_{name}", meaning, labels=["partition"])
+    for number, value in values.items():
+        gauge.add_metric([str(number)], value)
+    return gauge
+
+
+def _partitions(worker: Worker) -> Iterator[Metric]:
+    phases = Counter(partition.phase for partition in worker.partitions.all())
+    gauge = GaugeMetricFamily("rec2pm_partitions", "Partitions of this worker, by phase.", labels=["phase"])
+    for phase in OWNED:
+        gauge.add_metric([phase.name.lower()], phases[phase])
+    yield gauge
+    yield _gauge("store_bytes", "Bytes of the partition's local store, in files.", worker.partitions.store_bytes())
+
+
+def _lag(worker: Worker) -> Iterator[Metric]:
+    now = worker.clock()
+    behind = {
+        number: found
+        for number, position in worker.partitions.reached().items()
+        if (found := worker.lag.of(number, position, now)) is not None
+    }
+    yield _gauge(
+        "lag_records",
+        "Offsets from the next record to the end of the partition (last stable offset), as the client knew it a few "
+        "seconds ago. Without a value before the partition has run here.",
+        {number: each.records for number, each in behind.items()},
+    )
+    yield _gauge(
+        "lag_seconds",
+        "For how long the worker has known that the partition has a record that it has not taken; 0 if it has taken all. "
+        "The oldest such record is at least so old, whatever its timestamp says.",
+        {number: each.seconds for number, each in behind.items()},
+    )
+    yield _gauge(
+        "input_held_back_records",
+        "Records of the input that wait behind an open transaction of a producer. The lag does not have them.",
+        worker.held_back,
+    )
+    yield GaugeMetricFamily(
+        "rec2pm_waiting_for_kafka",
+        "1 while Kafka does not answer the worker, else 0.",
+        value=float(state_of(worker) == "waiting_for_kafka"),
+    )
+
+
+def _refold(worker: Worker) -> Iterator[Metric]:
+    done = {number: float(is_done) for number, is_done in worker.refold.done().items()}
+    yield _gauge(
+        "refold_done",
+        "1 if every user of the partition has a memory in the format of the model that serves, else 0.",
+        done,
+    )
+    yield GaugeMetricFamily(
+        "rec2pm_refold_backlog_partitions",
+        "Partitions that the background has not ended with.",
+        value=sum(not is_done for is_done in done.values()),
+    )
+
+
+def _times(worker: Worker) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "rec2pm_last_step_timestamp_seconds",
+        "When the newest step was published; before the first one, when the worker started.",
+        value=worker.stepped_ms / 1000,
+    )
+    yield GaugeMetricFamily(
+        "rec2pm_step_records_limit", "Most records that the next step may have.", value=worker.step_size.limit
+    )
+    phases = HistogramMetricFamily(
+        "rec2pm_step_seconds",
+        "How long the phases of steps took. All phases together are the whole step; the wait for records is no part of it.",
+        labels=["phase"],
+    )
+    times = worker.step_times
+    for phase, seconds in times.phases.items():
+        phases.add_metric([phase], seconds.buckets(), seconds.sum_s)
+    yield phases
+    yield HistogramMetricFamily(
+        "rec2pm_whole_step_seconds",
+        "How long steps took, from a poll's records to the store.",
+        buckets=times.whole.buckets(),
+        sum_value=times.whole.sum_s,
+    )
+    cost = worker.step.recommender.cost
+    yield SummaryMetricFamily(
+        "rec2pm_fold_seconds",
+        "Seconds of the model for folds, also of memories that are rebuilt and of steps that are computed again.",
+        count_value=cost.folds,
+        sum_value=cost.fold_seconds,
+    )
+    yield SummaryMetricFamily(
+        "rec2pm_list_seconds",
+        "Seconds of the model for lists, also of steps that are computed again.",
+        count_value=cost.lists,
+        sum_value=cost.list_seconds,
+    )
 
 
 def _models(serving: Serving) -> Iterator[Metric]:
@@ -125,12 +256,9 @@ def _models(serving: Serving) -> Iterator[Metric]:
         "1 if the worker serves the promoted version, or if none is promoted, else 0.",
         value=float(serving.as_promoted),
     )
-    came = CounterMetricFamily(
-        "rec2pm_promotions", "Promoted versions, by what came of them in this worker.", labels=["result"]
+    yield _counter(
+        "promotions", "Promoted versions, by what came of them in this worker.", "result", serving.came_of_it.items()
     )
-    for result, number in serving.came_of_it.items():
-        came.add_metric([result], number)
-    yield came
     yield GaugeMetricFamily(
         "rec2pm_model_preparation_seconds",
         "Seconds from the promotion's record to a version that was ready, for the last one.",
@@ -139,132 +267,29 @@ def _models(serving: Serving) -> Iterator[Metric]:
 
 
 def _restores(worker: Worker) -> Iterator[Metric]:
-    remaining = GaugeMetricFamily(
-        "rec2pm_restore_remaining_records", "Changelog offsets not restored yet.", labels=["partition"]
+    yield _counter("restores", "Restores that began, by the reason.", "reason", worker.partitions.restores.items())
+    found = {
+        partition.number: progress
+        for partition in worker.partitions.all()
+        if (restore := partition.restore) is not None and (progress := restore.progress()) is not None
+    }
+    yield _gauge(
+        "restore_remaining_records",
+        "Changelog offsets not restored yet.",
+        {number: each.remaining for number, each in found.items()},
     )
-    read = GaugeMetricFamily(
-        "rec2pm_restore_records", "Changelog records that the restore has read.", labels=["partition"]
+    yield _gauge(
+        "restore_records",
+        "Changelog records that the restore has read.",
+        {number: each.records for number, each in found.items()},
     )
-    rate = GaugeMetricFamily(
-        "rec2pm_restore_records_per_second",
+    yield _gauge(
+        "restore_records_per_second",
         "Changelog records restored per second, on average since the restore began.",
-        labels=["partition"],
+        {number: each.per_s for number, each in found.items()},
     )
-    left = GaugeMetricFamily(
-        "rec2pm_restore_seconds_left",
+    yield _gauge(
+        "restore_seconds_left",
         "Seconds until the restore ends at this rate, at most.",
-        labels=["partition"],
+        {number: each.seconds_left for number, each in found.items() if each.seconds_left is not None},
     )
-    for partition in worker.partitions.all():
-        if partition.restore is not None and (progress := partition.restore.progress()) is not None:
-            number = [str(partition.number)]
-            remaining.add_metric(number, progress.remaining)
-            read.add_metric(number, progress.records)
-            rate.add_metric(number, progress.per_s)
-            if progress.seconds_left is not None:
-                left.add_metric(number, progress.seconds_left)
-    yield from (remaining, read, rate, left)
-
-
-@contextmanager
-def served(
-    worker: Worker, listen: str, clock: Callable[[], float], *, who: str, by_default: bool
-) -> Iterator[int | None]:
-    """Answer on `listen` (HOST:PORT) while the block runs; do not if it is empty. Yields the port.
-
-    Args:
-        who: names the application and the worker in the answers to probes: a probe may have reached another worker.
-
-    Raises:
-        SettingsInvalid: the port cannot be used. With `by_default` (the operator did not choose it) there is only a
-            warning: a second worker on the machine has the same default.
-    """
-    with listening(listen, _answers(worker, clock, who), by_default=by_default) as port:
-        if port is not None:
-            logger.info("metrics at http://%s:%d/metrics", listen.rpartition(":")[0], port)
-        yield port
-
-
-@contextmanager
-def waiting(listen: str, why: Callable[[], str], *, who: str, by_default: bool) -> Iterator[int | None]:
-    """Answer probes while a worker has no model to serve: alive, and not ready. Otherwise as `served`.
-
-    Args:
-        why: what it waits for.
-    """
-
-    def answer(path: str, _: str) -> Answer:
-        if path == "/livez":
-            return _said(True, "waits for a model", who)
-        if path == "/readyz":
-            return _said(False, why(), who)
-        return Answer(404, b"/livez, /readyz\n")
-
-    with listening(listen, answer, by_default=by_default) as port:
-        yield port
-
-
-@contextmanager
-def listening(listen: str, answers: Answers, *, by_default: bool) -> Iterator[int | None]:
-    """Answer on `listen` while the block runs; see `served`."""
-    if not listen:
-        yield None
-        return
-    host, _, port = listen.rpartition(":")
-    try:
-        server = HttpServer(host, int(port), answers)
-    except (OSError, OverflowError) as error:
-        if by_default:
-            logger.warning(
-                "metrics off: %s is in use (%s); give each worker on a machine its own REC2PM_METRICS_LISTEN",
-                listen,
-                error,
-            )
-            yield None
-            return
-        raise SettingsInvalid(
-            f"REC2PM_METRICS_LISTEN={listen}: {error}. Give each worker on a machine its own port, or none"
-        ) from error
-    thread = threading.Thread(target=server.serve, name="metrics", daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.stop()
-
-
-def _answers(worker: Worker, clock: Callable[[], float], who: str) -> Answers:
-    registry = CollectorRegistry()
-    registry.register(WorkerMetrics(worker))
-
-    def answer(path: str, accept: str) -> Answer:
-        if path == "/metrics":
-            encode, content_type = choose_encoder(accept)
-            return Answer(200, encode(registry), content_type)
-        if path == "/livez":
-            return _said(*_alive(worker, clock()), who)
-        if path == "/readyz":
-            return _said(*_ready(worker), who)
-        return Answer(404, b"/metrics, /livez, /readyz\n")
-
-    return answer
-
-
-def _alive(worker: Worker, now: float) -> tuple[bool, str]:
-    # A worker that waits for Kafka is alive: a restart would not bring Kafka back.
-    silent = now - max(worker.turned_at, worker.link.waited_at)
-    return silent < ALIVE_WITHIN_S, f"the loop turned, or noticed that Kafka is away, {silent:.1f} s ago"
-
-
-def _ready(worker: Worker) -> tuple[bool, str]:
-    phases = [partition.phase for partition in worker.partitions.all()]
-    if not phases and worker.partitions.joined:
-        return True, "standby: in the group, which has no partition for this worker"
-    if not phases:
-        return False, "not in the group yet"
-    running = phases.count(Phase.RUNNING)
-    return running == len(phases), f"{running} of {len(phases)} assigned partitions are running"
-
-
-def _said(good: bool, text: str, who: str) -> Answer:
-    return Answer(200 if good else 503, f"{text} ({who})\n".encode())

@@ -1,5 +1,6 @@
 """Connects state and model: from item keys to rows, from segments to memories, from rankings to lists of item ids."""
 
+import time
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Final, Literal, Protocol
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from model.version.padding import padded
 from state.interaction import item_key
 from state.user import Preference, Segment, packed
+from stream.model_cost import ModelCost
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -99,12 +101,15 @@ class RankedList(msgspec.Struct, frozen=True, gc=False):
 class Recommender:
     """A model and its catalogue, by item key."""
 
-    def __init__(self, model: Model, promotion: str = "") -> None:
+    def __init__(self, model: Model, promotion: str = "", clock: Callable[[], float] = time.perf_counter) -> None:
         """Args:
         promotion: the id of the promotion that says so; empty for a model from the settings.
+        clock: monotonic seconds, for what the model's calls take.
         """
         self.model: Final = model
         self.promotion: Final = promotion
+        self.cost = ModelCost()
+        self._clock = clock
         keys = np.array([item_key(item) for item in model.item_ids], dtype=np.int64)
         self._order: Final = np.argsort(keys, kind="stable")
         self._sorted: Final = keys[self._order]
@@ -142,27 +147,30 @@ class Recommender:
             as_of: time of each segment's last interaction, epoch ms.
             times: of all interactions of a segment, packed epoch ms; unknown ones are replaced by `as_of`.
         """
-        model = self.model
+        model, began = self.model, self._clock()
         rows = self.rows(b"".join(segments)).reshape(len(segments), model.segment_length)
         when: Ints | None = None
         if model.uses_time:
             known = np.array(as_of, np.int64).repeat(model.segment_length) if times is None else _unpacked(times)
             when = known.reshape(rows.shape)
         folded = model.fold(self._memories(before), rows, when)
-        return [
+        made = [
             Fold(
                 Preference(
                     model.memory_format,
                     model.segment_length,
                     1 if old is None else old.folds + 1,
-                    time,
+                    when_ms,
                     memory.tobytes(),
                     0 if old is None else old.missing,
                 ),
                 hidden,
             )
-            for old, time, memory, hidden in zip(before, as_of, folded.memory, folded.hidden, strict=True)
+            for old, when_ms, memory, hidden in zip(before, as_of, folded.memory, folded.hidden, strict=True)
         ]
+        self.cost.folds += len(segments)
+        self.cost.fold_seconds += self._clock() - began
+        return made
 
     def rebuild(
         self,
@@ -190,7 +198,7 @@ class Recommender:
             now = [user for user, segments in enumerate(lacked) if len(segments) > turn]
             segments = [lacked[user][turn] for user in now]
             newest = [preferences[user].as_of for user in now]
-            unknown = [packed([time]) * self.model.segment_length for time in newest]
+            unknown = [packed([newest_ms]) * self.model.segment_length for newest_ms in newest]
             folds = self.fold(
                 [made[user] for user in now],
                 [segment.items for segment in segments],
@@ -214,6 +222,7 @@ class Recommender:
 
     def recommend(self, queries: Sequence[Query], k: int) -> list[RankedList]:
         """Rank B lists of at most k items; a list is shorter only if the catalogue is."""
+        began = self._clock()
         lists: list[RankedList | None] = [None] * len(queries)
         after_fold = [at for at, query in enumerate(queries) if query.hidden is not None]
         others = [at for at, query in enumerate(queries) if query.hidden is None]
@@ -248,6 +257,8 @@ class Recommender:
                 excludes,
                 lambda exclude: self.model.recommend(memory, working, lengths, k, exclude, when, asked),
             )
+        self.cost.lists += len(queries)
+        self.cost.list_seconds += self._clock() - began
         return [made for made in lists if made is not None]
 
     def _rank(

@@ -8,6 +8,7 @@ two, the restore reads the changes from the changelog. The other order could kee
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -16,11 +17,21 @@ from model.errors import ModelError, ModelFailed
 from state.errors import StateCorrupted, StateError
 from stream.decode import Place, Polled, decode
 from stream.doubts import Doubts
-from stream.errors import Action, StepAborted, StoreBehind, StreamError, TooManyRefused, action_on
+from stream.errors import (
+    ABORT_REASONS,
+    AbortReason,
+    Action,
+    StepAborted,
+    StoreBehind,
+    StreamError,
+    TooManyRefused,
+    action_on,
+)
 from stream.event import EventReader
 from stream.failing_records import failing_records
 from stream.fault_points import At, Point, passing
 from stream.keys import KeyFormat
+from stream.lag import Lag
 from stream.partitions import Partitions
 from stream.policy import RefusedShare, StepSize
 from stream.ports import Counts, Link, Outgoing
@@ -28,7 +39,7 @@ from stream.progress import ProgressLine
 from stream.refold import Refold
 from stream.serving import Serving
 from stream.step import Step
-from stream.step_times import StepTimes
+from stream.step_times import Laps, StepTimes
 from stream.wire import Record, refusal
 
 logger = logging.getLogger(__name__)
@@ -41,6 +52,8 @@ LOOK_EVERY_S: Final = 2.0
 """How often the worker looks for the end of partitions that bring no records. Positions then pass the markers of
 transactions, so the lag of an idle topic becomes 0, and retention may delete the markers.
 """
+NOTE_EVERY_S: Final = 1.0
+"""How often the worker notes what the client knows of the ends. The client itself learns of them every few seconds."""
 SETTLES_WITHIN_S: Final = 3.0
 """How long a worker that stops waits for such a look."""
 FLUSH_EVERY_S: Final = 60.0
@@ -93,7 +106,12 @@ class Worker:
         self._give_back = give_back
         self._at = at
         self.counts = Counts()
+        self.aborts: dict[AbortReason, int] = dict.fromkeys(ABORT_REASONS, 0)
+        """Aborted steps, by their reasons."""
         self.step_times = StepTimes()
+        self.stepped_ms = wall_ms()
+        """When the newest step was published, epoch ms; before the first one, when the worker was made."""
+        self.lag = Lag()
         self.held_back: Mapping[int, int] = {}
         """Partition → records of the input that wait behind somebody's open transaction (`stream.kafka.watch`)."""
         self.stopping = False
@@ -105,6 +123,7 @@ class Worker:
         self._flushed_at = clock()
         self._rests_until = clock()
         self._looked_at = clock()
+        self._noted_at = -math.inf
         self._positions: dict[int, int] = {}
         """What `Partitions.positions` said when the worker looked last."""
         self._idle = False
@@ -150,6 +169,7 @@ class Worker:
                 self._process(records, passed)
                 self._aborts = 0
             self._refold()
+            self._note_lag()
             if self.clock() - self._flushed_at >= FLUSH_EVERY_S:
                 self.partitions.flush()
                 self._give_back()
@@ -167,12 +187,19 @@ class Worker:
                 case _:
                     raise
 
+    def _note_lag(self) -> None:
+        """Note where partitions end, if the client may know more than it did."""
+        if (now := self.clock()) - self._noted_at >= NOTE_EVERY_S:
+            self._noted_at = now
+            self.lag.note(now, self.partitions.reached(), self.link.ends)
+
     def _swap(self) -> None:
         """Serve the version that is offered, if there is one, from the next step on."""
         offered = self.serving.take()
         if offered is None:
             return
         logger.info("model swapped model=%s former=%s", offered.reference, self.step.recommender.model.reference)
+        offered.recommender.cost = self.step.recommender.cost
         self.step = replace(self.step, recommender=offered.recommender)
         self._at(Point.MODEL_SWAPPED)
 
@@ -213,6 +240,7 @@ class Worker:
         """Count an aborted step and rest before the next attempt. Raises StepAborted after too many in a row."""
         self._aborts += 1
         self.counts.aborted += 1
+        self.aborts[aborted.reason if isinstance(aborted, StepAborted) else "kafka"] += 1
         logger.warning("step aborted attempt=%d reason=%s", self._aborts, aborted)
         if self._aborts >= MAX_ABORTS_IN_A_ROW:
             raise StepAborted(
@@ -223,29 +251,28 @@ class Worker:
 
     def _process(self, records: Sequence[Record], passed: Mapping[int, int]) -> None:
         """One step. Without records, it stores the positions that are `passed`."""
-        started = self.clock()
-        outgoing = self._computed(records, passed)
+        laps = Laps(self.clock)
+        outgoing = self._computed(records, passed, laps)
         self._at(Point.COMPUTED)
-        publishing_s = self._publish(outgoing, Point.COMMITTED)
+        self._publish(outgoing, Point.COMMITTED, laps)
         self._at(Point.WRITTEN)
         if outgoing.counts.lists or outgoing.counts.folds:
             self.serving.proved()
         self.refused.note(outgoing.counts.records, outgoing.counts.dead_letters)
         if records:
-            took_s = self.clock() - started
-            self.step_size.learn(outgoing.counts.records, took_s - publishing_s)
-            self.step_times.note(took_s)
+            self.step_size.learn(outgoing.counts.records, self.step_times.note(laps) - laps.seconds["publish"])
+            self.stepped_ms = self._wall_ms()
 
-    def _publish(self, outgoing: Outgoing, published: Point) -> float:
-        """Publish, then write. Returns the seconds that Kafka took."""
-        sent_ms, computed = self._wall_ms(), self.clock()
+    def _publish(self, outgoing: Outgoing, published: Point, laps: Laps) -> None:
+        """Publish, then write."""
+        sent_ms = self._wall_ms()
         reached = self.link.publish(outgoing)
-        publishing_s = self.clock() - computed
+        laps.end("publish")
         self._at(published)
         self.partitions.published(outgoing.next_offsets, sent_ms)
         self._write(outgoing, reached)
         self.counts.add(outgoing.counts)
-        return publishing_s
+        laps.end("write")
 
     def _refold(self) -> None:
         """Rebuild some memories in the background, unless the last step was aborted, or the version must yet prove
@@ -256,16 +283,17 @@ class Worker:
         outgoing = self.refold.next(self.partitions, self.step, self.link.input_id)
         if outgoing is not None:
             self._refolding = True
-            self._publish(outgoing, Point.REFOLDED)
+            self._publish(outgoing, Point.REFOLDED, Laps(self.clock))
             self.refold.published()
             self._refolding, self._aborts = False, 0
 
-    def _computed(self, records: Sequence[Record], passed: Mapping[int, int]) -> Outgoing:
+    def _computed(self, records: Sequence[Record], passed: Mapping[int, int], laps: Laps) -> Outgoing:
         """What a poll publishes. Records that the model fails on become dead letters and change nothing else."""
         failing: dict[Place, ModelFailed] = {}
         now_ms = self._wall_ms()
         while True:
             polled = self._decoded(records, failing)
+            laps.end("decode")
             for number, offset in passed.items():
                 polled.next_offsets[number] = max(offset, polled.next_offsets.get(number, 0))
             try:
@@ -275,16 +303,19 @@ class Worker:
             if made is not None:
                 made.counts.model_failures = len(failing)
                 self.doubts.note(polled, made.counts, self.link.width, self.step.recommender)
+                laps.end("compute")
                 return made
             found = failing_records(self.step, polled, lambda: self.stopping)
             if not found:
                 self.step_size.halve()
                 raise StepAborted(
-                    f"the model failed on {len(records)} records together, and on none of them alone: {reason}"
+                    f"the model failed on {len(records)} records together, and on none of them alone: {reason}",
+                    reason="model",
                 )
             for (partition, offset), failed in found.items():
                 logger.warning("model failed on a record partition=%d offset=%d: %s", partition, offset, failed)
             failing |= found
+            laps.end("compute")
 
     def _decoded(self, records: Sequence[Record], failing: Mapping[Place, ModelFailed]) -> Polled:
         polled = decode(records, self.topic, self.partitions.next_offsets(), failing, self.events, self.keys)

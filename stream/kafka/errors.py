@@ -50,6 +50,10 @@ PUT_OUT: Final = (
     KafkaError.PRODUCER_FENCED,
 )
 """Another process has this worker's name, or the transaction was too old for Kafka."""
+LEFT_BEHIND: Final = frozenset(
+    {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS}
+)
+"""The group has gone on without this worker."""
 _GRANT: Final = "grant it with kafka-acls.sh --add (docs/operate.md lists what each command needs)"
 _WHAT_TO_DO: Final[Mapping[int, str]] = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: f"no permission on the topic: {_GRANT}",

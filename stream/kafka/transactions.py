@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from stream.errors import Fenced, OutputTooLarge, StepAborted, StopAsked
 from stream.fault_points import At, Point
 from stream.kafka.call_thread import CallThread
-from stream.kafka.errors import NOT_ALLOWED, PUT_OUT, explained, is_fatal, stop
+from stream.kafka.errors import LEFT_BEHIND, NOT_ALLOWED, PUT_OUT, explained, is_fatal, stop
 from stream.kafka.outage import Outage
 from stream.kafka.sent_letters import SentLetters
 from stream.keys import KeyFormat
@@ -229,7 +229,8 @@ class Transactions:
             stop(error, "publishing")
         if reason.code() != KafkaError._STATE:
             self._first_reason = reason
-        raise StepAborted(explained(self._first_reason or reason)) from error
+        first = self._first_reason or reason
+        raise StepAborted(explained(first), reason="rebalance" if first.code() in LEFT_BEHIND else "kafka") from error
 
     def _leave_out_refused(self, error: KafkaException) -> None:
         """Raise StepAborted, unless a record was too large that is no dead letter, or that cannot be made smaller.
@@ -247,7 +248,7 @@ class Transactions:
         logger.info("new producer reason=%s", why)
         self._renew()
         self._at(Point.ABORTED)
-        raise StepAborted(why) from error
+        raise StepAborted(why, reason="letter_too_large" if learned else "kafka") from error
 
     def _replace_producer(self, error: "KafkaException | _Overdue") -> NoReturn:
         """Replace a producer that is no longer usable, and raise StepAborted.
@@ -270,7 +271,9 @@ class Transactions:
         logger.warning("new producer after=%.1f s reason=%s", open_s, error)
         self._renew()
         self._at(Point.ABORTED)
-        raise StepAborted(f"the producer was replaced after {open_s:.1f} s: {error}") from error
+        raise StepAborted(
+            f"the producer was replaced after {open_s:.1f} s: {error}", reason="producer_replaced"
+        ) from error
 
     def _renew(self) -> None:
         """Make a new producer of the same name: Kafka refuses whatever the old one has sent and is still on its way.

@@ -18,6 +18,7 @@ import polars as pl
 
 from model.version.runtime import Runtime
 from state.store import StoreMemory, wipe
+from stream.model_cost import ModelCost
 from stream.partition import Partition
 from stream.policy import stride
 from stream.ports import Outgoing
@@ -26,7 +27,7 @@ from stream.replay.feed import Feed, borders
 from stream.replay.frames import Frame, Frames
 from stream.replay.newest_items import lists_of_newest_items
 from stream.replay.task import Serves, Task
-from stream.replay.timed import Cost, TimedRecommender
+from stream.replay.timed import TimedRecommender
 from stream.step import Rules, Step
 from stream.wire import Recommendation
 
@@ -72,7 +73,7 @@ class Shard:
     feed: Feed
     partition: Partition
     frames: Frames
-    cost: Cost = field(default_factory=Cost)
+    cost: ModelCost = field(default_factory=ModelCost)
 
     @staticmethod
     def open(task: Task) -> "Shard":

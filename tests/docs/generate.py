@@ -18,7 +18,8 @@ from stream.errors import SettingsInvalid
 from stream.http_server import ENDS_WITHIN_S, MAX_CONNECTIONS
 from stream.kafka.options import RESERVED
 from stream.partition import Progress
-from stream.prometheus import ALIVE_WITHIN_S, WAITING_WITHIN_S, WorkerMetrics
+from stream.probes import ALIVE_WITHIN_S
+from stream.prometheus import WAITING_WITHIN_S, registry
 from stream.settings import IN_WORDS, Settings, described, variable_of
 from tests.fakes import FakeLink, FakeModel, FakeRecord, NothingToRestore, said, worker_on
 
@@ -256,9 +257,8 @@ def _metrics() -> Iterator[str]:
     yield ""
     yield "Counters begin at 0 with each process. Labels never hold ids of users or items."
     yield ""
-    yield "**Watch the lag too.** Lag, the number of records that no worker has dealt with yet, is Kafka's to tell:"
-    yield "`kafka-consumer-groups.sh --describe --group <app>`, or an exporter that reads the group. Alert when it rises for"
-    yield "longer than a restart takes: it also shows a partition that no worker has."
+    yield "**A partition that no worker has** has no lag here. Kafka tells it: `kafka-consumer-groups.sh --describe --group"
+    yield "<app>`, or an exporter that reads the group. Or compare the sum of `rec2pm_partitions` with their number."
     yield ""
     yield "| metric | type | labels | meaning |"
     yield "|---|---|---|---|"
@@ -285,17 +285,21 @@ def _metrics() -> Iterator[str]:
     yield "- `up` of the scrape: the process is gone. A supervisor restarts it; the log's last line says why it ended."
 
 
-_ALWAYS_THE_SAME: Final = ("phase", "result")
+_ALWAYS_THE_SAME: Final = ("phase", "reason", "result", "state")
 
 
 def _label(label: str, values: list[str]) -> str:
     """A label, with its values where they are always the same."""
-    return f"`{label}`: {', '.join(f'`{value}`' for value in values)}" if label in _ALWAYS_THE_SAME else f"`{label}`"
+    return (
+        f"`{label}`: {', '.join(f'`{value}`' for value in dict.fromkeys(values))}"
+        if label in _ALWAYS_THE_SAME
+        else f"`{label}`"
+    )
 
 
 def exposed(metric: Metric) -> str:
-    """The name that Prometheus sees, with its suffix. Of a histogram, without the suffixes of its three parts."""
-    if metric.type == "histogram":
+    """The name that Prometheus sees, with its suffix. Of a histogram or a summary, without those of its parts."""
+    if metric.type in ("histogram", "summary"):
         return metric.name
     (name,) = {sample.name for sample in metric.samples}
     return name
@@ -314,7 +318,7 @@ def collected() -> list[Metric]:
         worker.partitions.all()[0].restore = _Restoring()
         worker.held_back = {0: 3}
         try:
-            return list(WorkerMetrics(worker).collect())
+            return list(registry(worker, 1 << 30).collect())
         finally:
             worker.partitions.close()
 
