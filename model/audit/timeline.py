@@ -156,6 +156,11 @@ def _number(condition: pl.Expr, name: str) -> pl.Expr:
     return condition.sum().alias(name)
 
 
+def earliest_but(times: pl.LazyFrame, rank: int) -> int:
+    """The time, epoch ms, of the interaction that so many come before in the order of time: three scans, no sort."""
+    return _at(times, _counted(times, DAY_MS), rank)
+
+
 def _counted(times: pl.LazyFrame, width: int) -> pl.DataFrame:
     """How many times are in each `bucket` of so many milliseconds; only buckets that have some, in order."""
     buckets = times.select((pl.col("timestamp") // width).alias("bucket")).group_by("bucket")

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from model.audit.timeline import earliest_but
 from model.errors import LogUnreadable
 from model.log import Log
 from model.log.source import parts
@@ -96,8 +97,9 @@ def _time(frame: pl.LazyFrame, asked: float | int | None) -> int | None:
     """A time as epoch ms, or that of the interaction after a share of the log."""
     if asked is None or isinstance(asked, int):
         return asked
-    times = frame.select("timestamp").sort("timestamp").collect(engine="streaming")["timestamp"]
-    if times.is_empty():
+    times = frame.select("timestamp")
+    count, last = times.select(pl.len(), pl.col("timestamp").max().alias("last")).collect(engine="streaming").row(0)
+    if not count:
         return None
-    at = round(asked * len(times))
-    return int(times[at]) if at < len(times) else int(times[-1]) + 1
+    at = round(asked * count)
+    return earliest_but(times, at) if at < count else int(last) + 1

@@ -16,6 +16,14 @@ from stream.state_rows import SCHEMA, rows, write_parts
 DONE: Final = "done.json"
 TABLES: Final = ("scored", "recommendations", "ranked")
 """The files of a finished shard, without their ending. One that has a memory has state.parquet too."""
+RANKED: Final[dict[str, Any]] = {
+    "user_id": pl.String(),
+    "item_id": pl.String(),
+    "score": pl.Float32(),
+    "rank": pl.Int32(),
+}
+_ROW_GROUP: Final = 20_000
+"""Lists that a reader decodes at a time."""
 
 
 def finish(shard: Shard) -> None:
@@ -25,14 +33,21 @@ def finish(shard: Shard) -> None:
     scored = _Scored(shard.feed.offsets)
     lists = out / "lists"
     lists.mkdir(exist_ok=True)
+    feed = shard.feed
+    newest = np.full(len(feed.users), -1, np.int64)  # the offset of each user's last list
     for number, frame in enumerate(shard.frames.read()):
         scored.add(frame.tables["scored"])
-        frame.tables["lists"].write_parquet(lists / f"{number:06d}.parquet")
+        made = frame.tables["lists"]
+        made.write_parquet(lists / f"{number:06d}.parquet")
+        offsets = made["offset"].to_numpy()
+        newest[feed.user[np.searchsorted(feed.offsets, offsets)]] = offsets  # in their order, so the last one stays
         for name, figure in frame.figures.items():
             figures[name] = figures.get(name, 0) + figure
     scored.table().write_parquet(out / "scored.parquet")
-    pl.scan_parquet(lists / "*.parquet", schema=LISTS).sink_parquet(out / "recommendations.parquet")
-    _ranked(out / "recommendations.parquet").write_parquet(out / "ranked.parquet")
+    pl.scan_parquet(lists / "*.parquet", schema=LISTS).sink_parquet(
+        out / "recommendations.parquet", row_group_size=_ROW_GROUP
+    )
+    _write_ranked(lists, pl.Series(newest), out)
     figures["users"] = len(shard.feed.users)
     if shard.task.memory:
         figures |= _write_state(shard, out)
@@ -99,18 +114,26 @@ def done(out: Path) -> Mapping[str, Any] | None:
     return figures
 
 
-def _ranked(recommendations: Path) -> pl.DataFrame:
-    """Each user's last list, a row for each item."""
-    lists = pl.scan_parquet(recommendations)
-    last = lists.group_by("user_id").agg(pl.col("offset").max())
-    newest = lists.join(last, on=["user_id", "offset"], how="semi").select("user_id", "offset", "items", "scores")
-    exploded = newest.collect(engine="streaming").sort("offset").explode("items", "scores")
-    return exploded.select(
-        "user_id",
-        pl.col("items").alias("item_id"),
-        pl.col("scores").alias("score"),
-        (pl.int_range(pl.len(), dtype=pl.Int32).over("user_id") + 1).alias("rank"),
-    )
+def _write_ranked(lists: Path, newest: pl.Series, out: Path) -> None:
+    """Write each user's last list, a row for each item, in the order of offsets.
+
+    Args:
+        lists: a folder with all lists, in files in their order.
+        newest: the offsets of the last ones.
+    """
+    pieces = out / "last"
+    pieces.mkdir(exist_ok=True)
+    for path in sorted(lists.iterdir()):
+        last = pl.read_parquet(path, columns=["user_id", "offset", "items", "scores"])
+        items = last.filter(pl.col("offset").is_in(newest.implode())).explode("items", "scores")
+        items.select(
+            "user_id",
+            pl.col("items").alias("item_id"),
+            pl.col("scores").alias("score"),
+            (pl.int_range(pl.len(), dtype=pl.Int32).over("offset") + 1).alias("rank"),
+        ).write_parquet(pieces / path.name)
+    pl.scan_parquet(pieces / "*.parquet", schema=RANKED).sink_parquet(out / "ranked.parquet")
+    shutil.rmtree(pieces)
 
 
 def _write_state(shard: Shard, out: Path) -> dict[str, float]:

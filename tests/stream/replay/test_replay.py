@@ -164,7 +164,7 @@ def test_a_run_that_was_killed_goes_on_and_writes_the_same_bytes(
         "append": (Frames, "append"),
         "write": (Store, "write"),
         "learn": (Partition, "learn"),
-        "finish": (finish, "_ranked"),
+        "finish": (finish, "_write_ranked"),
     }
     owner, name = where[at]
     real = getattr(owner, name)
