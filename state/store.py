@@ -209,6 +209,12 @@ class Store:
             values = self._rocks.get([name_key(item) for item in items]) if items else []
         return [item for item, value in zip(items, values, strict=True) if value is None]
 
+    def names(self, items: Sequence[int]) -> dict[int, str]:
+        """The texts of hashed item keys; a key whose text is not stored is left out."""
+        with _translated(self.folder):
+            values = self._rocks.get([name_key(item) for item in items]) if items else []
+            return {item: read_name(value) for item, value in zip(items, values, strict=True) if value is not None}
+
     def keys_of(self, user: bytes) -> list[bytes]:
         """Every key that is stored about a user."""
         with _translated(self.folder):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from model.times import TimeRule, time_range
@@ -207,6 +207,10 @@ class Settings(BaseModel):
         "127.0.0.1:9464",
         pattern=_LISTEN,
         description="HOST:PORT of /metrics, /livez and /readyz; empty: off",
+    )
+    view_token: SecretStr | None = Field(
+        None,
+        description="token that clients of `rec2pm view` must send, at least 16 characters (default: none is asked for)",
     )
     kafka: dict[str, str] = Field(
         default_factory=dict, description="any librdkafka option: REC2PM_KAFKA_X_Y sets the option x.y"

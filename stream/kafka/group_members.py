@@ -17,12 +17,13 @@ _AGAIN_AFTER_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of the group. `partitions`: how many partitions of the input it has at the moment."""
+    """A member of the group. `partitions`: how many partitions of the input it has at the moment; `numbers`: which."""
 
     worker: str | None
     """Its name; None if it is no worker of rec2pm, or a version of it that said no name."""
     host: str
     partitions: int
+    numbers: tuple[int, ...] = ()
 
 
 def group_members(admin: AdminClient, app: str) -> list[Member] | None:
@@ -46,6 +47,7 @@ def group_members(admin: AdminClient, app: str) -> list[Member] | None:
             each.client_id.removeprefix(prefix) if each.client_id.startswith(prefix) else None,
             each.host,
             len(each.assignment.topic_partitions),
+            tuple(sorted(place.partition for place in each.assignment.topic_partitions)),
         )
         for each in found.members
     ]

@@ -18,7 +18,7 @@ from typing import Any, Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from state.changelog import Change
-from state.store import StoreMemory
+from state.store import Store, StoreMemory
 from stream.errors import RestoreBroken
 from stream.fault_points import At, Point, passing
 from stream.kafka import lineage
@@ -130,28 +130,14 @@ class ChangelogRestore:
         offset = self._partition.store.changelog_offset()
         if offset is None:
             self._begin_empty()
-        elif (why := self._unfit(offset, changelog)) is not None:
+        elif (
+            why := unfit(self._partition.store, changelog, now_ms=self._begun_ms, kept_ms=self._deletions_kept_ms)
+        ) is not None:
             self._start_over(why)
         else:
             self._reached = offset
         self._began = True
         return True
-
-    def _unfit(self, offset: int, changelog: Changelog) -> str | None:
-        """Why the store, which reaches this offset, cannot be continued; None if it can."""
-        store = self._partition.store
-        if (known := store.changelog_id()) is None or (changelog.id and known != changelog.id):
-            return f"it is a copy of changelog {known or 'unknown'}, this one is {changelog.id or 'unknown'}"
-        if offset > changelog.high or offset < changelog.low:
-            return f"it reaches offset {offset}, the changelog has {changelog.low} to {changelog.high}"
-        hours = (self._begun_ms - (store.complete_ms() or 0)) / 3_600_000
-        kept = self._deletions_kept_ms / 3_600_000
-        if hours > kept * _MARGIN:
-            return (
-                f"it was complete {hours:.1f} hours ago, and the changelog keeps deletions for {kept:.1f} hours: the "
-                "store may hold what was deleted since"
-            )
-        return None
 
     def _read(self) -> bool:
         consumer = self._consumer
@@ -245,3 +231,24 @@ class ChangelogRestore:
             if done
             else f"seconds_left={left}",
         )
+
+
+def unfit(store: Store, changelog: Changelog, *, now_ms: int, kept_ms: int) -> str | None:
+    """Why a store that was written to cannot be continued as a copy of this changelog; None if it can.
+
+    Args:
+        now_ms: epoch ms; not later than when `changelog` was asked for.
+        kept_ms: how long the changelog keeps the record that a key was deleted (`delete.retention.ms`).
+    """
+    if (known := store.changelog_id()) is None or (changelog.id and known != changelog.id):
+        return f"it is a copy of changelog {known or 'unknown'}, this one is {changelog.id or 'unknown'}"
+    offset = store.changelog_offset() or 0
+    if offset > changelog.high or offset < changelog.low:
+        return f"it reaches offset {offset}, the changelog has {changelog.low} to {changelog.high}"
+    hours, kept = (now_ms - (store.complete_ms() or 0)) / 3_600_000, kept_ms / 3_600_000
+    if hours > kept * _MARGIN:
+        return (
+            f"it was complete {hours:.1f} hours ago, and the changelog keeps deletions for {kept:.1f} hours: the "
+            "store may hold what was deleted since"
+        )
+    return None

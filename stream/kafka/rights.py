@@ -227,6 +227,18 @@ def of_view(on: Names, name: str) -> list[Right]:
     ]
 
 
+def of_view_users(on: Names, name: str) -> list[Right]:
+    """`view --users`."""
+    return [
+        *of_view(on, name),
+        _reading(changelog_topic(on.app), "reading what is remembered"),
+        _reading(models_topic(on.app), "reading what workers serve"),
+        _reader(on),
+        Right("group", on.app, "Describe", "seeing which workers are there"),
+        Right("topic", on.interactions, "Describe", "seeing how far workers are behind"),
+    ]
+
+
 COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
     "worker": of_worker,
     "topics create": of_topics_create,
@@ -262,6 +274,7 @@ COMMANDS: Final[Mapping[str, Callable[[Names], list[Right]]]] = {
     "trainer": lambda on: of_trainer(on, promote=False),
     "trainer --promote": lambda on: of_trainer(on, promote=True),
     "view": lambda on: of_view(on, "*"),
+    "view --users": lambda on: of_view_users(on, "*"),
 }
 """What each command needs. docs/operate.md has this table; a test compares them."""
 

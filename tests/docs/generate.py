@@ -130,6 +130,7 @@ TASKS: Final = (
             "worker only warns, and runs without metrics.",
             "max_refused": "Too low: some wrong records stop the worker (exit code 1, nothing of the step is published). "
             "Too high: a broken producer fills the dead-letter topic. Judged from the first hundred records on.",
+            "view_token": "Without it, everybody who reaches the view's port sees lists, and with `--users` what users did.",
         },
     ),
 )

@@ -9,7 +9,7 @@ import logging
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from model.version.file_lock import lock
 from stream.errors import KafkaUnusable, SettingsInvalid, TopicsUnusable
 from stream.kafka.admin import admin_client
 from stream.kafka.names import view_group
-from stream.kafka.rights import missing, of_view
+from stream.kafka.rights import Right, missing
 from stream.keys import KeyFormat
 from stream.settings import Settings
 from stream.state_folder import private
@@ -41,15 +41,22 @@ _ROCKSDB: Final = {
 class LatestLists:
     """Every user's newest list, as the recommendations topic has it."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
-        described = _described(settings, name)
+    def __init__(self, settings: Settings, name: str, needed: Iterable[Right]) -> None:
+        """Args:
+        needed: the rights of the whole view, which Kafka is asked for first.
+        """
+        described = _described(settings, needed)
         partitions = len(described.partitions)
         group = view_group(settings.app, name)
-        folder = private(settings.state_dir.absolute() / group)
-        self._lock: Final = _locked(folder, name)
+        self.folder: Final = private(settings.state_dir.absolute() / group)
+        self.partitions: Final = partitions
+        self._lock: Final = _locked(self.folder, name)
         self._keys: Final = KeyFormat(settings.key_format)
         self.ready: Final = asyncio.Event()
         self._watchers: Final[defaultdict[bytes, set[asyncio.Queue[bytes | None]]]] = defaultdict(set)
+        self._woken: Final[defaultdict[bytes, set[asyncio.Event]]] = defaultdict(set)
+        self.received = 0
+        """Lists since the view was ready."""
         self.app: Final = faust.App(
             group,
             broker="kafka://" + settings.bootstrap_servers.replace(",", ";"),
@@ -60,7 +67,7 @@ class LatestLists:
             consumer_auto_offset_reset="earliest",
             store="rocksdb://",
             # With the topic's id: the store of one topic must never be used for another topic of the same name.
-            datadir=folder / f"{str(described.topic_id).replace('/', '_')}-{partitions}",  # it is base64
+            datadir=self.folder / f"{str(described.topic_id).replace('/', '_')}-{partitions}",  # it is base64
             topic_allow_declare=False,
             topic_disable_leader=True,
             web_enabled=False,
@@ -104,10 +111,14 @@ class LatestLists:
 
     async def _on_change(self, event: Any) -> None:
         """Called by Faust for each record, just before the table has it."""
+        self.received += self.ready.is_set()
         for newest in self._watchers.get(event.message.key, ()):
             if newest.full():
                 newest.get_nowait()
             newest.put_nowait(event.message.value)
+        if waiting := self._woken.get(event.message.key):
+            # Who is woken reads the table: after it has the record.
+            asyncio.get_running_loop().call_soon(_set_all, tuple(waiting))
 
     def key(self, user: str) -> bytes:
         """The key of a user's lists. Raises ValueError if no key is this user."""
@@ -129,6 +140,25 @@ class LatestLists:
             self._watchers[key].discard(newest)
             if not self._watchers[key]:
                 del self._watchers[key]
+
+    @contextmanager
+    def woken(self, key: bytes | None, changed: asyncio.Event) -> Iterator[None]:
+        """Set an event each time a user has a new list; None is no user."""
+        if key is None:
+            yield
+            return
+        self._woken[key].add(changed)
+        try:
+            yield
+        finally:
+            self._woken[key].discard(changed)
+            if not self._woken[key]:
+                del self._woken[key]
+
+
+def _set_all(events: Iterable[asyncio.Event]) -> None:
+    for each in events:
+        each.set()
 
 
 class _CommittedThread(AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -199,10 +229,10 @@ def _locked(folder: Path, name: str) -> int:
     return descriptor
 
 
-def _described(settings: Settings, name: str) -> TopicDescription:
+def _described(settings: Settings, needed: Iterable[Right]) -> TopicDescription:
     topic = settings.recommendations_topic
     admin = admin_client(settings)
-    if lacking := missing(admin, of_view(settings.names, name)):
+    if lacking := missing(admin, needed):
         raise KafkaUnusable("\n".join(right.line() for right in lacking))
     try:
         described: TopicDescription = admin.describe_topics(

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import wraps
 from typing import Any
@@ -14,7 +14,7 @@ pytest.importorskip("faust", reason="the extra `view` is not installed")
 
 from aiohttp import web
 
-from stream.commands.view import connections, outage, routes
+from stream.commands.view import answers, connections, outage
 from stream.commands.view.connections import LIMITS, Connections, logger_of_server
 from stream.commands.view.routes import Routes
 
@@ -43,17 +43,23 @@ class Lists:
     def newest(self, _: bytes) -> bytes:
         return self._value
 
+    received = 0
+
+    @contextmanager
+    def woken(self, _: bytes | None, __: asyncio.Event) -> Iterator[None]:
+        yield
+
     @contextmanager
     def watched(self, _: bytes) -> Iterator["asyncio.Queue[bytes | None]"]:
         yield asyncio.Queue(1)
 
 
 @asynccontextmanager
-async def serving(value: bytes = LIST, **limits: Any) -> AsyncIterator[int]:
+async def serving(value: bytes = LIST, middlewares: Sequence[Any] = (), **limits: Any) -> AsyncIterator[int]:
     """The port of a view without Kafka."""
     bounded = Connections()
     http = web.AppRunner(
-        Routes(Lists(value)).application([bounded.middleware]),  # type: ignore[arg-type]
+        Routes(Lists(value)).application([bounded.middleware, *middlewares]),  # type: ignore[arg-type]
         access_log=None,
         shutdown_timeout=0.1,
         logger=logger_of_server(),
@@ -116,8 +122,8 @@ async def test_json_ends_with_a_line_end() -> None:
 
 @in_a_loop
 async def test_streams_are_limited_and_a_place_becomes_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "MAX_STREAMS", 2)
-    monkeypatch.setattr(routes, "HEARTBEAT_S", 0.5)  # the next one notices that a reader is gone
+    monkeypatch.setattr(answers, "MAX_STREAMS", 2)
+    monkeypatch.setattr(answers, "HEARTBEAT_S", 0.5)  # the next one notices that a reader is gone
     async with serving() as port:
         stream = get("/recommendations/ann/stream")
         open_ones = []
@@ -180,10 +186,10 @@ async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:
 
 @in_a_loop
 async def test_a_reader_of_a_stream_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "READS_WITHIN_S", 0.2)
-    monkeypatch.setattr(routes, "HEARTBEAT_S", 0.001)
-    monkeypatch.setattr(Routes, "_event", lambda *_: b"x" * 8_000_000)
-    monkeypatch.setattr(routes, "MAX_STREAMS", 1)
+    monkeypatch.setattr(answers, "READS_WITHIN_S", 0.2)
+    monkeypatch.setattr(answers, "HEARTBEAT_S", 0.001)
+    monkeypatch.setattr(Routes, "_list_event", lambda *_: b"x" * 8_000_000)
+    monkeypatch.setattr(answers, "MAX_STREAMS", 1)
     async with serving() as port:
         with closing(socket.create_connection(("127.0.0.1", port))) as reader:
             reader.sendall(get("/recommendations/ann/stream"))
