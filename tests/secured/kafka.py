@@ -87,6 +87,13 @@ class SecuredKafka:
             "sasl.password": _ADMIN_PASSWORD,
         }
 
+    @property
+    def settings_of_administrator(self) -> dict[str, str]:
+        """The same as settings, without `REC2PM_`."""
+        options = dict(self.administrator)
+        bootstrap = {"BOOTSTRAP_SERVERS": options.pop("bootstrap.servers")}
+        return bootstrap | {f"KAFKA_{name.upper().replace('.', '_')}": value for name, value in options.items()}
+
     def client(self, listener: str) -> dict[str, str]:
         """`right`, as librdkafka's options."""
         return {
