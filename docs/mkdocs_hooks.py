@@ -17,7 +17,7 @@ BESIDE_DOCS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Give the files of docs/ their paths in the repository, and add those beside docs/."""
     site = [_of_docs(file, config) if file.src_dir == config.docs_dir else file for file in files]
-    beside = [path for pattern in BESIDE_DOCS for path in sorted(ROOT.glob(pattern))]
+    beside = [path for pattern in BESIDE_DOCS for path in sorted(ROOT.glob(pattern)) if path.is_file()]
     site += [File(_name(path), str(ROOT), config.site_dir, config.use_directory_urls) for path in beside]
     config.nav = [_filled(entry) for entry in config.nav or []]
     return Files(file for file in site if not file.src_uri.endswith(".py") and "__pycache__" not in file.src_uri)

@@ -21,6 +21,8 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kuberne
 CHART: Final = ROOT / "deploy" / "chart" / "rec2pm"
 METADATA: Final = yaml.safe_load((CHART / "Chart.yaml").read_text())
 DOCKERFILE: Final = (ROOT / "deploy" / "Dockerfile").read_text()
+ALERTS: Final = ROOT / "deploy" / "prometheus" / "alerts.yaml"
+DASHBOARD: Final = ROOT / "deploy" / "grafana" / "rec2pm.json"
 Object = dict[str, Any]
 
 LEAST: Final[Object] = {
@@ -71,8 +73,8 @@ EVERYTHING: Final[Object] = {
     "autoscaling": {"enabled": True, "authenticationRef": "keda-kafka", "metadata": {"tls": "enable"}},
     "monitoring": {
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-        "prometheusRule": {"enabled": (CHART / "files" / "alerts.yaml").exists()},
-        "dashboard": {"enabled": (CHART / "files" / "rec2pm.json").exists()},
+        "prometheusRule": {"enabled": ALERTS.exists(), "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": DASHBOARD.exists()},
     },
     "view": {"enabled": True, "replicas": 2, **WHERE},
     "trainer": {"enabled": True, "log": {"storageClassName": "large"}, **WHERE},
@@ -353,6 +355,22 @@ def test_keda_looks_at_the_group_of_the_workers_and_wants_no_more_than_there_are
     }
     assert trigger["authenticationRef"] == {"name": "keda-kafka"}
     assert "replicas" not in named("everything", "StatefulSet", "-worker")["spec"], "KEDA decides, not an upgrade"
+
+
+@pytest.mark.skipif(not ALERTS.exists(), reason="there are no alerts in deploy/prometheus")
+def test_the_rules_are_the_alerts_of_the_file() -> None:
+    (rule,) = of_kind("everything", "PrometheusRule")
+
+    assert rule["spec"] == yaml.safe_load(ALERTS.read_text())
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+
+
+@pytest.mark.skipif(not DASHBOARD.exists(), reason="there is no dashboard in deploy/grafana")
+def test_the_dashboard_is_the_file_byte_for_byte() -> None:
+    config = named("everything", "ConfigMap", "-dashboard")
+
+    assert config["data"] == {"rec2pm.json": DASHBOARD.read_text()}
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
 def test_jobs_run_when_helm_says_and_need_nothing_that_is_not_there_yet() -> None:
