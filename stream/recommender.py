@@ -1,7 +1,7 @@
 """Connects state and model: from item keys to rows, from segments to memories, from rankings to lists of item ids."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, Literal, Protocol
 
@@ -13,9 +13,12 @@ from model.version.padding import padded
 from state.interaction import item_key
 from state.user import Preference, Segment, packed
 from stream.model_cost import ModelCost
+from stream.prefixes import prefix_chains
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Source = Literal["memory", "working", "popular"]
+"""What a list was made from."""
 
 
 class Ranked(Protocol):
@@ -54,6 +57,8 @@ class Model(Protocol):
     @property
     def uses_time(self) -> bool: ...
     def fold(self, memory: Floats, rows: Ints, times: Ints | None) -> Folded: ...
+    def longest_prefix(self, memory: Floats) -> Ints: ...
+    def encode_prefixes(self, memory: Floats, rows: Ints, lengths: Ints) -> Floats: ...
     def rank(self, hidden: Floats, k: int, exclude: Ints) -> Ranked: ...
     def recommend(
         self,
@@ -95,7 +100,7 @@ class RankedList(msgspec.Struct, frozen=True, gc=False):
 
     items: list[int | str]
     scores: list[float]
-    source: Literal["memory", "working", "popular"]
+    source: Source
 
 
 class Recommender:
@@ -221,55 +226,89 @@ class Recommender:
         ]
 
     def recommend(self, queries: Sequence[Query], k: int) -> list[RankedList]:
-        """Rank B lists of at most k items; a list is shorter only if the catalogue is."""
+        """Rank B lists of at most k items; a list is shorter only if the catalogue is.
+
+        Queries whose items are prefixes of the items of another one, after the same memory, share a pass.
+        """
         began = self._clock()
         lists: list[RankedList | None] = [None] * len(queries)
-        after_fold = [at for at, query in enumerate(queries) if query.hidden is not None]
+        hidden = {at: query.hidden for at, query in enumerate(queries) if query.hidden is not None}
         others = [at for at, query in enumerate(queries) if query.hidden is None]
-        excludes = self._cut([query.exclude for query in queries], unknown=0)
-        if after_fold:
-            hidden = np.stack([queries[at].hidden for at in after_fold])  # type: ignore[misc]  # chosen by it
-            sources: list[Literal["memory", "working", "popular"]] = ["memory"] * len(after_fold)
-            self._rank(lists, after_fold, sources, excludes, lambda exclude: self.model.rank(hidden, k, exclude))
+        sources: list[Source] = ["memory"] * len(queries)
+        rows: dict[int, Ints] = {}
         if others:
-            rows = self._cut([queries[at].items for at in others], unknown=self.model.oov_row)
             empty = bytes(4 * self.model.state_floats)
-            usable = [(old := queries[at].preference) is not None and old.memory != empty for at in others]
-            sources = [
-                "memory" if memory else "working" if (known != self.model.oov_row).any() else "popular"
-                for memory, known in zip(usable, rows, strict=True)
-            ]
-            # Without a memory and without a known item, the model gets no items and returns its popularity list.
-            rows = [known[:0] if source == "popular" else known for known, source in zip(rows, sources, strict=True)]
+            memories = {
+                at: b"" if (old := queries[at].preference) is None or old.memory == empty else old.memory
+                for at in others
+            }
+            cut = self._cut([queries[at].items for at in others], unknown=self.model.oov_row)
+            for at, known in zip(others, cut, strict=True):
+                if not memories[at]:
+                    sources[at] = "working" if (known != self.model.oov_row).any() else "popular"
+                # Without a memory and without a known item, the model gets no items and returns its popularity list.
+                rows[at] = known[:0] if sources[at] == "popular" else known
+            if not self.model.uses_time:
+                asked = [at for at in others if len(rows[at])]
+                chains = prefix_chains([memories[at] for at in asked], [queries[at].items for at in asked])
+                hidden |= self._hidden(queries, rows, [[asked[index] for index in chain] for chain in chains])
+        excludes = self._cut([query.exclude for query in queries], unknown=0)
+        if hidden:
+            ready = sorted(hidden)
+            states = np.stack([hidden[at] for at in ready])
+            self._rank(lists, ready, sources, excludes, lambda exclude: self.model.rank(states, k, exclude))
+        if others := [at for at in others if at not in hidden]:
             memory = self._memories([queries[at].preference for at in others])
-            lengths = np.array([len(known) for known in rows], dtype=np.int64)
-            working = padded(rows)
-            when, asked = None, None
+            lengths = np.array([len(rows[at]) for at in others], dtype=np.int64)
+            working = padded([rows[at] for at in others])
+            when, now = None, None
             if self.model.uses_time:
-                when = padded(
-                    [_unpacked([queries[at].times])[: len(known)] for at, known in zip(others, rows, strict=True)]
-                )
-                asked = np.array([queries[at].query_time for at in others], np.int64)
+                when = padded([_unpacked([queries[at].times])[: len(rows[at])] for at in others])
+                now = np.array([queries[at].query_time for at in others], np.int64)
             self._rank(
                 lists,
                 others,
                 sources,
                 excludes,
-                lambda exclude: self.model.recommend(memory, working, lengths, k, exclude, when, asked),
+                lambda exclude: self.model.recommend(memory, working, lengths, k, exclude, when, now),
             )
         self.cost.lists += len(queries)
         self.cost.list_seconds += self._clock() - began
         return [made for made in lists if made is not None]
 
+    def _hidden(
+        self, queries: Sequence[Query], rows: Mapping[int, Ints], chains: Sequence[Sequence[int]]
+    ) -> dict[int, Floats]:
+        """The hidden states of queries that share a pass, by their indices. `chains`: `prefix_chains`."""
+        if not chains:
+            return {}
+        longest = self.model.longest_prefix(self._memories([queries[chain[0]].preference for chain in chains]))
+        shared = [
+            fit
+            for chain, most in zip(chains, longest.tolist(), strict=True)
+            if len(fit := [at for at in chain if len(rows[at]) <= most]) > 1
+        ]
+        if not shared:
+            return {}
+        last = [rows[chain[-1]] for chain in shared]
+        states = self.model.encode_prefixes(
+            self._memories([queries[chain[0]].preference for chain in shared]),
+            padded(last),
+            np.array([len(each) for each in last], np.int64),
+        )
+        return {at: states[line, len(rows[at]) - 1] for line, chain in enumerate(shared) for at in chain}
+
     def _rank(
         self,
         lists: list[RankedList | None],
         at: Sequence[int],
-        sources: Sequence[Literal["memory", "working", "popular"]],
+        sources: Sequence[Source],
         excludes: Sequence[Ints],
         ranked_without: Callable[[Ints], Ranked],
     ) -> None:
-        """Make the lists of the queries with these indices, and put them into `lists` there."""
+        """Make the lists of the queries with these indices, and put them into `lists` there. `sources` and `excludes`
+        are of all queries.
+        """
         exclude = padded([excludes[index] for index in at])
         ranked = ranked_without(exclude)
         allowed = np.isfinite(ranked.scores)
@@ -283,10 +322,10 @@ class Recommender:
                 True,
             )
         ids = self.model.item_ids
-        for index, source, rows, scores, count in zip(
-            at, sources, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True
-        ):
-            lists[index] = RankedList([ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), source)
+        for index, rows, scores, count in zip(at, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True):
+            lists[index] = RankedList(
+                [ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), sources[index]
+            )
 
     def _cut(self, items: Sequence[bytes], unknown: int) -> list[Ints]:
         """The rows of each packed sequence, from one lookup; `unknown` is the row for unknown items."""

@@ -22,7 +22,7 @@ from stream.partition import Partition, Phase
 from stream.partitions import Partitions
 from stream.policy import Cadence, RefusedShare, StepSize
 from stream.ports import Empty, Outgoing
-from stream.recommender import Floats, Ints, Recommender
+from stream.recommender import Floats, Ints, Model, Recommender
 from stream.refold import Refold
 from stream.serving import Served, Serving
 from stream.step import Exclude, Rules, Step, check_segment_length
@@ -234,13 +234,24 @@ class FakeModel:
         times: Ints | None = None,
         query_time: Ints | None = None,
     ) -> FakeRanked:
-        seeds = []
-        for state, items, length in zip(memory, rows, lengths, strict=True):
-            seed = int(state[0] * 3 + state[1])
-            for item in items[:length]:
-                seed = (seed * 13 + int(item)) % 99991
-            seeds.append(seed)
+        seeds = [self._seeds(state, items)[length] for state, items, length in zip(memory, rows, lengths, strict=True)]
         return self._ranked(seeds, k, exclude)
+
+    def longest_prefix(self, memory: Floats) -> Ints:
+        return np.full(len(memory), 0 if self.uses_time else self.segment_length)
+
+    def encode_prefixes(self, memory: Floats, rows: Ints, lengths: Ints) -> Floats:
+        hidden = np.zeros((*rows.shape, 3), np.float32)
+        for line, state, items, length in zip(hidden, memory, rows, lengths, strict=True):
+            line[:length, 1] = self._seeds(state, items[:length])[1:]  # `rank` takes the second number as it is
+        return hidden
+
+    def _seeds(self, state: Floats, items: Ints) -> list[int]:
+        """What lists go by, after none of the items, after the first, …"""
+        seeds = [int(state[0] * 3 + state[1])]
+        for item in items:
+            seeds.append((seeds[-1] * 13 + int(item)) % 99991)
+        return seeds
 
     def _ranked(self, seeds: Sequence[int], k: int, exclude: Ints) -> FakeRanked:
         items = len(self.item_ids)
@@ -303,7 +314,7 @@ class NothingToRestore:
 def worker_on(
     link: FakeLink,
     folder: Path,
-    model: FakeModel,
+    model: Model,
     *,
     cadence: Cadence = "interaction",
     exclude: Exclude = "kept",

@@ -28,6 +28,10 @@ class FoldedRanker(Ranker):
     def last(self, memory: Tensor, g: int, items: Tensor, lengths: Tensor) -> Tensor:
         """`encode` for a batch in which every user has the memories of g folds."""
 
+    @abstractmethod
+    def every(self, memory: Tensor, g: int, items: Tensor) -> Tensor:
+        """`encode_prefixes` for a batch in which every user has the memories of g folds."""
+
     def update(
         self,
         memory: Tensor,
@@ -63,4 +67,18 @@ class FoldedRanker(Ranker):
             row = (folds == g).nonzero().flatten()
             if row.numel():
                 hidden[row] = self.last(memory[row], g, items[row], lengths[row])
+        return hidden
+
+    def encode_prefixes(self, memory: Tensor, items: Tensor) -> Tensor:
+        if items.size(1) == 0:
+            return torch.zeros(items.size(0), 0, self.d)
+        folds = self.folds_of(memory)
+        g = int(folds[0])
+        if bool((folds == g).all()):
+            return self.every(memory, g, items)
+        hidden = memory.new_empty(memory.size(0), items.size(1), self.d)
+        for g in range(self.folds_kept + 1):
+            row = (folds == g).nonzero().flatten()
+            if row.numel():
+                hidden[row] = self.every(memory[row], g, items[row])
         return hidden

@@ -144,14 +144,12 @@ class HistoryServing(Ranker):
         """The hidden state of each user's last item: (B, n) int64, (B,) and (B, n + 1) → (B, d). Zeros without
         items.
         """
-        n = items.size(1)
-        if n == 0:
+        if items.size(1) == 0:
             return torch.zeros(items.size(0), self.d)
         # Padding comes after everything that a user's own rows see, so the causal pass needs no mask until the last
         # block computes one row from all.
-        width = n + (-n) % self.row_multiple
-        items = functional.pad(items, (0, width - n))
-        x = self.network.norm(self.network.item(items) * self.item_scale + self.position[:width])
+        x = self.inputs(items)
+        width = x.size(1)
         for block in self.body:
             x = block(x, None, times)
         at = (lengths - 1).clamp(min=0)
@@ -162,3 +160,29 @@ class HistoryServing(Ranker):
             mask = (torch.arange(width) <= at[:, None])[:, None, None]  # (B, 1, 1, N)
             hidden = self.head.attend(x[torch.arange(items.size(0)), at][:, None], x, mask, at[:, None], times)[:, 0]
         return hidden * (lengths > 0)[:, None]
+
+    def inputs(self, items: Tensor) -> Tensor:
+        """Item rows as input rows, (B, n) → (B, N, d), N a multiple of `row_multiple`."""
+        width = items.size(1) + (-items.size(1)) % self.row_multiple
+        items = functional.pad(items, (0, width - items.size(1)))
+        x: Tensor = self.network.norm(self.network.item(items) * self.item_scale + self.position[:width])
+        return x
+
+    def longest_prefix(self, memory: Tensor) -> Tensor:
+        # An item that does not fit into the window moves the others to other positions. With times, the row of an item
+        # goes by when the next one happened, and for the last item that is the time of the query.
+        if self.uses_time:
+            return torch.zeros(memory.size(0), dtype=torch.int64)
+        return self.window - (memory[:, : self.window] != 0).sum(1)
+
+    def encode_prefixes(self, memory: Tensor, items: Tensor) -> Tensor:
+        n = items.size(1)
+        if n == 0:
+            return torch.zeros(items.size(0), 0, self.d)
+        held = (memory[:, : self.window] != 0).sum(1)
+        newest, _, _ = self.newest(memory, items, torch.full_like(held, n), None, None)
+        x = self.inputs(newest)
+        for block in self.network.blocks:
+            x = block(x)
+        at = (held[:, None] + torch.arange(n)).clamp(max=x.size(1) - 1)  # (B, n)
+        return x.gather(1, at[:, :, None].expand(-1, -1, self.d))

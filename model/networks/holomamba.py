@@ -160,18 +160,22 @@ class RecurrentServing(Ranker):
         hidden = memory[:, self.floats - self.d :]
         if n == 0:
             return memory, hidden
-        real = torch.arange(n) < lengths[:, None]
+        x, parts = self.passed(memory, items, torch.arange(n) < lengths[:, None])
+        hidden = torch.where((lengths > 0)[:, None], x[torch.arange(B), (lengths - 1).clamp(min=0)], hidden)
+        parts.append(hidden)
+        return torch.cat(parts, dim=1), hidden
+
+    def passed(self, memory: Tensor, items: Tensor, real: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states (B, n, d) after each of the items, and the state of each layer after the real ones."""
         x = self.table[items]
         parts: list[Tensor] = []
         start = 0
         for mixer in self.network.mixers:
-            state = memory[:, start : start + self.layer_floats].view(B, self.inner, self.state_size + self.held)
+            state = memory[:, start : start + self.layer_floats].view(-1, self.inner, self.state_size + self.held)
             x, h, before = mixer(x, real, state[:, :, : self.state_size], state[:, :, self.state_size :])
             parts.append(torch.cat([h, before], dim=2).flatten(1))
             start += self.layer_floats
-        hidden = torch.where((lengths > 0)[:, None], x[torch.arange(B), (lengths - 1).clamp(min=0)], hidden)
-        parts.append(hidden)
-        return torch.cat(parts, dim=1), hidden
+        return x, parts
 
     def encode(
         self,
@@ -182,3 +186,8 @@ class RecurrentServing(Ranker):
         query_time: Tensor | None = None,  # noqa: ARG002
     ) -> Tensor:
         return self.update(memory, items, lengths, None)[1]
+
+    def encode_prefixes(self, memory: Tensor, items: Tensor) -> Tensor:
+        if items.size(1) == 0:
+            return torch.zeros(items.size(0), 0, self.d)
+        return self.passed(memory, items, torch.ones(items.size(0), items.size(1), dtype=torch.bool))[0]

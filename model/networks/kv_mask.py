@@ -91,6 +91,17 @@ class CacheServing(FoldedRanker):
                 x = block.attend_to(x[row, at][:, None], k, v, visible, False)  # type: ignore[operator]
         return x[:, 0] * (lengths > 0)[:, None]
 
+    def every(self, memory: Tensor, g: int, items: Tensor) -> Tensor:
+        n, m = items.size(1), g * self.slots
+        x = self.inputs(items)
+        mask = torch.cat([torch.ones(n, m, dtype=torch.bool), torch.ones(n, n, dtype=torch.bool).tril()], dim=1)
+        for layer, block in enumerate(self.network.blocks):
+            keys, values = block.keys_values(x)  # type: ignore[operator]
+            k = torch.cat([memory[:, 2 * layer, :m], keys], dim=1)
+            v = torch.cat([memory[:, 2 * layer + 1, :m], values], dim=1)
+            x = block.attend_to(x, k, v, mask, False)  # type: ignore[operator]
+        return x
+
     def inputs(self, items: Tensor) -> Tensor:
         """Item rows as input rows, (B, n) → (B, n, d)."""
         n = items.size(1)

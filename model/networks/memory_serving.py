@@ -73,6 +73,14 @@ class MemoryServing(FoldedRanker):
             hidden = hidden * (lengths > 0)[:, None]
         return hidden
 
+    def every(self, memory: Tensor, g: int, items: Tensor) -> Tensor:
+        n, before = items.size(1), self.before(g)
+        x = self.inputs(memory, g, functional.pad(items, (0, -(before + n) % self.row_multiple)), False)
+        for block in self.body:
+            x = block(x)
+        hidden: Tensor = self.head(x)[:, before : before + n]
+        return hidden
+
     def before(self, g: int) -> int:
         """How many rows come before the items if the memories of g folds are read."""
         return g * self.slots + self.overlap if g else 0

@@ -25,7 +25,7 @@ LARGEST_ROW = 1 << 24
 
 class Ranker(nn.Module, ABC):
     """A trained network with the tensors that ranking needs. Kinds say what their state is: `spec`, `initial_memory`,
-    `update`, `encode`.
+    `update`, `encode`, `encode_prefixes`.
 
     Args:
         network: the trained network. It is copied, so it can be trained further.
@@ -78,6 +78,23 @@ class Ranker(nn.Module, ABC):
         query_time: Tensor | None = None,
     ) -> Tensor:
         """The hidden state to rank by after preference memory and working memory, (B, d). Zeros: nothing is known."""
+
+    @abstractmethod
+    def encode_prefixes(self, memory: Tensor, items: Tensor) -> Tensor:
+        """The hidden states to rank by after every prefix of the working memory, in one pass.
+
+        Args:
+            memory: (B, …) float32; all zeros for a user who has none yet.
+            items: (B, n) int64 item rows, n ≤ L.
+
+        Returns:
+            (B, n, d). Row i is what `encode` gives for the first i + 1 items. It means nothing where one of those is
+            padding, and where they are more than `longest_prefix`.
+        """
+
+    def longest_prefix(self, memory: Tensor) -> Tensor:
+        """The most working items for which `encode_prefixes` gives what `encode` gives, (B,) int64; 0: none."""
+        return torch.full((memory.size(0),), self.segment_length)
 
     def described(self, state_floats: int, uses_time: bool = False) -> dict[str, int]:
         """The `spec` of a kind with such a state."""

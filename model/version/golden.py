@@ -20,7 +20,7 @@ from torch import Tensor
 
 from model.errors import GoldenMismatch, ModelFailed
 from model.version.manifest import GOLDEN
-from model.version.torchscript import PROGRAM_FAILURES, Program
+from model.version.torchscript import PROGRAM_FAILURES, Program, encodes_prefixes
 
 TOLERANCE: Final = 1e-4
 """Of memories, hidden states and scores; of numbers larger than 1, this share of them. Batches of other sizes differ by
@@ -96,7 +96,9 @@ def made(program: Program) -> bytes:
         lists[name] = Lists(rows.tolist(), finite)
 
     _ask(program, asked, keep_fold, keep_lists)
-    return msgspec.json.encode(Golden(asked, folds, lists)) + b"\n"
+    data = msgspec.json.encode(Golden(asked, folds, lists)) + b"\n"
+    check(program, data)  # lists that are made in two ways are the same
+    return data
 
 
 def check(program: Program, data: bytes) -> float:
@@ -206,6 +208,19 @@ def _ask(
         _check_lists(name, rows, scores, k, spec["n_items"], left_out, popular)
         listed(name, rows, scores)
 
+    def prefixes(name: str, memory: Tensor, left_out: Tensor | None) -> None:
+        """Make the lists of `recommend` from one pass over all prefixes, if the program can: they are the same."""
+        if not encodes_prefixes(program):
+            return
+        with _running(name):
+            if bool((program.longest_prefix(memory) < lengths).any()):
+                return
+            hidden = program.encode_prefixes(memory, working)[torch.arange(U), lengths - 1]
+        try:
+            rank(name, hidden, left_out)
+        except GoldenMismatch as error:
+            raise GoldenMismatch(f"by encode_prefixes, {error}") from error
+
     with torch.inference_mode():
         with _running("initial_memory"):
             nothing = program.initial_memory(U)
@@ -213,8 +228,10 @@ def _ask(
         rank("rank after a fold from no memory", hidden, first)
         twice, hidden = fold("fold from a memory", once, second, second_ms)
         rank("rank after a fold from a memory", hidden, None)
+        prefixes("memory and working memory", twice, None)
         recommend("memory and working memory", twice, lengths, None)
         recommend("memory and working memory, some left out", twice, lengths, exclude)
+        prefixes("working memory alone", nothing, exclude)
         recommend("working memory alone", nothing, lengths, exclude)
         mixed = twice.clone()
         mixed[0] = 0
@@ -274,6 +291,8 @@ def _check_lists(
 
 
 def _compared(what: str, found: Tensor, want: Tensor) -> float:
+    if not found.numel():
+        return 0.0  # the memories of a model that remembers nothing
     apart = float(((found - want).abs() / want.abs().clamp(min=1.0)).max())
     if not apart <= TOLERANCE:  # or it is NaN
         raise GoldenMismatch(f"the {what} differ from {GOLDEN} by {apart:.2g}, at most {TOLERANCE} is allowed")

@@ -16,7 +16,7 @@ from model.errors import ModelFailed
 from model.version import artifact
 from model.version.artifact import Artifact, ItemId
 from model.version.manifest import Manifest
-from model.version.torchscript import PROGRAM_FAILURES
+from model.version.torchscript import PROGRAM_FAILURES, encodes_prefixes
 
 CHUNK = 32
 """Users per call of the program. With more, a CPU thread gains nothing, and activations no longer fit in the cache."""
@@ -59,6 +59,7 @@ class Runtime:
         self._memory_shape: list[int] = list(self._program.initial_memory(1).shape[1:])
         spec = self._program.spec()
         self.uses_time: bool = bool(spec["uses_time"])
+        self._encodes_prefixes = encodes_prefixes(self._program)
         self._d: int = spec["d"]
 
     @staticmethod
@@ -101,6 +102,10 @@ class Runtime:
                         for n in (0, 1, max(1, L // 2), L):
                             lengths = np.full(users, n)
                             self.recommend(memory, rows, lengths, 10, exclude, times, now)
+                for memory in (none, folded.memory, mixed):
+                    for n in (1, max(1, L // 2), L):
+                        if (self.longest_prefix(memory) >= n).all():
+                            self.encode_prefixes(memory, rows[:, :n], np.full(users, n))
 
     def fold(self, memory: Floats, rows: Rows, times: Rows | None = None) -> Folded:
         """Fold one full segment per user.
@@ -168,8 +173,41 @@ class Runtime:
             _check_scores(ranked)
         return ranked
 
+    def longest_prefix(self, memory: Floats) -> Rows:
+        """How many items `encode_prefixes` takes after each preference memory (B, S): (B,) int64, 0 for none.
+
+        A program of an earlier build has no such method: 0 for all.
+        """
+        if not self._encodes_prefixes or not len(memory):
+            return np.zeros(len(memory), np.int64)
+        with self._running("longest_prefix"):
+            longest: Rows = self._program.longest_prefix(self._memory(memory)).numpy()
+        return longest
+
+    def encode_prefixes(self, memory: Floats, rows: Rows, lengths: Rows) -> Floats:
+        """What to rank by after every prefix of the working memory, from one pass.
+
+        Args:
+            memory: (B, S) float32; all zeros for a user who has none yet.
+            rows: (B, n) int64 item rows, oldest first, right-padded with 0.
+            lengths: (B,) int64, each in 1..`longest_prefix`.
+
+        Returns:
+            Hidden states, (B, n, d); after the first i + 1 items of user b at [b, i]. Zeros behind the last item.
+        """
+        states = np.zeros((*rows.shape, self._d), np.float32)
+        with self._running("encode_prefixes"):
+            for at in _chunks(np.lexsort((lengths, memory.any(axis=1)))):
+                width = int(lengths[at].max())
+                hidden = self._program.encode_prefixes(self._memory(memory[at]), torch.from_numpy(rows[at, :width]))
+                real = np.arange(width) < lengths[at, None]
+                states[at, :width] = np.where(real[..., None], hidden.numpy(), 0)
+            if not np.isfinite(states).all():
+                raise RuntimeError("the answer has numbers that are not finite")
+        return states
+
     def rank(self, hidden: Floats, k: int, exclude: Rows) -> Ranked:
-        """The k best items after the hidden states (B, d) that a fold returned; otherwise as `recommend`."""
+        """The k best items after hidden states (B, d), of a fold or of prefixes; otherwise as `recommend`."""
         ranked = self._empty(len(hidden), k)
         with self._running("rank"):
             for at in _chunks(np.arange(len(hidden))):

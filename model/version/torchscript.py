@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
 
 CONTRACT = ("spec", "initial_memory", "update", "recommend", "rank")
-"""The methods of a program: all that a worker calls. A program may have more."""
+"""The methods of a program that a worker cannot do without."""
+
+PREFIXES = ("longest_prefix", "encode_prefixes")
+"""Methods that a program may lack: lists after several prefixes of the same items then take a pass each."""
 
 Program = Any
 """A scripted module with the methods of `CONTRACT`, which TorchScript's types cannot say."""
@@ -33,10 +36,15 @@ PROGRAM_FAILURES = (RuntimeError, torch.jit.Error)
 
 
 def script(network: nn.Module, methods: Sequence[str] = CONTRACT) -> Program:
-    """The network as TorchScript. `methods` can be called on it."""
-    for name in methods:
+    """The network as TorchScript. `methods` can be called on it, and those of `PREFIXES` that it has."""
+    for name in (*methods, *(name for name in PREFIXES if hasattr(network, name))):
         torch.jit.export(getattr(type(network), name))
     return torch.jit.script(network.eval())
+
+
+def encodes_prefixes(program: Program) -> bool:
+    """Whether a program has the methods of `PREFIXES`."""
+    return all(hasattr(program, name) for name in PREFIXES)
 
 
 def saved(program: Program, inside: Mapping[str, bytes]) -> bytes:

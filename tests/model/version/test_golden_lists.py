@@ -104,7 +104,9 @@ def test_numbers_may_differ_a_little_and_equal_scores_may_swap() -> None:
     assert 0 < golden.check(Wrong(sound, "recommend", swapped), golden.made(sound)) <= 3.1e-5
     moved = Wrong(sound, "update", lambda memory, hidden: (memory + 3e-5, hidden))
     assert 0 < golden.check(moved, golden.made(sound)) <= 3.1e-5
-    assert golden.check(sound, golden.made(sound)) == 0
+    assert golden.check(sound, golden.made(sound)) < 1e-6, (
+        "prefixes come from another pass than the lists that are kept"
+    )
 
 
 def test_popular_items_may_all_be_equally_popular() -> None:
