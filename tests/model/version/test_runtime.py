@@ -115,6 +115,9 @@ class Program:
         memory, hidden = self._sound.update(*given)
         return memory + self._memory, hidden + self._hidden
 
+    def encode_prefixes(self, *given: object) -> torch.Tensor:
+        return self._sound.encode_prefixes(*given) + self._hidden  # type: ignore[no-any-return]
+
     def recommend(self, *given: object) -> tuple[torch.Tensor, torch.Tensor]:
         rows, scores = self._sound.recommend(*given)
         return rows, scores + self._score
@@ -135,6 +138,37 @@ def test_a_fold_that_is_not_finite_is_a_failure_of_the_model(version: ModelVersi
     runtime = _wrong(version, **wrong)
     with pytest.raises(ModelFailed, match="tiny@1 failed in update: the answer has numbers that are not finite"):
         runtime.fold(np.zeros((1, runtime.state_floats), np.float32), np.full((1, L), 3))
+
+
+def test_prefixes_of_a_big_batch_are_those_of_its_users_one_by_one(runtime: Runtime) -> None:
+    users = CHUNK + 3
+    drawn = np.random.default_rng(0)
+    memory = runtime.fold(
+        np.zeros((users, runtime.state_floats), np.float32), drawn.integers(1, V + 2, (users, L))
+    ).memory
+    memory[drawn.random(users) < 0.3] = 0
+    lengths = drawn.integers(1, L + 1, users)
+    rows = np.where(np.arange(L) < lengths[:, None], drawn.integers(1, V + 2, (users, L)), 0)
+    hidden = runtime.encode_prefixes(memory, rows, lengths)
+    assert (hidden.any(axis=2) == (np.arange(L) < lengths[:, None])).all()
+    for b in range(0, users, 5):
+        one, n = slice(b, b + 1), lengths[b]
+        alone = runtime.encode_prefixes(memory[one], rows[one, :n], lengths[one])
+        np.testing.assert_allclose(alone[0], hidden[b, :n], atol=5e-6)
+        ranked, expected = (
+            runtime.rank(hidden[one, n - 1], 5, _none(1)),
+            runtime.recommend(memory[one], rows[one], lengths[one], 5, _none(1)),
+        )
+        np.testing.assert_array_equal(ranked.rows, expected.rows)
+    assert runtime.encode_prefixes(memory[:0], rows[:0], lengths[:0]).shape == (0, L, tiny.CONFIG.shape.d)
+
+
+def test_prefixes_that_are_not_finite_are_a_failure_of_the_model(version: ModelVersion) -> None:
+    runtime = _wrong(version, hidden=math.nan)
+    with pytest.raises(
+        ModelFailed, match="tiny@1 failed in encode_prefixes: the answer has numbers that are not finite"
+    ):
+        runtime.encode_prefixes(np.zeros((1, runtime.state_floats), np.float32), np.full((1, L), 3), np.array([2]))
 
 
 def test_scores_that_are_no_numbers_are_a_failure_of_the_model(version: ModelVersion) -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from model.networks.config import KINDS, NetworkConfig
+from model.networks.memory_network import MemoryNetwork
+from model.networks.memory_serving import MemoryServing
 from model.version import golden, torchscript
 from model.version.manifest import GOLDEN, PROGRAM
 from model.version.registry import ModelVersion, Registry
@@ -45,6 +47,8 @@ def answers(runtime: Runtime) -> list[np.ndarray]:
     folded = runtime.fold(none, rows, times)
     again = runtime.fold(folded.memory, rows[:, ::-1].copy(), times)
     lengths, exclude = np.array([3, 0]), rows[:, :4]
+    if (runtime.longest_prefix(again.memory) >= 5).all():
+        again.hidden[:] = runtime.encode_prefixes(again.memory, rows[:, :5], np.array([5, 2]))[:, 1]
     listed = [runtime.recommend(memory, rows, lengths, 10, exclude, times, now) for memory in (none, again.memory)]
     ranked = runtime.rank(again.hidden, 10, exclude)
     return [
@@ -153,3 +157,33 @@ def test_the_form_does_not_depend_on_what_else_the_writer_had_compiled(tmp_path:
         forms.add(archive.form)
         torchscript.script(tiny.serving(3, tiny.changed(tiny.CONFIG, n_items=30 + seed)))
     assert len(forms) == 1
+
+
+def test_a_version_that_encodes_prefixes_shares_no_code_with_one_that_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Earlier(MemoryServing):
+        """As an earlier build wrote it: torch exports these methods of no other class."""
+
+        def longest_prefix(self, memory: torch.Tensor) -> torch.Tensor:
+            raise NotImplementedError
+
+        def encode_prefixes(self, memory: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+            raise NotImplementedError
+
+    without = []
+    with monkeypatch.context() as earlier:
+        earlier.setattr(torchscript, "PREFIXES", ("not_there_yet",))
+        for seed in (1, 2):
+            network = tiny.network(seed)
+            assert isinstance(network, MemoryNetwork)
+            made = Earlier(network, tiny.popularity())
+            without.append(Registry(tmp_path).add(made, tiny.manifest(made), tiny.IDS))
+    has = added(tmp_path, 3, tiny.CONFIG)
+    old, new = Runtime.load(without[0].uri), Runtime.load(has.uri)
+    none = np.zeros((2, old.state_floats), np.float32)
+    assert old.longest_prefix(none).tolist() == [0, 0]
+    assert new.longest_prefix(none).tolist() == [tiny.L, tiny.L]
+    assert shares_code(Runtime.load(without[1].uri, None, old), old)
+    assert not shares_code(Runtime.load(has.uri, None, old), old)
+    assert not shares_code(Runtime.load(without[1].uri, None, new), new)
