@@ -281,6 +281,8 @@ def _metrics() -> Iterator[str]:
     yield ""
     yield "## What to alert on"
     yield ""
+    yield "`deploy/prometheus/alerts.yaml` has these alerts, and the [runbook](../deploy/RUNBOOK.md) says what to do about each."
+    yield ""
     for name, what in ALERTS.items():
         yield from _wrapped(f"`{name}`: {what}")
     yield "- `up` of the scrape: the process is gone. A supervisor restarts it; the log's last line says why it ended."
