@@ -7,8 +7,13 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import hypothesis
+import openapi_spec_validator
 import pytest
+from hypothesis import strategies
+from jsonschema import Draft202012Validator
 
 from model.version.registry import Registry
 from stream.commands.command_line import REC2PM
@@ -121,6 +126,7 @@ def test_the_view_tells_of_a_user_what_user_show_tells(worker: Worker, running: 
     assert set(listed["titles"]) == {"item-11", "item-3"} & set(listed["items"])
     assert {each["user"] for each in view.get("/users")[1]["active"]} == {"ann", "bob ü/x"}
 
+    answers_are_as_described(view, ["ann", "bob ü/x"])
     workers = view.get("/workers")[1]
     assert workers["interactions"] == 15
     assert [each["version"] for each in workers["partitions"] if each["position"]] == ["first@1"] * len(
@@ -139,6 +145,38 @@ def test_the_view_tells_of_a_user_what_user_show_tells(worker: Worker, running: 
     assert (again.get("/users/ann")[1]["taken"], again.get("/users/ann")[1]["folds"]) == (15, 3)
     assert again.get("/users/bob%20%C3%BC%2Fx")[0] == 404
     assert "begun again" not in again.log.read_text(), "the copy is continued"
+
+
+def answers_are_as_described(view: View, known: list[str]) -> None:
+    """Every answer has a status and a body of the description, for whatever user it is about."""
+    described = view.get("/openapi.json")[1]
+    openapi_spec_validator.validate(described)
+    schemas = described["components"]["schemas"]
+
+    def check(template: str, user: str) -> int:
+        status, body = view.get(template.format(user=quote(user, safe="")))
+        responses = described["paths"][template]["get"]["responses"]
+        assert str(status) in responses, (template, user, status, body)
+        schema = responses[str(status)]["content"]["application/json"]["schema"]
+        Draft202012Validator({**schema, "components": {"schemas": schemas}}).validate(body)
+        if status == 200:
+            assert body.keys() <= schemas[schema["$ref"].rpartition("/")[2]]["properties"].keys(), template
+        return status
+
+    templates = [path for path in described["paths"] if not path.endswith("/stream")]
+    assert {check(template, user) for template in templates for user in known} == {200}
+
+    @hypothesis.settings(max_examples=30, suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.given(
+        template=strategies.sampled_from([each for each in templates if "{" in each]),
+        user=strategies.text(min_size=1, max_size=300).filter(
+            lambda text: text not in (".", "..") and "\0" not in text
+        ),
+    )
+    def whoever(template: str, user: str) -> None:
+        assert check(template, user) == (400 if len(user.encode()) > 255 else 404)
+
+    whoever()
 
 
 def events(port: int, path: str) -> Generator[tuple[str, Any], None, None]:

@@ -15,6 +15,7 @@ from state.errors import StateError
 from stream.commands.view import answers, page
 from stream.commands.view.answers import Streams, as_json, event
 from stream.commands.view.faust_app import LatestLists
+from stream.commands.view.openapi import description
 from stream.commands.view.remembered import Remembered
 from stream.commands.view.states import States
 from stream.commands.view.titles import Titles
@@ -64,6 +65,7 @@ class Routes:
                 *page.routes(),
                 web.get("/ready", self._ready),
                 web.get("/about", self._tell_about),
+                web.get("/openapi.json", self._describe),
                 web.get("/recommendations/{user}", self._get_list),
                 web.get("/recommendations/{user}/stream", self._stream_lists),
                 web.get("/users", self._get_active),
@@ -83,6 +85,9 @@ class Routes:
 
     async def _tell_about(self, _: web.Request) -> web.Response:
         return as_json(self._about)
+
+    async def _describe(self, _: web.Request) -> web.Response:
+        return as_json(description(users=self._states is not None, token=bool(self._about["token"])))
 
     async def _get_list(self, request: web.Request) -> web.Response:
         if not self._is_ready:

@@ -12,7 +12,7 @@ from stream.errors import SettingsInvalid
 
 MIN_LENGTH: Final = 16
 _TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/-]{{{MIN_LENGTH},1000}}=*")
-OPEN: Final = frozenset({"/", "/page.css", "/page.js", "/ready", "/about"})
+OPEN: Final = frozenset({"/", "/page.css", "/page.js", "/ready", "/about", "/openapi.json"})
 """Paths that tell nothing about users."""
 
 
