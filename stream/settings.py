@@ -203,6 +203,10 @@ class Settings(BaseModel):
         le=1,
         description="share of the newest thousand records that may be refused; above it the worker stops (1: it never stops)",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="form of the log on stderr. text: lines for people; json: an object a line, with time, level, logger, message and exception",
+    )
     metrics_listen: str = Field(
         "127.0.0.1:9464",
         pattern=_LISTEN,

@@ -31,7 +31,7 @@ from stream.commands.evaluate import evaluate
 from stream.commands.explain import explain
 from stream.commands.interactions import interactions
 from stream.commands.models.command import models
-from stream.commands.output import EXIT_ERROR, EXIT_USAGE, PlainFormatter, complain, printable, say
+from stream.commands.output import EXIT_ERROR, EXIT_USAGE, LOG_FORMATS, PlainFormatter, complain, printable, say
 from stream.commands.produce import produce
 from stream.commands.replay import replay
 from stream.commands.reset import reset
@@ -118,7 +118,8 @@ def main(verbose: bool) -> None:
     Settings are environment variables: `rec2pm worker --help` lists them.
     """
     stderr = logging.StreamHandler(sys.stderr)
-    stderr.setFormatter(PlainFormatter())
+    # A value that there is not is refused with the other settings, by a command that reads them.
+    stderr.setFormatter(LOG_FORMATS.get(os.environ.get("REC2PM_LOG_FORMAT", ""), PlainFormatter)())
     logging.basicConfig(handlers=[stderr], level=logging.DEBUG if verbose else logging.INFO)
     if not verbose:
         logging.getLogger("rdkafka").setLevel(logging.WARNING)

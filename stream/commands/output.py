@@ -8,7 +8,7 @@ in an id would look like a line of ours. So each line that a command prints, and
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -44,6 +44,10 @@ def json_line(value: Any) -> str:
 
 
 def complain(error: Exception) -> None:
+    """Say on stderr why a command ends. Where the log has JSON lines, this is one, too."""
+    if any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers):
+        logging.getLogger("rec2pm").error("%s", str(error) or type(error).__name__)
+        return
     for line in str(error).split("\n") if str(error) else [type(error).__name__]:
         say(f"rec2pm: {line}", err=True)
 
@@ -60,6 +64,27 @@ class PlainFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  # the base class's name
         return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+class JsonFormatter(logging.Formatter):
+    """Log lines for programs: one JSON object each, with `time` (UTC), `level`, `logger`, `message`, and `exception`
+    where there is a traceback.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": printable(record.getMessage()),
+        }
+        if record.exc_info:
+            told["exception"] = "\n".join(map(printable, self.formatException(record.exc_info).split("\n")))
+        return json_line(told)
+
+
+LOG_FORMATS: Final[Mapping[str, Callable[[], logging.Formatter]]] = {"text": PlainFormatter, "json": JsonFormatter}
+"""The values of REC2PM_LOG_FORMAT."""
 
 
 @contextmanager

@@ -126,6 +126,7 @@ TASKS: Final = (
     Task(
         "Watch a worker, and stop it in time",
         {
+            "log_format": "Commands that read no settings heed it too. The data that a command prints is never changed by it.",
             "metrics_listen": "A port that is in use ends the worker with exit code 2. If the setting is not set, the "
             "worker only warns, and runs without metrics.",
             "max_refused": "Too low: some wrong records stop the worker (exit code 1, nothing of the step is published). "

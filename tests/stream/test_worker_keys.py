@@ -61,3 +61,15 @@ def test_a_step_that_is_refused_counts_its_keys_once(tmp_path: Path) -> None:
     worker = worker_on(link, tmp_path, FakeModel(NINE), key_check=KeyCheck("clicks"))
     run_to_end(worker, link)
     assert worker.counts.keys_compared == 50
+
+
+def test_ids_of_users_are_not_in_the_log_above_debug(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ids = [b"secret-%d" % number for number in range(200)]
+    values = [said(10_000 + at, at) for at in range(100)] + [b"nonsense", b"", said(1, -5), said(1, 1 << 62)] * 25
+    records = [FakeRecord(user, value, 0, at) for at, (user, value) in enumerate(zip(ids, values, strict=True))]
+    records += [FakeRecord(b'"secret-9"', said(1, 1), 0, 200), FakeRecord(ids[0], None, 0, 201)]
+    link = FakeLink(records, [60, 120], refusals=1, width=4)
+    with caplog.at_level(logging.INFO):
+        run_to_end(worker_on(link, tmp_path, FakeModel(3), key_check=KeyCheck("clicks")), link)
+    assert len(caplog.records) > 4
+    assert not [record.getMessage() for record in caplog.records if "secret" in record.getMessage()]

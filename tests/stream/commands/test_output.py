@@ -4,6 +4,9 @@ import ast
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Final
@@ -21,13 +24,14 @@ from stream.commands.dead_letters.letters import letter_of
 from stream.commands.demo.screen import _shown
 from stream.commands.export_state import state_json, state_lines
 from stream.commands.main import ReportsErrors
-from stream.commands.output import PlainFormatter, complain, json_line, printable, say
+from stream.commands.output import JsonFormatter, PlainFormatter, complain, json_line, printable, say
 from stream.errors import KafkaUnusable, MalformedInteraction
 from stream.state_rows import KeptSegment, OtherMemory, Row
 from stream.wire import dead_letter
 from tests.fakes import FakeRecord
 
-COMMANDS = Path(__file__).parents[3] / "stream" / "commands"
+ROOT = Path(__file__).parents[3]
+COMMANDS = ROOT / "stream" / "commands"
 HOSTILE: Final = {
     **{f"C0 {code:02x}": chr(code) for code in range(0x20)},
     "DEL": "\x7f",
@@ -200,3 +204,38 @@ def test_every_command_prints_through_this_file() -> None:
                 ):
                     prints.append(path.relative_to(COMMANDS).as_posix())
     assert prints == ["dead_letters/command.py", "output.py"]
+
+
+@given(TEXTS, TEXTS)
+def test_a_json_log_line_is_one_printable_object_whatever_a_message_and_an_error_have(text: str, why: str) -> None:
+    record = logging.LogRecord("stream.worker", logging.WARNING, "", 0, "said %s", (text,), None)
+    record.exc_info = (ValueError, ValueError(why), None)
+    record.created, record.msecs = 1_767_225_600.5, 500.0
+    line = JsonFormatter().format(record)
+    assert line.isprintable()
+    told = json.loads(line)
+    assert list(told) == ["time", "level", "logger", "message", "exception"]
+    assert (told["time"], told["level"], told["logger"]) == ("2026-01-01T00:00:00.500Z", "WARNING", "stream.worker")
+    assert told["message"] == f"said {printable(text)}"
+    assert told["exception"].startswith("ValueError")
+    assert all(each.isprintable() for each in told["exception"].split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields"), [({}, None), ({"REC2PM_LOG_FORMAT": "json"}, {"time", "level", "logger", "message"})]
+)
+def test_why_a_worker_ends_is_in_the_form_of_its_log(settings: dict[str, str], fields: set[str] | None) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stream", "worker"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "REC2PM_TOPK": "3", **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    if fields is None:
+        assert done.stderr.startswith("rec2pm: REC2PM_TOPK is not a setting")
+    else:
+        (line,) = done.stderr.splitlines()
+        assert json.loads(line).keys() == fields
+        assert "REC2PM_TOPK is not a setting" in json.loads(line)["message"]
