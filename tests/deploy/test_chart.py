@@ -73,7 +73,7 @@ EVERYTHING: Final[Object] = {
     "autoscaling": {"enabled": True, "authenticationRef": "keda-kafka", "metadata": {"tls": "enable"}},
     "monitoring": {
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-        "prometheusRule": {"enabled": ALERTS.exists(), "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboard": {"enabled": DASHBOARD.exists()},
     },
     "view": {"enabled": True, "replicas": 2, **WHERE},
@@ -173,7 +173,7 @@ def test_everything_has_every_object_and_the_least_has_none_that_needs_an_operat
     }
     assert {each["kind"] for each in rendered("everything")} >= {
         *("ServiceAccount", "StatefulSet", "Service", "PodDisruptionBudget", "Pod", "Deployment", "Job"),
-        *("PersistentVolumeClaim", "ScaledObject", "PodMonitor"),
+        *("PersistentVolumeClaim", "ScaledObject", "PodMonitor", "PrometheusRule"),
     }
     assert {component for component, _, _ in pods("everything")} == {
         *("worker", "view", "trainer", "topics", "reset", "check")
@@ -357,7 +357,6 @@ def test_keda_looks_at_the_group_of_the_workers_and_wants_no_more_than_there_are
     assert "replicas" not in named("everything", "StatefulSet", "-worker")["spec"], "KEDA decides, not an upgrade"
 
 
-@pytest.mark.skipif(not ALERTS.exists(), reason="there are no alerts in deploy/prometheus")
 def test_the_rules_are_the_alerts_of_the_file() -> None:
     (rule,) = of_kind("everything", "PrometheusRule")
 
