@@ -8,16 +8,20 @@ def prefix_chains(memories: Sequence[bytes], items: Sequence[bytes]) -> list[lis
 
     Args:
         memories: the preference memory of each query; empty for none.
-        items: the item keys of each query, packed int64, at least one.
+        items: the item keys of each query, packed int64. Who has none shares nothing.
 
     Returns:
         Chains of at least two indices. The items of each are a prefix of those of the next one. No index is in two
         chains. The order depends on the arguments alone: it decides which users are in a batch, and with it the last
         digits of scores.
     """
+    begins = [(memory, own[:8]) for memory, own in zip(memories, items, strict=True)]
+    if len(set(begins)) == len(begins):
+        return []  # as in most steps of a worker
     alike: dict[tuple[bytes, bytes], list[int]] = {}
-    for at, (memory, own) in enumerate(zip(memories, items, strict=True)):
-        alike.setdefault((memory, own[:8]), []).append(at)
+    for at, begin in enumerate(begins):
+        if begin[1]:
+            alike.setdefault(begin, []).append(at)
     chains: list[list[int]] = []
     for together in alike.values():
         if len(together) == 1:

@@ -1,7 +1,7 @@
 """Connects state and model: from item keys to rows, from segments to memories, from rankings to lists of item ids."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, Literal, Protocol
 
@@ -116,6 +116,8 @@ class Recommender:
         self.cost = ModelCost()
         self._clock = clock
         keys = np.array([item_key(item) for item in model.item_ids], dtype=np.int64)
+        self._ids: Final = np.empty(len(keys), object)
+        self._ids[:] = list(model.item_ids)
         self._order: Final = np.argsort(keys, kind="stable")
         self._sorted: Final = keys[self._order]
 
@@ -231,34 +233,31 @@ class Recommender:
         Queries whose items are prefixes of the items of another one, after the same memory, share a pass.
         """
         began = self._clock()
-        lists: list[RankedList | None] = [None] * len(queries)
-        hidden = {at: query.hidden for at, query in enumerate(queries) if query.hidden is not None}
-        others = [at for at, query in enumerate(queries) if query.hidden is None]
+        oov_row, empty = self.model.oov_row, bytes(4 * self.model.state_floats)
+        memories = [
+            b"" if (old := query.preference) is None or old.memory == empty else old.memory for query in queries
+        ]
+        items = [query.items if query.hidden is None else b"" for query in queries]
+        rows = self._cut(items, unknown=oov_row)
+        hidden = [query.hidden for query in queries]
         sources: list[Source] = ["memory"] * len(queries)
-        rows: dict[int, Ints] = {}
-        if others:
-            empty = bytes(4 * self.model.state_floats)
-            memories = {
-                at: b"" if (old := queries[at].preference) is None or old.memory == empty else old.memory
-                for at in others
-            }
-            cut = self._cut([queries[at].items for at in others], unknown=self.model.oov_row)
-            for at, known in zip(others, cut, strict=True):
-                if not memories[at]:
-                    sources[at] = "working" if (known != self.model.oov_row).any() else "popular"
-                # Without a memory and without a known item, the model gets no items and returns its popularity list.
-                rows[at] = known[:0] if sources[at] == "popular" else known
-            if not self.model.uses_time:
-                asked = [at for at in others if len(rows[at])]
-                chains = prefix_chains([memories[at] for at in asked], [queries[at].items for at in asked])
-                hidden |= self._hidden(queries, rows, [[asked[index] for index in chain] for chain in chains])
+        for at, memory in enumerate(memories):
+            if not memory and hidden[at] is None:
+                if (rows[at] != oov_row).any():
+                    sources[at] = "working"
+                else:
+                    # Without a memory and a known item, the model gets no items and returns its popularity list.
+                    sources[at], items[at], rows[at] = "popular", b"", rows[at][:0]
+        if not self.model.uses_time and (chains := prefix_chains(memories, items)):
+            for at, state in self._shared(chains, queries, rows):
+                hidden[at] = state
+        lists: list[RankedList | None] = [None] * len(queries)
         excludes = self._cut([query.exclude for query in queries], unknown=0)
-        if hidden:
-            ready = sorted(hidden)
-            states = np.stack([hidden[at] for at in ready])
+        if ready := [at for at, state in enumerate(hidden) if state is not None]:
+            states = np.stack([hidden[at] for at in ready])  # type: ignore[misc]  # chosen by it
             self._rank(lists, ready, sources, excludes, lambda exclude: self.model.rank(states, k, exclude))
-        if others := [at for at in others if at not in hidden]:
-            memory = self._memories([queries[at].preference for at in others])
+        if others := [at for at, state in enumerate(hidden) if state is None]:
+            before = self._memories([queries[at].preference for at in others])
             lengths = np.array([len(rows[at]) for at in others], dtype=np.int64)
             working = padded([rows[at] for at in others])
             when, now = None, None
@@ -270,33 +269,31 @@ class Recommender:
                 others,
                 sources,
                 excludes,
-                lambda exclude: self.model.recommend(memory, working, lengths, k, exclude, when, now),
+                lambda exclude: self.model.recommend(before, working, lengths, k, exclude, when, now),
             )
         self.cost.lists += len(queries)
         self.cost.list_seconds += self._clock() - began
         return [made for made in lists if made is not None]
 
-    def _hidden(
-        self, queries: Sequence[Query], rows: Mapping[int, Ints], chains: Sequence[Sequence[int]]
-    ) -> dict[int, Floats]:
-        """The hidden states of queries that share a pass, by their indices. `chains`: `prefix_chains`."""
-        if not chains:
-            return {}
+    def _shared(
+        self, chains: Sequence[Sequence[int]], queries: Sequence[Query], rows: Sequence[Ints]
+    ) -> Iterator[tuple[int, Floats]]:
+        """The queries that share a pass, by their indices, and their hidden states. `chains`: `prefix_chains`."""
         longest = self.model.longest_prefix(self._memories([queries[chain[0]].preference for chain in chains]))
-        shared = [
-            fit
-            for chain, most in zip(chains, longest.tolist(), strict=True)
-            if len(fit := [at for at in chain if len(rows[at]) <= most]) > 1
+        fitting = [
+            [at for at in chain if len(rows[at]) <= most] for chain, most in zip(chains, longest.tolist(), strict=True)
         ]
-        if not shared:
-            return {}
+        if not (shared := [chain for chain in fitting if len(chain) > 1]):
+            return
         last = [rows[chain[-1]] for chain in shared]
         states = self.model.encode_prefixes(
             self._memories([queries[chain[0]].preference for chain in shared]),
             padded(last),
             np.array([len(each) for each in last], np.int64),
         )
-        return {at: states[line, len(rows[at]) - 1] for line, chain in enumerate(shared) for at in chain}
+        for chain, hidden in zip(shared, states, strict=True):
+            for at in chain:
+                yield at, hidden[len(rows[at]) - 1]
 
     def _rank(
         self,
@@ -321,11 +318,11 @@ class Recommender:
                 again.scores[emptied],
                 True,
             )
-        ids = self.model.item_ids
-        for index, rows, scores, count in zip(at, ranked.rows, ranked.scores, allowed.sum(axis=1), strict=True):
-            lists[index] = RankedList(
-                [ids[row - 1] for row in rows[:count].tolist()], scores[:count].tolist(), sources[index]
-            )
+        ids, scores, counts = self._ids[ranked.rows - 1].tolist(), ranked.scores.tolist(), allowed.sum(axis=1).tolist()
+        for index, items, points, count in zip(at, ids, scores, counts, strict=True):
+            if count < len(items):
+                items, points = items[:count], points[:count]
+            lists[index] = RankedList(items, points, sources[index])
 
     def _cut(self, items: Sequence[bytes], unknown: int) -> list[Ints]:
         """The rows of each packed sequence, from one lookup; `unknown` is the row for unknown items."""

@@ -253,7 +253,7 @@ class Step:
         """The kept segments of each touch's user after some folds, oldest first: the stored ones, then this step's."""
         keep = self.rules.keep_segments
         wanted: dict[int, list[tuple[bytes, int]]] = {}
-        for touch, folds in asked:
+        for touch, folds in {(id(touch), folds): (touch, folds) for touch, folds in asked}.values():
             stored = range(max(0, folds - keep), min(touch.before.folds, folds))
             wanted.setdefault(touch.run.partition, []).extend((touch.run.user, number) for number in stored)
         found = {
@@ -261,7 +261,12 @@ class Step:
             for number, segments in wanted.items()
         }
         kept: list[list[Segment]] = []
+        last: tuple[Touch, int] | None = None
         for touch, folds in asked:
+            if last is not None and last[0] is touch and last[1] == folds:
+                kept.append(kept[-1])
+                continue
+            last = touch, folds
             before, oldest = touch.before.folds, max(0, folds - keep)
             mine = found[touch.run.partition]
             stored_segments = [mine[touch.run.user, number] for number in range(oldest, min(before, folds))]
