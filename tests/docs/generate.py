@@ -262,6 +262,11 @@ def _metrics() -> Iterator[str]:
     yield "**A partition that no worker has** has no lag here. Kafka tells it: `kafka-consumer-groups.sh --describe --group"
     yield "<app>`, or an exporter that reads the group. Or compare the sum of `rec2pm_partitions` with their number."
     yield ""
+    yield "`deploy/grafana/rec2pm.json` is a dashboard for Grafana. What it shows of two workers, one of which is killed and"
+    yield "comes back, drawn by `python -m tests.dashboard` from a real Prometheus:"
+    yield ""
+    yield "![interactions, lag, steps by phase, folds and lists, states, versions, restores, memory, dead letters](images/dashboard.svg)"
+    yield ""
     yield "| metric | type | labels | meaning |"
     yield "|---|---|---|---|"
     names = set()
