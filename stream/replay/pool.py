@@ -60,6 +60,11 @@ def run_here(tasks: Sequence[Task], jobs: int, heard: Heard) -> None:
             "a process of the replay was killed, perhaps because memory was short: fewer --jobs need less. The same command goes on "
             "where it was"
         ) from error
+    except BaseException:
+        # A part may take hours, and nobody wants to wait for it who stops a replay. The next run goes on where it was.
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     _hear(done, heard)

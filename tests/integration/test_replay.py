@@ -14,22 +14,15 @@ import polars as pl
 import pytest
 
 from model.version.registry import Registry
-from model.version.runtime import Runtime
-from state.codec import Mark
 from stream.commands.broker import Broker
-from stream.explain.again import again
-from stream.explain.history import of_topic
 from stream.kafka.marks import marks
 from stream.kafka.models_topic import read_models
-from stream.recommender import Recommender
-from stream.replay.served import version_of
 from stream.settings import Settings
-from stream.step import Rules
 from tests import as_served, promoting
 from tests.integration.test_worker import Application, create_topics
 from tests.model import tiny
 from tests.processes import each_committed, wait_until
-from tests.same_lists import list_difference
+from tests.verify.explained import explained
 
 pytestmark = pytest.mark.isolation
 
@@ -167,28 +160,14 @@ def test_a_replay_as_served_has_every_list_and_every_state_of_the_workers(served
         assert found == ["tiny@1", "tiny@2", "tiny@1"]
 
 
-def test_lists_at_random_are_explained_as_they_were_published(served: Served, tmp_path: Path) -> None:
+def test_lists_at_random_are_explained_as_they_were_published(served: Served) -> None:
     """Before and after the promotions, in the same memory and in a rebuilt one."""
-    settings = Settings.from_environ(served.application.environ(SETTINGS))
-    promoted = read_models(served.kafka, served.application.name)
-    registry = Registry(str(served.application.models))
-
-    runtimes = {version.reference: Runtime.load(version.uri) for version in registry.versions("tiny")}
-
-    def load(mark: Mark) -> Recommender:
-        return Recommender(runtimes[version_of(mark, promoted, registry).reference], mark.promotion)
-
-    rules = Rules(1, settings.top_k, settings.exclude, settings.keep_segments, settings.keep_formats)
-    versions, rebuilt = set(), 0
     old = (pl.col("model") == "tiny@2") & (pl.col("folds") > 3)  # of users who had more segments than are kept
-    lists = [served.standing.filter(of).sample(6, seed=5) for of in (old, ~old)]
-    for at, published in enumerate(pl.concat(lists).iter_rows(named=True)):
-        history, marks_of = of_topic(
-            settings, served.kafka, published["partition"], published["offset"], lambda *_: None
-        )
-        found = again(history, marks_of, rules, load, tmp_path / str(at))
-        made = {name: getattr(found.recommendation, name) for name in found.recommendation.__struct_fields__}
-        assert (found.user, list_difference(published, made)) == (published["user_id"], None)
+    lists = pl.concat([served.standing.filter(of).sample(6, seed=5) for of in (old, ~old)])
+    settings = Settings.from_environ(served.application.environ(SETTINGS))
+    versions, rebuilt = set(), 0
+    for published, found, difference in explained(settings, lists.iter_rows(named=True)):
+        assert difference is None, published
         versions.add(found.version)
         rebuilt += found.missing_segments > 0
     assert versions == {"tiny@1", "tiny@2"}

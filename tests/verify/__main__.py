@@ -3,7 +3,7 @@
 Sends a log through real workers on a real broker, kills some of them at random moments if asked to, and promotes
 versions while interactions come. Then it recomputes every user's state and the list after each fold from the log and
 the artifacts alone. At last it replays the topic with `rec2pm replay --as-served` and compares every list and every
-state. The exit code is 1 if something differs, and the first difference is named.
+state, and explains some lists. The exit code is 1 if something differs, and the first difference is named.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from model.synthetic import SyntheticLog, generate
 from stream.commands.broker import found_broker
 from tests.processes import environ, rec2pm
-from tests.verify import recomputed, replayed
+from tests.verify import explained, recomputed, replayed
 from tests.verify.live import Options, live, must
 
 _TRAINED_S = 15
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=0, help="how often a worker is killed (SIGKILL) and started again")
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--recommend", default="1", help="REC2PM_RECOMMEND of the workers: interaction, fold, or N")
+    parser.add_argument("--explain", type=int, default=20, help="how many lists, chosen at random, are explained")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -59,6 +60,7 @@ def main() -> None:
         checks = [*lived.checks, *recomputed.check(lived)]
         print("replaying the topic as it was served", flush=True)
         checks += replayed.check(lived, folder / "replay")
+        checks.append(explained.check(lived, asked.explain))
     for each in checks:
         print(each)
     sys.exit(0 if all(each.holds for each in checks) else 1)
