@@ -265,7 +265,7 @@ def _metrics() -> Iterator[str]:
     yield "`deploy/grafana/rec2pm.json` is a dashboard for Grafana. What it shows of two workers, one of which is killed and"
     yield "comes back, drawn by `python -m tests.dashboard` from a real Prometheus:"
     yield ""
-    yield "![interactions, lag, steps by phase, folds and lists, states, versions, restores, memory, dead letters](images/dashboard.svg)"
+    yield "![lag, steps by phase, states, versions, restores, memory, dead letters and more](images/dashboard.svg)"
     yield ""
     yield "| metric | type | labels | meaning |"
     yield "|---|---|---|---|"
@@ -287,7 +287,8 @@ def _metrics() -> Iterator[str]:
     yield ""
     yield "## What to alert on"
     yield ""
-    yield "`deploy/prometheus/alerts.yaml` has these alerts, and the [runbook](../deploy/RUNBOOK.md) says what to do about each."
+    yield "`deploy/prometheus/alerts.yaml` has alerts, and the [runbook](../deploy/RUNBOOK.md) says what to do about each. What"
+    yield "the metrics say of them:"
     yield ""
     for name, what in ALERTS.items():
         yield from _wrapped(f"`{name}`: {what}")
