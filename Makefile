@@ -16,8 +16,8 @@ help: ## list the targets
 
 install: $(INSTALLED) ## .venv with everything in it (again only when pyproject.toml changed)
 
-demo: $(INSTALLED) ## the whole loop in one terminal; LOG=FILE for your own event log
-	@$(BIN)/rec2pm demo $(if $(LOG),--log "$(LOG)")
+demo: $(INSTALLED) ## the whole loop in one terminal; LOG=FILE for your own event log, SERVE=1 to stay up with a page
+	@$(BIN)/rec2pm demo $(if $(LOG),--log "$(LOG)") $(if $(SERVE),--serve)
 
 # In two processes where there are two cores: much of the time is waiting. A file stays in one process, for what its tests have in
 # common, and files begin in their order: those with processes and brokers of their own, which take long, come before the quick ones.

@@ -85,7 +85,9 @@ class Page:
         await self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
         )
-        await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        # Without motion, so that what is seen does not depend on the moment.
+        seen = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        await self.call("Emulation.setEmulatedMedia", features=[{"name": name, "value": seen[name]} for name in seen])
 
     async def picture(self, path: Path) -> None:
         """A PNG of what is to be seen."""

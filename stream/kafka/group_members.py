@@ -39,7 +39,8 @@ def group_members(admin: AdminClient, app: str) -> list[Member] | None:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return []
         raise
-    if found.state == ConsumerGroupState.UNKNOWN:
+    # A stable group has members. The embedded broker says that it is stable, and does not say who they are.
+    if found.state == ConsumerGroupState.UNKNOWN or (found.state == ConsumerGroupState.STABLE and not found.members):
         return None
     prefix = worker_id(app, "")
     return [

@@ -21,8 +21,9 @@ from stream.commands.log_options import LogOptions, reading_options
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the demo writes its files.",
 )
+@click.option("--serve", is_flag=True, help="Go on at the end, with the page of the view, until Ctrl-C.")
 @reports_kafka_errors
-def demo(log: str | None, reading: LogOptions, folder: Path) -> None:
+def demo(log: str | None, reading: LogOptions, folder: Path, serve: bool) -> None:
     """Show the whole loop in one terminal, in a few minutes: broker, topics, model, traffic, workers and their lists.
 
     The demo uses the Kafka of REC2PM_BOOTSTRAP_SERVERS or KAFKA_HOME when one of them is set, and starts an embedded
@@ -43,6 +44,7 @@ def demo(log: str | None, reading: LogOptions, folder: Path) -> None:
             folder,
             os.environ,
             Console(width=None if sys.stdout.isatty() else 120),
+            serves=serve,
         )
     except BrokerNotFound as error:
         raise click.ClickException(str(error)) from error

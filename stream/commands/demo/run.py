@@ -29,6 +29,7 @@ from stream.commands.demo.comparison import compare
 from stream.commands.demo.log import Log, shown_users, synthetic
 from stream.commands.demo.promotion import Promotion, promote_first
 from stream.commands.demo.screen import Screen
+from stream.commands.demo.serve import check_installed, serve
 from stream.commands.demo.settings import (
     APP,
     FIRST_SHARE,
@@ -50,13 +51,18 @@ from stream.kafka import topics
 _JOIN_S: Final = 90.0
 
 
-def run_demo(log: Log | None, folder: Path, environ: Mapping[str, str], console: Console) -> None:
+def run_demo(
+    log: Log | None, folder: Path, environ: Mapping[str, str], console: Console, *, serves: bool = False
+) -> None:
     """Run the demo; all its files are below `folder`.
 
     Args:
         log: an event log, or None for the synthetic one.
         environ: the environment; `REC2PM_BOOTSTRAP_SERVERS` or `KAFKA_HOME` choose the broker.
+        serves: go on at the end, with the view, until somebody interrupts.
     """
+    if serves:
+        check_installed()
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     played = log or synthetic()
@@ -96,11 +102,22 @@ def run_demo(log: Log | None, folder: Path, environ: Mapping[str, str], console:
             promotion = Promotion(newer.reference, broker, env, WORKERS)
             served = _serve(broker, played, cut, workers, promotion, console)
             promotion.tell(served, console)
-        compare(played, served, cut, console)
+            compare(played, served, cut, console)
+            _finish(version, time.monotonic() - began, console)
+            if serves:
+                serve(played, cut, shown_users(played, cut), broker, env, folder, console, wall_ms)
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _finish(version: ModelVersion, seconds: float, console: Console) -> None:
     console.print(
-        f"\nDone in {time.monotonic() - began:.0f} s. The model is {version.uri}; its manifest.json says what it was trained on.\n"
+        f"\nDone in {seconds:.0f} s. The model is {version.uri}; its manifest.json says what it was trained on.\n"
         "[bold]Where to look next[/]\n"
         "  make demo LOG=path.parquet   the same with your own log (columns user_id, item_id, timestamp)\n"
+        "  make demo SERVE=1            the same, and at the end a page that follows a user\n"
         "  make verify                  recompute every user's state and every list from the log, and compare\n"
         "  make bench                   measure interactions per second, latency, and the cost of a fold\n"
         "  rec2pm worker --help         every setting\n  README.md                    rec2pm beside your own Kafka\n  ARCHITECTURE.md              how it works"

@@ -89,6 +89,7 @@ async function follow(name) {
       if (signal.aborted) return;
     }
     connection("lost", "not connected, trying again …");
+    say("Not connected, trying again.");
     await new Promise(again => setTimeout(again, AGAIN_AFTER_MS));
   }
 }
