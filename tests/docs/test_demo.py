@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import signal
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +60,7 @@ def test_the_demo_runs_to_its_end_as_its_picture_shows(tmp_path: Path, monkeypat
     listen = f"127.0.0.1:{free_port()}"
     monkeypatch.setattr(serve, "LISTEN", listen)
     watched = Watched(listen)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
     watched.start()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -66,6 +68,7 @@ def test_the_demo_runs_to_its_end_as_its_picture_shows(tmp_path: Path, monkeypat
     finally:
         watched.over.set()
         watched.join()
+        signal.signal(signal.SIGINT, before)
     assert len(watched.counts) > 1, "users act while the page is there"
     assert watched.titles, "with titles"
 
