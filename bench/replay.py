@@ -38,6 +38,7 @@ from model.version.registry import Registry
 from model.version.runtime import Runtime
 from stream.commands.broker import found_broker
 from stream.replay import pool, run
+from stream.replay.ordered import usual_partitions
 from stream.replay.run import Contender, Options, Turn
 from tests.model import tiny
 
@@ -58,14 +59,16 @@ def options(partitions: int = 16, depth: int = DEPTH) -> Options:
     )
 
 
-def replayed(log: pl.LazyFrame, models: Path, model: str, out: Path, jobs: int, depth: int = DEPTH) -> float:
+def replayed(
+    log: pl.LazyFrame, models: Path, model: str, out: Path, jobs: int, depth: int = DEPTH, partitions: int = 16
+) -> float:
     """Replay a log; returns the seconds."""
     version = Registry(models).resolve(model)
     began = time.monotonic()
     run.replay(
         log,
         [Contender("model", (Turn(version),))],
-        options(depth=depth),
+        options(partitions, depth),
         out,
         identity={},
         heard=lambda *_: None,
@@ -152,11 +155,13 @@ def memory(asked: argparse.Namespace, folder: Path) -> str:
         path = folder / f"log-{rows}.parquet"
         generated(rows, path)
         seconds, peak = watched(
-            lambda path=path, rows=rows: replayed(pl.scan_parquet(path), models, "null", folder / str(rows), 1, 10)
+            lambda path=path, rows=rows: replayed(
+                pl.scan_parquet(path), models, "null", folder / str(rows), 1, 10, usual_partitions(rows)
+            )
         )
         lines.append(f"| {rows:,} | {rows // 10:,} | {seconds:.0f} | {peak:.0f} |")
         print(lines[-1], file=sys.stderr)
-    return "\n".join(["The null model, `--jobs 1`, `--partitions 16`.", "", *lines])
+    return "\n".join(["The null model, `--jobs 1`, the usual `--partitions`.", "", *lines])
 
 
 def generated(rows: int, path: Path) -> None:

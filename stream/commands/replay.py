@@ -166,10 +166,9 @@ def _intervals(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) ->
 @click.option("--warm-start", is_flag=True, help="With --train-every: each version starts from the one before it.")
 @click.option(
     "--partitions",
-    default=16,
-    show_default=True,
     type=click.IntRange(1, 10_000),
-    help="Parts that the users are divided into, as a topic is. A log from Kafka has its own.",
+    help="Parts that the users are divided into, as a topic is. A log from Kafka has its own. [default: 16, or one for "
+    "500,000 interactions]",
 )
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes. [default: the cores that this process may use]")
 @click.option("--ray", metavar="ADDRESS", help="Run on this Ray cluster instead; `auto` finds the one of this machine.")
@@ -196,7 +195,7 @@ def replay(
     recipe: str | None,
     settings: tuple[str, ...],
     warm_start: bool,
-    partitions: int,
+    partitions: int | None,
     jobs: int | None,
     ray: str | None,
     discard: bool,
@@ -212,6 +211,7 @@ def replay(
     from model.errors import how_to_install
     from stream.cpu_cores import usable_cores
     from stream.replay import counted, pool, run
+    from stream.replay.ordered import usual_partitions
 
     if ray is not None:
         if find_spec("ray") is None:
@@ -245,7 +245,7 @@ def replay(
         top_k=top_k,
         keep_segments=keep_segments,
         keep_formats=current_settings().keep_formats if as_served else 1,
-        partitions=partitions,
+        partitions=partitions or usual_partitions(chosen.rows),
     )
     count = jobs or usable_cores().count
     began = time.monotonic()

@@ -22,6 +22,7 @@ class Chosen:
 
     log: pl.LazyFrame
     """user_id, item_id, timestamp, and partition and offset if it was read from Kafka."""
+    rows: int
     begin_ms: int | None
     """Interactions from this time on count; None: all."""
     identity: Mapping[str, Any]
@@ -52,7 +53,8 @@ def chosen(
     begin_ms, end_ms = _time(frame, begin), _time(frame, end)
     if end_ms is not None:
         frame = frame.filter(pl.col("timestamp") < end_ms)
-    if frame.select(pl.len()).collect(engine="streaming").item() == 0:
+    rows = frame.select(pl.len()).collect(engine="streaming").item()
+    if not rows:
         raise LogUnreadable(f"{source}: no interaction is left to replay: see --to and --users")
     identity = {
         "log": sha256_of(files),
@@ -61,7 +63,7 @@ def chosen(
         "places": "partition" in frame.collect_schema(),
     }
     whole = users >= 1 and end_ms is None
-    return Chosen(frame, begin_ms, identity, origin_of(Path(source)) if whole else None)
+    return Chosen(frame, rows, begin_ms, identity, origin_of(Path(source)) if whole else None)
 
 
 def placed(source: str, log: Log) -> pl.LazyFrame:

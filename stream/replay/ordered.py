@@ -20,6 +20,9 @@ from stream.kafka.partitioner import partitions_of
 _BATCH: Final = 200_000
 _BUCKET: Final = 500_000
 """Interactions that are sorted at a time, in a log that is not in the order of time."""
+_LEAST_PARTS: Final = 16
+_PART: Final = 500_000
+"""Interactions in a shard, about, unless somebody says how many shards there are: a shard is in memory at a time."""
 _SAMPLE: Final = 1_000_000
 """Interactions whose times say where such a log is divided, at most."""
 
@@ -37,6 +40,13 @@ INTERACTIONS: Final[Mapping[str, Any]] = {
 """The columns of a shard: `taken` interactions of the user came before, `had` of them with this item; `counted` ones
 are measured; `row` is the place in the whole log, in the order of time.
 """
+
+
+def usual_partitions(rows: int) -> int:
+    """How many shards a log of so many interactions has, if nobody says it. It depends on nothing else, so the results
+    do not either.
+    """
+    return max(_LEAST_PARTS, -(-rows // _PART))
 
 
 def prepare(

@@ -61,6 +61,11 @@ def test_every_interaction_is_where_produce_would_have_put_it(
     assert in_time["timestamp"].is_sorted()
 
 
+@pytest.mark.parametrize(("rows", "parts"), [(1, 16), (8_000_000, 16), (8_000_001, 17), (100_000_000, 200)])
+def test_a_long_log_has_more_parts_so_that_none_is_long(rows: int, parts: int) -> None:
+    assert ordered.usual_partitions(rows) == parts
+
+
 def test_a_log_from_kafka_keeps_its_places_whatever_its_times_say(tmp_path: Path) -> None:
     log = pl.DataFrame(
         {
