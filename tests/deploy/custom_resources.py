@@ -1,7 +1,7 @@
 """JSON Schemas of the objects that operators define: the fields of theirs that are written here, and no others.
 
-Kubernetes' own schemas do not have them. The names and types are those of the definitions of Prometheus Operator 0.93,
-KEDA 2.20 and Strimzi 0.49 and newer.
+Kubernetes' own schemas do not have them. The names and types are those of the definitions of Prometheus Operator
+(0.80), KEDA (2.16) and Strimzi (`KafkaTopic` v1beta2, `KafkaUser` v1).
 """
 
 from typing import Any, Final
