@@ -18,7 +18,7 @@ from state.interaction import item_key
 from state.user import packed
 from stream.prefixes import prefix_chains
 from stream.recommender import Floats, Ints, Query, Recommender
-from tests.fakes import FakeLink, FakeRecord, run_to_end, said, worker_on
+from tests.fakes import FakeLink, FakeModel, FakeRecord, run_to_end, said, worker_on
 from tests.model import tiny
 from tests.same_lists import list_difference
 
@@ -108,7 +108,9 @@ def test_all_prefixes_of_a_user_are_one_chain_in_whatever_order_they_come(
 @given(
     st.data(),
     st.lists(
-        st.tuples(st.integers(0, 5), st.lists(st.integers(1, UNKNOWN), max_size=L)).filter(lambda user: user[1]),
+        st.tuples(
+            st.integers(0, 5), st.lists(st.one_of(st.just(UNKNOWN), st.integers(1, UNKNOWN)), min_size=1, max_size=L)
+        ),
         min_size=1,
         max_size=5,
     ),
@@ -184,3 +186,23 @@ def test_a_program_of_an_earlier_build_gives_a_list_for_each_pass(runtime: Count
     assert (earlier.shared, earlier.alone) == (0, 6)
     for one, other in zip(found, Recommender(runtime).recommend(queries, 5), strict=True):
         same(one, other)
+
+
+def test_lists_that_share_a_pass_say_what_they_go_by_and_leave_out_what_each_of_them_must() -> None:
+    """Unknown items first; then several segments within one step, whose kept segments are others after each fold."""
+    model = FakeModel(4, 20)
+    recommender, worked = Recommender(model), [25, 26, 3, 4]
+    queries = [Query(None, packed(worked[:end]), b"", None, b"", 0) for end in range(1, 5)]
+    together = recommender.recommend(queries, 5)
+    assert [made.source for made in together] == ["popular", "popular", "working", "working"]
+    assert together == [recommender.recommend([query], 5)[0] for query in queries]
+    records = [FakeRecord(b"ann", said(at, 1_000 + at), 0, at) for at in range(16)]
+    with TemporaryDirectory() as folder:
+        link = FakeLink(records, [])
+        run_to_end(worker_on(link, Path(folder), model, cadence=1, keep_segments=2), link)
+        lists = {made.offset: made.items for _, made in link.lists() if made}
+    assert len(lists) == 16
+    for offset, items in lists.items():
+        left_out = set(range(max(0, ((offset + 1) // 4 - 2) * 4), offset + 1))
+        assert not left_out & set(items)
+        assert len(items) == 5
