@@ -188,15 +188,23 @@ def test_with_exactly_the_rights_of_the_page_everything_works(shop: Shop) -> Non
     fresh.allow(*rights.COMMANDS["reset --execute"](fresh.names))
     assert "done" in fresh.run("reset", "--execute")
     shop.allow(*rights.of_view(names, "view"))
-    assert serves(shop, "ann") == 200
+    assert serves(shop, "/recommendations/ann") == 200
+    shop.allow(*rights.of_view_users(names, "view"))
+    assert serves(shop, "/users/ann", "--users") == 200
+    for lacking in set(rights.of_view_users(names, "view")) - set(rights.of_view(names, "view")):
+        shop.allow(*(each for each in rights.of_view_users(names, "view") if each != lacking))
+        refused = rec2pm("view", "--users", "--listen", f"127.0.0.1:{free_port()}", env=shop.env, timeout=60)
+        assert (refused.returncode, lacking.line() in refused.stderr) == (1, True), (lacking, refused.stderr)
 
 
-def serves(shop: Shop, user: str) -> int:
+def serves(shop: Shop, about: str, *options: str) -> int:
     """The status with which a view answers about a user, once it is ready."""
     pytest.importorskip("faust")
     port = free_port()
     log = (shop.folder / "view.log").open("wb")
-    view = subprocess.Popen([*REC2PM, "view", "--listen", f"127.0.0.1:{port}"], env=shop.env, stdout=log, stderr=log)
+    view = subprocess.Popen(
+        [*REC2PM, "view", "--listen", f"127.0.0.1:{port}", *options], env=shop.env, stdout=log, stderr=log
+    )
 
     def answer(path: str) -> int:
         assert view.poll() is None, (shop.folder / "view.log").read_text()
@@ -208,7 +216,7 @@ def serves(shop: Shop, user: str) -> int:
 
     try:
         until(lambda: answer("/ready") == 200, 90, "the view is ready")
-        return answer(f"/recommendations/{user}")
+        return answer(about)
     finally:
         view.send_signal(signal.SIGTERM)
         view.wait(30)
