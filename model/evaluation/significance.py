@@ -81,8 +81,9 @@ def t_test(differences: Values) -> float:
     """Two-sided p of the paired t-test: how likely such a mean difference is if there is none. A single one says
     nothing.
     """
-    # A t-test divides by zero if all differences are equal. They are then all zero, p = 1, or certain, p = 0.
-    if len(differences) < 2 or differences.std() == 0:
+    # A t-test divides by zero, or by rounding errors, if all differences are equal. They are then all zero, p = 1, or
+    # certain, p = 0.
+    if len(differences) < 2 or np.ptp(differences) <= 1e-10 * np.abs(differences).max():
         return float(len(differences) < 2 or not differences.any())
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 

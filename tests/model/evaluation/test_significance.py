@@ -106,3 +106,8 @@ def test_a_sign_test_is_exact_and_knows_nothing_of_ties() -> None:
 
 def test_one_difference_says_nothing() -> None:
     assert significance.t_test(np.array([0.3])) == 1.0
+
+
+def test_differences_that_are_equal_but_for_rounding_are_certain() -> None:
+    """scipy would divide one rounding error by another, and warn whoever runs the command."""
+    assert significance.t_test(np.array([0.3, 0.1 + 0.2, 0.3])) == 0.0
