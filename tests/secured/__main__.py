@@ -38,7 +38,9 @@ PARTITIONS: Final = 2
 WITHIN_S: Final = 10.0
 _ENDS_WITHIN_S: Final = 300.0
 _SECURED: Final = ("TLS", "MTLS", "SCRAM")
-_MOVES: Final = re.compile(r"\b[0-9a-f]{8}-?[0-9a-f-]{8,}\b|\b\d{13}\b|\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?")
+_MOVES: Final = re.compile(
+    r"\b[0-9a-f]{8}-?[0-9a-f-]{8,}\b|\b\d{13}\b|\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(Z|,\d{3} INFO)?)?"
+)
 """Ids and times, which differ from run to run."""
 
 
@@ -145,7 +147,7 @@ class Matrix:
                 self._allow("SCRAM", [each for each in having if each != lacking])
                 said = self.run(self._kafka.right("SCRAM"), *arguments)
                 what = f"{lacking.operation} on {lacking.kind} `{lacking.name}`"
-                told = " ".join(said.lines).partition(": allow")[0]
+                told = said.lines[-1].partition(": allow")[0]
                 # Without Kafka, versions are listed all the same.
                 code = 0 if command == "models list" else 1
                 holds = lacking.name.removesuffix("*") in told and said.code == code and "Traceback" not in told
@@ -289,10 +291,10 @@ def page(connections: list[Row], worker: list[Row], working: list[Row], commands
 # What does rec2pm say when Kafka does not let it in?
 
 Every command says in one line what is wrong and which setting or right to look at. This page shows each case as it
-was tried on {day}, on a shared machine with two cores, with Apache Kafka 4.3.1 and its authorizer on
+was tried on {day}, on two cores that other programs kept busy, with Apache Kafka 4.3.1 and its authorizer on
 (`StandardAuthorizer`; what is not granted is denied). `localhost:TLS` stands for the port of that listener. The seconds
 are those of the whole process, the start of Python included. `KAFKA_HOME=… python -m tests.secured` writes this page
-again.
+again; it computes for ten minutes.
 [Operate](operate.md#rights-in-kafka) lists the rights.
 
 | listener | what it asks of a client |

@@ -42,6 +42,7 @@ ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "trainer": ("trainer", "--log", "{new}/log"),
     "trainer --promote": ("trainer", "--promote", "--log", "{new}/log"),
     "view": ("view", "--listen", "127.0.0.1:{port}"),
+    "view --users": ("view", "--users", "--listen", "127.0.0.1:{port}"),
 }
 """In an order in which each finds what it needs. `{new}`: a folder that no command had before."""
 
@@ -51,6 +52,7 @@ RUNNING: Final[Mapping[str, str]] = {
     "trainer": trainer_group(APP),
     "trainer --promote": trainer_group(APP),
     "view": view_group(APP, VIEW),
+    "view --users": view_group(APP, VIEW),
 }
 """These run until they are stopped. The consumer group that they join."""
 ELSEWHERE: Final = frozenset(
@@ -61,4 +63,9 @@ ELSEWHERE: Final = frozenset(
 
 def needed(command: str, on: Names) -> list[Right]:
     """The rights of a command."""
-    return rights.of_view(on, VIEW) if command == "view" else rights.COMMANDS[command](on)
+    match command:
+        case "view":
+            return rights.of_view(on, VIEW)
+        case "view --users":
+            return rights.of_view_users(on, VIEW)
+    return rights.COMMANDS[command](on)
