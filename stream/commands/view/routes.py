@@ -60,17 +60,18 @@ class Routes:
 
     def application(self, middlewares: Sequence[Any] = ()) -> web.Application:
         routes = web.Application(middlewares=[*middlewares, _user_ids_fit])
+        # aiohttp's own pattern of a part of a path has no braces, and ids may have them.
         routes.add_routes(
             [
                 *page.routes(),
                 web.get("/ready", self._ready),
                 web.get("/about", self._tell_about),
                 web.get("/openapi.json", self._describe),
-                web.get("/recommendations/{user}", self._get_list),
-                web.get("/recommendations/{user}/stream", self._stream_lists),
+                web.get("/recommendations/{user:[^/]+}", self._get_list),
+                web.get("/recommendations/{user:[^/]+}/stream", self._stream_lists),
                 web.get("/users", self._get_active),
-                web.get("/users/{user}", self._get_user),
-                web.get("/users/{user}/stream", self._stream_user),
+                web.get("/users/{user:[^/]+}", self._get_user),
+                web.get("/users/{user:[^/]+}/stream", self._stream_user),
                 web.get("/workers", self._get_workers),
             ]
         )

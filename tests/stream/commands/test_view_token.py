@@ -1,6 +1,7 @@
 """Who is let in, and what is not there without `--users`: the view's own routes over HTTP, without Kafka."""
 
 import logging
+from urllib.parse import unquote
 
 import msgspec
 import pytest
@@ -69,6 +70,15 @@ async def test_without_users_nothing_of_them_is_there() -> None:
             answer = await asked(port, get(path))
             assert answer.startswith(b"HTTP/1.1 404 "), path
             assert "start it with --users" in msgspec.json.decode(answer.partition(b"\r\n\r\n")[2])["error"]
+
+
+@pytest.mark.parametrize("user", ["%7B", "%7Bann%7D", "%7D", "a%2Fb", "%25", "%3F", "..%2F", "%C3%BC", "a%20b", "%2B"])
+@in_a_loop
+async def test_an_id_may_have_any_characters(user: str) -> None:
+    async with serving() as port:
+        answer = await asked(port, get(f"/recommendations/{user}"))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert msgspec.json.decode(answer.partition(b"\r\n\r\n")[2])["user"] == unquote(user)
 
 
 @in_a_loop
