@@ -24,7 +24,7 @@ from stream.kafka.group_members import group_members
 from stream.state_rows import read_facts
 from tests import as_served
 from tests.model import tiny
-from tests.processes import Committed, environ, read_committed, rec2pm, recommendation, wait_until, workers
+from tests.processes import Committed, environ, read_committed, rec2pm, wait_until, workers
 
 pytestmark = [pytest.mark.isolation, pytest.mark.timeout(280)]
 
@@ -166,13 +166,10 @@ def test_workers_go_on_behind_a_replay_as_if_they_had_lived_through_all(shop: Sh
     made = pl.read_parquet(whole.parent / "interactions.parquet")
     ends = dict(made.filter(pl.col("row") < FIRST).group_by("partition").len().rows())
     later = pl.col("offset") >= pl.col("partition").replace_strict(ends, return_dtype=pl.Int64)
-    pl.read_parquet(whole / "recommendations.parquet").filter(later).write_parquet(shop.folder / "later.parquet")
-    published = [
-        ((message.key() or b"").decode(), recommendation(message))
-        for message in read_committed(shop.bootstrap, f"{shop.app}.out")
-    ]
+    lists = pl.read_parquet(whole / "recommendations.parquet").filter(later)
+    published = as_served.published(read_committed(shop.bootstrap, f"{shop.app}.out"))
     assert len(published) == ROWS - FIRST
-    assert [*as_served.list_differences(published, shop.folder / "later.parquet")] == []
+    assert [*as_served.list_differences(published, lists)] == []
     assert [*as_served.state_differences(states(lived), states(whole / "state.parquet"))] == []
     assert max(states(lived)["folds"]) > 3
     assert states(lived)["memory"].list.len().max()

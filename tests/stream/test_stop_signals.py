@@ -37,6 +37,8 @@ def ended(
     """The exit code of a process that gets a signal so long after it began, and the seconds until it was gone."""
     env = environ("127.0.0.1:9", "nobody", MODELS=str(folder), STATE_DIR=str(folder / "state"))
     command = [*before, sys.executable, "-P", "-c", STARTS, *arguments]
+    # Where a shell runs the tests in its background they ignore SIGINT, and so would what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert process.stdout.read(1) == b"."

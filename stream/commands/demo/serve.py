@@ -3,6 +3,7 @@
 import csv
 import itertools
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -30,7 +31,8 @@ _LOOK_S: Final = 0.2
 
 def check_installed() -> None:
     """Raises SettingsInvalid without the extra `view`: before the demo has worked for minutes."""
-    if util.find_spec("faust") is None:
+    # Faust, once it is imported, has a module of its own without a spec.
+    if "faust" not in sys.modules and util.find_spec("faust") is None:
         raise SettingsInvalid(f"--serve needs Faust: {how_to_install('view')}")
 
 
