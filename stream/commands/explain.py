@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 _PLACE: Final = re.compile(r"([0-9]{1,9})@([0-9]{1,18})")
-_ITEMS_SHOWN: Final = 8
+_ITEMS_SHOWN: Final = 5
 """Of a folded segment, its newest ones."""
 
 

@@ -43,11 +43,11 @@ class Running:
     port: int
     log: Path
 
-    def get(self, path: str) -> tuple[int, Any]:
+    def get(self, path: str, **headers: str) -> tuple[int, Any]:
         """Status and body; status 0 while nobody listens."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
             body = answer.read()
             return answer.status, json.loads(body) if "json" in answer.headers["Content-Type"] else body.decode()

@@ -21,6 +21,7 @@ from stream.testing import untrained
 from stream.testing.process import Worker
 from tests.crash.ports import free_port
 from tests.integration.test_broker import until
+from tests.integration.test_view import Running
 from tests.processes import rec2pm
 from tests.promoting import promote
 
@@ -31,7 +32,7 @@ SEGMENT = 5
 READY_WITHIN_S = 90.0
 
 
-class View:
+class View(Running):
     """A `rec2pm view` of a worker's application."""
 
     def __init__(self, running: ExitStack, worker: Worker, *options: str, **env: str) -> None:
@@ -46,20 +47,6 @@ class View:
         running.callback(self.process.wait)
         running.callback(self.process.kill)
         until(lambda: self.get("/ready")[0] == 200, READY_WITHIN_S, "the view is ready")
-
-    def get(self, path: str, **headers: str) -> tuple[int, Any]:
-        """Status and body; status 0 while nobody listens."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", path, headers=headers)
-            answer = connection.getresponse()
-            body = answer.read()
-            return answer.status, json.loads(body) if "json" in answer.headers["Content-Type"] else body.decode()
-        except ConnectionError:
-            assert self.process.poll() is None, self.log.read_text()
-            return 0, None
-        finally:
-            connection.close()
 
     def stop(self) -> int:
         self.process.terminate()
